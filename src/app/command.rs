@@ -1,0 +1,18 @@
+//! What is executed for a worker.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A program ready to be executed: nothing in it is looked up again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The file that is executed: an absolute path.
+    pub program: PathBuf,
+    /// `argv`, the name of the program first.
+    pub arguments: Vec<OsString>,
+    /// The working directory: an absolute path with symbolic links resolved.
+    pub directory: PathBuf,
+    /// The whole environment. What speaks of one process alone (LISTEN_PID, NOTIFY_SOCKET) is added at the start.
+    pub environment: BTreeMap<OsString, OsString>,
+}

@@ -1,0 +1,32 @@
+//! How one kind of server wants to be treated: what an adapter knows.
+
+/// The manners of one kind of server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conventions {
+    /// What the adapter is called in messages: `gunicorn`, `generic`.
+    pub name: &'static str,
+    /// How a worker is made and told of its sockets.
+    pub manners: Manners,
+    /// The signal that makes a worker stop accepting and finish its requests (a number of signal(7)).
+    pub drain_signal: i32,
+    /// What exit codes other than zero mean.
+    pub exits: &'static [(i32, ExitMeaning)],
+}
+
+/// How a worker comes into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manners {
+    /// The command is executed once for each worker and finds LISTEN_FDS as under systemd.
+    Exec,
+    /// A template, a process with the server loaded, forks workers on command.
+    Template,
+}
+
+/// What a worker's exit code says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitMeaning {
+    /// The worker ended as it was told to.
+    Clean,
+    /// The worker could not start; the text says why in the server's words.
+    FailedToStart(&'static str),
+}

@@ -1,0 +1,47 @@
+//! sockd: the systemd-native way to run an application server.
+//!
+//! # Theory of operation
+//!
+//! systemd owns the listening socket, the user, the sandbox, the journal and the restart of the service. sockd owns
+//! what systemd cannot do: many workers on one socket, each one proven before it serves, watched while it serves and
+//! replaced before it is missed. The application's own server does the serving; sockd is never in the data path.
+//!
+//! ```text
+//!   command line, TOML file          template's report
+//!            |                              |
+//!            v                              v
+//!         config  -- Settings -->  adapter: what this server is like
+//!                                           |
+//!                                           v  Spec (plain data)
+//!   drivers -- Event --> daemon ------> supervisor       decides; knows no system
+//!   (sockets, pids,         ^               |
+//!    signals, timers)       +--- Effects ---+            says what to do
+//! ```
+//!
+//! [`supervisor`] is the decision core: a synchronous, deterministic state machine. It is told what happened
+//! (`handle_event`, `handle_timeout`) and returns what to do (`Effects`). It never asks the time, the dice or the
+//! system. [`daemon`] is the shell around it: one event loop that owns all state, feeds events in and carries effects
+//! out. Each driver owns one outside thing: [`process`] worker processes, [`listener`] inherited sockets, [`notify`]
+//! the workers' notification sockets, [`fallback`] the 503 answers, [`systemd`] the service manager above us,
+//! [`journal`] the log, [`control`] the socket of `sockd status`, [`queue`] the kernel's view of waiting connections,
+//! [`cgroup`] the control group.
+//!
+//! # Who may import whom
+//!
+//! Arrows go down only, and drivers never import each other; `tests/layering.rs` reads the `use` lines.
+//!
+//! ```text
+//!   cli
+//!   daemon   doctor
+//!   process
+//!   listener notify probe cgroup queue fallback systemd journal control
+//!   config
+//!   adapter
+//!   app
+//!   supervisor          (std only)
+//!   diagnostic exit
+//! ```
+#![deny(unsafe_code)]
+
+pub mod app;
+pub mod exit;
