@@ -45,3 +45,4 @@
 
 pub mod app;
 pub mod exit;
+pub mod supervisor;
