@@ -268,6 +268,14 @@ impl Supervisor {
         }
     }
 
+    /// A process was asked for and neither made nor refused in time: whoever makes processes is stuck.
+    fn give_up_preparation(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
+        if self.generations.contains_key(&id) {
+            effects.push(Effect::Release(id));
+            self.preparation_lost(now, id, "it does not answer".to_owned(), effects);
+        }
+    }
+
     fn reload_requested(&mut self, request: RequestId, effects: &mut Effects) {
         match self.mode {
             Mode::Waiting | Mode::Running => self.waiting_requests.push(request),
@@ -298,6 +306,10 @@ impl Supervisor {
             Change::Proven => self.worker_proven(now, id, effects),
             Change::Retires => self.worker_retires(id, effects),
             Change::Failed { why, ready_for, gone } => self.worker_failed(now, id, why, ready_for, gone, effects),
+            Change::Unborn => {
+                let generation = self.workers[&id].place.generation;
+                self.give_up_preparation(now, generation, effects);
+            }
             Change::Left { why } => {
                 if let Some(worker) = self.workers.remove(&id) {
                     effects.notice(Notice::WorkerLeft { place: worker.place, why });
@@ -367,10 +379,8 @@ impl Supervisor {
             self.refuse_rollout(now, why, Some(id), effects);
             return;
         }
-        // Neither process nor refusal within the start timeout: whoever makes processes is stuck.
-        if !gone && !exists && self.generations.contains_key(&place.generation) {
-            effects.push(Effect::Release(place.generation));
-            self.preparation_lost(now, place.generation, "it does not answer".to_owned(), effects);
+        if !gone && !exists {
+            self.give_up_preparation(now, place.generation, effects);
         }
         let Some(slot) = self.slots.iter_mut().find(|s| s.current == Some(id) || s.successor == Some(id)) else {
             effects.notice(failed(None, &why));

@@ -221,16 +221,20 @@ impl Supervisor {
             self.drain(now, Some(canary), effects);
         }
         let wanted = self.wanted().unwrap_or(0) as usize;
-        for index in 0..self.slots.len() {
-            // Where the old worker died meanwhile, its proven successor serves on until one of the old generation is
-            // proven: backing out, too, takes nothing from anybody.
+        let successors: Vec<_> = self.slots.iter_mut().filter_map(|slot| slot.successor.take()).collect();
+        for id in successors {
+            // Where an old worker died meanwhile, a proven new one serves on until one of the old generation is
+            // proven again: backing out, too, takes nothing from anybody.
             let ready = |id: &WorkerId| self.workers.get(id).is_some_and(|w| w.phase() == Phase::Ready);
-            let slot = &self.slots[index];
-            if index < wanted && slot.current.is_none() && slot.successor.as_ref().is_some_and(ready) {
-                self.slots[index].promote();
+            let vacant = self.slots.iter().take(wanted).position(|slot| !slot.current.as_ref().is_some_and(ready));
+            match (vacant, self.workers.get_mut(&id)) {
+                (Some(index), Some(worker)) if worker.phase() == Phase::Ready => {
+                    worker.place.slot = Some(SlotId(index as u32));
+                    let slot = &mut self.slots[index];
+                    slot.successor = slot.current.replace(id);
+                }
+                _ => self.drain(now, Some(id), effects),
             }
-            let successor = self.slots[index].successor.take();
-            self.drain(now, successor, effects);
         }
         let surplus: Vec<_> = self.slots.iter().skip(wanted).filter_map(|slot| slot.current).collect();
         for worker in surplus {

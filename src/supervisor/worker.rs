@@ -77,6 +77,8 @@ pub(super) enum Change {
     Retires,
     /// It failed: it is useless from here on, and it is `gone` if there is no process (any more).
     Failed { why: String, ready_for: Option<Duration>, gone: bool },
+    /// It shall be killed, and whoever makes processes has not even made it.
+    Unborn,
     /// It was told to go, and it is gone.
     Left { why: String },
 }
@@ -234,6 +236,10 @@ impl Worker {
                 self.abort(now, why, effects)
             }
             State::Draining { .. } | State::Terminating { .. } => {
+                if !self.exists {
+                    self.state = State::Killing;
+                    return Change::Unborn;
+                }
                 effects.notice(Notice::WorkerKilled(self.place));
                 self.enter(State::Killing, Signal::Kill, effects);
                 Change::None
