@@ -45,4 +45,6 @@
 
 pub mod app;
 pub mod exit;
+pub mod notify;
+pub mod process;
 pub mod supervisor;
