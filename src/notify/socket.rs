@@ -96,7 +96,7 @@ impl Socket {
             let _ = std::fs::remove_file(file);
         }
         rustix::net::bind(&fd, &name)?;
-        Ok(Self { fd: AsyncFd::register(fd)?, file })
+        Ok(Self { fd: watch(fd)?, file })
     }
 
     /// The next datagram.
@@ -112,6 +112,11 @@ impl Socket {
             }
         }
     }
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
 }
 
 impl Drop for Socket {

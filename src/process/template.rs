@@ -141,7 +141,7 @@ impl Template {
             parent_death: Signal::TERM,
         }
         .spawn()?;
-        let control = Arc::new(AsyncFd::register(ours).map_err(failed)?);
+        let control = Arc::new(watch(ours).map_err(failed)?);
         Ok(Self { child, control })
     }
 
@@ -219,6 +219,11 @@ fn parse(text: &[u8]) -> Report {
         Message { failed: Some(Failed { worker, error }), .. } => Report::Failed { worker, error },
         Message { .. } => garbage(),
     }
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
 }
 
 /// The program, in memory: it needs no file on disk that could be changed or missing.
