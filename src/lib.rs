@@ -37,6 +37,7 @@
 //!   listener notify probe cgroup queue fallback systemd journal control
 //!   config
 //!   adapter
+//!   sock_diag           (what drivers that ask the kernel about sockets share)
 //!   app
 //!   supervisor          (std only)
 //!   diagnostic exit
@@ -45,3 +46,6 @@
 
 pub mod app;
 pub mod exit;
+pub mod listener;
+pub mod queue;
+pub mod sock_diag;
