@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, lstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
+use tokio::runtime::Handle;
 
 use super::{Holder, Listener, socket_file};
 use crate::app::Address;
@@ -168,26 +171,41 @@ fn clear_stale(address: &Address, path: &Path, at: &SocketAddrUnix) -> Result<()
             Ok(())
         }
         Err(Errno::NOENT) => Ok(()),
-        // A socket of another type (EPROTOTYPE) is somebody's too, and so is one with a full queue (EAGAIN).
-        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => {
-            let holder = peer(&probe).or_else(|| holder_of(address));
-            Err(BindError::InUse { address: address.clone(), holder })
+        Ok(()) => Err(BindError::InUse { address: address.clone(), holder: peer(probe) }),
+        // A socket with a full queue (EAGAIN) is somebody's too, and so is one of another type (EPROTOTYPE).
+        Err(Errno::AGAIN | Errno::PROTOTYPE) => {
+            Err(BindError::InUse { address: address.clone(), holder: holder_of(address) })
         }
         Err(errno) => Err(failed("the socket file there cannot be tried", errno)),
     }
 }
 
-/// The process that called listen(2) on the other end (SO_PEERCRED of unix(7)).
-fn peer(probe: impl AsFd) -> Option<Holder> {
-    let credentials = sockopt::socket_peercred(probe).ok()?;
-    // A process of a pid name space that we cannot see has the pid 0, which rustix does not represent.
-    Some(Holder::of_pid(credentials.pid.as_raw_nonzero().get()))
+/// The process that called listen(2) on the other end (SO_PEERCRED of unix(7)); it may be systemd.
+///
+/// Asked through tokio, because rustix cannot represent the pid 0 that the kernel gives for a process outside our pid
+/// name space.
+fn peer(probe: OwnedFd) -> Option<Holder> {
+    let stream = UnixStream::from(probe);
+    let runtime;
+    let handle = match Handle::try_current() {
+        Ok(handle) => handle,
+        Err(_) => {
+            runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().ok()?;
+            runtime.handle().clone()
+        }
+    };
+    let _inside = handle.enter();
+    let stream = tokio::net::UnixStream::from_std(stream).ok()?;
+    stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0).map(Holder::of_pid)
 }
 
 /// Who listens on an address, by the socket's inode.
 fn holder_of(address: &Address) -> Option<Holder> {
     match address {
         Address::Tcp(address) => Holder::of_sockets(&sock_diag::tcp_holders(*address).ok()?),
-        Address::Unix(_) | Address::Abstract(_) => None,
+        Address::Unix(path) => Holder::of_sockets(&sock_diag::unix_holders(path.as_os_str().as_bytes()).ok()?),
+        Address::Abstract(name) => {
+            Holder::of_sockets(&sock_diag::unix_holders(&[&[0], name.as_bytes()].concat()).ok()?)
+        }
     }
 }

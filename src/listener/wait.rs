@@ -1,7 +1,7 @@
 //! Waiting for the first connection without accepting it.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::Poll;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,10 +21,7 @@ use super::Listener;
 /// What epoll says; `ConnectionAborted` when somebody called shutdown(2) on the socket, which then makes no
 /// connection any more. Must run within a tokio runtime with IO enabled.
 pub async fn wait_readable(listeners: &[Listener]) -> io::Result<usize> {
-    let mut sockets = Vec::with_capacity(listeners.len());
-    for listener in listeners {
-        sockets.push(AsyncFd::with_interest(listener.as_fd(), Interest::READABLE)?);
-    }
+    let sockets = listeners.iter().map(watch).collect::<io::Result<Vec<_>>>()?;
     std::future::poll_fn(|context| {
         for (index, socket) in sockets.iter().enumerate() {
             while let Poll::Ready(guard) = socket.poll_read_ready(context) {
@@ -40,6 +37,11 @@ pub async fn wait_readable(listeners: &[Listener]) -> io::Result<usize> {
         Poll::Pending
     })
     .await
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, BorrowedFd ensures")]
+fn watch(listener: &Listener) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    AsyncFd::with_interest(listener.as_fd(), Interest::READABLE)
 }
 
 fn waiting(socket: impl AsFd) -> io::Result<bool> {

@@ -29,6 +29,8 @@ const CLOSE_WAIT: u32 = 1 << 8;
 const LAST_ACK: u32 = 1 << 9;
 pub(super) const LISTEN: u32 = 1 << 10;
 const CLOSING: u32 = 1 << 11;
+/// `TCP_CLOSE`: datagram sockets, and stream sockets before listen(2) or connect(2).
+pub(super) const UNCONNECTED: u32 = 1 << 7;
 /// Listening sockets.
 pub(super) const LISTEN_ONLY: u32 = LISTEN;
 /// Every state in which a process can hold a connection.

@@ -90,6 +90,20 @@ pub fn unix_listener(inode: u64) -> Result<Listening, Error> {
     Ok(Listening { inode: answer.inode.into(), waiting, limit, file: answer.file })
 }
 
+/// The inodes of unix sockets bound to this name (see [`unix_accepted`]) that others connect to or send to.
+pub fn unix_holders(name: &[u8]) -> Result<Vec<u64>, Error> {
+    let mut found = Vec::new();
+    netlink::ask(&message::unix_request(0, message::LISTEN | message::UNCONNECTED, true), |payload| {
+        if let Some(answer) = message::unix_answer(payload)
+            && answer.name == name
+        {
+            found.push(u64::from(answer.inode));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
 /// Asks for listening TCP sockets on this address: more than one with SO_REUSEPORT. A wildcard address matches
 /// itself alone.
 pub fn tcp_listeners(address: SocketAddr) -> Result<Vec<Listening>, Error> {

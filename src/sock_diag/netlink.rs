@@ -42,11 +42,7 @@ pub(super) fn ask(request: &[u8], mut each: impl FnMut(&[u8]) -> ControlFlow<()>
             match kind {
                 TYPE_DONE => return Ok(true),
                 TYPE_ERROR => return Err(refusal(payload)),
-                TYPE_SOCKET => {
-                    if each(payload).is_break() {
-                        return Ok(true);
-                    }
-                }
+                TYPE_SOCKET if each(payload).is_break() => return Ok(true),
                 _ => {}
             }
             rest = rest.get(aligned(size)..).unwrap_or_default();
