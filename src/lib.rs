@@ -46,6 +46,7 @@
 
 pub mod app;
 pub mod exit;
+pub mod fallback;
 pub mod listener;
 pub mod queue;
 pub mod sock_diag;
