@@ -37,6 +37,7 @@
 //!   listener notify probe cgroup queue fallback systemd journal control
 //!   config
 //!   adapter
+//!   sock_diag           (what drivers that ask the kernel about sockets share)
 //!   app
 //!   supervisor          (std only)
 //!   diagnostic exit
@@ -48,3 +49,7 @@ pub mod exit;
 pub mod notify;
 pub mod process;
 pub mod supervisor;
+pub mod fallback;
+pub mod listener;
+pub mod queue;
+pub mod sock_diag;
