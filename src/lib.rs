@@ -44,4 +44,8 @@
 #![deny(unsafe_code)]
 
 pub mod app;
+pub mod cli;
+pub mod control;
 pub mod exit;
+pub mod journal;
+pub mod systemd;
