@@ -147,7 +147,7 @@ impl Bus {
     /// systemd does not answer, or the unit went away.
     pub async fn exec_start(&self, service: &Service) -> Result<Vec<Vec<String>>, BusError> {
         let value: OwnedVariant = self.call(&service.object, PROPERTIES, "Get", &(SERVICE, "ExecStart")).await?;
-        let commands = Vec::<ExecCommand>::try_from(value).map_err(zbus::Error::from)?;
+        let commands = Vec::<ExecCommand>::try_from(value)?;
         Ok(commands.into_iter().map(|command| command.1).collect())
     }
 

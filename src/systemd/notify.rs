@@ -195,7 +195,8 @@ impl Said {
 /// The status in one line without control characters, at most [`STATUS_LIMIT`] bytes, cut between characters.
 fn clean(status: &str) -> String {
     let mut text: String = status.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    text.truncate(text.floor_char_boundary(STATUS_LIMIT));
+    let end = (0..=STATUS_LIMIT.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    text.truncate(end.unwrap_or(0));
     text
 }
 
@@ -227,8 +228,9 @@ impl ReloadGuard {
 
 impl Drop for ReloadGuard {
     fn drop(&mut self) {
-        let owes = self.notifier.line.as_ref().is_some_and(|line| line.said().owes_ready);
-        if owes {
+        // After `finish` nothing is owed; or it could not be sent and is due with the next message.
+        let forgotten = |said: &Said| said.owes_ready && !said.ready_is_due;
+        if self.notifier.line.as_ref().is_some_and(|line| forgotten(&line.said())) {
             self.end("the reload ended early; the old generation serves");
         }
     }
@@ -237,15 +239,24 @@ impl Drop for ReloadGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A notifier and the manager it speaks to. The abstract address is chosen by the kernel.
+    fn address() -> (String, SocketAddr) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sockd-test-notify-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        (format!("@{name}"), SocketAddr::from_abstract_name(&name).expect("a name"))
+    }
+
+    /// A notifier and the manager it speaks to.
     fn pair() -> (Notifier, UnixDatagram) {
-        let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(b"").expect("a name")).expect("bind");
+        let (written, address) = address();
+        (Notifier::to(&written).expect("a notifier"), bind(&address))
+    }
+
+    fn bind(address: &SocketAddr) -> UnixDatagram {
+        let manager = UnixDatagram::bind_addr(address).expect("bind");
         manager.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit");
-        let address = manager.local_addr().expect("an address");
-        let name = address.as_abstract_name().expect("abstract").to_vec();
-        let notifier = Notifier::to(&format!("@{}", String::from_utf8(name).expect("text"))).expect("a notifier");
-        (notifier, manager)
+        manager
     }
 
     fn heard(manager: &UnixDatagram) -> Vec<String> {
@@ -313,16 +324,14 @@ mod tests {
 
     #[test]
     fn a_lost_ready_goes_out_with_the_next_message() {
-        let name = format!("sockd-test-notify-{}", std::process::id());
-        let address = SocketAddr::from_abstract_name(&name).expect("a name");
-        let notifier = Notifier::to(&format!("@{name}")).expect("a notifier");
-        let bind = || UnixDatagram::bind_addr(&address).expect("bind");
-        let manager = bind();
+        let (written, address) = address();
+        let notifier = Notifier::to(&written).expect("a notifier");
+        let manager = bind(&address);
         let guard = notifier.reloading("reloading");
         assert_eq!(heard(&manager)[0], "RELOADING=1");
         drop(manager);
         guard.finish("done");
-        let manager = bind();
+        let manager = bind(&address);
         notifier.watchdog();
         assert_eq!(heard(&manager), ["READY=1", "WATCHDOG=1"]);
         notifier.status("done");
