@@ -45,6 +45,8 @@
 #![deny(unsafe_code)]
 
 pub mod app;
+pub mod cli;
+pub mod control;
 pub mod exit;
 pub mod notify;
 pub mod process;
@@ -53,3 +55,5 @@ pub mod fallback;
 pub mod listener;
 pub mod queue;
 pub mod sock_diag;
+pub mod journal;
+pub mod systemd;

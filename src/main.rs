@@ -12,4 +12,6 @@ fn main() -> ExitCode {
         },
         _ => ExitCode::SUCCESS,
     }
+fn main() -> std::process::ExitCode {
+    sockd::cli::main()
 }
