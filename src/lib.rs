@@ -43,5 +43,9 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod adapter;
 pub mod app;
+pub mod cli;
+pub mod config;
+pub mod diagnostic;
 pub mod exit;

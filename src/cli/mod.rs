@@ -1,0 +1,4 @@
+//! The commands: one file each.
+#![forbid(unsafe_code)]
+
+pub mod check;
