@@ -44,9 +44,12 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod adapter;
 pub mod app;
 pub mod cli;
 pub mod control;
+pub mod config;
+pub mod diagnostic;
 pub mod exit;
 pub mod notify;
 pub mod process;

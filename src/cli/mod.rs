@@ -67,3 +67,5 @@ pub fn main() -> ExitCode {
 pub fn command() -> clap::Command {
     CommandLine::command()
 }
+//! The commands: one file each.
+pub mod check;

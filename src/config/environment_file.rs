@@ -1,0 +1,1 @@
+//! Files of variables, with the syntax of systemd's `EnvironmentFile=` (systemd.exec(5)).
