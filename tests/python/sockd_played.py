@@ -7,6 +7,7 @@ import array
 import ctypes
 import fcntl
 import http.client
+import itertools
 import json
 import os
 import select
@@ -19,7 +20,8 @@ import time
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python", "gunicorn.py")
 GUNICORN = os.path.join(os.path.dirname(sys.executable), "gunicorn")
-PATIENCE = 60.0
+PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
+SERIAL = itertools.count()
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -109,9 +111,10 @@ class Worker:
         self.status = None
         self.output = Output()
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notify_path = directory / ("notify-%d" % number)
-        self.notify.bind(notify_path)
-        self.probe_path = directory / ("probe-%d" % number)
+        serial = next(SERIAL)
+        self.notify_path = directory / ("notify-%d" % serial)
+        self.notify.bind(self.notify_path)
+        self.probe_path = directory / ("probe-%d" % serial)
         descriptors = [self.output.writer] + [listener.fileno() for listener in listeners]
         probe_socket = None
         if probe:
@@ -119,7 +122,7 @@ class Worker:
             descriptors.append(probe_socket.fileno())
         command = {
             "worker": number,
-            "environment": dict(environment, NOTIFY_SOCKET=notify_path),
+            "environment": dict(environment, NOTIFY_SOCKET=self.notify_path),
             "listeners": len(listeners),
             "probe": probe,
             "unheard-of": True,
@@ -145,7 +148,7 @@ class Worker:
             return self.wait_notification("READY=1")
         except AssertionError:
             os.kill(self.pid, signal.SIGKILL)
-            raise AssertionError("worker never ready: %s" % self.output.read_to_end())
+            raise AssertionError("worker never ready: %s" % self.output.read_to_end()) from None
 
     def notifications_so_far(self):
         seen = []

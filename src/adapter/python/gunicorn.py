@@ -195,6 +195,8 @@ class ForkOrder:
         wanted = 1 + expect(command, "listeners", int) + (1 if command.get("probe") else 0)
         if len(descriptors) != wanted:
             raise BadMessage("worker %d needs %d descriptors, %d came" % (self.worker, wanted, len(descriptors)))
+        if not self.sockets:
+            raise BadMessage("worker %d would have nothing to serve" % self.worker)
 
     @property
     def stderr(self):
@@ -255,7 +257,7 @@ class Template:
         import json
         try:
             content = json.loads(message)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadMessage("a message is not JSON: %s" % error)
         command = content.get("fork") if isinstance(content, dict) else None
         if not isinstance(command, dict):
