@@ -15,10 +15,4 @@ pub struct Arguments {}
 pub fn run(_: &Arguments) -> ExitCode {
     eprintln!("sockd: error: `check` is not built yet");
     ExitCode::from(exit::FAILURE)
-//! `sockd check`.
-/// What `sockd check` is told.
-#[derive(clap::Args, Clone, Debug)]
-/// Runs `sockd check`.
-pub fn run(_arguments: &Arguments) -> ExitCode {
-    ExitCode::SUCCESS
 }

@@ -67,5 +67,3 @@ pub fn main() -> ExitCode {
 pub fn command() -> clap::Command {
     CommandLine::command()
 }
-//! The commands: one file each.
-pub mod check;

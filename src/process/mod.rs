@@ -2,7 +2,7 @@
 //!
 //! Two ways lead to a worker, and whoever asks need not care which: [`Launch::spawn`] executes a program, and a
 //! [`Template`] forks one on command. Both give a [`Child`] with a pidfd from the start. [`reap`] collects whatever
-//! ended; [`Lines`] reads a worker's stderr.
+//! ended; [`Stderr`] reads a worker's stderr.
 //!
 //! Owns every process id. Must never decide whether a process should live, and never sends a signal to a bare pid
 //! that may have been reaped.
@@ -14,10 +14,10 @@ mod template;
 mod tree;
 
 pub use exec::{Launch, LaunchError};
-pub use lines::{Lines, TAIL_LINES, Tail};
+pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use reap::{End, Ended, become_subreaper, reap};
-pub use template::{ForkError, ForkRequest, Hello, Report, Template};
-pub use tree::{Usage, descendants, holds_socket, usage};
+pub use template::{ForkError, ForkRequest, Hello, Report, Reports, Template};
+pub use tree::{Usage, descendants, holds_socket, is_descendant_of, usage};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::io;
@@ -32,7 +32,10 @@ pub struct Child {
 
 impl Child {
     /// Takes note of a child. It must not have been reaped: until then its number belongs to no other process.
-    pub(crate) fn adopt(pid: Pid) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// ESRCH if there is no such process, EMFILE when there are no descriptors left.
+    pub fn adopt(pid: Pid) -> io::Result<Self> {
         Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
     }
 

@@ -212,9 +212,9 @@ fn parse(text: &[u8]) -> Report {
     let Ok(message) = serde_json::from_slice::<Message>(text) else { return garbage() };
     match message {
         Message { hello: Some(hello), .. } => Report::Hello(hello),
-        Message { forked: Some(Forked { worker, pid }), .. } => match Pid::from_raw(pid) {
-            Some(pid) if pid.as_raw_nonzero().get() > 1 => Report::Forked { worker, pid },
-            Some(_) | None => garbage(),
+        Message { forked: Some(Forked { worker, pid }), .. } if pid > 1 => match Pid::from_raw(pid) {
+            Some(pid) => Report::Forked { worker, pid },
+            None => garbage(),
         },
         Message { failed: Some(Failed { worker, error }), .. } => Report::Failed { worker, error },
         Message { .. } => garbage(),
