@@ -1,6 +1,7 @@
 //! Waiting for a connection without taking it.
 
 use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -8,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use sockd::app::Address;
 use sockd::listener::{Listener, bind, wait_readable};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::directory::Directory;
 
@@ -71,15 +74,23 @@ async fn a_connection_that_a_worker_took_is_not_reported() {
         assert!(a_connection_waits(&listeners[found]), "reported, but nobody waits");
         found
     };
+    // The worker hears of the connection in the same turn of the runtime as the waiter, and is asked first.
+    let worker = listeners[0].as_fd().try_clone_to_owned().expect("a duplicate");
+    let worker = watch(worker);
     let client = async {
-        turns().await;
         let taken = UnixStream::connect(&path).expect("a connection");
+        worker.readable().await.expect("a connection").retain_ready();
         drop(rustix::net::accept(&listeners[0]).expect("the connection"));
         turns().await;
         (taken, UnixStream::connect(&path).expect("a connection"))
     };
-    let (found, _clients) = tokio::join!(waiter, client);
+    let (_clients, found) = tokio::join!(biased; client, waiter);
     assert_eq!(found, 0);
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe; an OwnedFd is what that demands")]
+fn watch(fd: OwnedFd) -> AsyncFd<OwnedFd> {
+    AsyncFd::with_interest(fd, Interest::READABLE).expect("a place in epoll")
 }
 
 #[tokio::test]
