@@ -63,6 +63,16 @@ struct Slots {
 
 impl Server {
     pub(super) fn start(listeners: Vec<OwnedFd>, visitors: OwnedFd) -> io::Result<Self> {
+        let server = Self::idle(listeners, visitors)?;
+        for index in 0..server.shared.listeners.len() {
+            let shared = Arc::clone(&server.shared);
+            thread::Builder::new().stack_size(STACK).spawn(move || shared.accept_until_stopped(index))?;
+        }
+        Ok(server)
+    }
+
+    /// A server without threads that accept.
+    fn idle(listeners: Vec<OwnedFd>, visitors: OwnedFd) -> io::Result<Self> {
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let slots = Slots { taken: 0, accepting: vec![false; listeners.len()], stopping: false };
         let shared = Arc::new(Shared {
@@ -73,10 +83,6 @@ impl Server {
             changed: Condvar::new(),
             visitors: Mutex::new(visitors),
         });
-        for index in 0..shared.listeners.len() {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().stack_size(STACK).spawn(move || shared.accept_until_stopped(index))?;
-        }
         Ok(Self { shared, stop })
     }
 
@@ -127,36 +133,52 @@ impl Shared {
     }
 
     fn accept_until_stopped(self: &Arc<Self>, index: usize) {
-        let listener = &self.listeners[index];
-        while self.wait_for_slot() && self.wait_for_visitor(listener) && self.take_slot(index) {
-            let accepted = accept_with(listener, SocketFlags::CLOEXEC);
-            self.slots().accepting[index] = false;
-            match accepted {
-                Ok(visitor) => self.begin_answer(visitor),
-                Err(errno) => {
-                    self.free_slot();
-                    match errno {
-                        // Taken by a worker that made the socket non-blocking, or gone before we came.
-                        Errno::AGAIN | Errno::INTR | Errno::CONNABORTED => {}
-                        // Nobody listens here any more.
-                        Errno::INVAL | Errno::BADF | Errno::NOTSOCK => {
-                            eprintln!("sockd fallback: cannot accept: {errno}; this socket is left alone");
-                            return;
-                        }
-                        // Out of descriptors or memory, or an error of the network (accept(2)): others may do better
-                        // soon, and the queue holds the visitor meanwhile.
-                        _ => self.pause(),
+        while self.wait_for_slot() && self.wait_for_visitor(&self.listeners[index]) {
+            if let Err(errno) = self.accept(index) {
+                match errno {
+                    // Taken by a worker that made the socket non-blocking, or gone before we came.
+                    Errno::AGAIN | Errno::INTR | Errno::CONNABORTED => {}
+                    // Nobody listens here any more.
+                    Errno::INVAL | Errno::BADF | Errno::NOTSOCK => {
+                        eprintln!("sockd fallback: cannot accept: {errno}; leaving this socket alone");
+                        return;
                     }
+                    // Out of descriptors or memory, or an error of the network (accept(2)): that may pass, and the
+                    // queue holds the visitor meanwhile.
+                    _ => self.pause(),
                 }
             }
         }
     }
 
-    /// Waits until there is a free slot; false when stopping.
+    /// Accepts one connection and begins to answer it. It blocks while there is none: that a connection waited before
+    /// says nothing, a worker may have taken it.
+    fn accept(self: &Arc<Self>, index: usize) -> Result<(), Errno> {
+        if !self.take_slot(index) {
+            return Ok(());
+        }
+        let accepted = accept_with(&self.listeners[index], SocketFlags::CLOEXEC);
+        self.slots().accepting[index] = false;
+        match accepted {
+            Ok(visitor) => {
+                self.begin_answer(visitor);
+                Ok(())
+            }
+            Err(errno) => {
+                self.free_slot();
+                Err(errno)
+            }
+        }
+    }
+
+    /// Waits until there is a free slot; false when stopping. While there is none, the queue is the place to wait.
     fn wait_for_slot(&self) -> bool {
+        !self.slots_with_room().stopping
+    }
+
+    fn slots_with_room(&self) -> MutexGuard<'_, Slots> {
         let full = |slots: &mut Slots| slots.taken >= MAX_ANSWERS && !slots.stopping;
-        let slots = self.changed.wait_while(self.slots(), full).unwrap_or_else(PoisonError::into_inner);
-        !slots.stopping
+        self.changed.wait_while(self.slots(), full).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until a connection waits; false when stopping.
@@ -180,8 +202,7 @@ impl Shared {
 
     /// Takes a slot for a call of accept(2), waiting for one if another acceptor was faster; false when stopping.
     fn take_slot(&self, index: usize) -> bool {
-        let full = |slots: &mut Slots| slots.taken >= MAX_ANSWERS && !slots.stopping;
-        let mut slots = self.changed.wait_while(self.slots(), full).unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots_with_room();
         if slots.stopping {
             return false;
         }
@@ -290,4 +311,42 @@ fn drain(mut visitor: &UnixStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    /// An acceptor whose connection was taken by a worker between poll(2) and accept(2) sits in accept(2); stopping
+    /// must get it out of there, and not by waiting for the time limit.
+    fn stop_while_in_accept(listener: OwnedFd) {
+        let (_reader, visitors) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        let server = Server::idle(vec![listener], visitors).expect("a server");
+        let shared = Arc::clone(&server.shared);
+        let acceptor = thread::spawn(move || shared.accept(0));
+        while !server.shared.slots().accepting[0] {
+            thread::yield_now();
+        }
+        let shared = Arc::clone(&server.shared);
+        let begun = Instant::now();
+        server.stop();
+        assert_eq!(shared.slots().taken, 0, "a slot is still taken after {:?}", begun.elapsed());
+        acceptor.join().expect("no panic").expect("the connection of stop()");
+    }
+
+    #[test]
+    fn stopping_frees_an_acceptor_of_a_unix_socket() {
+        let path = std::env::temp_dir().join(format!("sockd-fallback-{}.sock", std::process::id()));
+        stop_while_in_accept(UnixListener::bind(&path).expect("a listener").into());
+        std::fs::remove_file(path).expect("the socket file");
+    }
+
+    #[test]
+    fn stopping_frees_an_acceptor_of_a_tcp_socket() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            stop_while_in_accept(TcpListener::bind(address).expect("a listener").into());
+        }
+    }
 }

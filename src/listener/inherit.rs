@@ -151,9 +151,10 @@ fn lines(bad: &[BadDescriptor]) -> String {
 /// [`InheritError`]: a number that is none, more descriptors than can be, names that do not match, or any descriptor
 /// that is not a listening stream socket. All bad descriptors are reported at once, closed ones only once.
 pub fn inherit() -> Result<Vec<Listener>, InheritError> {
-    let Some(promise) = Promise::from_environment(&|name| env::var_os(name))? else { return Ok(Vec::new()) };
-    // listenfd looks at the environment itself; what it takes is then ours to check.
+    let promise = Promise::from_environment(&|name| env::var_os(name))?;
+    // listenfd reads the environment once more and then removes what it read, also when it is not for us.
     let mut fds = ListenFd::from_env();
+    let Some(promise) = promise else { return Ok(Vec::new()) };
     let mut listeners = Vec::new();
     let mut bad = Vec::new();
     for index in 0..promise.count {

@@ -29,7 +29,7 @@ pub enum Error {
     /// The kernel knows no such socket in this network name space.
     #[error("the kernel does not know the socket in this network name space (PrivateNetwork= of the unit?)")]
     Elsewhere,
-    /// The kernel is built without the part that answers (CONFIG_UNIX_DIAG, CONFIG_INET_DIAG).
+    /// The kernel has no part that answers (the modules unix_diag, inet_diag and tcp_diag).
     #[error("this kernel has no sock_diag for the socket's family")]
     NotBuilt,
     /// Another failure of a system call.
@@ -93,7 +93,7 @@ pub fn unix_listener(inode: u64) -> Result<Listening, Error> {
 /// The inodes of unix sockets bound to this name (see [`unix_accepted`]) that others connect to or send to.
 pub fn unix_holders(name: &[u8]) -> Result<Vec<u64>, Error> {
     let mut found = Vec::new();
-    netlink::ask(&message::unix_request(0, message::LISTEN | message::UNCONNECTED, true), |payload| {
+    dump(&message::unix_request(0, message::LISTEN | message::UNCONNECTED, true), |payload| {
         if let Some(answer) = message::unix_answer(payload)
             && answer.name == name
         {
@@ -109,7 +109,7 @@ pub fn unix_holders(name: &[u8]) -> Result<Vec<u64>, Error> {
 pub fn tcp_listeners(address: SocketAddr) -> Result<Vec<Listening>, Error> {
     let mut found = Vec::new();
     let request = message::tcp_request(address.is_ipv6(), address.port(), message::LISTEN_ONLY);
-    netlink::ask(&request, |payload| {
+    dump(&request, |payload| {
         if let Some(answer) = message::tcp_answer(payload)
             && answer.local == address.ip()
         {
@@ -127,7 +127,7 @@ pub fn tcp_holders(address: SocketAddr) -> Result<Vec<u64>, Error> {
     let mut found = Vec::new();
     for v6 in [false, true] {
         let request = message::tcp_request(v6, address.port(), message::LISTEN_ONLY);
-        netlink::ask(&request, |payload| {
+        dump(&request, |payload| {
             if let Some(answer) = message::tcp_answer(payload)
                 && (answer.local == address.ip() || answer.local.is_unspecified() || address.ip().is_unspecified())
             {
@@ -154,7 +154,7 @@ pub struct Count {
 pub fn unix_accepted(name: &[u8]) -> Result<Count, Error> {
     let mut number = 0;
     let request = message::unix_request(0, message::ESTABLISHED, true);
-    let complete = netlink::ask(&request, |payload| {
+    let complete = dump(&request, |payload| {
         if message::unix_answer(payload).is_some_and(|answer| answer.inode != 0 && answer.name == name) {
             number += 1;
         }
@@ -169,7 +169,7 @@ pub fn unix_accepted(name: &[u8]) -> Result<Count, Error> {
 pub fn tcp_accepted(address: SocketAddr) -> Result<Count, Error> {
     let mut number = 0;
     let request = message::tcp_request(address.is_ipv6(), address.port(), message::CONNECTED);
-    let complete = netlink::ask(&request, |payload| {
+    let complete = dump(&request, |payload| {
         if let Some(answer) = message::tcp_answer(payload) {
             let ours = address.ip().is_unspecified() || same_host(answer.local, address.ip());
             number += u32::from(answer.inode != 0 && ours);
@@ -177,6 +177,14 @@ pub fn tcp_accepted(address: SocketAddr) -> Result<Count, Error> {
         ControlFlow::Continue(())
     })?;
     Ok(Count { number, complete })
+}
+
+/// Asks for many. Not to find any is no error then, so that ENOENT means a missing part of the kernel.
+fn dump(request: &[u8], each: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<bool, Error> {
+    netlink::ask(request, each).map_err(|error| match error {
+        Error::Elsewhere => Error::NotBuilt,
+        Error::NotAllowed | Error::NotBuilt | Error::System(_) | Error::Garbled => error,
+    })
 }
 
 /// Compares addresses with `::ffff:192.0.2.1` and `192.0.2.1` the same.

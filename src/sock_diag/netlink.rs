@@ -64,8 +64,8 @@ fn refused(errno: Errno) -> Error {
         Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT => Error::NotAllowed,
         // ESTALE: the inode was taken over by another socket.
         Errno::STALE => Error::Elsewhere,
-        // unix_diag and inet_diag say ENOENT both for "no such socket" and for "no such module"; the module is
-        // missing only on kernels built by hand.
+        // ENOENT is both "no such socket" and "no such module"; distributions ship the modules, and the kernel loads
+        // them when they are asked for.
         Errno::NOENT => Error::Elsewhere,
         Errno::INVAL | Errno::OPNOTSUPP => Error::NotBuilt,
         other => Error::System(other),
