@@ -32,5 +32,5 @@ impl Adapter {
 
 /// Tells the kind of server by its command line: the program's name, then its arguments.
 pub fn recognise(command: &[OsString]) -> Adapter {
-    if gunicorn::arguments(command).is_some() { Adapter::Gunicorn } else { Adapter::Generic }
+    if gunicorn::invocation(command).is_some() { Adapter::Gunicorn } else { Adapter::Generic }
 }

@@ -55,7 +55,7 @@ pub fn keys() -> Vec<String> {
 }
 
 /// Reads a file's text, of which no more than [`LARGEST`] is ever held.
-fn read(file: &Path) -> Result<String, Diagnostics> {
+pub(super) fn read(file: &Path) -> Result<String, Diagnostics> {
     let cannot = |why: &dyn std::fmt::Display| Diagnostic::error(format!("cannot read {}: {why}", file.display()));
     let mut bytes = Vec::new();
     let opened = File::open(file).and_then(|opened| opened.take(LARGEST + 1).read_to_end(&mut bytes));
