@@ -52,6 +52,8 @@ def main():
     # What is there now stays, in every worker: collections there need not look at it, and so need not
     # write to the memory they share (1.4 MB a worker with Django).
     gc.freeze()
+    # Else every worker would print once more what the configuration file has printed.
+    sys.stdout.flush()
     template.send({"hello": hello(server)})
     order = template.serve()
     if order is not None:
