@@ -4,7 +4,6 @@ Run with the interpreter of an environment that has gunicorn; worker classes who
 installed are skipped:  VENV/bin/python -m unittest discover tests/python
 """
 
-import importlib
 import importlib.metadata
 import json
 import os
@@ -17,11 +16,11 @@ import unittest
 sys.path.insert(0, os.path.dirname(__file__))
 
 from sockd_played import (  # noqa: E402
-    GUNICORN, PATIENCE, Client, Directory, Template, become_subreaper, connect, get, listen_tcp, listen_unix,
-    wait_for_exit, wait_readable, wait_until)
+    GUNICORN, Client, Directory, Template, become_subreaper, get, listen_tcp, listen_unix, wait_for_exit,
+    wait_readable, wait_until)
 
 WSGI = '''
-import os, sys, threading, time
+import os, sys
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
@@ -31,10 +30,7 @@ def app(environ, start_response):
             pass
     if path == "/block":
         announce()
-        # C code that never returns to the interpreter, and shrugs off signals.
-        import ctypes
-        ctypes.PyDLL(None).pthread_join(ctypes.c_ulong(threading.main_thread().ident), None) \\
-            if threading.current_thread() is not threading.main_thread() else spin_in_c()
+        spin_in_c()
     if path == "/wait":
         announce()
         with open(environ["HTTP_X_FIFO"]) as fifo:
@@ -260,10 +256,6 @@ def app(environ, start_response):
         worker.wait_ready()
         return json.loads(get(worker.probe_path))
 
-    def plain(self, *command):
-        code = "import sys, json; print(json.dumps(sys.path))"
-        return json.loads(subprocess.run([*command, "-c", code], cwd="/", capture_output=True, text=True).stdout)
-
     def assert_no_trace(self, facts):
         for entry in facts["path"] + facts["argv"] + [facts["main"]]:
             self.assertNotIn("/proc", entry)
@@ -299,12 +291,44 @@ def app(environ, start_response):
         self.assertEqual(facts["path"][0], self.directory / "more")
 
 
+class MetadataLibrary(Case):
+    """The template starts without importlib.metadata, and nobody notices."""
+
+    def test_application_gets_the_real_one(self):
+        self.directory.write("meta.py", """
+import importlib
+without_import = importlib.metadata.version("gunicorn")
+import importlib.metadata as first
+from importlib.metadata import version, PackageNotFoundError
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    from importlib import metadata
+    same = first is metadata is importlib.metadata and isinstance(metadata.__file__, str)
+    return [repr((without_import == version("gunicorn"), same)).encode()]
+""")
+        worker = self.started("meta:app").fork(1)
+        worker.wait_ready()
+        self.assertEqual(get(worker.probe_path), "(True, True)")
+
+    def test_worker_class_named_by_an_entry_point(self):
+        os.mkdir(self.directory / "named-1.dist-info")
+        self.directory.write("named-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: named\nVersion: 1\n")
+        self.directory.write("named-1.dist-info/entry_points.txt",
+                             "[gunicorn.workers]\nmine = gunicorn.workers.sync:SyncWorker\n")
+        worker = self.started("-k", "egg:named#mine", "hello:app").fork(1)
+        worker.wait_ready()
+
+    def test_unknown_name_of_a_worker_class(self):
+        template = self.template("-k", "egg:nonesuch#mine", "hello:app")
+        self.assertEqual(template.wait(), 1)
+        self.assertIn("nonesuch", template.output.read_to_end())
+
+
 class EveryClass(Case):
     """One test per worker class and question, made below."""
 
-    def start(self, worker_class, *arguments, environment=None, listeners=None):
-        template = self.started("-k", worker_class, *arguments, application_for(worker_class), environment=environment)
-        return template
+    def start(self, worker_class, *arguments):
+        return self.started("-k", worker_class, *arguments, application_for(worker_class))
 
     def check_serving(self, worker_class):
         """A worker answers on all its sockets, and its probe socket is its own."""
@@ -408,7 +432,8 @@ def add_checks():
             test.__doc__ = getattr(EveryClass, check).__doc__
             name = "test_%s_%s" % (worker_class.rpartition(".")[2], check[len("check_"):])
             test.__name__ = name
-            setattr(EveryClass, name, unittest.skipUnless(worker_class in USABLE, worker_class + " not installed")(test))
+            installed = unittest.skipUnless(worker_class in USABLE, worker_class + " not installed")
+            setattr(EveryClass, name, installed(test))
 
 
 add_checks()
@@ -630,6 +655,16 @@ def worker_exit(server, worker): note("worker_exit", worker.pid == os.getpid())
         self.assertEqual(hooks, ["hook pre_fork [booting] 5", "hook post_fork True 2 3",
                                  "hook post_worker_init False", "hook worker_exit True"])
 
+    def test_output_of_the_configuration_file_comes_once(self):
+        self.directory.write("loud.conf.py", "print('configured')\n")
+        template = self.started("-c", "loud.conf.py", "hello:app")
+        worker = template.fork(1)
+        worker.wait_ready()
+        worker.signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(), 0)
+        template.control.close()
+        self.assertEqual(template.stdout.read_to_end().count("configured"), 1)
+
     def test_environment_settings(self):
         self.directory.write("environ.py", '''
 import os
@@ -843,8 +878,6 @@ class Draining(Case):
                 self.assertEqual(worker.wait(), 0)
 
     def test_term_before_the_worker_is_ready(self):
-        self.directory.write("stuck.py", "import sys, time\nprint('stuck', file=sys.stderr, flush=True)\n"
-                                         "while not time.sleep(0.01) and 'done' not in globals():\n    pass\n")
         self.directory.write("hooks.conf.py", '''
 import signal
 def post_fork(server, worker):
