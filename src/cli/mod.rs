@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use output::{colour_wanted, print};
+pub use output::{colour_wanted, print, width};
 
 /// The systemd-native way to run an application server.
 ///

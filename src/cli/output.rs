@@ -10,6 +10,13 @@ pub fn colour_wanted() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// How many columns stdout shows; `None` when it is no terminal: then nothing is broken into lines.
+pub fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    // A serial console does not know its size and says 0.
+    Some(if size.ws_col == 0 { 80 } else { size.ws_col.into() })
+}
+
 /// Writes the text to stdout. A reader that has gone away is no error.
 ///
 /// # Errors

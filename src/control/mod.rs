@@ -17,7 +17,7 @@ mod server;
 
 pub use client::{AskError, Asking, Instance, ask, discover, reload, status};
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Status};
-pub use server::{Call, Replier, Server};
+pub use server::{CLIENTS, Call, PATIENCE, Replier, Server};
 
 /// The longest request, in bytes with its newline.
 pub const REQUEST_LIMIT: usize = 4096;

@@ -10,6 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixListener as StdUnixListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -71,6 +72,11 @@ impl Replier {
         self.lines.is_closed()
     }
 
+    /// Waits until the client goes away.
+    pub async fn gone(&self) {
+        self.lines.closed().await;
+    }
+
     /// A call as the server makes it, and the receiving end of its answer: for tests of the shell.
     pub fn pair() -> (Self, mpsc::Receiver<Reply>) {
         let (lines, answer) = mpsc::channel(ANSWER_LINES);
@@ -84,6 +90,7 @@ pub struct Server {
     listener: UnixListener,
     name: String,
     uid: u32,
+    patience: Duration,
 }
 
 impl Server {
@@ -96,12 +103,18 @@ impl Server {
         let listener = StdUnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        Ok(Self { listener, name, uid: rustix::process::geteuid().as_raw() })
+        Ok(Self { listener, name, uid: rustix::process::geteuid().as_raw(), patience: PATIENCE })
     }
 
     /// The socket's abstract name, without the leading zero byte.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Another patience than [`PATIENCE`], for tests.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Serves until the shell's receiver is gone: run it as a task. A full channel makes the clients wait, not the
@@ -130,10 +143,10 @@ impl Server {
                 turn_away(&stream, Refusal { kind: RefusalKind::Busy, message });
                 continue;
             };
-            let calls = calls.clone();
+            let (calls, patience) = (calls.clone(), self.patience);
             tokio::spawn(async move {
                 // An error means that the client is gone or too slow; there is no one to tell.
-                let _ = attend(stream, calls).await;
+                let _ = attend(stream, calls, patience).await;
                 drop(place);
             });
         }
@@ -156,14 +169,14 @@ fn turn_away(stream: &UnixStream, refusal: Refusal) {
 }
 
 /// Serves one client from its request to the last line of its answer.
-async fn attend(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
-    let request = match timeout(PATIENCE, read_request(&mut stream)).await {
+async fn attend(mut stream: UnixStream, calls: mpsc::Sender<Call>, patience: Duration) -> io::Result<()> {
+    let request = match timeout(patience, read_request(&mut stream)).await {
         Ok(request) => request?,
-        Err(_) => Err(format!("no request came within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no request came within {patience:?}")),
     };
     let request = match request {
         Ok(request) => request,
-        Err(message) => return send(&mut stream, &Reply::Error(bad_request(message))).await,
+        Err(message) => return send(&mut stream, patience, &Reply::Error(bad_request(message))).await,
     };
     let (replier, mut answer) = Replier::pair();
     let handed = tokio::select! {
@@ -172,7 +185,7 @@ async fn attend(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result
     };
     let stopping = Reply::Error(Refusal { kind: RefusalKind::Busy, message: "this sockd is stopping".to_owned() });
     if !handed {
-        return send(&mut stream, &stopping).await;
+        return send(&mut stream, patience, &stopping).await;
     }
     loop {
         let reply = tokio::select! {
@@ -180,8 +193,8 @@ async fn attend(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result
             // Dropping `answer` is how the shell learns of it (`Replier::is_gone`).
             () = gone(&stream) => return Ok(()),
         };
-        let Some(reply) = reply else { return send(&mut stream, &stopping).await };
-        send(&mut stream, &reply).await?;
+        let Some(reply) = reply else { return send(&mut stream, patience, &stopping).await };
+        send(&mut stream, patience, &reply).await?;
         if !matches!(reply, Reply::Progress(_)) {
             return Ok(());
         }
@@ -213,16 +226,16 @@ async fn read_request(stream: &mut UnixStream) -> io::Result<Result<Request, Str
 }
 
 /// Waits until the client has closed its socket. What it still writes is thrown away; closing only its writing side
-/// (`nc -N`) is not going away.
+/// (`nc -N`) is not going away, though from then on only a failing write tells.
 async fn gone(stream: &UnixStream) {
     let mut rubbish = [0; 512];
     loop {
-        let Ok(ready) = stream.ready(tokio::io::Interest::READABLE).await else { return };
-        if ready.is_write_closed() {
+        if stream.readable().await.is_err() {
             return;
         }
         match stream.try_read(&mut rubbish) {
-            Ok(0) => return std::future::pending().await,
+            Ok(0) if !is_hung_up(stream) => return std::future::pending().await,
+            Ok(0) => return,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return,
@@ -230,8 +243,14 @@ async fn gone(stream: &UnixStream) {
     }
 }
 
-async fn send(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
-    timeout(PATIENCE, stream.write_all(&line(reply))).await.map_err(|_| io::ErrorKind::TimedOut)?
+/// Whether both directions are closed: POLLHUP (poll(2)). tokio shows this only together with writability.
+fn is_hung_up(stream: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(stream, PollFlags::empty())];
+    poll(&mut asked, Some(&Timespec::default())).is_err() || asked[0].revents().contains(PollFlags::HUP)
+}
+
+async fn send(stream: &mut UnixStream, patience: Duration, reply: &Reply) -> io::Result<()> {
+    timeout(patience, stream.write_all(&line(reply))).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 /// A reply as it goes over the wire.

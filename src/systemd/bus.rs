@@ -151,6 +151,16 @@ impl Bus {
         Ok(commands.into_iter().map(|command| command.1).collect())
     }
 
+    /// The ActiveState of a unit of any type.
+    ///
+    /// # Errors
+    /// systemd does not answer, or takes the name for none.
+    pub async fn active_state(&self, name: &str) -> Result<String, BusError> {
+        let object: OwnedObjectPath = self.call(MANAGER_OBJECT, MANAGER, "LoadUnit", &name).await?;
+        let value: OwnedVariant = self.call(&object, PROPERTIES, "Get", &(UNIT, "ActiveState")).await?;
+        Ok(String::try_from(value)?)
+    }
+
     /// The state of a unit: two calls, side by side.
     ///
     /// # Errors
