@@ -49,6 +49,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod diagnostic;
 pub mod exit;
 pub mod fallback;

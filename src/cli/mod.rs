@@ -8,6 +8,7 @@
 
 mod check;
 mod demo;
+mod fallback;
 mod output;
 mod reload;
 mod run;
@@ -50,6 +51,9 @@ enum Command {
     Check(check::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
+    /// Answer 503; started by sockd itself
+    #[command(hide = true)]
+    Fallback(fallback::Arguments),
 }
 
 /// Parses the command line and runs what it names.
@@ -60,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Fallback(arguments) => fallback::run(&arguments),
     }
 }
 

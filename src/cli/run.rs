@@ -4,17 +4,20 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::exit;
+use crate::config::Options;
+use crate::daemon;
 
 /// The options of `run`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  sockd run -- venv/bin/gunicorn --workers 3 myproject.wsgi:application\n  sockd run --config /etc/sockd/web.toml"
 )]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(flatten)]
+    options: Options,
+}
 
 /// Runs the subcommand.
-pub fn run(_: &Arguments) -> ExitCode {
-    eprintln!("sockd: error: `run` is not built yet");
-    ExitCode::from(exit::FAILURE)
+pub fn run(arguments: &Arguments) -> ExitCode {
+    daemon::run(arguments.options.clone(), None)
 }

@@ -66,11 +66,9 @@ impl Shell {
     fn answer_reload(&mut self, request: RequestId, outcome: Outcome) {
         let Some(client) = self.clients.remove(&request) else { return };
         client.outcome(match outcome {
-            Outcome::Serving(generation) => control::Outcome {
-                ok: true,
-                message: format!("generation {generation} serves"),
-                details: Vec::new(),
-            },
+            Outcome::Serving(generation) => {
+                control::Outcome { ok: true, message: format!("generation {generation} serves"), details: Vec::new() }
+            }
             Outcome::Waiting(generation) => control::Outcome {
                 ok: true,
                 message: format!("generation {generation} is proven and waits for the first connection"),
@@ -81,11 +79,9 @@ impl Shell {
                 message: format!("reload to generation {generation} refused: {why}"),
                 details: worker.map(|id| self.last_lines(id)).unwrap_or_default(),
             },
-            Outcome::Stopping => control::Outcome {
-                ok: false,
-                message: "sockd is stopping".to_owned(),
-                details: Vec::new(),
-            },
+            Outcome::Stopping => {
+                control::Outcome { ok: false, message: "sockd is stopping".to_owned(), details: Vec::new() }
+            }
         });
     }
 

@@ -1,16 +1,18 @@
 //! Making a generation ready to spawn: configuration, command, specification, and the template where there is one.
 
-use super::setup::{DEFAULT_BACKLOG, bind_all};
+use super::setup::bind_all;
 use super::shell::{Message, Shell};
 use super::workers::verdict;
+use crate::adapter::gunicorn::{Known, Launcher};
 use crate::adapter::report::Report as GunicornReport;
 use crate::adapter::{self, Adapter};
 use crate::app::{Address, Command, Manners};
 use crate::config::{self, Settings};
 use crate::journal::message_id;
-use crate::process::{Child, Ended, End, Hello, Report, Stderr, Template};
+use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
 use crate::supervisor::{Event, GenerationId, Spec, WorkerEvent, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +23,7 @@ const GUNICORN: &str = include_str!("../adapter/python/gunicorn.py");
 /// Beyond its own graceful timeout a worker gets this long to end by itself.
 const GRACE: Duration = Duration::from_secs(1);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// The first line of a console script is read up to here (bytes): Linux itself reads 256 (BINPRM_BUF_SIZE).
+/// The head of a console script is read up to here (bytes): Linux itself reads 256 (BINPRM_BUF_SIZE).
 const SHEBANG_LIMIT: u64 = 4096;
 
 /// What a generation's workers are made from.
@@ -73,8 +75,7 @@ impl Shell {
         };
         let loaded = config::load(None, &self.setup.options).map_err(told)?;
         let settings = loaded.settings;
-        let command =
-            config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
+        let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
         let adapter = adapter::recognise(&settings.command);
         let mut generation = Generation { settings, adapter, command, spec: None, template: None };
         match adapter.conventions().manners {
@@ -95,7 +96,8 @@ impl Shell {
             tracing::info!(MESSAGE_ID = message_id::STDERR_LINE, SOCKD_GENERATION = id.0, "template: {line}");
         })
         .map_err(|error| format!("cannot make a pipe: {error}"))?;
-        let template = Template::boot(&command, GUNICORN, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
+        let template =
+            Template::boot(&command, GUNICORN, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
         drop(tokio::spawn(Arc::clone(&stderr).follow()));
         self.templates.last += 1;
         let number = self.templates.last;
@@ -188,7 +190,8 @@ impl Shell {
 
     fn take_report(&mut self, id: GenerationId, hello: Hello) -> Result<Spec, String> {
         let report = GunicornReport::read(hello.settings)?;
-        let addresses: Vec<Address> = report.bind.iter().filter_map(|text| text.parse().ok()).collect();
+        let addresses: Vec<Address> =
+            report.bind.iter().filter_map(|text| Known::address(text).ok().flatten()).collect();
         if self.listeners.is_empty() {
             let listeners = bind_all(addresses.iter(), Some(report.umask), None, report.backlog.max(1))?;
             if listeners.is_empty() {
@@ -295,26 +298,21 @@ fn spec(settings: &Settings, report: Option<&GunicornReport>) -> Spec {
 /// The command that boots the template of this generation: its interpreter, our program, the server's arguments.
 fn template_command(generation: &Generation) -> Result<Command, String> {
     let command = &generation.command;
-    let Some(arguments) = adapter::gunicorn::arguments(&generation.settings.command) else {
+    let Some(invocation) = adapter::gunicorn::invocation(&generation.settings.command) else {
         return Err("this is not gunicorn".to_owned());
     };
-    let source = "/proc/self/fd/4".into();
-    let (program, mut line) = if adapter::gunicorn::is_module(&generation.settings.command) {
-        // python [options] -m gunicorn …: the options before -m stay the interpreter's.
-        let options = &command.arguments[1..command.arguments.len() - arguments.len() - 2];
-        let mut line = vec![command.arguments[0].clone()];
-        line.extend(options.iter().cloned());
-        line.extend([source, "module".into(), command.program.clone().into()]);
-        (command.program.clone(), line)
-    } else {
-        let first = first_line(&command.program)?;
-        let (interpreter, options) = adapter::gunicorn::interpreter(&first, &command.program)?;
-        let mut line = vec![interpreter.clone().into()];
-        line.extend(options);
-        line.extend([source, "script".into(), command.program.clone().into()]);
-        (interpreter, line)
+    let (program, options, how) = match invocation.launcher {
+        Launcher::Script(_) => {
+            let head = first_lines(&command.program)?;
+            let (interpreter, options) = adapter::gunicorn::interpreter(&head, &command.program)?;
+            (interpreter, options, "script")
+        }
+        Launcher::Python(_, options) => (command.program.clone(), options, "module"),
     };
-    line.extend(arguments.iter().cloned());
+    let mut line: Vec<OsString> = vec![program.clone().into()];
+    line.extend(options);
+    line.extend(["/proc/self/fd/4".into(), how.into(), command.program.clone().into()]);
+    line.extend(invocation.arguments.iter().cloned());
     if !program.exists() {
         return Err(format!(
             "{} names the interpreter {}, which does not exist: make the virtual environment again",
@@ -325,7 +323,7 @@ fn template_command(generation: &Generation) -> Result<Command, String> {
     Ok(Command { program, arguments: line, ..command.clone() })
 }
 
-fn first_line(script: &Path) -> Result<String, String> {
+fn first_lines(script: &Path) -> Result<String, String> {
     let cannot = |error| format!("cannot read {}: {error}", script.display());
     let file = std::fs::File::open(script).map_err(cannot)?;
     let mut bytes = Vec::new();
@@ -336,5 +334,3 @@ fn first_line(script: &Path) -> Result<String, String> {
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
-
-const _: u32 = DEFAULT_BACKLOG;

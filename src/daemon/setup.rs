@@ -1,7 +1,9 @@
 //! From what systemd and the command line give to a running shell.
 
 use super::shell::Shell;
-use crate::adapter::{self, Adapter};
+use crate::adapter;
+use crate::adapter::gunicorn::Known;
+use crate::app::Address;
 use crate::config::{self, Options, Settings};
 use crate::diagnostic::Diagnostics;
 use crate::journal::{self, Sink, message_id};
@@ -118,23 +120,24 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
         let backlog = listen.backlog.unwrap_or(DEFAULT_BACKLOG);
         return bind_all(listen.addresses.iter(), None, listen.mode, backlog);
     }
-    match adapter::recognise(&settings.command) {
-        Adapter::Gunicorn => {
-            let known = adapter::gunicorn::known(&settings.command, &setup.environment);
-            bind_all(known.bind.iter(), known.umask, None, known.backlog.unwrap_or(DEFAULT_BACKLOG))
-        }
-        Adapter::Generic => Err("there is nothing to listen on: start sockd from a .socket unit, or name an address \
-                                 with --listen unix:/run/NAME.sock or --listen 127.0.0.1:8000"
-            .to_owned()),
-    }
+    let Some(invocation) = adapter::gunicorn::invocation(&settings.command) else {
+        return Err(
+            "there is nothing to listen on: start sockd from a .socket unit, or name an address with --listen \
+                    unix:/run/NAME.sock or --listen 127.0.0.1:8000"
+                .to_owned(),
+        );
+    };
+    let known = Known::read(invocation.arguments, &setup.environment);
+    let addresses: Vec<Address> = known.bind.iter().filter_map(|bind| Known::address(bind).ok().flatten()).collect();
+    bind_all(addresses.iter(), Some(known.umask.unwrap_or(0)), None, known.backlog.unwrap_or(DEFAULT_BACKLOG))
 }
 
 /// gunicorn's own default.
-pub(super) const DEFAULT_BACKLOG: u32 = 2048;
+const DEFAULT_BACKLOG: u32 = 2048;
 
 /// Binds every address, or none.
 pub(super) fn bind_all<'a>(
-    addresses: impl Iterator<Item = &'a crate::app::Address>,
+    addresses: impl Iterator<Item = &'a Address>,
     umask: Option<u32>,
     mode: Option<u32>,
     backlog: u32,

@@ -61,6 +61,8 @@ pub(super) struct Shell {
     pub(super) generations: BTreeMap<GenerationId, Generation>,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) deaths: BTreeMap<SlotId, Death>,
+    /// The last lines of workers that ended, the youngest few.
+    pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
     pub(super) templates: super::prepare::Templates,
     pub(super) fallback: Fallback,
     pub(super) notifier: Notifier,
@@ -106,10 +108,13 @@ impl Shell {
         let signals = Signals::new()?;
         match control::Server::bind() {
             Ok(server) => drop(tokio::spawn(server.serve(calls_sender))),
-            Err(error) => tracing::warn!("`sockd status` will not see this instance: no control socket ({error}), ignoring"),
+            Err(error) => {
+                tracing::warn!("`sockd status` will not see this instance: no control socket ({error}), ignoring")
+            }
         }
         let began = Instant::now();
-        let seed = u64::from(std::process::id()) << 32 ^ SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()));
+        let seed = u64::from(std::process::id()) << 32
+            ^ SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()));
         let (core, effects) = Supervisor::new(Time::default(), start, seed);
         let mut shell = Self {
             directory: Directory::open(environment::runtime_directory()),
@@ -123,6 +128,7 @@ impl Shell {
             generations: BTreeMap::new(),
             workers: BTreeMap::new(),
             deaths: BTreeMap::new(),
+            last_words: BTreeMap::new(),
             templates: super::prepare::Templates::default(),
             fallback: Fallback::default(),
             reload_guard: None,

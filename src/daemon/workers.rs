@@ -4,16 +4,13 @@ use super::shell::{Message, Shell};
 use crate::app::{Conventions, ExitMeaning, Manners};
 use crate::journal::message_id;
 use crate::notify::{self, Datagram};
-use crate::process::{
-    Child, End, Ended, ForkRequest, Launch, Stderr, Tail, descendants, holds_socket, is_descendant_of,
-};
+use crate::process::{Child, End, Ended, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of};
 use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::AbortHandle;
 
 /// How many of a dead worker's last lines are quoted.
@@ -68,8 +65,7 @@ impl Shell {
         let generation = &self.generations[&generation_id];
         match conventions.manners {
             Manners::Exec => {
-                let mut environment: BTreeMap<OsString, OsString> =
-                    [("NOTIFY_SOCKET".into(), address.into())].into();
+                let mut environment: BTreeMap<OsString, OsString> = [("NOTIFY_SOCKET".into(), address.into())].into();
                 if let Some(watchdog) = generation.spec.as_ref().and_then(|spec| spec.watchdog) {
                     environment.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
                 }
@@ -281,7 +277,9 @@ impl Shell {
             let event = match message {
                 notify::Message::Ready => WorkerEvent::SaidReady,
                 notify::Message::Heartbeat => WorkerEvent::Heartbeat,
-                notify::Message::Sick => WorkerEvent::FoundSick { why: "it says so itself (WATCHDOG=trigger)".to_owned() },
+                notify::Message::Sick => {
+                    WorkerEvent::FoundSick { why: "it says so itself (WATCHDOG=trigger)".to_owned() }
+                }
                 notify::Message::Retire => WorkerEvent::WantsRetirement,
                 notify::Message::Status(status) => {
                     worker.status = Some(status);
@@ -316,6 +314,3 @@ pub(super) fn verdict(end: End, conventions: Option<&Conventions>, tail: &Tail) 
         (End::Signal(_) | End::Code(_), _) => how,
     }
 }
-
-const _: Duration = Duration::ZERO;
-const _: fn(Pid) -> Vec<Pid> = descendants;

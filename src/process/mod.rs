@@ -17,7 +17,7 @@ pub use exec::{Launch, LaunchError};
 pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use reap::{End, Ended, become_subreaper, reap};
 pub use template::{ForkError, ForkRequest, Hello, Report, Reports, Template};
-pub use tree::{Usage, descendants, holds_socket, is_descendant_of, usage};
+pub use tree::{Usage, descendants, holds_socket, is_descendant_of, kill_descendant, usage};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::io;

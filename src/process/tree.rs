@@ -36,7 +36,7 @@ fn parse_pid(text: &str) -> Option<Pid> {
 }
 
 /// Kills a process that was a descendant of ours a moment ago and still is.
-pub(super) fn kill_descendant(pid: Pid) {
+pub fn kill_descendant(pid: Pid) {
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
     // With the pidfd in hand the number cannot change its owner any more, so the check holds for it.
     if is_descendant_of(pid, rustix::process::getpid()) {
