@@ -37,11 +37,26 @@
 //!   listener notify probe cgroup queue fallback systemd journal control
 //!   config
 //!   adapter
+//!   sock_diag           (what drivers that ask the kernel about sockets share)
 //!   app
 //!   supervisor          (std only)
 //!   diagnostic exit
 //! ```
 #![deny(unsafe_code)]
 
+pub mod adapter;
 pub mod app;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod diagnostic;
 pub mod exit;
+pub mod fallback;
+pub mod journal;
+pub mod listener;
+pub mod notify;
+pub mod process;
+pub mod queue;
+pub mod sock_diag;
+pub mod supervisor;
+pub mod systemd;

@@ -1,0 +1,236 @@
+//! From the file and the options to [`Settings`].
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use crate::app::Address;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+
+use super::reader::{Reader, Section};
+use super::value::{boolean, integer, list, permissions, text, time, variables};
+use super::{Health, Listen, Options, Reload, Settings, Start, Workers, duration};
+
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A configuration that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What it says.
+    pub settings: Settings,
+    /// What in it is probably not meant so.
+    pub warnings: Diagnostics,
+}
+
+/// Reads the configuration file, if there is one (`options.config` when `file` is none), and the options over it.
+///
+/// # Errors
+/// All problems of file and options at once; warnings are among them.
+pub fn load(file: Option<&Path>, options: &Options) -> Result<Loaded, Diagnostics> {
+    let file = file.or(options.config.as_deref());
+    let text = file.map_or_else(|| Ok(String::new()), read)?;
+    let mut reader = Reader::new(file, &text);
+    let table = reader.parse(&text);
+    if reader.has_problems() {
+        // What follows a slip in the grammar is often taken for something else: only the slips are reported.
+        return Err(reader.finish());
+    }
+    let mut settings = reader.top(table.get_ref(), lower);
+    overrule(&mut settings, options);
+    check(&settings, &mut reader);
+    let problems = reader.finish();
+    if problems.has_errors() { Err(problems) } else { Ok(Loaded { settings, warnings: problems }) }
+}
+
+/// Every key that the file may hold, as `section.key`, sections among them.
+pub fn keys() -> Vec<String> {
+    let mut reader = Reader::new(None, "");
+    reader.top(&DeTable::new(), lower);
+    reader.keys().collect()
+}
+
+/// Reads a file's text, of which no more than [`LARGEST`] is ever held.
+pub(super) fn read(file: &Path) -> Result<String, Diagnostics> {
+    let cannot = |why: &dyn std::fmt::Display| Diagnostic::error(format!("cannot read {}: {why}", file.display()));
+    let mut bytes = Vec::new();
+    let opened = File::open(file).and_then(|opened| opened.take(LARGEST + 1).read_to_end(&mut bytes));
+    opened.map_err(|error| cannot(&error))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(cannot(&"it is larger than 1 MiB").help("is it the right file?").into());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let start = error.utf8_error().valid_up_to();
+        let mut problems = Diagnostics::default();
+        problems.add_source(file, String::from_utf8_lossy(error.as_bytes()));
+        let end = start + char::REPLACEMENT_CHARACTER.len_utf8();
+        let help = "TOML files are written in UTF-8: save it with that encoding";
+        problems.push(Diagnostic::error("this is not UTF-8").help(help).at(file, start..end));
+        problems
+    })
+}
+
+/// All keys, in the order of `default.toml`. What cannot be used has been reported and reads as its default.
+fn lower(top: &mut Section<'_, '_, '_>) -> Settings {
+    Settings {
+        command: top.get("command", list(text(word))).unwrap_or_default(),
+        directory: top.get("directory", text(absolute)),
+        environment_files: top.get("environment-files", list(text(environment_file))).unwrap_or_default(),
+        environment: top.get("environment", variables).unwrap_or_default(),
+        listen: top.section("listen", listen),
+        workers: top.section("workers", workers),
+        health: top.section("health", health),
+        reload: top.section("reload", reload),
+    }
+}
+
+fn listen(section: &mut Section<'_, '_, '_>) -> Listen {
+    Listen {
+        addresses: section.get("addresses", list(text(str::parse::<Address>))).unwrap_or_default(),
+        mode: section.get("mode", permissions),
+        backlog: section.get("backlog", integer(1..=65_535)),
+    }
+}
+
+fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
+    let default = Workers::default();
+    Workers {
+        count: section.get("count", integer(1..=4096)),
+        start: section.get("start", text(start)),
+        start_timeout: section.get("start-timeout", time(duration::positive)).unwrap_or(default.start_timeout),
+        ready_after: section.get("ready-after", time(Ok)).unwrap_or(default.ready_after),
+        stop_timeout: section.get("stop-timeout", time(duration::positive)),
+        drain_timeout: section.get("drain-timeout", time(duration::positive)),
+        watchdog: section.get("watchdog", time(duration::positive)),
+    }
+}
+
+fn health(section: &mut Section<'_, '_, '_>) -> Health {
+    let default = Health::default();
+    Health {
+        path: section.get("path", text(request_path)),
+        host: section.get("host", text(host)),
+        status: section.get("status", list(integer(100..=599))).map(|codes| {
+            // integer() keeps every code below 600.
+            codes.into_iter().filter_map(|code| u16::try_from(code).ok()).collect()
+        }),
+        timeout: section.get("timeout", time(duration::positive)).unwrap_or(default.timeout),
+    }
+}
+
+fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
+    let default = Reload::default();
+    Reload {
+        canary: section.get("canary", boolean).unwrap_or(default.canary),
+        surge: section.get("surge", integer(1..=4096)),
+        soak: section.get("soak", time(Ok)).unwrap_or(default.soak),
+    }
+}
+
+fn word(text: &str) -> Result<OsString, &'static str> {
+    if text.contains('\0') { Err("an argument cannot hold a zero byte") } else { Ok(text.into()) }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        Err("a path cannot hold a zero byte".to_owned())
+    } else if text.starts_with('/') {
+        Ok(text.into())
+    } else {
+        Err(format!("{text:?} is not an absolute path: begin with /"))
+    }
+}
+
+fn environment_file(text: &str) -> Result<PathBuf, String> {
+    absolute(text.strip_prefix('-').unwrap_or(text)).map(|_| text.into())
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    clap::ValueEnum::from_str(text, false)
+        .map_err(|_| format!("expected \"at-once\" or \"on-connection\", found {text:?}"))
+}
+
+fn request_path(text: &str) -> Result<String, &'static str> {
+    if !text.starts_with('/') {
+        Err("a path begins with /")
+    } else if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("a path holds no spaces and only ASCII: write others as %20")
+    }
+}
+
+fn host(text: &str) -> Result<String, &'static str> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/') {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a host as in a Host header: \"example.com\" or \"example.com:8000\"")
+    }
+}
+
+/// Puts the options over what the file says.
+fn overrule(settings: &mut Settings, options: &Options) {
+    let Settings { command, directory, environment, environment_files: _, listen, workers, health: _, reload } =
+        settings;
+    if !options.command.is_empty() {
+        command.clone_from(&options.command);
+    }
+    if options.directory.is_some() {
+        directory.clone_from(&options.directory);
+    }
+    environment.extend(options.environment.iter().cloned());
+    if !options.listen.is_empty() {
+        listen.addresses.clone_from(&options.listen);
+    }
+    workers.count = options.workers.or(workers.count);
+    workers.start = options.start.or(workers.start);
+    workers.start_timeout = options.start_timeout.unwrap_or(workers.start_timeout);
+    workers.stop_timeout = options.stop_timeout.or(workers.stop_timeout);
+    workers.drain_timeout = options.drain_timeout.or(workers.drain_timeout);
+    workers.ready_after = options.ready_after.unwrap_or(workers.ready_after);
+    reload.canary &= !options.no_canary;
+}
+
+/// What no single value shows.
+fn check(settings: &Settings, reader: &mut Reader<'_>) {
+    let no_program = settings.command.first().is_none_or(|program| program.is_empty());
+    if no_program && (settings.command.len() > 0 || !reader.has("", "command")) {
+        let help = "write command = [\"venv/bin/gunicorn\", \"myproject.wsgi:application\"] in the file, or \
+                    -- venv/bin/gunicorn myproject.wsgi:application at the end of the command line";
+        reader.about("", "command", Diagnostic::error("no command says what to run").help(help));
+    }
+    if settings.directory.as_ref().is_some_and(|directory| !directory.as_os_str().as_bytes().starts_with(b"/")) {
+        reader.about("", "directory", Diagnostic::error("--directory wants an absolute path"));
+    }
+    let workers = &settings.workers;
+    if workers.ready_after >= workers.start_timeout {
+        let message = "no worker could ever be ready: ready-after is not shorter than start-timeout";
+        reader.about("workers", "ready-after", Diagnostic::error(message));
+    }
+    let addresses = &settings.listen.addresses;
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses[..index].contains(address) {
+            reader.about("listen", "addresses", Diagnostic::error(format!("{address} is there twice")));
+        }
+    }
+    let unix = addresses.iter().any(|address| matches!(address, Address::Unix(_)));
+    if settings.listen.mode.is_some() && !addresses.is_empty() && !unix {
+        let message = "mode has no effect: no address is a unix socket with a path";
+        reader.about("listen", "mode", Diagnostic::warning(message));
+    }
+    let health = &settings.health;
+    if health.status.as_ref().is_some_and(Vec::is_empty) {
+        let help = "leave status out to accept any reply below 500";
+        reader.about("health", "status", Diagnostic::error("no reply would count as well").help(help));
+    }
+    for key in ["host", "status", "timeout"] {
+        if health.path.is_none() && reader.has("health", key) && !reader.has("health", "path") {
+            let help = "add path = \"/\" to ask the application";
+            reader.about("health", key, Diagnostic::warning(format!("{key} has no effect without path")).help(help));
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The configuration: one TOML file and the options of `sockd run`.
+//!
+//! Parsed as written, checked (all problems at once, each at its place), then lowered to [`Settings`], plain data.
+//! Owns the keys, their meaning, their ranges and their defaults (`default.toml`). [`load`] reads the one file and
+//! nothing else; [`resolve`] looks at the system, every time it is called, and finds what is really executed.
+#![forbid(unsafe_code)]
+
+pub mod duration;
+mod environment_file;
+mod inherited;
+mod load;
+mod options;
+mod reader;
+mod resolve;
+mod settings;
+mod value;
+
+pub use inherited::speaks_of_sockd_alone;
+pub use load::{Loaded, keys, load};
+pub use options::Options;
+pub use resolve::{resolve, resolve_environment};
+pub use settings::{Health, Listen, Reload, Settings, Start, Workers};
+
+/// The shipped file of defaults: every key with its meaning, its unit and its default.
+pub const DEFAULT_FILE: &str = include_str!("default.toml");

@@ -1,0 +1,215 @@
+//! Takes a TOML table apart, key by key, and reports everything wrong with it at once.
+//!
+//! serde stops at the first error. Here a section is asked for its keys one after the other; what cannot be used is
+//! reported and read as absent, and what nobody asked for is an unknown key. So the code that asks is the only list
+//! of the keys there are.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+
+/// A value with its place in the file.
+pub(super) type Value<'t> = Spanned<DeValue<'t>>;
+
+/// What one pass over a file found.
+pub(super) struct Reader<'f> {
+    file: Option<&'f Path>,
+    problems: Diagnostics,
+    /// Every key that was asked for: its section ("" at the top) and its name.
+    keys: Vec<(&'static str, &'static str)>,
+    /// Where the values that are in the file are.
+    spans: BTreeMap<(&'static str, &'static str), Range<usize>>,
+    /// Keys that nobody asked for.
+    unknown: Vec<(&'static str, String, Range<usize>)>,
+}
+
+/// One table of the file.
+pub(super) struct Section<'r, 'f, 't> {
+    reader: &'r mut Reader<'f>,
+    name: &'static str,
+    left: BTreeMap<&'t str, (Range<usize>, &'t Value<'t>)>,
+}
+
+impl<'f> Reader<'f> {
+    /// Begins a pass over a file, or over nothing.
+    pub(super) fn new(file: Option<&'f Path>, text: &str) -> Self {
+        let mut problems = Diagnostics::default();
+        if let Some(file) = file {
+            problems.add_source(file, text);
+        }
+        Self { file, problems, keys: Vec::new(), spans: BTreeMap::new(), unknown: Vec::new() }
+    }
+
+    /// Parses the text. A table comes out in any case: what can be understood of it.
+    pub(super) fn parse<'t>(&mut self, text: &'t str) -> Spanned<DeTable<'t>> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            self.error(error.span().unwrap_or(0..0), error.message(), None);
+        }
+        table
+    }
+
+    /// Reads the whole file's table.
+    pub(super) fn top<T>(&mut self, table: &DeTable<'_>, read: impl FnOnce(&mut Section<'_, 'f, '_>) -> T) -> T {
+        self.section("", Some(table), read)
+    }
+
+    fn section<'t, T>(
+        &mut self,
+        name: &'static str,
+        table: Option<&'t DeTable<'t>>,
+        read: impl FnOnce(&mut Section<'_, 'f, 't>) -> T,
+    ) -> T {
+        let entries = table.into_iter().flatten();
+        let left = entries.map(|(key, value)| (key.get_ref().as_ref(), (key.span(), value))).collect();
+        let mut section = Section { reader: self, name, left };
+        let result = read(&mut section);
+        let left = section.left;
+        self.unknown.extend(left.into_iter().map(|(key, (span, _))| (name, key.to_owned(), span)));
+        result
+    }
+
+    /// Reports an error at a place of the file.
+    pub(super) fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
+        self.report(Some(span), Diagnostic { help, ..Diagnostic::error(message) });
+    }
+
+    /// Reports a problem with the value of a key: at its place if it is in the file.
+    pub(super) fn about(&mut self, section: &'static str, key: &'static str, diagnostic: Diagnostic) {
+        self.report(self.spans.get(&(section, key)).cloned(), diagnostic);
+    }
+
+    /// Whether something was reported.
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
+    /// Whether a key is in the file.
+    pub(super) fn has(&self, section: &'static str, key: &'static str) -> bool {
+        self.spans.contains_key(&(section, key))
+    }
+
+    fn report(&mut self, span: Option<Range<usize>>, diagnostic: Diagnostic) {
+        self.problems.push(match (self.file, span) {
+            (Some(file), Some(span)) => diagnostic.at(file, span),
+            _ => diagnostic,
+        });
+    }
+
+    /// Every key that was asked for, as `section.key`.
+    pub(super) fn keys(&self) -> impl Iterator<Item = String> {
+        self.keys.iter().map(|(section, key)| match *section {
+            "" => (*key).to_owned(),
+            section => format!("{section}.{key}"),
+        })
+    }
+
+    /// Ends the pass: reports the keys that nobody asked for, and returns all problems in the order of the lines.
+    pub(super) fn finish(mut self) -> Diagnostics {
+        for (section, key, span) in std::mem::take(&mut self.unknown) {
+            let place = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
+            let help = self.help_for_unknown(section, &key);
+            self.error(span, format!("unknown key `{}`{place}", key.escape_debug()), Some(help));
+        }
+        self.problems.sort();
+        self.problems
+    }
+
+    /// The key that was probably meant: one of this section that is spelled alike, or the same one elsewhere.
+    fn help_for_unknown(&self, section: &str, key: &str) -> String {
+        let here = || self.keys.iter().filter(|(home, _)| *home == section).map(|(_, name)| *name);
+        // Underscores and capitals are what other programs' files use; they are no difference here.
+        let plain = key.to_lowercase().replace('_', "-");
+        let alike = here().map(|name| (distance(&plain, name), name)).min();
+        if let Some((_, name)) = alike.filter(|(far, name)| *far <= name.len().div_ceil(4)) {
+            return format!("did you mean `{name}`?");
+        }
+        match self.keys.iter().find(|(_, name)| *name == plain) {
+            Some(("", name)) => format!("`{name}` belongs at the top of the file, above the first [section]"),
+            Some((home, name)) => format!("`{name}` belongs in [{home}]"),
+            None => format!("the keys here are {}", here().collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
+impl<'f, 't> Section<'_, 'f, 't> {
+    /// Takes a key's value. `None`: the key is absent, or `convert` has reported why its value is of no use.
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        convert: impl FnOnce(&Value<'_>, &mut Reader<'f>) -> Option<T>,
+    ) -> Option<T> {
+        self.reader.keys.push((self.name, key));
+        let (_, value) = self.left.remove(key)?;
+        self.reader.spans.insert((self.name, key), value.span());
+        convert(value, self.reader)
+    }
+
+    /// Reads a section. One that is absent is read as if it were empty.
+    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_, 'f, 't>) -> T) -> T {
+        self.reader.keys.push((self.name, key));
+        let value = self.left.remove(key).map(|(_, value)| value);
+        let table = value.and_then(|value| {
+            let table = value.get_ref().as_table();
+            if table.is_none() {
+                let help = format!("write [{key}] on a line of its own, above its keys");
+                self.reader.error(value.span(), format!("`{key}` is a section, found {}", kind(value)), Some(help));
+            }
+            table
+        });
+        self.reader.section(key, table, read)
+    }
+}
+
+/// What a value is, for messages: `a string`.
+pub(super) fn kind(value: &Value<'_>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// How many characters must be put in, left out, replaced or swapped with their neighbour to make `b` of `a`.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
+    let mut before = vec![0; b.len() + 1];
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_slips_of_the_hand() {
+        for (a, b, far) in
+            [("", "", 0), ("count", "count", 0), ("cuont", "count", 1), ("cont", "count", 1), ("countt", "count", 1)]
+        {
+            assert_eq!(distance(a, b), far, "{a} {b}");
+        }
+        assert_eq!(distance("", "soak"), 4);
+        assert_eq!(distance("directory", ""), 9);
+    }
+}

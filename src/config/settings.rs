@@ -1,0 +1,118 @@
+//! What the configuration comes to: plain, checked data.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::app::Address;
+
+/// One instance's configuration. Everything in it is within its range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The server's command, its program first. Never empty; no part holds a zero byte.
+    pub command: Vec<OsString>,
+    /// The working directory: an absolute path, symbolic links not yet resolved. `None`: where sockd was started.
+    pub directory: Option<PathBuf>,
+    /// Variables of the workers; they win over `environment_files`.
+    pub environment: BTreeMap<String, String>,
+    /// Files of `KEY=value` lines, absolute paths, read by `resolve`. A leading `-`: the file may be missing.
+    pub environment_files: Vec<PathBuf>,
+    /// The sockets to bind when systemd hands over none.
+    pub listen: Listen,
+    /// The workers.
+    pub workers: Workers,
+    /// How a worker is asked whether it is well.
+    pub health: Health,
+    /// How new code replaces old.
+    pub reload: Reload,
+}
+
+/// Sockets that sockd binds itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Where to listen; without repetitions.
+    pub addresses: Vec<Address>,
+    /// Permissions of unix sockets, 0 to 0o777. `None`: what the umask leaves.
+    pub mode: Option<u32>,
+    /// Connections that may wait in the queue, 1 to 65535. `None`: as many as the kernel allows.
+    pub backlog: Option<u32>,
+}
+
+/// The workers and their times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many, 1 to 4096. `None`: what the server's own options say, else one.
+    pub count: Option<u32>,
+    /// When the first one starts. `None`: on the first connection if systemd handed over a socket, else at once.
+    pub start: Option<Start>,
+    /// A worker that is not ready by then has failed. More than zero.
+    pub start_timeout: Duration,
+    /// A worker that can tell nothing of itself is ready when it has lived so long.
+    pub ready_after: Duration,
+    /// A worker told to stop is killed after this time. `None`: what the server's own options say, else 30 seconds.
+    pub stop_timeout: Option<Duration>,
+    /// A worker that was replaced may finish its requests for so long. `None`: as `stop_timeout`.
+    pub drain_timeout: Option<Duration>,
+    /// A worker without a heartbeat for so long is replaced. `None`: what the server's own options say, else never.
+    pub watchdog: Option<Duration>,
+}
+
+/// When the first worker starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Start {
+    /// As soon as sockd starts.
+    AtOnce,
+    /// When the first connection waits.
+    OnConnection,
+}
+
+/// The request that asks a worker whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The path to ask for, with its leading slash. `None`: no question is asked.
+    pub path: Option<String>,
+    /// The Host header. `None`: `localhost`.
+    pub host: Option<String>,
+    /// The replies that count as well, each 100 to 599, never empty. `None`: any reply below 500.
+    pub status: Option<Vec<u16>>,
+    /// How long the reply may take. More than zero.
+    pub timeout: Duration,
+}
+
+/// How a reload goes about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Whether a canary proves new code before any worker is replaced.
+    pub canary: bool,
+    /// How many workers more than `count` may live during a rollout, 1 to 4096. `None`: one.
+    pub surge: Option<u32>,
+    /// How long a new worker must live before the next is replaced.
+    pub soak: Duration,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            count: None,
+            start: None,
+            start_timeout: Duration::from_secs(60),
+            ready_after: Duration::from_secs(1),
+            stop_timeout: None,
+            drain_timeout: None,
+            watchdog: None,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { path: None, host: None, status: None, timeout: Duration::from_secs(5) }
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { canary: true, surge: None, soak: Duration::from_secs(2) }
+    }
+}
