@@ -368,6 +368,11 @@ pub struct Spawned<'machine> {
 }
 
 impl Spawned<'_> {
+    /// The name of its unit.
+    pub fn unit(&self) -> &str {
+        &self.unit
+    }
+
     /// Waits until the script ends by itself, two minutes at most.
     pub fn finish(mut self) -> Output {
         self.join().expect("finished once")
