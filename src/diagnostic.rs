@@ -4,7 +4,6 @@
 //! It never decides what is a problem, never reads a file and never asks whether it writes to a terminal.
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -14,9 +13,6 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 /// So many problems are shown at most; of the others only the number is told.
 const SHOWN: usize = 50;
-
-/// So many bytes of a line are shown at most, before and after the place of the problem.
-const CONTEXT: usize = 200;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,12 +124,9 @@ impl Diagnostics {
 
     /// Puts the problems in the order of the files' lines; those without a place come last.
     pub fn sort(&mut self) {
-        self.list.sort_by(|a, b| {
-            let key = |d: &Diagnostic| d.location.as_ref().map(|l| (l.file.clone(), l.span.start));
-            match (key(a), key(b)) {
-                (Some(a), Some(b)) => a.cmp(&b),
-                (a, b) => b.is_some().cmp(&a.is_some()),
-            }
+        self.list.sort_by(|a, b| match (&a.location, &b.location) {
+            (Some(a), Some(b)) => (&a.file, a.span.start).cmp(&(&b.file, b.span.start)),
+            (a, b) => b.is_some().cmp(&a.is_some()),
         });
     }
 
@@ -198,9 +191,7 @@ impl Diagnostics {
                 Some(source) => {
                     let place = Place::find(source, &location.span);
                     let mark = AnnotationKind::Primary.span(place.mark);
-                    let origin = Origin::path(file).line(place.line).char_column(place.column);
-                    let snippet = Snippet::source(place.shown).line_start(place.line).annotation(mark);
-                    group.element(origin).element(snippet)
+                    group.element(Snippet::source(place.text).path(file).line_start(place.line).annotation(mark))
                 }
             };
         }
@@ -241,11 +232,11 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Where a span is, and the part of its line that is shown.
+/// Where a span is in its line.
 struct Place<'a> {
     line: usize,
     column: usize,
-    shown: Cow<'a, str>,
+    text: &'a str,
     mark: Range<usize>,
 }
 
@@ -258,21 +249,11 @@ impl<'a> Place<'a> {
         let line_end = source[start..].find('\n').map_or(source.len(), |at| start + at);
         let line_end = line_end - usize::from(line_end > start && source[..line_end].ends_with('\r'));
         let end = boundary(source, span.end).clamp(start, line_end);
-
-        let from = boundary(source, line_start.max(start.saturating_sub(CONTEXT)));
-        let to = boundary(source, line_end.min(end.min(start + CONTEXT) + CONTEXT));
-        let end = end.min(to);
-        let (before, after) = (if from > line_start { "…" } else { "" }, if to < line_end { "…" } else { "" });
-        let shown = match (before, after) {
-            ("", "") => Cow::Borrowed(&source[from..to]),
-            _ => Cow::Owned(format!("{before}{}{after}", &source[from..to])),
-        };
-        let shift = |at: usize| at - from + before.len();
         Self {
             line: source[..line_start].matches('\n').count() + 1,
             column: source[line_start..start].chars().count() + 1,
-            mark: shift(start)..shift(end),
-            shown,
+            text: &source[line_start..line_end],
+            mark: start - line_start..end - line_start,
         }
     }
 }

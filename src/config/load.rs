@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::app::Address;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
-use super::reader::{Reader, Section};
+use super::reader::{Reader, Section, Value};
 use super::value::{boolean, integer, list, permissions, text, time, variables};
 use super::{Health, Listen, Options, Reload, Settings, Start, Workers, duration};
 
@@ -77,7 +77,7 @@ pub(super) fn read(file: &Path) -> Result<String, Diagnostics> {
 /// All keys, in the order of `default.toml`. What cannot be used has been reported and reads as its default.
 fn lower(top: &mut Section<'_, '_, '_>) -> Settings {
     Settings {
-        command: top.get("command", list(text(word))).unwrap_or_default(),
+        command: top.get("command", command).unwrap_or_default(),
         directory: top.get("directory", text(absolute)),
         environment_files: top.get("environment-files", list(text(environment_file))).unwrap_or_default(),
         environment: top.get("environment", variables).unwrap_or_default(),
@@ -129,6 +129,19 @@ fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
         surge: section.get("surge", integer(1..=4096)),
         soak: section.get("soak", time(Ok)).unwrap_or(default.soak),
     }
+}
+
+/// What to do about a missing command.
+const COMMAND_HELP: &str = "write command = [\"venv/bin/gunicorn\", \"myproject.wsgi:application\"] in the file, or \
+                            -- venv/bin/gunicorn myproject.wsgi:application on the command line";
+
+fn command(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Vec<OsString>> {
+    let command = list(text(word))(value, reader)?;
+    if command.first().is_none_or(|program| program.is_empty()) {
+        reader.error(value.span(), "the command names no program", Some(COMMAND_HELP.to_owned()));
+        return None;
+    }
+    Some(command)
 }
 
 fn word(text: &str) -> Result<OsString, &'static str> {
@@ -197,11 +210,17 @@ fn overrule(settings: &mut Settings, options: &Options) {
 
 /// What no single value shows.
 fn check(settings: &Settings, reader: &mut Reader<'_>) {
-    let no_program = settings.command.first().is_none_or(|program| program.is_empty());
-    if no_program && (settings.command.len() > 0 || !reader.has("", "command")) {
-        let help = "write command = [\"venv/bin/gunicorn\", \"myproject.wsgi:application\"] in the file, or \
-                    -- venv/bin/gunicorn myproject.wsgi:application at the end of the command line";
-        reader.about("", "command", Diagnostic::error("no command says what to run").help(help));
+    let missing = match settings.command.first() {
+        Some(program) if program.is_empty() => Some("the command names no program".to_owned()),
+        Some(_) => None,
+        None if reader.has("", "command") => None,
+        None => Some(match reader.file() {
+            Some(file) => format!("there is no command, neither in {} nor on the command line", file.display()),
+            None => "there is no command".to_owned(),
+        }),
+    };
+    if let Some(message) = missing {
+        reader.about("", "", Diagnostic::error(message).help(COMMAND_HELP));
     }
     if settings.directory.as_ref().is_some_and(|directory| !directory.as_os_str().as_bytes().starts_with(b"/")) {
         reader.about("", "directory", Diagnostic::error("--directory wants an absolute path"));
@@ -227,7 +246,7 @@ fn check(settings: &Settings, reader: &mut Reader<'_>) {
         let help = "leave status out to accept any reply below 500";
         reader.about("health", "status", Diagnostic::error("no reply would count as well").help(help));
     }
-    for key in ["host", "status", "timeout"] {
+    for key in ["host", "status"] {
         if health.path.is_none() && reader.has("health", key) && !reader.has("health", "path") {
             let help = "add path = \"/\" to ask the application";
             reader.about("health", key, Diagnostic::warning(format!("{key} has no effect without path")).help(help));

@@ -48,8 +48,15 @@ impl<'f> Reader<'f> {
     /// Parses the text. A table comes out in any case: what can be understood of it.
     pub(super) fn parse<'t>(&mut self, text: &'t str) -> Spanned<DeTable<'t>> {
         let (table, errors) = DeTable::parse_recoverable(text);
-        for error in errors {
-            self.error(error.span().unwrap_or(0..0), error.message(), None);
+        // What is not closed makes nonsense of all that follows: then the first slip is the only one that is certain.
+        let unclosed = |error: &toml::de::Error| error.message().starts_with("unclosed");
+        let open = errors.iter().any(unclosed);
+        let mut slips: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(0..0), error)).collect();
+        slips.sort_by_key(|(span, error)| (span.start, unclosed(error)));
+        // Of the slips in one line, the first is the cause of the others.
+        slips.dedup_by(|(later, _), (first, _)| !text.get(first.start..later.start).unwrap_or("\n").contains('\n'));
+        for (span, error) in slips.into_iter().take(if open { 1 } else { usize::MAX }) {
+            self.error(span, error.message(), None);
         }
         table
     }
@@ -82,6 +89,11 @@ impl<'f> Reader<'f> {
     /// Reports a problem with the value of a key: at its place if it is in the file.
     pub(super) fn about(&mut self, section: &'static str, key: &'static str, diagnostic: Diagnostic) {
         self.report(self.spans.get(&(section, key)).cloned(), diagnostic);
+    }
+
+    /// The file, if there is one.
+    pub(super) fn file(&self) -> Option<&'f Path> {
+        self.file
     }
 
     /// Whether something was reported.
