@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::output;
 use crate::exit;
 
 /// The options of `check`.
@@ -13,6 +14,6 @@ pub struct Arguments {}
 
 /// Runs the subcommand.
 pub fn run(_: &Arguments) -> ExitCode {
-    eprintln!("sockd: error: `check` is not built yet");
+    output::complain("`check` is not built yet");
     ExitCode::from(exit::FAILURE)
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::output;
 use crate::exit;
 
 /// The options of `demo`.
@@ -13,6 +14,6 @@ pub struct Arguments {}
 
 /// Runs the subcommand.
 pub fn run(_: &Arguments) -> ExitCode {
-    eprintln!("sockd: error: `demo` is not built yet");
+    output::complain("`demo` is not built yet");
     ExitCode::from(exit::FAILURE)
 }

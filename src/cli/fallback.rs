@@ -1,4 +1,4 @@
-//! `sockd fallback`: the helper that answers 503. sockd starts it itself; people have no use for it.
+//! `sockd fallback`: answers 503 on inherited sockets. Started by sockd itself, never by a person.
 
 use std::process::ExitCode;
 

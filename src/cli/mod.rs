@@ -1,7 +1,7 @@
 //! The command line: one file for each subcommand, this one for what they share.
 //!
 //! Owns: the definition of the command line and the way a program ends.
-//! Never: does the work of a subcommand. `run` is in [`daemon`](crate), `check` in the configuration.
+//! Never: does the work of a subcommand: those call the daemon, the configuration, the drivers.
 //!
 //! Each file has `pub struct Arguments` (clap) and `pub fn run(&Arguments) -> ExitCode`.
 #![forbid(unsafe_code)]
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use output::{colour_wanted, print, width};
+pub use output::{colour_wanted, complain, print, width};
 
 /// The systemd-native way to run an application server.
 ///
@@ -51,7 +51,7 @@ enum Command {
     Check(check::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
-    /// Answer 503; started by sockd itself
+    /// Answer 503 on inherited sockets: started by sockd itself
     #[command(hide = true)]
     Fallback(fallback::Arguments),
 }

@@ -1,4 +1,4 @@
-//! Writing to stdout without dying of a closed pipe.
+//! Writing to stdout and stderr without dying of a closed pipe.
 //!
 //! Owns: the rule when colour is used, and what a failed write means.
 //! Never: panics as `println!` does: `sockd status | head` is nothing wrong.
@@ -27,4 +27,9 @@ pub fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Writes `sockd: error: message` to stderr. When even that fails there is no one left to tell.
+pub fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "sockd: error: {message}");
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::output;
 use crate::exit;
 
 /// The options of `reload`.
@@ -15,6 +16,6 @@ pub struct Arguments {}
 
 /// Runs the subcommand.
 pub fn run(_: &Arguments) -> ExitCode {
-    eprintln!("sockd: error: `reload` is not built yet");
+    output::complain("`reload` is not built yet");
     ExitCode::from(exit::FAILURE)
 }

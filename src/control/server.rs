@@ -99,7 +99,14 @@ impl Server {
     /// # Errors
     /// What socket, bind and listen say. A supervisor survives that; it cannot be asked anything then.
     pub fn bind() -> io::Result<Self> {
-        let name = name::new(std::process::id());
+        Self::bind_to(name::new(std::process::id()))
+    }
+
+    /// Binds another name than ours, for tests: no `sockd status` of the same machine finds it and asks.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn bind_to(name: String) -> io::Result<Self> {
         let listener = StdUnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;

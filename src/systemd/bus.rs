@@ -70,8 +70,13 @@ pub enum BusError {
     #[error("no answer within {} s", TIME_LIMIT.as_secs())]
     TimedOut,
     /// The bus or systemd said no.
-    #[error("{0}")]
+    #[error("{}", reason(.0))]
     Bus(#[from] zbus::Error),
+}
+
+/// systemd's own sentence, without the name of the error before it.
+fn reason(error: &zbus::Error) -> String {
+    if let zbus::Error::MethodError(_, Some(sentence), _) = error { sentence.clone() } else { error.to_string() }
 }
 
 /// name, description, load state, active state, sub state, following, object, job id, job type, job object.

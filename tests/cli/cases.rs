@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sockd::cli::status::layout::columns;
 use sockd::cli::status::render::render;
 use sockd::cli::status::report::Report;
 
@@ -28,6 +29,9 @@ fn each_report_is_rendered_as_its_text_says() {
     for case in cases() {
         for width in [80, 120] {
             let shown = render(&report(&case), Some(width), false);
+            for line in shown.lines() {
+                assert!(columns(line) <= width, "{}: wider than {width}: {line}", case.display());
+            }
             let file = case.with_extension(format!("{width}.txt"));
             if bless {
                 std::fs::write(&file, &shown).expect("written");

@@ -26,7 +26,7 @@ fn digits(number: u32) -> String {
 #[test]
 fn finds_our_own_and_no_impostor() {
     within_limit(async {
-        let lab = Lab::new();
+        let lab = Lab::public();
         // The test runner's parent is alive, and it does not listen there: we do.
         let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get() as u32;
         let (_listener, impostor) = listen(parent, &digits(1));
@@ -104,5 +104,29 @@ fn no_answer_is_an_error_in_time() {
         let (_listener, instance) = listen(std::process::id(), &digits(5));
         let error = control::status(&instance).await.expect_err("no status");
         assert!(matches!(error, AskError::TimedOut), "{error}");
+    });
+}
+
+#[test]
+fn the_program_shows_a_living_supervisor() {
+    within_limit(async {
+        let mut lab = Lab::public();
+        let program = tokio::task::spawn_blocking(|| {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sockd"));
+            command.args(["status", "--json"]).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+            command.output()
+        });
+        tokio::pin!(program);
+        let output = loop {
+            tokio::select! {
+                output = &mut program => break output.expect("no panic").expect("started"),
+                Some(call) = lab.calls.recv() => call.replier.status(crate::status()),
+            }
+        };
+        let entries: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let entries = entries.as_array().expect("an array");
+        let ours = |entry: &&serde_json::Value| entry["sockd"]["status_line"] == "3 workers ready";
+        let entry = entries.iter().find(ours).unwrap_or_else(|| panic!("{entries:?}"));
+        assert_eq!(entry["pid"], std::process::id());
     });
 }

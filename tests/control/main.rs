@@ -7,6 +7,7 @@ mod client;
 mod foreign;
 mod server;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sockd::control::{Call, Instance, Server, Status};
@@ -36,7 +37,18 @@ impl Lab {
     }
 
     fn with_patience(patience: Duration) -> Self {
-        let server = Server::bind().expect("bind").with_patience(patience);
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Not a name of sockd's: another test, or a `sockd status` on this machine, would find it and ask.
+        let name = format!("sockd-test/{}/{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::serve(Server::bind_to(name).expect("bind").with_patience(patience))
+    }
+
+    /// One that everybody finds, and may ask.
+    fn public() -> Self {
+        Self::serve(Server::bind().expect("bind"))
+    }
+
+    fn serve(server: Server) -> Self {
         let instance = Instance {
             pid: std::process::id(),
             uid: rustix::process::geteuid().as_raw(),

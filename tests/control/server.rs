@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sockd::control::{CLIENTS, Outcome, REQUEST_LIMIT, Request, Status};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Lab, Raw, status, within_limit};
 
@@ -104,7 +104,7 @@ fn a_silent_client_and_a_dripping_one_are_refused() {
         assert_eq!(silent.refused().await, "bad-request");
 
         let dripping = lab.connect().await;
-        let (reader, mut writer) = dripping.stream.into_inner().into_split();
+        let (mut reader, mut writer) = dripping.stream.into_inner().into_split();
         let drip = tokio::spawn(async move {
             while writer.write_all(b" ").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -113,7 +113,7 @@ fn a_silent_client_and_a_dripping_one_are_refused() {
         // The drip ends when the server has closed the connection, and only then.
         drip.await.expect("no panic");
         let mut line = [0; 1024];
-        let length = reader.try_read(&mut line).expect("the refusal");
+        let length = reader.read(&mut line).await.expect("the refusal");
         assert!(line[..length].starts_with(b"{\"error\":{\"kind\":\"bad-request\""), "{}", line.escape_ascii());
     });
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::report::{Entry, Report, Trigger};
 use crate::control::{self, AskError, Instance, RefusalKind, Status};
 use crate::systemd::bus::{Bus, BusError, Service, UnitState};
-use crate::systemd::unit_of_pid;
+use crate::systemd::{unit_files, unit_of_pid};
 
 /// The longest search for units that run sockd, all services of the machine together.
 const SEARCH_LIMIT: Duration = Duration::from_secs(2);
@@ -45,27 +45,36 @@ pub async fn report(named: &[String]) -> Report {
         Err(error) => (Vec::new(), Some(format!("cannot look for control sockets: {error}"))),
     };
     let mut systemd_error = None;
-    let mut names: BTreeSet<String> = named.iter().map(|name| full_name(name)).collect();
-    let mut units = Vec::new();
-    match bus {
+    let mut names = Vec::new();
+    let mut add = |name: String| {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    };
+    named.iter().for_each(|name| add(full_name(name)));
+    let surroundings = || asked.iter().filter_map(|asked| asked.instance.unit.clone());
+    let units = match bus {
         Ok(bus) => {
             if named.is_empty() {
-                names.extend(asked.iter().filter_map(|asked| asked.instance.unit.clone()));
+                let mut all: BTreeSet<String> = surroundings().collect();
                 match timeout(SEARCH_LIMIT, search(&bus)).await {
-                    Ok(Ok(found)) => names.extend(found),
+                    Ok(Ok(found)) => all.extend(found),
                     Ok(Err(error)) => systemd_error = Some(error.to_string()),
                     Err(_) => systemd_error = Some(BusError::TimedOut.to_string()),
                 }
+                all.into_iter().for_each(add);
             }
-            units = describe_all(&bus, names).await;
+            describe_all(&bus, names).await
         }
         Err(error) => {
             systemd_error = Some(error.to_string());
+            if named.is_empty() {
+                surroundings().for_each(add);
+            }
             let unknown = |name| Unit { name, error: Some("systemd is not reachable".to_owned()), ..Unit::default() };
-            names.extend(asked.iter().filter_map(|asked| asked.instance.unit.clone()).filter(|_| named.is_empty()));
-            units.extend(names.into_iter().map(unknown));
+            names.into_iter().map(unknown).collect()
         }
-    }
+    };
     let mut entries = join(units, asked, named.is_empty());
     if let Some(error) = control_error {
         for entry in &mut entries {
@@ -97,14 +106,23 @@ async fn ask_all() -> io::Result<Vec<Asked>> {
     Ok(asked)
 }
 
-/// The names of the loaded services whose ExecStart= runs sockd. One question for each service, all of them under way
-/// at once: systemd answers them in one go.
+/// The names of the services whose ExecStart= runs sockd: the loaded ones, and those that a unit file gives away. One
+/// question for each, all of them under way at once: systemd answers them in one go.
 async fn search(bus: &Bus) -> Result<Vec<String>, BusError> {
     let mut tasks = JoinSet::new();
+    let mut unloaded = unit_files::services_mentioning("sockd");
     for service in bus.services().await? {
+        unloaded.remove(&service.name);
         let bus = bus.clone();
         // A unit that goes away meanwhile is none of ours any more.
         tasks.spawn(async move { runs_sockd(&bus, &service).await.unwrap_or(false).then_some(service.name) });
+    }
+    for name in unloaded {
+        let bus = bus.clone();
+        tasks.spawn(async move {
+            let service = bus.service(&name).await.ok()?;
+            runs_sockd(&bus, &service).await.unwrap_or(false).then_some(name)
+        });
     }
     Ok(tasks.join_all().await.into_iter().flatten().collect())
 }
@@ -118,15 +136,17 @@ fn is_sockd_run(argv: &[String]) -> bool {
     argv.windows(2).take(4).any(|two| two[0].rsplit('/').next() == Some("sockd") && two[1] == "run")
 }
 
-async fn describe_all(bus: &Bus, names: BTreeSet<String>) -> Vec<Unit> {
+/// Describes all of them at once, and returns them in the order of their names; a unit with several names once.
+async fn describe_all(bus: &Bus, names: Vec<String>) -> Vec<Unit> {
     let mut tasks = JoinSet::new();
-    for name in names {
+    for (place, name) in names.into_iter().enumerate() {
         let bus = bus.clone();
-        tasks.spawn(async move { describe(&bus, name).await });
+        tasks.spawn(async move { (place, describe(&bus, name).await) });
     }
     let mut units = tasks.join_all().await;
-    units.sort_by(|one, two| one.name.cmp(&two.name));
-    units
+    units.sort_by_key(|(place, _)| *place);
+    let mut seen = BTreeSet::new();
+    units.into_iter().map(|(_, unit)| unit).filter(|unit| seen.insert(unit.name.clone())).collect()
 }
 
 async fn describe(bus: &Bus, name: String) -> Unit {
@@ -149,6 +169,10 @@ async fn describe(bus: &Bus, name: String) -> Unit {
     };
     match asked.await {
         Ok((state, runs_sockd, triggers)) => {
+            // Asked for by an alias, a unit answers with its own name.
+            if !state.name.is_empty() {
+                unit.name.clone_from(&state.name);
+            }
             (unit.state, unit.runs_sockd, unit.triggers) = (Some(state), runs_sockd, triggers);
         }
         Err(error) => unit.error = Some(error.to_string()),

@@ -5,7 +5,7 @@
 
 mod figures;
 mod gather;
-mod layout;
+pub mod layout;
 pub mod render;
 pub mod report;
 
@@ -58,6 +58,6 @@ pub fn json(report: &Report) -> String {
 }
 
 fn failed(message: &str) -> ExitCode {
-    eprintln!("sockd: error: {message}");
+    output::complain(message);
     ExitCode::from(exit::FAILURE)
 }

@@ -12,11 +12,14 @@ use crate::systemd::bus::UnitState;
 
 /// Where the text of a labelled line begins; systemctl's is 13.
 const MARGIN: usize = 13;
+/// Where the table of workers begins: left of the margin, because its eight columns need the room.
+const TABLE: usize = 5;
 const WORKER_HEADS: [&str; 8] = ["ID", "PID", "STATE", "GEN", "AGE", "RESTARTS", "MEMORY", "CPU"];
 
 /// Renders the whole report. `width` is the terminal's, `None` when the reader is a program or a file.
 pub fn render(report: &Report, width: Option<usize>, colour: bool) -> String {
-    let mut page = Page { text: String::new(), width, colour, now: report.now_unix_ms };
+    let mut page =
+        Page { text: String::new(), width, colour, now: report.now_unix_ms, systemd: report.systemd_error.is_none() };
     if let Some(error) = &report.systemd_error {
         let line = format!("systemd: not reachable: {}", harmless(error));
         page.lines(0, &line, Paint::Passing);
@@ -39,6 +42,8 @@ struct Page {
     width: Option<usize>,
     colour: bool,
     now: u64,
+    /// Whether systemd answered: then it is said of each unit why it did not.
+    systemd: bool,
 }
 
 impl Page {
@@ -73,7 +78,9 @@ impl Page {
         self.title(entry);
         if let Some(unit) = &entry.systemd {
             self.unit(unit, &entry.triggers);
-        } else if let Some(error) = &entry.systemd_error {
+        } else if let Some(error) = &entry.systemd_error
+            && self.systemd
+        {
             self.labelled("Unit", &harmless(error), Paint::Passing);
         }
         if let Some(status) = &entry.sockd {
@@ -111,7 +118,7 @@ impl Page {
             Some(unit) if !unit.description.is_empty() && unit.description != unit.name => {
                 format!(" - {}", harmless(&unit.description))
             }
-            None if entry.unit.is_none() => " - not in a unit".to_owned(),
+            None if entry.unit.is_none() => " - not in a unit of the system".to_owned(),
             Some(_) | None => String::new(),
         };
         self.text.push_str(&paint.on(dot, self.colour));
@@ -165,8 +172,12 @@ impl Page {
             self.labelled("Status", &harmless(&status.status_line), Paint::Plain);
         }
         for listener in &status.listeners {
-            self.listener(listener);
+            self.listener(listener, status.listeners.len() > 1);
         }
+        let cost = &status.supervisor;
+        let cost = [cost.memory_bytes.map(size), cost.cpu_ms.map(|cpu| format!("CPU {}", span_ms(cpu)))];
+        let parts = [Some(format!("process {}", status.pid))].into_iter().chain(cost).flatten();
+        self.labelled("sockd", &parts.collect::<Vec<_>>().join(", "), Paint::Plain);
         self.generation(status);
         self.workers(status);
         for slot in &status.slots {
@@ -174,9 +185,9 @@ impl Page {
         }
     }
 
-    fn listener(&mut self, listener: &Listener) {
+    fn listener(&mut self, listener: &Listener, named: bool) {
         let mut text = harmless(&listener.address);
-        if !listener.name.is_empty() {
+        if named && !listener.name.is_empty() {
             text = format!("{text} ({})", harmless(&listener.name));
         }
         let mut paint = Paint::Plain;
@@ -233,15 +244,10 @@ impl Page {
             text = format!("{text}; sockd answers 503 itself and keeps trying");
             paint = Paint::Bad;
         }
-        let cost = [status.supervisor.memory_bytes.map(size), status.supervisor.cpu_ms.map(span_ms)];
-        let cost: Vec<String> = cost.into_iter().flatten().collect();
-        if !cost.is_empty() {
-            text = format!("{text} (sockd itself: {})", cost.join(", "));
-        }
         self.labelled("Workers", &text, paint);
-        let rows: Vec<Vec<Cell>> = status.workers.iter().map(|worker| row(worker, status)).collect();
+        let rows: Vec<Vec<Cell>> = status.workers.iter().map(row).collect();
         if !rows.is_empty() {
-            self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, MARGIN, self.colour));
+            self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, TABLE, self.colour));
         }
         for slot in status.slots.iter().filter(|slot| slot.worker.is_none()) {
             if let Some(retry) = slot.retry_in_ms {
@@ -289,13 +295,11 @@ fn dot(unit: &UnitState) -> (&'static str, Paint) {
     }
 }
 
-fn row(worker: &Worker, status: &Status) -> Vec<Cell> {
-    let replaces = status.slots.iter().any(|slot| slot.successor == Some(worker.id));
+fn row(worker: &Worker) -> Vec<Cell> {
     let (state, paint) = match worker.state {
-        WorkerState::Starting if replaces => ("starting (successor)", Paint::Passing),
-        WorkerState::Starting if worker.slot.is_none() => ("starting (canary)", Paint::Passing),
+        WorkerState::Starting if worker.slot.is_none() => ("canary", Paint::Passing),
         WorkerState::Starting => ("starting", Paint::Passing),
-        WorkerState::Ready if worker.slot.is_none() => ("ready (canary)", Paint::Good),
+        WorkerState::Ready if worker.slot.is_none() => ("canary, ready", Paint::Good),
         WorkerState::Ready => ("ready", Paint::Good),
         WorkerState::Draining => ("draining", Paint::Passing),
         WorkerState::Terminating => ("terminating", Paint::Passing),
