@@ -89,7 +89,7 @@ fn mentions(file: &Path, word: &str) -> Option<bool> {
     // Its kind first: a unit may be linked to a device, and a device may have no end.
     let metadata = fs::metadata(file).ok()?;
     (metadata.is_file() && metadata.len() <= FILE_LIMIT).then_some(())?;
-    Some(fs::read(file).ok()?.windows(word.len()).any(|part| part == word.as_bytes()))
+    Some(String::from_utf8_lossy(&fs::read(file).ok()?).contains(word))
 }
 
 #[cfg(test)]
