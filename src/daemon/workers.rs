@@ -4,6 +4,7 @@ use super::shell::{Message, Shell};
 use crate::app::{Conventions, ExitMeaning, Manners};
 use crate::journal::message_id;
 use crate::notify::{self, Datagram};
+use crate::probe;
 use crate::process::{Child, End, Ended, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of};
 use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
@@ -19,6 +20,9 @@ const QUOTED_LINES: usize = 20;
 /// One worker's process and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Worker {
+    generation: GenerationId,
+    /// Where it alone can be asked.
+    probe: Option<probe::Socket>,
     conventions: &'static Conventions,
     child: Option<Child>,
     stderr: Arc<Stderr>,
@@ -36,6 +40,14 @@ impl Drop for Worker {
 }
 
 impl Worker {
+    pub(super) fn generation(&self) -> GenerationId {
+        self.generation
+    }
+
+    pub(super) fn probe_address(&self) -> Option<&str> {
+        self.probe.as_ref().map(probe::Socket::address)
+    }
+
     pub(super) fn pid(&self) -> Option<Pid> {
         self.child.as_ref().map(Child::pid)
     }
@@ -121,7 +133,7 @@ impl Shell {
             }
         })
         .abort_handle();
-        let worker = Worker { conventions, child: None, stderr, listening, early: Vec::new(), status: None };
+        let worker = Worker { generation, probe: None, conventions, child: None, stderr, listening, early: Vec::new(), status: None };
         Ok((worker, write))
     }
 

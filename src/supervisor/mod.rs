@@ -28,6 +28,7 @@ mod effect;
 mod event;
 mod generation;
 mod id;
+mod judgement;
 mod notice;
 mod random;
 mod rollout;
@@ -40,6 +41,7 @@ mod worker;
 
 pub use effect::{Announcement, Effect, Effects, Outcome, Place, Role, Signal};
 pub use event::{Event, Holds, WorkerEvent};
+pub use judgement::{Answer, Expectation, judge};
 pub use id::{GenerationId, RequestId, SlotId, WorkerId};
 pub use notice::Notice;
 pub use snapshot::{Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
