@@ -12,6 +12,7 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub struct Socket {
     address: String,
+    inode: u64,
     file: Option<PathBuf>,
 }
 
@@ -33,7 +34,13 @@ impl Socket {
         }
         rustix::net::bind(&fd, &name)?;
         rustix::net::listen(&fd, BACKLOG)?;
-        Ok((Self { address: address.to_owned(), file }, fd))
+        let inode = rustix::fs::fstat(&fd)?.st_ino;
+        Ok((Self { address: address.to_owned(), inode, file }, fd))
+    }
+
+    /// The socket's inode, as in `/proc/PID/fd`.
+    pub fn inode(&self) -> u64 {
+        self.inode
     }
 
     /// The address, as [`super::ask`] takes it.

@@ -41,8 +41,8 @@ mod worker;
 
 pub use effect::{Announcement, Effect, Effects, Outcome, Place, Role, Signal};
 pub use event::{Event, Holds, WorkerEvent};
-pub use judgement::{Answer, Expectation, judge};
 pub use id::{GenerationId, RequestId, SlotId, WorkerId};
+pub use judgement::{Answer, Expectation, judge};
 pub use notice::Notice;
 pub use snapshot::{Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Spec, Start};
