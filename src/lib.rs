@@ -37,6 +37,7 @@
 //!   listener notify probe cgroup queue fallback systemd journal control
 //!   config
 //!   adapter
+//!   sock_diag           (what drivers that ask the kernel about sockets share)
 //!   app
 //!   supervisor          (std only)
 //!   diagnostic exit
@@ -47,5 +48,16 @@ pub mod adapter;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod diagnostic;
 pub mod exit;
+pub mod fallback;
+pub mod journal;
+pub mod listener;
+pub mod notify;
+pub mod process;
+pub mod queue;
+pub mod sock_diag;
+pub mod supervisor;
+pub mod systemd;

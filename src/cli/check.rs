@@ -9,7 +9,6 @@ mod unit;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,6 +18,7 @@ use crate::config::{self, Options};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::exit;
 
+use super::output;
 use account::Account;
 
 /// Where the configurations of instances are.
@@ -26,6 +26,9 @@ const INSTANCES: &str = "/etc/sockd";
 
 /// What `sockd check` is told.
 #[derive(clap::Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Examples:\n  sockd check\n  sockd check gunicorn.service\n  sockd check /etc/sockd/web.toml\n  sockd check -- venv/bin/gunicorn --workers 3 myproject.wsgi:application"
+)]
 pub struct Arguments {
     /// A configuration file, an instance (web: /etc/sockd/web.toml) or a unit [default: all of /etc/sockd/*.toml]
     #[arg(value_name = "FILE or UNIT", conflicts_with = "command")]
@@ -62,20 +65,17 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let subjects = match subjects(arguments, Path::new(INSTANCES)) {
         Ok(subjects) => subjects,
         Err(why) => {
-            eprintln!("sockd: cannot check: {why}");
+            output::complain(&format!("cannot check: {why}"));
             return ExitCode::from(exit::FAILURE);
         }
     };
     let found: Vec<(String, Diagnostics)> =
         subjects.into_iter().map(|subject| (subject.name.clone(), check(subject))).collect();
-    let text = if arguments.json {
-        json(&found)
-    } else {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        report(&found, colour)
-    };
-    // A reader that has gone away (`sockd check | head -1`) is no failure of the check.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let text = if arguments.json { json(&found) } else { report(&found, output::colour_wanted()) };
+    if let Err(error) = output::print(&text) {
+        output::complain(&format!("cannot write: {error}"));
+        return ExitCode::from(exit::FAILURE);
+    }
     let wrong = found.iter().any(|(_, problems)| problems.has_errors());
     ExitCode::from(if wrong { exit::CONFIG } else { exit::SUCCESS })
 }

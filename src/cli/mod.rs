@@ -1,4 +1,74 @@
-//! The commands: one file each.
+//! The command line: one file for each subcommand, this one for what they share.
+//!
+//! Owns: the definition of the command line and the way a program ends.
+//! Never: does the work of a subcommand: those call the daemon, the configuration, the drivers.
+//!
+//! Each file has `pub struct Arguments` (clap) and `pub fn run(&Arguments) -> ExitCode`.
 #![forbid(unsafe_code)]
 
-pub mod check;
+mod check;
+mod demo;
+mod fallback;
+mod output;
+mod reload;
+mod run;
+pub mod status;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use output::{colour_wanted, complain, print, width};
+
+/// The systemd-native way to run an application server.
+///
+/// systemd owns the socket, the user, the sandbox and the journal; sockd owns the workers: each is proven before it
+/// serves, watched while it serves and replaced before it is missed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sockd",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "In a unit file:\n  ExecStart=/usr/bin/sockd run -- venv/bin/gunicorn --workers 3 myproject.wsgi:application\n\n\
+                  Without anything:\n  sockd demo"
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an application server: what ExecStart= names
+    Run(run::Arguments),
+    /// See it work without systemd, Python or set-up
+    Demo(demo::Arguments),
+    /// Show every instance: unit, sockets, workers
+    Status(status::Arguments),
+    /// Check a configuration or a unit and show every problem at once
+    Check(check::Arguments),
+    /// Reload a unit and wait for the outcome
+    Reload(reload::Arguments),
+    /// Answer 503 on inherited sockets: started by sockd itself
+    #[command(hide = true)]
+    Fallback(fallback::Arguments),
+}
+
+/// Parses the command line and runs what it names.
+pub fn main() -> ExitCode {
+    match CommandLine::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Fallback(arguments) => fallback::run(&arguments),
+    }
+}
+
+/// The definition of the whole command line: for manual pages, completions and tests.
+pub fn command() -> clap::Command {
+    CommandLine::command()
+}

@@ -1,0 +1,168 @@
+//! Text on a screen: its width, its lines, its tables and its colours.
+//!
+//! Owns: how many columns a character takes, and where a line is broken.
+//! Never: knows what the text is about.
+
+/// Colours by what they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    /// All is well.
+    Good,
+    /// Under way, or worth a look.
+    Passing,
+    /// Wrong.
+    Bad,
+    /// Of less weight.
+    Faint,
+    /// As any other text.
+    Plain,
+}
+
+impl Paint {
+    /// The text between the escape sequences of its colour, or as it is without colour.
+    pub fn on(self, text: &str, colour: bool) -> String {
+        let code = match self {
+            Self::Good => "1;32",
+            Self::Passing => "1;33",
+            Self::Bad => "1;31",
+            Self::Faint => "2",
+            Self::Plain => return text.to_owned(),
+        };
+        if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// What others wrote, made harmless: control characters would act on the terminal, bidirectional ones would change the
+/// order of what is read.
+pub fn harmless(text: &str) -> String {
+    text.trim_end()
+        .chars()
+        .map(|letter| match letter {
+            '\t' => ' ',
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            letter if letter.is_control() => '\u{fffd}',
+            letter => letter,
+        })
+        .collect()
+}
+
+/// How many columns a text takes. Rough on purpose: combining marks and joiners take none, East Asian wide characters
+/// and emoji two, all others one.
+pub fn columns(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
+fn columns_of(letter: char) -> usize {
+    match u32::from(letter) {
+        0x0300..=0x036f | 0x200b..=0x200d | 0x20d0..=0x20ff | 0xfe00..=0xfe0f => 0,
+        0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f => 2,
+        0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1faff | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+/// Breaks a text into lines of at most `width` columns (at least 20), at spaces where there are any.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(20);
+    let mut lines = vec![String::new()];
+    let mut taken = 0;
+    for word in text.split(' ') {
+        let last = lines.len() - 1;
+        if taken > 0 && taken + 1 + columns(word) <= width {
+            lines[last].push(' ');
+            lines[last].push_str(word);
+            taken += 1 + columns(word);
+            continue;
+        }
+        if taken > 0 {
+            lines.push(String::new());
+            taken = 0;
+        }
+        // A word longer than a line is broken where the line ends.
+        for letter in word.chars() {
+            if taken + columns_of(letter) > width {
+                lines.push(String::new());
+                taken = 0;
+            }
+            taken += columns_of(letter);
+            let last = lines.len() - 1;
+            lines[last].push(letter);
+        }
+    }
+    lines
+}
+
+/// A cell of a table.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    text: String,
+    paint: Paint,
+}
+
+impl Cell {
+    /// A cell in plain colour.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), paint: Paint::Plain }
+    }
+
+    /// A cell in a colour.
+    pub fn painted(text: impl Into<String>, paint: Paint) -> Self {
+        Self { text: text.into(), paint }
+    }
+}
+
+/// Sets a table: two spaces between columns, each as wide as its widest cell, the columns in `left` to the left and
+/// all others to the right. No spaces at the ends of lines.
+pub fn table(heads: &[&str], left: &[usize], rows: &[Vec<Cell>], indent: usize, colour: bool) -> String {
+    let mut widths: Vec<usize> = heads.iter().map(|head| columns(head)).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(columns(&cell.text));
+        }
+    }
+    let head: Vec<Cell> = heads.iter().map(|head| Cell::painted(*head, Paint::Faint)).collect();
+    let mut text = String::new();
+    for row in std::iter::once(&head).chain(rows) {
+        let mut line = " ".repeat(indent);
+        for (number, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let space = " ".repeat(width - columns(&cell.text));
+            let shown = cell.paint.on(&cell.text, colour);
+            if number > 0 {
+                line.push_str("  ");
+            }
+            match left.contains(&number) {
+                true => line.extend([shown, space]),
+                false => line.extend([space, shown]),
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_of_letters() {
+        assert_eq!(columns("a\u{308}ß→"), 3);
+        assert_eq!(columns("日本"), 4);
+    }
+
+    #[test]
+    fn lines_break_at_spaces_and_in_long_words() {
+        assert_eq!(wrap("the application could not be loaded", 20), ["the application", "could not be loaded"]);
+        assert_eq!(wrap(&"x".repeat(45), 20), ["x".repeat(20), "x".repeat(20), "x".repeat(5)]);
+        assert_eq!(wrap("", 20), [""]);
+        for line in wrap(&"日本語 ".repeat(30), 25) {
+            assert!(columns(&line) <= 25, "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_acts_on_the_terminal() {
+        assert_eq!(harmless("a\u{1b}[2Jb\r\nc\u{202e}d\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}d");
+    }
+}

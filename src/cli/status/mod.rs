@@ -1,0 +1,63 @@
+//! `sockd status`: every instance, its unit, its sockets and its workers.
+//!
+//! Owns: the options, the order of things and the exit code.
+//! Never: changes anything, or waits longer than a few seconds whatever is broken.
+
+mod figures;
+mod gather;
+pub mod layout;
+pub mod render;
+pub mod report;
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output;
+use crate::exit;
+use report::Report;
+
+/// The options of `status`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sockd status\n  sockd status gunicorn\n  sockd status --json | jq '.[].sockd.workers'\n\n\
+                  Exit codes, as of systemctl status:\n  0  running\n  3  not running\n  4  no such unit\n  \
+                  Of several units the highest counts."
+)]
+pub struct Arguments {
+    /// The units to show, with or without ".service"; all of sockd's when none is named
+    #[arg(value_name = "UNIT")]
+    pub units: Vec<String>,
+    /// Print an array of objects for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot set up: {error}")),
+    };
+    let report = runtime.block_on(gather::report(&arguments.units));
+    let text = match arguments.json {
+        true => json(&report),
+        false => render::render(&report, output::width(), output::colour_wanted()),
+    };
+    if let Err(error) = output::print(&text) {
+        return failed(&format!("cannot write to stdout: {error}"));
+    }
+    ExitCode::from(report.exit_code())
+}
+
+/// The array for programs, with a line break at its end.
+pub fn json(report: &Report) -> String {
+    let mut text = serde_json::to_string_pretty(&report.entries).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn failed(message: &str) -> ExitCode {
+    output::complain(message);
+    ExitCode::from(exit::FAILURE)
+}

@@ -1,0 +1,336 @@
+//! The report for people.
+//!
+//! Owns: every word and its place. A pure function: report, width, colour in, text out (`tests/cli/status/`).
+//! Never: asks the time or the terminal, or lets through what others wrote without making it harmless.
+
+use super::figures::{moment, size, span_ms};
+use super::layout::{Cell, Paint, harmless, table, wrap};
+use super::report::{Entry, Report, Trigger};
+use crate::control::Status;
+use crate::control::message::{Listener, ReloadState, Slot, Worker, WorkerState};
+use crate::systemd::bus::UnitState;
+
+/// Where the text of a labelled line begins; systemctl's is 13.
+const MARGIN: usize = 13;
+/// Where the table of workers begins: left of the margin, because its eight columns need the room.
+const TABLE: usize = 5;
+const WORKER_HEADS: [&str; 8] = ["ID", "PID", "STATE", "GEN", "AGE", "RESTARTS", "MEMORY", "CPU"];
+
+/// Renders the whole report. `width` is the terminal's, `None` when the reader is a program or a file.
+pub fn render(report: &Report, width: Option<usize>, colour: bool) -> String {
+    let mut page =
+        Page { text: String::new(), width, colour, now: report.now_unix_ms, systemd: report.systemd_error.is_none() };
+    if let Some(error) = &report.systemd_error {
+        let line = format!("systemd: not reachable: {}", harmless(error));
+        page.lines(0, &line, Paint::Passing);
+        page.blank();
+    }
+    for (number, entry) in report.entries.iter().enumerate() {
+        if number > 0 {
+            page.blank();
+        }
+        page.entry(entry);
+    }
+    if report.entries.is_empty() {
+        page.lines(0, "No sockd is running, and no unit is known that would run one.", Paint::Plain);
+    }
+    page.text
+}
+
+struct Page {
+    text: String,
+    width: Option<usize>,
+    colour: bool,
+    now: u64,
+    /// Whether systemd answered: then it is said of each unit why it did not.
+    systemd: bool,
+}
+
+impl Page {
+    fn blank(&mut self) {
+        self.text.push('\n');
+    }
+
+    /// Text broken to the width, every line behind `indent` spaces.
+    fn lines(&mut self, indent: usize, text: &str, paint: Paint) {
+        let width = self.width.map_or(usize::MAX, |width| width.saturating_sub(indent));
+        for line in wrap(text, width) {
+            self.text.push_str(&" ".repeat(indent));
+            self.text.push_str(&paint.on(&line, self.colour));
+            self.text.push('\n');
+        }
+    }
+
+    /// `     Label: text`, further lines below the text.
+    fn labelled(&mut self, label: &str, text: &str, paint: Paint) {
+        let start = self.text.len();
+        self.lines(MARGIN, text, paint);
+        let head = format!("{label:>width$}: ", width = MARGIN - 2);
+        self.text.replace_range(start..start + MARGIN, &head);
+    }
+
+    /// `28min ago`; a clock that was set back gives `0ms ago`.
+    fn ago(&self, unix_ms: u64) -> String {
+        format!("{} ago", span_ms(self.now.saturating_sub(unix_ms)))
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        self.title(entry);
+        if let Some(unit) = &entry.systemd {
+            self.unit(unit, &entry.triggers);
+        } else if let Some(error) = &entry.systemd_error
+            && self.systemd
+        {
+            self.labelled("Unit", &harmless(error), Paint::Passing);
+        }
+        if let Some(status) = &entry.sockd {
+            self.status(status);
+        } else if let Some(unit) = &entry.systemd
+            && !unit.status_text.is_empty()
+        {
+            self.labelled("Status", &harmless(&unit.status_text), Paint::Plain);
+        }
+        match (&entry.run_as, &entry.sockd_error) {
+            (Some(user), _) if user == "root" => {
+                self.labelled("sockd", "run as root to see the workers", Paint::Passing)
+            }
+            (Some(user), _) => {
+                let text = format!("run as root or as {} to see the workers", harmless(user));
+                self.labelled("sockd", &text, Paint::Passing);
+            }
+            (None, Some(error)) => self.labelled("sockd", &harmless(error), Paint::Passing),
+            (None, None) => {}
+        }
+    }
+
+    fn title(&mut self, entry: &Entry) {
+        let (dot, paint) = match (&entry.systemd, &entry.sockd) {
+            (Some(unit), _) => dot(unit),
+            (None, Some(_)) => ("●", Paint::Good),
+            (None, None) => ("○", Paint::Plain),
+        };
+        let name = match (&entry.unit, entry.pid) {
+            (Some(unit), _) => harmless(unit),
+            (None, Some(pid)) => format!("sockd, process {pid}"),
+            (None, None) => "sockd".to_owned(),
+        };
+        let description = match &entry.systemd {
+            Some(unit) if !unit.description.is_empty() && unit.description != unit.name => {
+                format!(" - {}", harmless(&unit.description))
+            }
+            None if entry.unit.is_none() => " - not in a unit of the system".to_owned(),
+            Some(_) | None => String::new(),
+        };
+        self.text.push_str(&paint.on(dot, self.colour));
+        let start = self.text.len();
+        self.lines(2, &format!("{name}{description}"), Paint::Plain);
+        self.text.replace_range(start..start + 2, " ");
+    }
+
+    fn unit(&mut self, unit: &UnitState, triggers: &[Trigger]) {
+        if unit.load_state != "loaded" {
+            self.labelled("Loaded", &harmless(&unit.load_state), Paint::Bad);
+        }
+        let mut active = format!("{} ({})", unit.active_state, unit.sub_state);
+        if !unit.result.is_empty() && unit.result != "success" {
+            active = format!("{} ({}, Result: {})", unit.active_state, unit.sub_state, unit.result);
+        }
+        let since = match unit.active_state.as_str() {
+            "active" | "reloading" | "refreshing" | "deactivating" => unit.active_enter_us,
+            _ => unit.inactive_enter_us,
+        } / 1000;
+        if since > 0 {
+            active = format!("{active} since {}; {}", moment(since), self.ago(since));
+        }
+        self.labelled("Active", &harmless(&active), dot(unit).1);
+        for trigger in triggers {
+            let text = format!("{} ({})", harmless(&trigger.unit), harmless(&trigger.active_state));
+            let listens = trigger.active_state == "active";
+            self.labelled("TriggeredBy", &text, if listens { Paint::Plain } else { Paint::Bad });
+            if listens && unit.active_state == "inactive" {
+                self.lines(MARGIN, "the first connection starts the service", Paint::Plain);
+            } else if !listens && unit.main_pid != 0 {
+                let warning = "this socket unit no longer listens: when the service ends, connections are refused";
+                self.lines(MARGIN, warning, Paint::Bad);
+            }
+        }
+        if unit.n_restarts > 0 {
+            self.labelled("Restarts", &format!("{} by systemd", unit.n_restarts), Paint::Passing);
+        }
+        if unit.need_daemon_reload {
+            let text = "the unit file changed on disk: run systemctl daemon-reload";
+            self.labelled("Warning", text, Paint::Passing);
+        }
+    }
+
+    fn status(&mut self, status: &Status) {
+        if status.unit.is_none() && status.started_unix_ms > 0 {
+            let started = format!("{}; {}", moment(status.started_unix_ms), self.ago(status.started_unix_ms));
+            self.labelled("Started", &started, Paint::Plain);
+        }
+        if !status.status_line.is_empty() {
+            self.labelled("Status", &harmless(&status.status_line), Paint::Plain);
+        }
+        for listener in &status.listeners {
+            self.listener(listener, status.listeners.len() > 1);
+        }
+        let cost = &status.supervisor;
+        let cost = [cost.memory_bytes.map(size), cost.cpu_ms.map(|cpu| format!("CPU {}", span_ms(cpu)))];
+        let parts = [Some(format!("process {}", status.pid))].into_iter().chain(cost).flatten();
+        self.labelled("sockd", &parts.collect::<Vec<_>>().join(", "), Paint::Plain);
+        self.generation(status);
+        self.workers(status);
+        for slot in &status.slots {
+            self.death(slot);
+        }
+    }
+
+    fn listener(&mut self, listener: &Listener, named: bool) {
+        let mut text = harmless(&listener.address);
+        if named && !listener.name.is_empty() {
+            text = format!("{text} ({})", harmless(&listener.name));
+        }
+        let mut paint = Paint::Plain;
+        match (listener.waiting, listener.backlog) {
+            (Some(waiting), Some(backlog)) => {
+                text = format!("{text}, queue {waiting} of {backlog}");
+                // A full queue refuses clients; half a queue is on its way there.
+                paint = if waiting >= backlog { Paint::Bad } else { paint };
+                paint = if waiting < backlog && waiting > backlog / 2 { Paint::Passing } else { paint };
+            }
+            (Some(waiting), None) => text = format!("{text}, queue {waiting}"),
+            (None, _) => {}
+        }
+        if let Some(in_flight) = listener.in_flight {
+            text = format!("{text}, {in_flight} in flight");
+        }
+        self.labelled("Socket", &text, paint);
+        if let Some(error) = &listener.error {
+            self.lines(MARGIN, &format!("no numbers: {}", harmless(error)), Paint::Passing);
+        }
+    }
+
+    fn generation(&mut self, status: &Status) {
+        let reload = &status.reload;
+        let next = reload.generation.map_or_else(|| "the next one".to_owned(), |next| next.to_string());
+        let (text, paint) = match reload.state {
+            ReloadState::Idle => (String::new(), Paint::Plain),
+            ReloadState::Reading => (", reloading: reading the configuration".to_owned(), Paint::Passing),
+            ReloadState::Canary => (format!(", reloading: the canary of {next} is being proven"), Paint::Passing),
+            ReloadState::RollingOut => (format!(", reloading: {next} replaces it slot by slot"), Paint::Passing),
+            ReloadState::Abandoning => (format!(", reloading: {next} failed and is taken away"), Paint::Bad),
+            ReloadState::Unknown => (", reloading".to_owned(), Paint::Passing),
+        };
+        let serves = match status.generation {
+            0 => "none yet".to_owned(),
+            generation => generation.to_string(),
+        };
+        self.labelled("Generation", &format!("{serves}{text}"), paint);
+        if let Some(refused) = &reload.last_refused {
+            let head = format!("the reload to {}, {}: ", refused.generation, self.ago(refused.at_unix_ms));
+            self.labelled("Refused", &format!("{head}{}", harmless(&refused.reason)), Paint::Bad);
+        }
+    }
+
+    fn workers(&mut self, status: &Status) {
+        let ready = status.workers.iter().filter(|worker| worker.state == WorkerState::Ready).count();
+        let wanted = status.wanted_workers;
+        let mut text = match (wanted, status.workers.is_empty()) {
+            (0, true) => "none; the first connection starts them".to_owned(),
+            _ => format!("{ready} of {wanted} ready"),
+        };
+        let mut paint = if ready < wanted as usize { Paint::Passing } else { Paint::Plain };
+        if status.fallback {
+            text = format!("{text}; sockd answers 503 itself and keeps trying");
+            paint = Paint::Bad;
+        }
+        self.labelled("Workers", &text, paint);
+        let rows: Vec<Vec<Cell>> = status.workers.iter().map(row).collect();
+        if !rows.is_empty() {
+            self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, TABLE, self.colour));
+        }
+        for slot in status.slots.iter().filter(|slot| slot.worker.is_none()) {
+            if let Some(retry) = slot.retry_in_ms {
+                let text = format!("slot {}: in back-off, next attempt in {}", slot.slot, span_ms(retry));
+                self.lines(MARGIN, &text, Paint::Passing);
+            }
+        }
+    }
+
+    fn death(&mut self, slot: &Slot) {
+        let Some(death) = &slot.last_death else { return };
+        let text = format!(
+            "slot {}, {}, after {}: {}",
+            slot.slot,
+            self.ago(death.at_unix_ms),
+            span_ms(death.lived_ms),
+            harmless(&death.reason)
+        );
+        self.labelled("Died", &text, Paint::Plain);
+        // The last line that says something: a traceback ends in the name of the error.
+        if let Some(line) = death.last_lines.iter().rev().find(|line| !line.trim().is_empty()) {
+            self.quoted(line);
+        }
+    }
+
+    /// A line that someone else wrote, behind a bar.
+    fn quoted(&mut self, line: &str) {
+        let width = self.width.map_or(usize::MAX, |width| width.saturating_sub(MARGIN + 2));
+        for line in wrap(&harmless(line), width) {
+            self.text.push_str(&" ".repeat(MARGIN));
+            self.text.push_str(&Paint::Faint.on(&format!("| {line}"), self.colour));
+            self.text.push('\n');
+        }
+    }
+}
+
+/// systemctl's dots: ● active, ↻ reloading, ○ inactive, × failed.
+fn dot(unit: &UnitState) -> (&'static str, Paint) {
+    match unit.active_state.as_str() {
+        "active" => ("●", Paint::Good),
+        "reloading" | "refreshing" => ("↻", Paint::Good),
+        "activating" | "deactivating" => ("●", Paint::Passing),
+        "failed" => ("×", Paint::Bad),
+        _ => ("○", Paint::Plain),
+    }
+}
+
+fn row(worker: &Worker) -> Vec<Cell> {
+    let (state, paint) = match worker.state {
+        WorkerState::Starting if worker.slot.is_none() => ("canary", Paint::Passing),
+        WorkerState::Starting => ("starting", Paint::Passing),
+        WorkerState::Ready if worker.slot.is_none() => ("canary, ready", Paint::Good),
+        WorkerState::Ready => ("ready", Paint::Good),
+        WorkerState::Draining => ("draining", Paint::Passing),
+        WorkerState::Terminating => ("terminating", Paint::Passing),
+        WorkerState::Killing => ("being killed", Paint::Bad),
+        WorkerState::Unknown => ("?", Paint::Plain),
+    };
+    let or_dash = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
+    vec![
+        Cell::plain(worker.id.to_string()),
+        or_dash(worker.pid.map(|pid| pid.to_string())),
+        Cell::painted(state, paint),
+        Cell::plain(worker.generation.to_string()),
+        Cell::plain(span_ms(worker.age_ms)),
+        Cell::plain(worker.restarts.to_string()),
+        or_dash(worker.memory_bytes.map(size)),
+        or_dash(worker.cpu_ms.map(span_ms)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::columns;
+    use super::*;
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_nothing_acts_on_it() {
+        let mean = "\u{1b}[2J\u{7}日本語 ".repeat(30);
+        let entry = Entry { unit: Some(mean.clone()), sockd_error: Some(mean.clone()), ..Entry::default() };
+        let report = Report { systemd_error: Some(mean), entries: vec![entry], now_unix_ms: 0 };
+        let text = render(&report, Some(60), false);
+        assert!(text.lines().all(|line| columns(line) <= 60), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
+    }
+}

@@ -1,0 +1,186 @@
+//! The client's end of the control socket: finding the supervisors of this machine and asking them.
+//!
+//! Owns: the check that the one who answers is the process in the name.
+//! Never: trusts what it reads to be short, quick or well-meant.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::message::{Outcome, Refusal, Reply, Request, Status};
+use super::{RESPONSE_LIMIT, name};
+
+/// How long connecting, asking and the whole answer of a status may take.
+pub const TIME_LIMIT: Duration = Duration::from_secs(3);
+/// The most sockets of one machine that are looked at.
+const INSTANCES: usize = 4096;
+
+/// A running supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its process id, confirmed by the kernel (SO_PEERCRED).
+    pub pid: u32,
+    /// The user it runs as.
+    pub uid: u32,
+    /// The unit of its control group; `None` outside systemd. To be filled by who may read control groups.
+    pub unit: Option<String>,
+    /// The abstract name of its socket, without the leading zero byte.
+    pub socket: String,
+}
+
+/// Why asking failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The listener runs as a user that we should not believe and that would not answer us.
+    #[error("it runs as the user with id {uid}")]
+    NotPermitted {
+        /// The user of the listener.
+        uid: u32,
+    },
+    /// The supervisor answered with a refusal.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// No answer in time.
+    #[error("no answer within {} s", TIME_LIMIT.as_secs())]
+    TimedOut,
+    /// The connection failed or ended early.
+    #[error("cannot speak to it: {0}")]
+    Io(#[from] io::Error),
+    /// The answer is none that we know.
+    #[error("its answer is not understood: {0}")]
+    NotUnderstood(String),
+}
+
+/// Finds every supervisor in our network namespace. Each listener is connected to and asked for its credentials by the
+/// kernel; one whose process id is not the one in its name is left out, as is one that goes away meanwhile.
+///
+/// # Errors
+/// /proc/net/unix cannot be read.
+pub async fn discover() -> io::Result<Vec<Instance>> {
+    let text = std::fs::read("/proc/net/unix")?;
+    let names = name::listening(&String::from_utf8_lossy(&text));
+    let mut found = Vec::new();
+    for (pid, socket) in names.into_iter().take(INSTANCES) {
+        if let Ok((_, uid)) = connect(&socket, pid).await {
+            found.push(Instance { pid, uid, unit: None, socket });
+        }
+    }
+    Ok(found)
+}
+
+/// Connects and verifies that the listener is `pid`; returns the listener's user as well. A queue that is full is an
+/// error at once: the socket does not block.
+async fn connect(socket: &str, pid: u32) -> io::Result<(UnixStream, u32)> {
+    // tokio takes a path that begins with a zero byte for an abstract name.
+    let stream = UnixStream::connect(format!("\0{socket}")).await?;
+    // For a stream socket the kernel keeps the credentials of the process that called listen (unix(7)).
+    let peer = stream.peer_cred()?;
+    if peer.pid().and_then(|pid| u32::try_from(pid).ok()) != Some(pid) {
+        return Err(io::Error::other("another process listens there"));
+    }
+    Ok((stream, peer.uid()))
+}
+
+/// A request under way: its answer is read line by line.
+#[derive(Debug)]
+pub struct Asking {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    /// How many bytes of earlier lines have been taken out of the buffer.
+    taken: usize,
+}
+
+/// Connects, verifies and sends the request, within [`TIME_LIMIT`].
+///
+/// # Errors
+/// See [`AskError`]; [`AskError::NotPermitted`] when the listener runs neither as root nor as us, unless we are root.
+pub async fn ask(instance: &Instance, request: Request) -> Result<Asking, AskError> {
+    let asking = async {
+        let (mut stream, uid) = connect(&instance.socket, instance.pid).await?;
+        let us = rustix::process::geteuid().as_raw();
+        if us != 0 && uid != 0 && uid != us {
+            return Err(AskError::NotPermitted { uid });
+        }
+        let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
+        line.push(b'\n');
+        // A server that turns us away may have answered and closed before it read anything.
+        match stream.write_all(&line).await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other?,
+        }
+        Ok(Asking { stream, buffer: Vec::new(), taken: 0 })
+    };
+    tokio::time::timeout(TIME_LIMIT, asking).await.map_err(|_| AskError::TimedOut)?
+}
+
+impl Asking {
+    /// The next line of the answer. The caller limits the time. Safe to drop between and in the middle of lines.
+    ///
+    /// # Errors
+    /// [`AskError::Refused`] for a refusal; [`AskError::Io`] when the answer ends early; an answer longer than
+    /// [`RESPONSE_LIMIT`] in all is not understood.
+    pub async fn next(&mut self) -> Result<Reply, AskError> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.buffer[searched..].iter().position(|&byte| byte == b'\n') {
+                let end = searched + at;
+                let reply = serde_json::from_slice(&self.buffer[..end]);
+                self.buffer.drain(..=end);
+                self.taken += end + 1;
+                return match reply {
+                    Ok(Reply::Error(refusal)) => Err(AskError::Refused(refusal)),
+                    Ok(reply) => Ok(reply),
+                    Err(error) => Err(AskError::NotUnderstood(error.to_string())),
+                };
+            }
+            searched = self.buffer.len();
+            if self.taken + searched >= RESPONSE_LIMIT {
+                return Err(AskError::NotUnderstood(format!("it is longer than {RESPONSE_LIMIT} bytes")));
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ended early").into());
+            }
+        }
+    }
+}
+
+/// Asks for the status, within [`TIME_LIMIT`] twice over: once for the request, once for the answer.
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn status(instance: &Instance) -> Result<Status, AskError> {
+    let mut asking = ask(instance, Request::Status).await?;
+    let reply = timeout_at(Instant::now() + TIME_LIMIT, asking.next()).await.map_err(|_| AskError::TimedOut)??;
+    match reply {
+        Reply::Status(status) => Ok(*status),
+        Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+            Err(AskError::NotUnderstood("it is not a status".to_owned()))
+        }
+    }
+}
+
+/// Asks for a reload and calls `step` for each line of progress. With `wait` there is no time limit: a rollout takes as
+/// long as the workers' limits allow, and the supervisor's end closes the connection when it goes away.
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str)) -> Result<Outcome, AskError> {
+    let mut asking = ask(instance, Request::Reload { wait }).await?;
+    loop {
+        let reply = if wait {
+            asking.next().await?
+        } else {
+            timeout_at(Instant::now() + TIME_LIMIT, asking.next()).await.map_err(|_| AskError::TimedOut)??
+        };
+        match reply {
+            Reply::Progress(progress) => step(&progress.message),
+            Reply::Outcome(outcome) => return Ok(outcome),
+            Reply::Status(_) | Reply::Error(_) => {
+                return Err(AskError::NotUnderstood("it is not about a reload".to_owned()));
+            }
+        }
+    }
+}

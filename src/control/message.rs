@@ -1,0 +1,268 @@
+//! What is said over the control socket: requests, replies and the status document.
+//!
+//! Owns: the shape of every message, and its version. Both ends build from these types: the supervisor fills a
+//! [`Status`], the command line shows it.
+//! Never: reads or writes a socket, asks the time or the system.
+//!
+//! One message is one line of JSON. Readers ignore fields they do not know and give missing ones their empty value, so
+//! that a new `sockd status` understands a supervisor started by an older package and the other way round. A change
+//! that is more than a new field raises [`VERSION`].
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the messages in this file: [`Status::version`].
+pub const VERSION: u32 = 1;
+
+/// What a client asks: `{"command":"status"}` or `{"command":"reload","wait":true}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    /// Describe yourself: answered by one [`Reply::Status`].
+    Status,
+    /// Begin a reload: answered by any number of [`Reply::Progress`] and one [`Reply::Outcome`].
+    Reload {
+        /// `true`: the outcome is that of the whole reload. `false`: it only says whether the reload has begun.
+        #[serde(default)]
+        wait: bool,
+    },
+}
+
+/// One line of an answer: an object with one key, `{"status":{…}}`, `{"progress":{…}}`, `{"outcome":{…}}` or
+/// `{"error":{…}}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// The whole answer to [`Request::Status`].
+    Status(Box<Status>),
+    /// A step of a reload; more lines follow.
+    Progress(Progress),
+    /// How a reload ended; the last line.
+    Outcome(Outcome),
+    /// The request was not understood or is not allowed; the last line.
+    Error(Refusal),
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which kind of refusal, for programs.
+    pub kind: RefusalKind,
+    /// One line for people.
+    pub message: String,
+}
+
+/// The kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// The client is neither root nor the user sockd runs as.
+    NotPermitted,
+    /// No valid request came, or it came too late or was too long.
+    BadRequest,
+    /// Too many clients at once, or the supervisor is stopping.
+    Busy,
+    /// A kind this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A step of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// One line for people: `generation 5: worker 12 is ready`.
+    pub message: String,
+}
+
+/// How a reload ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Whether the new generation serves. When `false`, the old one never stopped.
+    pub ok: bool,
+    /// One line for people.
+    pub message: String,
+    /// More lines: the diagnostics of a configuration, the last lines of a traceback.
+    #[serde(default)]
+    pub details: Vec<String>,
+}
+
+/// A whole instance, as `sockd status` shows it.
+///
+/// Times of day are milliseconds since 1970 (UTC), spans are milliseconds, memory is bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// [`VERSION`] of the program that wrote it.
+    pub version: u32,
+    /// The supervisor's process id.
+    pub pid: u32,
+    /// The systemd unit the supervisor runs in, from its control group; `None` outside systemd.
+    pub unit: Option<String>,
+    /// When the supervisor started.
+    pub started_unix_ms: u64,
+    /// The text last sent to systemd as STATUS=.
+    pub status_line: String,
+    /// The number of the generation that serves; 0 before the first.
+    pub generation: u64,
+    /// Whether a reload is under way, and why the last one was refused.
+    pub reload: Reload,
+    /// The sockets, in the order they were received.
+    pub listeners: Vec<Listener>,
+    /// Every living worker, by id.
+    pub workers: Vec<Worker>,
+    /// Every slot, by number.
+    pub slots: Vec<Slot>,
+    /// How many workers are wanted at this moment; 0 while waiting for the first connection.
+    pub wanted_workers: u32,
+    /// Whether sockd itself answers 503 because no worker can.
+    pub fallback: bool,
+    /// What the supervisor itself costs.
+    pub supervisor: Cost,
+}
+
+/// Reloads: the one under way, the last refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reload {
+    /// What is being done.
+    pub state: ReloadState,
+    /// The generation being brought up; `None` when idle.
+    pub generation: Option<u64>,
+    /// The last refused reload; `None` once a later one has succeeded.
+    pub last_refused: Option<Refused>,
+}
+
+/// What a reload is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadState {
+    /// No reload is under way.
+    #[default]
+    Idle,
+    /// The configuration is being read.
+    Reading,
+    /// The canary is being proven.
+    Canary,
+    /// Slot by slot, workers are being replaced.
+    RollingOut,
+    /// Something went wrong; the new workers are being taken away.
+    Abandoning,
+    /// A state this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A refused reload: the old generation went on serving.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// The generation that was not to be.
+    pub generation: u64,
+    /// Why, in one line.
+    pub reason: String,
+    /// When.
+    pub at_unix_ms: u64,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Listener {
+    /// Its name: FileDescriptorName= of the socket unit.
+    pub name: String,
+    /// Its address: `unix:/run/gunicorn.sock`, `127.0.0.1:8000`.
+    pub address: String,
+    /// Connections in the queue, not yet accepted; `None` when the kernel does not tell (another network namespace).
+    pub waiting: Option<u32>,
+    /// How many connections the queue holds.
+    pub backlog: Option<u32>,
+    /// Connections accepted and not yet closed.
+    pub in_flight: Option<u32>,
+    /// Why the numbers are missing, in one line.
+    pub error: Option<String>,
+}
+
+/// A living worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Worker {
+    /// Its id: counts from 1 and is never used again.
+    pub id: u64,
+    /// Its slot; `None` for a canary or a template.
+    pub slot: Option<u32>,
+    /// Its process id; `None` before it is started.
+    pub pid: Option<u32>,
+    /// Where it is in its life.
+    pub state: WorkerState,
+    /// Its generation.
+    pub generation: u64,
+    /// How long ago it was started.
+    pub age_ms: u64,
+    /// How often its slot was restarted after a death.
+    pub restarts: u64,
+    /// Proportional set size of its processes, in bytes; `None` when it cannot be read.
+    pub memory_bytes: Option<u64>,
+    /// Processor time used by its processes, user and system.
+    pub cpu_ms: Option<u64>,
+}
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    /// Started, not yet proven.
+    #[default]
+    Starting,
+    /// Proven; it accepts connections.
+    Ready,
+    /// It finishes its requests and accepts no more.
+    Draining,
+    /// It was asked to end.
+    Terminating,
+    /// It was sent SIGKILL.
+    Killing,
+    /// A state this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A place in the pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Slot {
+    /// Its number, counted from 0.
+    pub slot: u32,
+    /// The id of the worker that holds it.
+    pub worker: Option<u64>,
+    /// The id of the worker that is to replace it, until that one is proven.
+    pub successor: Option<u64>,
+    /// How often it was restarted after a death.
+    pub restarts: u64,
+    /// In back-off: the time until the next attempt.
+    pub retry_in_ms: Option<u64>,
+    /// How its last worker died; `None` when none did.
+    pub last_death: Option<Death>,
+}
+
+/// The death of a worker that nobody asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Death {
+    /// Why, in one line: `killed by SIGSEGV`, `exit code 3: the application could not be loaded`.
+    pub reason: String,
+    /// When.
+    pub at_unix_ms: u64,
+    /// How long it had lived.
+    pub lived_ms: u64,
+    /// The last lines it wrote to stderr, oldest first.
+    pub last_lines: Vec<String>,
+}
+
+/// What a process costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Proportional set size in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processor time, user and system.
+    pub cpu_ms: Option<u64>,
+}

@@ -1,0 +1,25 @@
+//! The control socket: how `sockd status` and `sockd reload` speak to a running supervisor.
+//!
+//! Owns: the socket, its name, the limits on clients, and the messages of [`message`].
+//! Never: decides anything. A request becomes a [`Call`] for the shell, and the shell's answer goes back.
+//!
+//! The socket is an abstract unix socket named `sockd/PID/SIXTEEN-HEX-DIGITS`: it needs no directory, no permission and
+//! no clean-up, and everyone finds it in /proc/net/unix. The digits are random so that nobody can take the name first;
+//! they are no secret. Who may ask is decided by SO_PEERCRED alone, on both ends: the server answers root and its own
+//! user, the client believes a listener only whose process id is the one in the name. Abstract names belong to a network
+//! namespace: a supervisor with PrivateNetwork=yes is not seen from outside.
+#![forbid(unsafe_code)]
+
+mod client;
+pub mod message;
+mod name;
+mod server;
+
+pub use client::{AskError, Asking, Instance, ask, discover, reload, status};
+pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Status};
+pub use server::{CLIENTS, Call, PATIENCE, Replier, Server};
+
+/// The longest request, in bytes with its newline.
+pub const REQUEST_LIMIT: usize = 4096;
+/// The longest answer a client reads, in bytes.
+pub const RESPONSE_LIMIT: usize = 4 << 20;

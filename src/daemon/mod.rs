@@ -1,0 +1,27 @@
+//! The shell: it owns all state, and it carries out what the core decides.
+//!
+//! ```text
+//!   setup.rs      what the command line and systemd give -> listeners, configuration, log
+//!   shell.rs      the one event loop: signals, timers, drivers' messages -> core; effects -> effects.rs
+//!   effects.rs    one arm for each effect
+//!   prepare.rs    Effect::Prepare: configuration -> command -> Spec, or a template that reports it
+//!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
+//!   fallback.rs   the helper process that answers 503
+//!   narrate.rs    notices -> log
+//!   status.rs     snapshot -> STATUS= and `sockd status`
+//! ```
+//!
+//! One thread, one loop, one bounded channel that every driver's task ends in. Nothing here decides what should be:
+//! that is the core's.
+#![forbid(unsafe_code)]
+
+mod effects;
+mod fallback;
+mod narrate;
+mod prepare;
+mod setup;
+mod shell;
+mod status;
+mod workers;
+
+pub use setup::{Setup, run};

@@ -1,0 +1,230 @@
+//! The core's notices in words, with the journal's fields.
+
+use super::shell::{Death, Shell};
+use crate::journal::message_id;
+use crate::supervisor::{GenerationId, Notice, Place};
+use std::time::{Duration, SystemTime};
+
+/// Writes one event with the fields that every event about a worker has.
+macro_rules! tell {
+    ($level:ident, $id:ident, $event:literal, $place:expr, $($text:tt)+) => {{
+        let place: Place = $place;
+        tracing::$level!(
+            MESSAGE_ID = message_id::$id,
+            SOCKD_EVENT = $event,
+            SOCKD_WORKER = place.worker.0,
+            SOCKD_GENERATION = place.generation.0,
+            $($text)+
+        )
+    }};
+}
+
+/// Writes one event about a generation.
+macro_rules! tell_of {
+    ($level:ident, $id:ident, $event:literal, $generation:expr, $($text:tt)+) => {{
+        let generation: GenerationId = $generation;
+        tracing::$level!(
+            MESSAGE_ID = message_id::$id,
+            SOCKD_EVENT = $event,
+            SOCKD_GENERATION = generation.0,
+            $($text)+
+        )
+    }};
+}
+
+impl Shell {
+    /// Writes a notice to the log, remembers deaths, and tells whoever waits for a reload.
+    pub(super) fn narrate(&mut self, notice: &Notice) {
+        match notice {
+            Notice::WorkerStarted(place) => {
+                let pid = self.workers.get(&place.worker).and_then(super::workers::Worker::pid);
+                let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+                tell!(
+                    info,
+                    WORKER_STARTED,
+                    "worker-started",
+                    *place,
+                    SOCKD_PID = pid,
+                    "{} started (pid {pid})",
+                    name(*place)
+                );
+            }
+            Notice::WorkerReady { place, after } => {
+                self.restore_backlogs();
+                self.tell_clients(&format!("{} is ready after {}", name(*place), seconds(*after)));
+                tell!(
+                    info,
+                    WORKER_READY,
+                    "worker-ready",
+                    *place,
+                    "{} is ready after {}",
+                    name(*place),
+                    seconds(*after)
+                );
+            }
+            Notice::WorkerWithoutSocket(place) => tell!(
+                warn,
+                WORKER_READY,
+                "worker-without-socket",
+                *place,
+                "{} says that it is ready but holds none of the sockets it was given: it listens elsewhere, and its \
+                 visitors will not find it; check its --bind, --port or listen setting",
+                name(*place)
+            ),
+            Notice::WorkerFailed { place, was_ready, lived, why, retry_in } => {
+                self.remember_death(*place, *lived, why);
+                self.tell_failure(*place, *was_ready, *lived, why, *retry_in);
+            }
+            Notice::WorkerHangs { place, why } => tell!(
+                error,
+                WORKER_HUNG,
+                "worker-hung",
+                *place,
+                "{} hangs: {why}; sending SIGABRT, so that it writes its stack",
+                name(*place)
+            ),
+            Notice::WorkerDrains(place) => {
+                tell!(info, WORKER_DRAINING, "worker-draining", *place, "{} finishes its requests", name(*place));
+            }
+            Notice::WorkerLeft { place, why } => {
+                tell!(info, WORKER_EXITED, "worker-exited", *place, "{} has left ({why})", name(*place));
+            }
+            Notice::WorkerKilled(place) => tell!(
+                warn,
+                WORKER_KILLED,
+                "worker-killed",
+                *place,
+                "{} did not leave in time: killed with its descendants",
+                name(*place)
+            ),
+            Notice::WorkerRetires(place) => tell!(
+                info,
+                WORKER_REPLACED,
+                "worker-retires",
+                *place,
+                "{} has served its number of requests; its successor is started first",
+                name(*place)
+            ),
+            Notice::PreparationFailed { generation, why, retry_in } => tell_of!(
+                error,
+                CONFIGURATION_REFUSED,
+                "preparation-failed",
+                *generation,
+                "generation {generation} cannot be made ready: {why}{}",
+                next(*retry_in)
+            ),
+            Notice::FirstConnection => tracing::info!(SOCKD_EVENT = "first-connection", "a first connection arrived"),
+            Notice::Serving(generation) => {
+                let line = self.status_line();
+                tell_of!(info, SERVING, "serving", *generation, "{line}");
+            }
+            Notice::TurningAway { why } => tracing::error!(
+                MESSAGE_ID = message_id::ANSWERING_503,
+                SOCKD_EVENT = "answering-503",
+                "no worker can serve, answering 503: {why}"
+            ),
+            Notice::ServingAgain => tracing::info!(
+                MESSAGE_ID = message_id::ANSWERING_503_ENDED,
+                SOCKD_EVENT = "answering-503-ended",
+                "a worker serves, no more 503"
+            ),
+            Notice::RolloutBegun(generation) => {
+                self.tell_clients(&format!("preparing generation {generation}"));
+                tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");
+            }
+            Notice::CanaryProven(generation) => {
+                self.tell_clients("the new code is proven");
+                tell_of!(
+                    info,
+                    WORKER_READY,
+                    "canary-proven",
+                    *generation,
+                    "reload: generation {generation} is proven on a canary"
+                );
+            }
+            Notice::Soaking { generation, soak } => {
+                self.tell_clients(&format!("all workers are ready; watching them for {}", seconds(*soak)));
+
+                tracing::debug!(SOCKD_GENERATION = generation.0, "reload: watching generation {generation}");
+            }
+            Notice::RolloutDone(generation) => tell_of!(
+                info,
+                RELOAD_FINISHED,
+                "reload-finished",
+                *generation,
+                "reload: generation {generation} has taken over"
+            ),
+            Notice::RolloutRefused { generation, why } => tell_of!(
+                error,
+                RELOAD_REFUSED,
+                "reload-refused",
+                *generation,
+                "reload to generation {generation} refused: {why}; the old workers serve on"
+            ),
+            Notice::Stopping => {
+                tracing::info!(MESSAGE_ID = message_id::STOPPING, SOCKD_EVENT = "stopping", "stopping");
+            }
+            Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "asked to stop again: hurrying"),
+        }
+    }
+
+    fn tell_failure(&self, place: Place, was_ready: bool, lived: Duration, why: &str, retry_in: Option<Duration>) {
+        if was_ready {
+            tell!(
+                warn,
+                WORKER_DIED,
+                "worker-died",
+                place,
+                "{} died after {}: {why}{}",
+                name(place),
+                seconds(lived),
+                next(retry_in)
+            );
+        } else {
+            tell!(
+                error,
+                WORKER_NOT_READY,
+                "worker-not-ready",
+                place,
+                "{} could not start: {why}{}",
+                name(place),
+                next(retry_in)
+            );
+        }
+    }
+
+    fn remember_death(&mut self, place: Place, lived: Duration, why: &str) {
+        let Some(slot) = place.slot else { return };
+        let last_lines = self.last_lines(place.worker);
+        self.deaths.insert(slot, Death { reason: why.to_owned(), at: SystemTime::now(), lived, last_lines });
+    }
+
+    fn tell_clients(&self, step: &str) {
+        self.clients.values().for_each(|client| client.progress(step));
+    }
+}
+
+fn name(place: Place) -> String {
+    match place.slot {
+        Some(_) => format!("worker {}", place.worker),
+        None => format!("canary {}", place.worker),
+    }
+}
+
+fn next(retry_in: Option<Duration>) -> String {
+    match retry_in {
+        None => String::new(),
+        Some(wait) if wait.is_zero() => "; trying again at once".to_owned(),
+        Some(wait) => format!("; trying again in {}", seconds(wait)),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{} ms", duration.as_millis())
+    } else if duration < Duration::from_secs(60) {
+        format!("{:.1} s", duration.as_secs_f64())
+    } else {
+        format!("{} min", duration.as_secs() / 60)
+    }
+}

@@ -1,0 +1,336 @@
+//! Making a generation ready to spawn: configuration, command, specification, and the template where there is one.
+
+use super::setup::bind_all;
+use super::shell::{Message, Shell};
+use super::workers::verdict;
+use crate::adapter::gunicorn::{Known, Launcher};
+use crate::adapter::report::Report as GunicornReport;
+use crate::adapter::{self, Adapter};
+use crate::app::{Address, Command, Manners};
+use crate::config::{self, Settings};
+use crate::journal::message_id;
+use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
+use crate::supervisor::{Event, GenerationId, Spec, WorkerEvent, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The template program of gunicorn, carried in the binary.
+const GUNICORN: &str = include_str!("../adapter/python/gunicorn.py");
+/// Beyond its own graceful timeout a worker gets this long to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The head of a console script is read up to here (bytes): Linux itself reads 256 (BINPRM_BUF_SIZE).
+const SHEBANG_LIMIT: u64 = 4096;
+
+/// What a generation's workers are made from.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) settings: Settings,
+    pub(super) adapter: Adapter,
+    pub(super) command: Command,
+    pub(super) spec: Option<Spec>,
+    /// Its template, by number.
+    pub(super) template: Option<u64>,
+}
+
+/// All templates that have not ended yet, also those of generations that were released.
+#[derive(Debug, Default)]
+pub(super) struct Templates {
+    running: BTreeMap<u64, Booted>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Booted {
+    template: Template,
+    stderr: Arc<Stderr>,
+    /// None: it was released, and workers that it still reports are not wanted.
+    generation: Option<GenerationId>,
+    said_hello: bool,
+    /// Workers that were ordered and neither reported nor refused.
+    ordered: BTreeSet<WorkerId>,
+    /// How it ended; its last reports may still be on their way.
+    end: Option<End>,
+    silent: bool,
+}
+
+impl Shell {
+    /// Reads everything afresh. Answers with an event, at once or when the template has spoken.
+    pub(super) fn prepare(&mut self, id: GenerationId) {
+        if let Err(why) = self.try_prepare(id) {
+            self.events.push_back(Event::PrepareFailed { generation: id, why });
+        }
+    }
+
+    fn try_prepare(&mut self, id: GenerationId) -> Result<(), String> {
+        let told = |problems: crate::diagnostic::Diagnostics| {
+            for line in problems.lines() {
+                tracing::error!(MESSAGE_ID = message_id::CONFIGURATION_REFUSED, SOCKD_GENERATION = id.0, "{line}");
+            }
+            problems.lines().next().unwrap_or_default()
+        };
+        let loaded = config::load(None, &self.setup.options).map_err(told)?;
+        let settings = loaded.settings;
+        let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
+        let adapter = adapter::recognise(&settings.command);
+        let mut generation = Generation { settings, adapter, command, spec: None, template: None };
+        match adapter.conventions().manners {
+            Manners::Exec => {
+                let spec = spec(&generation.settings, None);
+                generation.spec = Some(spec.clone());
+                self.events.push_back(Event::Prepared { generation: id, spec });
+            }
+            Manners::Template => generation.template = Some(self.boot_template(id, &generation)?),
+        }
+        self.generations.insert(id, generation);
+        Ok(())
+    }
+
+    fn boot_template(&mut self, id: GenerationId, generation: &Generation) -> Result<u64, String> {
+        let command = template_command(generation)?;
+        let (stderr, write) = Stderr::new(move |line| {
+            tracing::info!(MESSAGE_ID = message_id::STDERR_LINE, SOCKD_GENERATION = id.0, "template: {line}");
+        })
+        .map_err(|error| format!("cannot make a pipe: {error}"))?;
+        let template =
+            Template::boot(&command, GUNICORN, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
+        drop(tokio::spawn(Arc::clone(&stderr).follow()));
+        self.templates.last += 1;
+        let number = self.templates.last;
+        let mut reports = template.reports();
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            loop {
+                let report = reports.next().await;
+                let last = report.is_none();
+                if sender.send(Message::Template(number, report)).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        let booted = Booted {
+            template,
+            stderr,
+            generation: Some(id),
+            said_hello: false,
+            ordered: BTreeSet::new(),
+            end: None,
+            silent: false,
+        };
+        self.templates.running.insert(number, booted);
+        Ok(number)
+    }
+
+    /// The template through which a generation's workers are forked.
+    pub(super) fn template(&mut self, generation: GenerationId) -> Option<(&Template, &mut BTreeSet<WorkerId>)> {
+        let number = self.generations.get(&generation)?.template?;
+        let booted = self.templates.running.get_mut(&number)?;
+        Some((&booted.template, &mut booted.ordered))
+    }
+
+    pub(super) fn release(&mut self, id: GenerationId) {
+        let Some(generation) = self.generations.remove(&id) else { return };
+        let Some(booted) = generation.template.and_then(|number| self.templates.running.get_mut(&number)) else {
+            return;
+        };
+        booted.generation = None;
+        let _ = booted.template.child().kill();
+        for worker in std::mem::take(&mut booted.ordered) {
+            let why = "its template was given up".to_owned();
+            self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why }));
+        }
+    }
+
+    pub(super) fn template_reports(&mut self, number: u64, report: Option<Report>) {
+        let Some(booted) = self.templates.running.get_mut(&number) else { return };
+        match report {
+            Some(Report::Hello(hello)) => {
+                booted.said_hello = true;
+                if let Some(id) = booted.generation {
+                    self.template_ready(id, hello);
+                }
+            }
+            Some(Report::Forked { worker, pid }) => {
+                let worker = WorkerId(worker);
+                if booted.ordered.remove(&worker) {
+                    self.worker_forked(worker, pid);
+                } else if let Ok(child) = Child::adopt(pid) {
+                    // Its generation was released meanwhile: nobody waits for it.
+                    let _ = child.kill();
+                }
+            }
+            Some(Report::Failed { worker, error }) => {
+                let worker = WorkerId(worker);
+                if booted.ordered.remove(&worker) {
+                    self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why: error }));
+                }
+            }
+            Some(Report::Garbage(text)) => tracing::warn!("the template says what makes no sense: {text:?}, ignoring"),
+            None => {
+                booted.silent = true;
+                self.bury_template(number);
+            }
+        }
+    }
+
+    fn template_ready(&mut self, id: GenerationId, hello: Hello) {
+        let event = match self.take_report(id, hello) {
+            Ok(spec) => Event::Prepared { generation: id, spec },
+            Err(why) => {
+                self.release(id);
+                Event::PrepareFailed { generation: id, why }
+            }
+        };
+        self.events.push_back(event);
+    }
+
+    fn take_report(&mut self, id: GenerationId, hello: Hello) -> Result<Spec, String> {
+        let report = GunicornReport::read(hello.settings)?;
+        let addresses: Vec<Address> =
+            report.bind.iter().filter_map(|text| Known::address(text).ok().flatten()).collect();
+        if self.listeners.is_empty() {
+            let listeners = bind_all(addresses.iter(), Some(report.umask), None, report.backlog.max(1))?;
+            if listeners.is_empty() {
+                return Err(format!("nothing to listen on: {:?} cannot be bound", report.bind));
+            }
+            self.take_listeners(listeners);
+        } else {
+            self.compare_addresses(id, &addresses);
+        }
+        let generation = self.generations.get_mut(&id).ok_or("the generation was released")?;
+        let spec = spec(&generation.settings, Some(&report));
+        generation.spec = Some(spec.clone());
+        Ok(spec)
+    }
+
+    /// `--bind` that names another socket than the one we serve is ignored, and its owner should know.
+    fn compare_addresses(&self, id: GenerationId, wanted: &[Address]) {
+        let absolute = |address: &Address| match address {
+            Address::Unix(path) => Address::Unix(
+                self.generations.get(&id).map_or_else(PathBuf::new, |g| g.command.directory.clone()).join(path),
+            ),
+            Address::Abstract(_) | Address::Tcp(_) => address.clone(),
+        };
+        // gunicorn's default, when nobody said anything.
+        let default = [Address::Tcp(([127, 0, 0, 1], 8000).into())];
+        for address in wanted.iter().filter(|_| wanted != default) {
+            let address = absolute(address);
+            if !self.listeners.iter().any(|listener| same_place(&listener.address, &address)) {
+                let ours: Vec<_> = self.listeners.iter().map(ToString::to_string).collect();
+                tracing::warn!(
+                    SOCKD_GENERATION = id.0,
+                    "--bind {address} is ignored: sockd serves {}; make ListenStream= of the socket unit and --bind name \
+                     the same place",
+                    ours.join(" and ")
+                );
+            }
+        }
+    }
+
+    /// Whether it was a template that ended.
+    pub(super) fn template_ended(&mut self, ended: Ended) -> bool {
+        let found = self.templates.running.iter_mut().find(|(_, b)| b.template.child().pid() == ended.pid);
+        let Some((number, booted)) = found else { return false };
+        booted.end = Some(ended.end);
+        let number = *number;
+        self.bury_template(number);
+        true
+    }
+
+    /// Once a template is dead and all its reports are read, nothing more will come of it.
+    fn bury_template(&mut self, number: u64) {
+        let Some(Booted { end: Some(end), silent: true, .. }) = self.templates.running.get(&number) else { return };
+        let end = *end;
+        let Some(booted) = self.templates.running.remove(&number) else { return };
+        let Some(id) = booted.generation else { return };
+        booted.stderr.pump();
+        let tail = booted.stderr.tail();
+        let conventions = self.generations.get(&id).map(|g| g.adapter.conventions());
+        let why = verdict(end, conventions, &tail);
+        for worker in booted.ordered {
+            let why = format!("its template ended ({why})");
+            self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why }));
+        }
+        if let Some(generation) = self.generations.get_mut(&id) {
+            generation.template = None;
+        }
+        self.events.push_back(if booted.said_hello {
+            Event::PreparationLost { generation: id, why: format!("the template ended: {why}") }
+        } else {
+            Event::PrepareFailed { generation: id, why }
+        });
+    }
+}
+
+fn same_place(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Unix(a), Address::Unix(b)) => {
+            let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            a == b || real(a) == real(b)
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// What the core must know, from our settings and, where they are silent, from the server's own.
+fn spec(settings: &Settings, report: Option<&GunicornReport>) -> Spec {
+    let workers = &settings.workers;
+    let count = workers.count.or(report.map(|r| r.workers)).unwrap_or(1).clamp(1, 4096);
+    let graceful = report.map(|r| Duration::from_secs(r.graceful_timeout.into()) + GRACE);
+    let stop_timeout = workers.stop_timeout.or(graceful).unwrap_or(DEFAULT_STOP_TIMEOUT);
+    Spec {
+        workers: count,
+        ready_after: report.is_none().then_some(workers.ready_after),
+        start_timeout: workers.start_timeout,
+        drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
+        stop_timeout,
+        watchdog: workers.watchdog.or(report.and_then(GunicornReport::watchdog)),
+        canary: false,
+        surge: settings.reload.surge.unwrap_or(count),
+        soak: settings.reload.soak,
+    }
+}
+
+/// The command that boots the template of this generation: its interpreter, our program, the server's arguments.
+fn template_command(generation: &Generation) -> Result<Command, String> {
+    let command = &generation.command;
+    let Some(invocation) = adapter::gunicorn::invocation(&generation.settings.command) else {
+        return Err("this is not gunicorn".to_owned());
+    };
+    let (program, options, how) = match invocation.launcher {
+        Launcher::Script(_) => {
+            let head = first_lines(&command.program)?;
+            let (interpreter, options) = adapter::gunicorn::interpreter(&head, &command.program)?;
+            (interpreter, options, "script")
+        }
+        Launcher::Python(_, options) => (command.program.clone(), options, "module"),
+    };
+    let mut line: Vec<OsString> = vec![program.clone().into()];
+    line.extend(options);
+    line.extend(["/proc/self/fd/4".into(), how.into(), command.program.clone().into()]);
+    line.extend(invocation.arguments.iter().cloned());
+    if !program.exists() {
+        return Err(format!(
+            "{} names the interpreter {}, which does not exist: make the virtual environment again",
+            command.program.display(),
+            program.display()
+        ));
+    }
+    Ok(Command { program, arguments: line, ..command.clone() })
+}
+
+fn first_lines(script: &Path) -> Result<String, String> {
+    let cannot = |error| format!("cannot read {}: {error}", script.display());
+    let file = std::fs::File::open(script).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    // The long form of pip has the interpreter on its second line.
+    let mut reader = BufReader::new(file.take(SHEBANG_LIMIT));
+    for _ in 0..2 {
+        reader.read_until(b'\n', &mut bytes).map_err(cannot)?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,179 @@
+//! From what systemd and the command line give to a running shell.
+
+use super::shell::Shell;
+use crate::adapter;
+use crate::adapter::gunicorn::Known;
+use crate::app::Address;
+use crate::config::{self, Options, Settings};
+use crate::diagnostic::Diagnostics;
+use crate::journal::{self, Sink, message_id};
+use crate::listener::{self, Listener};
+use crate::supervisor::Start;
+use crate::{exit, process, systemd};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What stays the same as long as this instance lives.
+#[derive(Debug)]
+pub struct Setup {
+    /// The options of `sockd run`; the configuration is read again at each reload.
+    pub options: Options,
+    /// The environment that workers inherit from.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Where sockd was started.
+    pub directory: PathBuf,
+    /// The systemd unit, if there is one.
+    pub unit: Option<String>,
+    /// Whether systemd handed over sockets.
+    pub activated: bool,
+    /// A line for people that is printed once everything listens, in place of a log line.
+    pub greeting: Option<String>,
+}
+
+/// Runs an instance until it is told to stop. Call it before any thread exists.
+pub fn run(options: Options, greeting: Option<String>) -> ExitCode {
+    let inherited = listener::inherit();
+    let unit = systemd::environment::unit();
+    let sink = journal::init(&[("SOCKD_UNIT", unit.clone().unwrap_or_default())]);
+    let listeners = match inherited {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            tracing::error!(MESSAGE_ID = message_id::CONFIGURATION_REFUSED, "{error}");
+            return ExitCode::from(exit::FAILURE);
+        }
+    };
+    let directory = match std::env::current_dir() {
+        Ok(directory) => directory,
+        Err(error) => {
+            tracing::error!("cannot find out the working directory: {error}; WorkingDirectory= must exist");
+            return ExitCode::from(exit::FAILURE);
+        }
+    };
+    let setup = Setup {
+        options,
+        environment: std::env::vars_os().collect(),
+        directory,
+        unit,
+        activated: !listeners.is_empty(),
+        greeting,
+    };
+    match prepare_listeners(&setup, listeners, sink) {
+        Ok((listeners, start)) => serve(setup, listeners, start),
+        Err(code) => code,
+    }
+}
+
+/// Reads the configuration for the first time: binds what is to be bound, and says when to start.
+///
+/// A broken configuration ends the program only when there is no inherited socket to answer on: otherwise visitors get
+/// 503, and the configuration is read again.
+fn prepare_listeners(
+    setup: &Setup,
+    mut listeners: Vec<Listener>,
+    sink: Sink,
+) -> Result<(Vec<Listener>, Start), ExitCode> {
+    let settings = match config::load(None, &setup.options) {
+        Ok(loaded) => {
+            loaded.warnings.lines().for_each(|line| tracing::warn!("{line}"));
+            loaded.settings
+        }
+        Err(_) if setup.activated => return Ok((listeners, Start::OnConnection)),
+        Err(problems) => {
+            report(&problems, sink);
+            return Err(ExitCode::from(exit::CONFIG));
+        }
+    };
+    if listeners.is_empty() {
+        listeners = bind(setup, &settings).map_err(|message| {
+            tracing::error!("{message}");
+            ExitCode::from(exit::FAILURE)
+        })?;
+    }
+    let start = match settings.workers.start {
+        Some(config::Start::AtOnce) => Start::AtOnce,
+        Some(config::Start::OnConnection) => Start::OnConnection,
+        None if setup.activated => Start::OnConnection,
+        None => Start::AtOnce,
+    };
+    Ok((listeners, start))
+}
+
+fn report(problems: &Diagnostics, sink: Sink) {
+    if matches!(sink, Sink::Stderr) {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        eprint!("{}", problems.render(colour));
+    } else {
+        for line in problems.lines() {
+            tracing::error!(MESSAGE_ID = message_id::CONFIGURATION_REFUSED, "{line}");
+        }
+    }
+}
+
+/// Binds what configuration and command line name. Nothing may be named yet: gunicorn's configuration file may do it,
+/// and only the template reads that.
+fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
+    let listen = &settings.listen;
+    if !listen.addresses.is_empty() {
+        let backlog = listen.backlog.unwrap_or(DEFAULT_BACKLOG);
+        return bind_all(listen.addresses.iter(), None, listen.mode, backlog);
+    }
+    let Some(invocation) = adapter::gunicorn::invocation(&settings.command) else {
+        return Err(
+            "there is nothing to listen on: start sockd from a .socket unit, or name an address with --listen \
+                    unix:/run/NAME.sock or --listen 127.0.0.1:8000"
+                .to_owned(),
+        );
+    };
+    let known = Known::read(invocation.arguments, &setup.environment);
+    let addresses: Vec<Address> = known.bind.iter().filter_map(|bind| Known::address(bind).ok().flatten()).collect();
+    bind_all(addresses.iter(), Some(known.umask.unwrap_or(0)), None, known.backlog.unwrap_or(DEFAULT_BACKLOG))
+}
+
+/// gunicorn's own default.
+const DEFAULT_BACKLOG: u32 = 2048;
+
+/// Binds every address, or none.
+pub(super) fn bind_all<'a>(
+    addresses: impl Iterator<Item = &'a Address>,
+    umask: Option<u32>,
+    mode: Option<u32>,
+    backlog: u32,
+) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        match listener::bind(address, umask, mode, backlog) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => {
+                listeners.iter().for_each(|l: &Listener| drop(l.unlink_if_bound_here()));
+                return Err(error.to_string());
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
+    if let Err(error) = process::become_subreaper() {
+        tracing::error!("cannot become the parent of orphaned workers (PR_SET_CHILD_SUBREAPER): {error}");
+        return ExitCode::from(exit::FAILURE);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot make an event loop: {error}");
+            return ExitCode::from(exit::FAILURE);
+        }
+    };
+    runtime.block_on(async {
+        match Shell::new(setup, listeners, start) {
+            Ok(shell) => ExitCode::from(shell.run().await),
+            Err(error) => {
+                tracing::error!("cannot watch for signals: {error}");
+                ExitCode::from(exit::FAILURE)
+            }
+        }
+    })
+}

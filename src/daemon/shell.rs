@@ -1,0 +1,317 @@
+//! The event loop. It waits for signals, the core's deadline and the drivers' messages, tells the core, and carries out
+//! what the core answers.
+
+use super::fallback::Fallback;
+use super::prepare::Generation;
+use super::setup::Setup;
+use super::workers::Worker;
+use crate::control::{self, Call, Replier};
+use crate::journal::message_id;
+use crate::listener::Listener;
+use crate::notify::{Datagram, Directory};
+use crate::process::{Ended, Report, reap};
+use crate::supervisor::{Event, GenerationId, Notice, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
+use crate::systemd::{Notifier, ReloadGuard, environment};
+use crate::{exit, process};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+
+/// So many messages of drivers may wait; a driver that has more waits itself.
+const INBOX: usize = 256;
+/// Exits of processes that nobody knows yet are remembered: a template may report a worker after its death.
+const STRANGERS: usize = 256;
+/// Between the core's end and ours: what descendants are left get this long to be killed and reaped.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What a driver's task tells the shell.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something for the core.
+    Core(Event),
+    /// A template spoke, or (None) will speak no more.
+    Template(u64, Option<Report>),
+    /// A datagram on a worker's notification socket.
+    Notify(WorkerId, Datagram),
+    /// The 503 helper shall be tried again.
+    RestartFallback,
+}
+
+/// A worker's end, as `sockd status` tells it.
+#[derive(Clone, Debug)]
+pub(super) struct Death {
+    pub(super) reason: String,
+    pub(super) at: SystemTime,
+    pub(super) lived: Duration,
+    pub(super) last_lines: Vec<String>,
+}
+
+pub(super) struct Shell {
+    pub(super) setup: Setup,
+    pub(super) core: Supervisor,
+    began: Instant,
+    pub(super) began_at: SystemTime,
+    pub(super) listeners: Arc<Vec<Listener>>,
+    /// The core wants to know of the first connection, and nothing listens yet.
+    pub(super) watch_wanted: bool,
+    pub(super) generations: BTreeMap<GenerationId, Generation>,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) deaths: BTreeMap<SlotId, Death>,
+    /// The last lines of workers that ended, the youngest few.
+    pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
+    pub(super) templates: super::prepare::Templates,
+    pub(super) fallback: Fallback,
+    pub(super) notifier: Notifier,
+    pub(super) reload_guard: Option<ReloadGuard>,
+    pub(super) directory: Directory,
+    /// Who waits for the outcome of a reload.
+    pub(super) clients: BTreeMap<RequestId, Replier>,
+    next_request: u64,
+    /// Answers to effects, for the core, in order.
+    pub(super) events: VecDeque<Event>,
+    pub(super) strangers: VecDeque<Ended>,
+    pub(super) sender: mpsc::Sender<Message>,
+    pub(super) finished: bool,
+    inbox: mpsc::Receiver<Message>,
+    calls: mpsc::Receiver<Call>,
+    signals: Signals,
+}
+
+struct Signals {
+    child: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Shell {
+    pub(super) fn new(setup: Setup, listeners: Vec<Listener>, start: Start) -> io::Result<Self> {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let (calls_sender, calls) = mpsc::channel(control::CLIENTS);
+        let signals = Signals::new()?;
+        match control::Server::bind() {
+            Ok(server) => drop(tokio::spawn(server.serve(calls_sender))),
+            Err(error) => {
+                tracing::warn!("`sockd status` will not see this instance: no control socket ({error}), ignoring")
+            }
+        }
+        let began = Instant::now();
+        let seed = u64::from(std::process::id()) << 32
+            ^ SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()));
+        let (core, effects) = Supervisor::new(Time::default(), start, seed);
+        let mut shell = Self {
+            directory: Directory::open(environment::runtime_directory()),
+            notifier: Notifier::from_environment(),
+            setup,
+            core,
+            began,
+            began_at: SystemTime::now(),
+            listeners: Arc::new(listeners),
+            watch_wanted: false,
+            generations: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            deaths: BTreeMap::new(),
+            last_words: BTreeMap::new(),
+            templates: super::prepare::Templates::default(),
+            fallback: Fallback::default(),
+            reload_guard: None,
+            clients: BTreeMap::new(),
+            next_request: 1,
+            events: VecDeque::new(),
+            strangers: VecDeque::new(),
+            sender,
+            finished: false,
+            inbox,
+            calls,
+            signals,
+        };
+        shell.tell_listeners();
+        shell.carry_out(effects);
+        shell.settle();
+        Ok(shell)
+    }
+
+    /// Runs until the core has stopped; returns the exit code.
+    pub(super) async fn run(mut self) -> u8 {
+        let mut watchdog = environment::watchdog_period().map(interval);
+        if let Some(watchdog) = &mut watchdog {
+            watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        while !self.finished {
+            let deadline = self.core.poll_timeout().map(|(at, _)| self.began + at.since(Time::default()));
+            // The dead come first: their successors are waited for.
+            tokio::select! {
+                biased;
+                _ = self.signals.child.recv() => self.reap_all(),
+                _ = self.signals.terminate.recv() => self.events.push_back(Event::StopRequested),
+                _ = self.signals.interrupt.recv() => self.events.push_back(Event::StopRequested),
+                _ = self.signals.quit.recv() => self.events.push_back(Event::StopRequested),
+                _ = self.signals.hangup.recv() => self.request_reload(None),
+                Some(message) = self.inbox.recv() => self.receive(message),
+                Some(call) = self.calls.recv() => self.answer(call),
+                () = sleep_until_or_for_ever(deadline) => {
+                    let effects = self.core.handle_timeout(self.now());
+                    self.carry_out(effects);
+                }
+                () = tick(&mut watchdog) => self.notifier.watchdog(),
+            }
+            self.settle();
+        }
+        self.sweep().await;
+        for listener in self.listeners.iter() {
+            if let Err(error) = listener.unlink_if_bound_here() {
+                tracing::warn!("cannot remove {}: {error}, ignoring", listener.address);
+            }
+        }
+        tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
+        exit::SUCCESS
+    }
+
+    /// Time as the core sees it.
+    pub(super) fn now(&self) -> Time {
+        Time::default() + self.began.elapsed()
+    }
+
+    /// The time of day of a moment of the core's.
+    pub(super) fn wall_clock(&self, at: Time) -> SystemTime {
+        self.began_at + at.since(Time::default())
+    }
+
+    /// Tells the core everything that has come up, until nothing more comes of it, and shows the new state.
+    fn settle(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            let effects = self.core.handle_event(self.now(), event);
+            self.carry_out(effects);
+        }
+        self.show();
+    }
+
+    /// Starts a task that reports to the inbox.
+    pub(super) fn later(&self, message: impl Future<Output = Option<Message>> + Send + 'static) {
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            if let Some(message) = message.await {
+                // The shell is gone when nobody receives.
+                let _ = sender.send(message).await;
+            }
+        });
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Core(event) => self.events.push_back(event),
+            Message::Template(template, report) => self.template_reports(template, report),
+            Message::Notify(worker, datagram) => self.worker_says(worker, datagram),
+            Message::RestartFallback => self.restart_fallback(),
+        }
+    }
+
+    fn answer(&mut self, call: Call) {
+        match call.request {
+            control::Request::Status => call.replier.status(self.report()),
+            control::Request::Reload { wait: true } => self.request_reload(Some(call.replier)),
+            control::Request::Reload { wait: false } => {
+                self.request_reload(None);
+                let message = "the reload has begun".to_owned();
+                call.replier.outcome(control::Outcome { ok: true, message, details: Vec::new() });
+            }
+        }
+    }
+
+    fn request_reload(&mut self, client: Option<Replier>) {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        if let Some(client) = client {
+            self.clients.insert(request, client);
+        }
+        self.events.push_back(Event::ReloadRequested(request));
+    }
+
+    fn reap_all(&mut self) {
+        while let Some(ended) = reap() {
+            if self.worker_ended(ended) || self.template_ended(ended) || self.fallback_ended(ended) {
+                continue;
+            }
+            if self.strangers.len() == STRANGERS {
+                self.strangers.pop_front();
+            }
+            self.strangers.push_back(ended);
+        }
+    }
+
+    fn tell_listeners(&self) {
+        for listener in self.listeners.iter() {
+            let how = if listener.is_bound_here() { "listening on" } else { "inherited" };
+            tracing::info!(MESSAGE_ID = message_id::LISTENER_TAKEN, SOCKD_EVENT = "listener-taken", "{how} {listener}");
+        }
+        if let Some(greeting) = self.setup.greeting.as_ref().filter(|_| !self.listeners.is_empty()) {
+            eprintln!("{greeting}");
+        }
+    }
+
+    /// Takes listeners that could only be bound once the template had spoken.
+    pub(super) fn take_listeners(&mut self, listeners: Vec<Listener>) {
+        self.listeners = Arc::new(listeners);
+        self.tell_listeners();
+        if std::mem::take(&mut self.watch_wanted) {
+            self.watch_listeners();
+        }
+    }
+
+    /// Kills and reaps whatever descends from us and is not known: a worker's children that outlived it.
+    async fn sweep(&mut self) {
+        let end = Instant::now() + SWEEP;
+        while Instant::now() < end {
+            while reap().is_some() {}
+            let left = process::descendants(rustix::process::getpid());
+            if left.is_empty() {
+                return;
+            }
+            // The helper that answers 503 finishes by itself; everything else has had its time.
+            if !self.fallback.is_leaving() {
+                left.into_iter().for_each(process::kill_descendant);
+            }
+            tokio::select! {
+                _ = self.signals.child.recv() => {}
+                () = sleep(Duration::from_millis(100)) => {}
+            }
+            self.fallback.forget_if_gone();
+        }
+        tracing::warn!("some processes could not be killed; the service manager will try");
+    }
+
+    pub(super) fn carry_out_notice(&mut self, notice: &Notice) {
+        self.narrate(notice);
+    }
+}
+
+async fn sleep_until_or_for_ever(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}

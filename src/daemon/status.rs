@@ -1,0 +1,225 @@
+//! What people are told: the one line of `STATUS=`, and the document behind `sockd status`.
+
+use super::shell::Shell;
+use crate::control::message as told;
+use crate::process::usage;
+use crate::queue;
+use crate::supervisor::{Phase, RolloutStep, Snapshot};
+use std::time::{Duration, SystemTime};
+
+impl Shell {
+    /// Tells the service manager and the 503 helper what has changed.
+    pub(super) fn show(&mut self) {
+        let snapshot = self.core.snapshot(self.now());
+        self.notifier.status(&status_line(&snapshot));
+        if snapshot.fallback {
+            self.tell_fallback(snapshot.next_attempt_in);
+        }
+    }
+
+    pub(super) fn status_line(&self) -> String {
+        status_line(&self.core.snapshot(self.now()))
+    }
+
+    /// The whole state, for `sockd status`.
+    pub(super) fn report(&self) -> told::Status {
+        let snapshot = self.core.snapshot(self.now());
+        let own = usage(rustix::process::getpid());
+        told::Status {
+            version: told::VERSION,
+            pid: std::process::id(),
+            unit: self.setup.unit.clone(),
+            started_unix_ms: unix_ms(self.began_at),
+            status_line: status_line(&snapshot),
+            generation: snapshot.generation.0.into(),
+            reload: told::Reload {
+                state: match snapshot.rollout {
+                    None => told::ReloadState::Idle,
+                    Some((_, RolloutStep::Preparing)) => told::ReloadState::Reading,
+                    Some((_, RolloutStep::Proving)) => told::ReloadState::Canary,
+                    Some((_, RolloutStep::Replacing | RolloutStep::Soaking)) => told::ReloadState::RollingOut,
+                },
+                generation: snapshot.rollout.map(|(generation, _)| generation.0.into()),
+                last_refused: snapshot.refusal.as_ref().map(|refusal| told::Refused {
+                    generation: refusal.generation.0.into(),
+                    reason: refusal.why.clone(),
+                    at_unix_ms: unix_ms(self.wall_clock(refusal.at)),
+                }),
+            },
+            listeners: self.report_listeners(),
+            workers: self.report_workers(&snapshot),
+            slots: self.report_slots(&snapshot),
+            wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
+            fallback: snapshot.fallback,
+            supervisor: told::Cost { memory_bytes: own.memory, cpu_ms: own.cpu.map(ms) },
+        }
+    }
+
+    fn report_listeners(&self) -> Vec<told::Listener> {
+        let report = |listener: &crate::listener::Listener| {
+            let depth = queue::depth(&listener.address, listener.inode);
+            let in_flight = queue::in_flight(&listener.address);
+            told::Listener {
+                name: listener.name.clone(),
+                address: listener.address.to_string(),
+                waiting: depth.as_ref().ok().map(|depth| depth.waiting),
+                backlog: depth.as_ref().ok().map(|depth| depth.limit),
+                in_flight: in_flight.ok().map(|in_flight| in_flight.connections),
+                error: depth.err().map(|error| error.to_string()),
+            }
+        };
+        self.listeners.iter().map(report).collect()
+    }
+
+    fn report_workers(&self, snapshot: &Snapshot) -> Vec<told::Worker> {
+        let restarts = |slot| snapshot.slots.iter().find(|s| Some(s.slot) == slot).map_or(0, |s| s.restarts);
+        snapshot
+            .workers
+            .iter()
+            .map(|worker| {
+                let pid = self.workers.get(&worker.worker).and_then(super::workers::Worker::pid);
+                let usage = pid.map(usage).unwrap_or_default();
+                told::Worker {
+                    id: worker.worker.0,
+                    slot: worker.slot.map(|slot| slot.0),
+                    pid: pid.map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
+                    state: match worker.phase {
+                        Phase::Starting => told::WorkerState::Starting,
+                        Phase::Ready => told::WorkerState::Ready,
+                        Phase::Draining => told::WorkerState::Draining,
+                        Phase::Terminating => told::WorkerState::Terminating,
+                        Phase::Killing => told::WorkerState::Killing,
+                    },
+                    generation: worker.generation.0.into(),
+                    age_ms: ms(worker.age),
+                    restarts: restarts(worker.slot).into(),
+                    memory_bytes: usage.memory,
+                    cpu_ms: usage.cpu.map(ms),
+                }
+            })
+            .collect()
+    }
+
+    fn report_slots(&self, snapshot: &Snapshot) -> Vec<told::Slot> {
+        snapshot
+            .slots
+            .iter()
+            .map(|slot| told::Slot {
+                slot: slot.slot.0,
+                worker: slot.current.map(|id| id.0),
+                successor: slot.successor.map(|id| id.0),
+                restarts: slot.restarts.into(),
+                retry_in_ms: slot.retry_in.map(ms),
+                last_death: self.deaths.get(&slot.slot).map(|death| told::Death {
+                    reason: death.reason.clone(),
+                    at_unix_ms: unix_ms(death.at),
+                    lived_ms: ms(death.lived),
+                    last_lines: death.last_lines.clone(),
+                }),
+            })
+            .collect()
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, ms)
+}
+
+/// The state in one line that a person understands.
+fn status_line(snapshot: &Snapshot) -> String {
+    let workers = |count: u32| if count == 1 { "worker" } else { "workers" };
+    let wanted = snapshot.wanted.unwrap_or(0);
+    let base = if snapshot.stopping {
+        match snapshot.workers.len() {
+            0 => "stopping".to_owned(),
+            left => format!("stopping, {left} {} to finish", workers(left as u32)),
+        }
+    } else if snapshot.waiting {
+        "waiting for the first connection".to_owned()
+    } else if snapshot.fallback {
+        let why = snapshot.failing.as_deref().unwrap_or("every worker ended shortly after its start");
+        return format!("answering 503: no worker could start: {why}");
+    } else if snapshot.ready == 0 {
+        "starting the first worker".to_owned()
+    } else {
+        format!(
+            "serving, {} of {wanted} {}, generation {}",
+            snapshot.ready.min(wanted),
+            workers(wanted),
+            snapshot.generation
+        )
+    };
+    match (&snapshot.rollout, &snapshot.refusal) {
+        (Some((generation, step)), _) => {
+            let step = match step {
+                RolloutStep::Preparing => "preparing",
+                RolloutStep::Proving => "proving",
+                RolloutStep::Replacing => "replacing workers with",
+                RolloutStep::Soaking => "watching",
+            };
+            format!("{base} (reload: {step} generation {generation})")
+        }
+        (None, Some(refusal)) if !snapshot.stopping => {
+            format!("{base} (reload to {} refused: {})", refusal.generation, refusal.why)
+        }
+        (None, _) => base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::{GenerationId, Refusal, Time};
+
+    fn serving() -> Snapshot {
+        Snapshot {
+            generation: GenerationId(2),
+            wanted: Some(3),
+            ready: 3,
+            waiting: false,
+            stopping: false,
+            fallback: false,
+            failing: None,
+            next_attempt_in: None,
+            rollout: None,
+            refusal: None,
+            workers: Vec::new(),
+            slots: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_line_says_what_is_going_on() {
+        let refusal = Refusal { generation: GenerationId(3), why: "exit 3".to_owned(), at: Time::default() };
+        for (snapshot, line) in [
+            (serving(), "serving, 3 of 3 workers, generation 2"),
+            (Snapshot { wanted: Some(1), ready: 1, ..serving() }, "serving, 1 of 1 worker, generation 2"),
+            (Snapshot { waiting: true, ready: 0, ..serving() }, "waiting for the first connection"),
+            (Snapshot { ready: 0, ..serving() }, "starting the first worker"),
+            (
+                Snapshot {
+                    ready: 0,
+                    fallback: true,
+                    failing: Some("ModuleNotFoundError: No module named 'myproject'".to_owned()),
+                    ..serving()
+                },
+                "answering 503: no worker could start: ModuleNotFoundError: No module named 'myproject'",
+            ),
+            (
+                Snapshot { refusal: Some(refusal), ..serving() },
+                "serving, 3 of 3 workers, generation 2 (reload to 3 refused: exit 3)",
+            ),
+            (
+                Snapshot { rollout: Some((GenerationId(3), RolloutStep::Replacing)), ready: 5, ..serving() },
+                "serving, 3 of 3 workers, generation 2 (reload: replacing workers with generation 3)",
+            ),
+            (Snapshot { stopping: true, ..serving() }, "stopping"),
+        ] {
+            assert_eq!(status_line(&snapshot), line);
+        }
+    }
+}

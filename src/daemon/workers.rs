@@ -1,0 +1,316 @@
+//! The processes behind the core's workers: how they are made, signalled, listened to, and how they ended.
+
+use super::shell::{Message, Shell};
+use crate::app::{Conventions, ExitMeaning, Manners};
+use crate::journal::message_id;
+use crate::notify::{self, Datagram};
+use crate::process::{Child, End, Ended, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of};
+use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
+use rustix::process::Pid;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use tokio::task::AbortHandle;
+
+/// How many of a dead worker's last lines are quoted.
+const QUOTED_LINES: usize = 20;
+
+/// One worker's process and what belongs to it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    generation: GenerationId,
+    conventions: &'static Conventions,
+    child: Option<Child>,
+    stderr: Arc<Stderr>,
+    listening: AbortHandle,
+    /// What it said before its template reported it.
+    early: Vec<Datagram>,
+    /// Its own STATUS=.
+    pub(super) status: Option<String>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+impl Worker {
+    pub(super) fn pid(&self) -> Option<Pid> {
+        self.child.as_ref().map(Child::pid)
+    }
+}
+
+impl Shell {
+    pub(super) fn spawn(&mut self, id: WorkerId, generation: GenerationId, role: Role) {
+        match self.try_spawn(id, generation, role) {
+            Ok(true) => self.events.push_back(Event::Worker(id, WorkerEvent::Spawned)),
+            // The template will report it.
+            Ok(false) => {}
+            Err(why) => {
+                self.workers.remove(&id);
+                self.events.push_back(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
+            }
+        }
+    }
+
+    /// Makes the worker, or orders it; true if it exists.
+    fn try_spawn(&mut self, id: WorkerId, generation_id: GenerationId, role: Role) -> Result<bool, String> {
+        let generation = self.generations.get(&generation_id).ok_or("its generation was released")?;
+        let conventions = generation.adapter.conventions();
+        let address = self.directory.address(&format!("notify-{id}"));
+        let (worker, write) = self.new_worker(id, generation_id, conventions, &address)?;
+        self.workers.insert(id, worker);
+        let generation = &self.generations[&generation_id];
+        match conventions.manners {
+            Manners::Exec => {
+                let mut environment: BTreeMap<OsString, OsString> = [("NOTIFY_SOCKET".into(), address.into())].into();
+                if let Some(watchdog) = generation.spec.as_ref().and_then(|spec| spec.watchdog) {
+                    environment.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
+                }
+                let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
+                let names: Vec<_> = self.listeners.iter().map(|l| l.name.as_str()).collect();
+                let launch = Launch {
+                    command: &generation.command,
+                    environment: &environment,
+                    descriptors: &sockets,
+                    listen_names: Some(&names),
+                    stderr: Some(write.as_fd()),
+                    pipes: None,
+                    parent_death: drain_signal(conventions),
+                };
+                let child = launch.spawn().map_err(|error| error.to_string())?;
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.child = Some(child);
+                }
+                Ok(true)
+            }
+            Manners::Template => {
+                self.order(id, generation_id, role, address, &write)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn new_worker(
+        &self,
+        id: WorkerId,
+        generation: GenerationId,
+        conventions: &'static Conventions,
+        address: &str,
+    ) -> Result<(Worker, OwnedFd), String> {
+        let socket = notify::Socket::bind(address)
+            .map_err(|error| format!("cannot bind the worker's notification socket {address}: {error}"))?;
+        let (stderr, write) = Stderr::new(move |line| {
+            tracing::info!(
+                MESSAGE_ID = message_id::STDERR_LINE,
+                SOCKD_EVENT = "stderr",
+                SOCKD_WORKER = id.0,
+                SOCKD_GENERATION = generation.0,
+                "{line}"
+            );
+        })
+        .map_err(|error| format!("cannot make a pipe: {error}"))?;
+        drop(tokio::spawn(Arc::clone(&stderr).follow()));
+        let sender = self.sender.clone();
+        let listening = tokio::spawn(async move {
+            while let Ok(datagram) = socket.receive().await {
+                if sender.send(Message::Notify(id, datagram)).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .abort_handle();
+        let worker =
+            Worker { generation, conventions, child: None, stderr, listening, early: Vec::new(), status: None };
+        Ok((worker, write))
+    }
+
+    /// Orders a worker from the template.
+    fn order(
+        &mut self,
+        id: WorkerId,
+        generation: GenerationId,
+        role: Role,
+        address: String,
+        stderr: &OwnedFd,
+    ) -> Result<(), String> {
+        let environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
+        let listeners = Arc::clone(&self.listeners);
+        let sockets: Vec<_> = match role {
+            Role::Serving => listeners.iter().map(AsFd::as_fd).collect(),
+            Role::Canary => Vec::new(),
+        };
+        let request = ForkRequest {
+            worker: id.0,
+            environment: &environment,
+            stderr: stderr.as_fd(),
+            listeners: &sockets,
+            probe: None,
+        };
+        let (template, ordered) = self.template(generation).ok_or("its template is gone")?;
+        template.fork(&request).map_err(|error| error.to_string())?;
+        ordered.insert(id);
+        Ok(())
+    }
+
+    /// A template has made the worker that was ordered.
+    pub(super) fn worker_forked(&mut self, id: WorkerId, pid: Pid) {
+        self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
+        // It may have died before we heard of it; then its number may belong to somebody else already.
+        if let Some(index) = self.strangers.iter().position(|ended| ended.pid == pid) {
+            if let Some(ended) = self.strangers.remove(index) {
+                self.bury_worker(id, ended.end);
+            }
+            return;
+        }
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        match Child::adopt(pid) {
+            Ok(child) => worker.child = Some(child),
+            Err(error) => {
+                let why = format!("cannot watch process {pid}: {error}");
+                self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
+                self.workers.remove(&id);
+                return;
+            }
+        }
+        for datagram in std::mem::take(&mut worker.early) {
+            self.worker_says(id, datagram);
+        }
+    }
+
+    pub(super) fn signal(&mut self, id: WorkerId, signal: Signal) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(child) = &worker.child else { return };
+        let sent = match signal {
+            Signal::Drain => child.signal(drain_signal(worker.conventions)),
+            Signal::Terminate => child.signal(rustix::process::Signal::TERM),
+            Signal::Abort => child.signal(rustix::process::Signal::ABORT),
+            Signal::Kill => child.kill(),
+        };
+        if let Err(error) = sent {
+            tracing::error!(SOCKD_WORKER = id.0, "cannot signal worker {id} (pid {}): {error}", child.pid());
+        }
+    }
+
+    /// Whether it was a worker that ended.
+    pub(super) fn worker_ended(&mut self, ended: Ended) -> bool {
+        let found = self.workers.iter().find(|(_, worker)| worker.pid() == Some(ended.pid));
+        let Some(id) = found.map(|(id, _)| *id) else { return false };
+        self.bury_worker(id, ended.end);
+        true
+    }
+
+    fn bury_worker(&mut self, id: WorkerId, end: End) {
+        let Some(worker) = self.workers.remove(&id) else { return };
+        // Its last words may still be in the pipe.
+        worker.stderr.pump();
+        let tail = worker.stderr.tail();
+        let why = verdict(end, Some(worker.conventions), &tail);
+        self.remember_last_lines(id, &tail);
+        self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
+    }
+
+    /// Keeps the last lines of the most recently deceased, for whoever asks why.
+    fn remember_last_lines(&mut self, id: WorkerId, tail: &Tail) {
+        let lines: Vec<String> = tail.lines().map(str::to_owned).collect();
+        let skip = lines.len().saturating_sub(QUOTED_LINES);
+        self.last_words.insert(id, lines.into_iter().skip(skip).collect());
+        while self.last_words.len() > 16 {
+            self.last_words.pop_first();
+        }
+    }
+
+    /// The last lines of a worker, dead or alive.
+    pub(super) fn last_lines(&self, id: WorkerId) -> Vec<String> {
+        if let Some(worker) = self.workers.get(&id) {
+            worker.stderr.pump();
+            let lines: Vec<String> = worker.stderr.tail().lines().map(str::to_owned).collect();
+            let skip = lines.len().saturating_sub(QUOTED_LINES);
+            return lines.into_iter().skip(skip).collect();
+        }
+        self.last_words.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Looks whether the worker, or one of its descendants, holds one of our sockets.
+    pub(super) fn inspect(&mut self, id: WorkerId) {
+        let inodes: BTreeSet<u64> = self.listeners.iter().map(|listener| listener.inode).collect();
+        let held = self.workers.get(&id).and_then(Worker::pid).and_then(|pid| holds_socket(pid, &inodes));
+        let holds = match held {
+            Some(true) => Holds::Yes,
+            Some(false) => Holds::No,
+            None => Holds::Unknown,
+        };
+        self.events.push_back(Event::Worker(id, WorkerEvent::Inspected { holds }));
+    }
+
+    /// A datagram came in on a worker's notification socket.
+    pub(super) fn worker_says(&mut self, id: WorkerId, datagram: Datagram) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(child) = &worker.child else {
+            if worker.early.len() < 8 {
+                worker.early.push(datagram);
+            }
+            return;
+        };
+        let pid = child.pid();
+        if let Some(sender) = datagram.sender
+            && sender != pid
+            && is_alive(sender)
+            && !is_descendant_of(sender, pid)
+        {
+            tracing::warn!(
+                SOCKD_WORKER = id.0,
+                "process {sender} spoke on the notification socket of worker {id}, which is not its own, ignoring"
+            );
+            return;
+        }
+        let messages = match datagram.text.and_then(|text| notify::parse(&text)) {
+            Ok(messages) => messages,
+            Err(why) => {
+                tracing::warn!(SOCKD_WORKER = id.0, "worker {id} sent a notification that is refused: {why}, ignoring");
+                return;
+            }
+        };
+        for message in messages {
+            let event = match message {
+                notify::Message::Ready => WorkerEvent::SaidReady,
+                notify::Message::Heartbeat => WorkerEvent::Heartbeat,
+                notify::Message::Sick => {
+                    WorkerEvent::FoundSick { why: "it says so itself (WATCHDOG=trigger)".to_owned() }
+                }
+                notify::Message::Retire => WorkerEvent::WantsRetirement,
+                notify::Message::Status(status) => {
+                    worker.status = Some(status);
+                    continue;
+                }
+            };
+            self.events.push_back(Event::Worker(id, event));
+        }
+    }
+}
+
+fn is_alive(pid: Pid) -> bool {
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+}
+
+fn drain_signal(conventions: &Conventions) -> rustix::process::Signal {
+    rustix::process::Signal::from_named_raw(conventions.drain_signal).unwrap_or(rustix::process::Signal::TERM)
+}
+
+/// How a process ended, in the words of its server, with the line of its stderr that says most.
+pub(super) fn verdict(end: End, conventions: Option<&Conventions>, tail: &Tail) -> String {
+    let meaning = match end {
+        End::Code(code) => conventions.and_then(|c| c.exits.iter().find(|(known, _)| *known == code)),
+        End::Signal(_) => None,
+    };
+    let how = match meaning {
+        Some((_, ExitMeaning::FailedToStart(text))) => format!("{end}, {text}"),
+        Some((_, ExitMeaning::Clean)) | None => end.to_string(),
+    };
+    match (end, tail.reason()) {
+        (End::Code(code), Some(reason)) if code != 0 => format!("{how}: {reason}"),
+        (End::Signal(_) | End::Code(_), _) => how,
+    }
+}

@@ -1,0 +1,108 @@
+//! The 503 answers: what visitors get while no worker can start.
+//!
+//! Purpose: tell a visitor at once, and in the language of the request, that the site is away for a moment, instead of
+//! leaving the connection in the queue until it times out.
+//!
+//! This runs in a helper process of its own, `sockd fallback`, because accepting from the shared listeners may block:
+//! a worker may take the connection between poll(2) and accept(2), and O_NONBLOCK belongs to the open file
+//! description, which every worker shares. A blocked thread of the helper hurts nobody; a blocked supervisor would.
+//!
+//! The talk with the supervisor: the listeners arrive as LISTEN_FDS; on stdin comes one JSON object to a line,
+//! `{"retry_after": SECONDS, "reason_hint": null}`; at its end the helper finishes its answers, for at most
+//! [`STOP_LIMIT`], and exits; on stdout goes one byte for each visitor who was answered.
+//!
+//! Owns: the connections it accepted, and nothing of the application.
+//!
+//! Never: changes a flag of a listener, tells a visitor anything of the inside, or loses a connection it accepted.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod server;
+
+use std::io::{BufRead, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use listenfd::ListenFd;
+use serde::Deserialize;
+
+use crate::exit;
+use server::Server;
+
+pub use server::STOP_LIMIT;
+
+/// The most bytes of one line on stdin.
+const MAX_LINE: u64 = 4096;
+
+/// One line of stdin.
+#[derive(Debug, Deserialize)]
+struct Order {
+    /// Seconds for the Retry-After header; taken as 1 to 3600.
+    retry_after: u32,
+    /// For later; nothing of it reaches a visitor.
+    #[serde(default, rename = "reason_hint")]
+    _reason_hint: Option<String>,
+}
+
+/// The helper process: takes `count` listeners from LISTEN_FDS, stdin and stdout, and serves. Returns an exit code of
+/// [`crate::exit`]. Call it before any thread exists: listenfd changes the environment. LISTEN_PID must be unset or be
+/// our own.
+#[must_use]
+pub fn run(count: usize) -> u8 {
+    match inherited(count) {
+        Ok(listeners) => match std::io::stdout().as_fd().try_clone_to_owned() {
+            Ok(visitors) => serve(listeners, std::io::stdin().lock(), visitors),
+            Err(error) => failure(&format!("cannot use stdout: {error}")),
+        },
+        Err(error) => failure(&error),
+    }
+}
+
+fn failure(message: &str) -> u8 {
+    eprintln!("sockd fallback: {message}");
+    exit::FAILURE
+}
+
+fn inherited(count: usize) -> Result<Vec<OwnedFd>, String> {
+    let promised = std::env::var("LISTEN_FDS").ok().and_then(|value| value.parse::<usize>().ok());
+    if promised != Some(count) || count == 0 {
+        return Err(format!("--listeners {count}, but LISTEN_FDS is {promised:?}: sockd itself starts this command"));
+    }
+    let mut fds = ListenFd::from_env();
+    let take = |index| -> Result<OwnedFd, String> {
+        if let Ok(Some(listener)) = fds.take_unix_listener(index) {
+            return Ok(listener.into());
+        }
+        match fds.take_tcp_listener(index) {
+            Ok(Some(listener)) => Ok(listener.into()),
+            Ok(None) => Err("LISTEN_PID names another process".to_owned()),
+            Err(error) => Err(format!("descriptor {index} of LISTEN_FDS is no listener: {error}")),
+        }
+    };
+    (0..count).map(take).collect()
+}
+
+/// Answers on `listeners` until `orders` ends, then finishes what is in flight and returns an exit code. One byte for
+/// each answered visitor goes to `visitors`, unless that is full.
+///
+/// Threads that are still at work after [`STOP_LIMIT`] are left behind; the caller is expected to exit.
+#[must_use]
+pub fn serve(listeners: Vec<OwnedFd>, mut orders: impl BufRead, visitors: OwnedFd) -> u8 {
+    let server = match Server::start(listeners, visitors) {
+        Ok(server) => server,
+        Err(error) => return failure(&format!("cannot start: {error}")),
+    };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match orders.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+            // A supervisor that is gone cannot tell us to stop: a broken pipe is the end as well.
+            Ok(0) | Err(_) => break,
+            Ok(_) => match serde_json::from_slice::<Order>(&line) {
+                Ok(order) => server.set_retry_after(order.retry_after),
+                Err(error) => eprintln!("sockd fallback: an order makes no sense ({error}), ignoring"),
+            },
+        }
+    }
+    server.stop();
+    exit::SUCCESS
+}

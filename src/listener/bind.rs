@@ -1,0 +1,211 @@
+//! Binding an address ourselves, when no socket unit did.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, lstat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
+use tokio::runtime::Handle;
+
+use super::{Holder, Listener, socket_file};
+use crate::app::Address;
+use crate::sock_diag;
+
+/// Why an address could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens there.
+    #[error("cannot listen on {address}: {} listens there already", holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string))]
+    InUse {
+        /// The address that was asked for.
+        address: Address,
+        /// Who has it, where that can be known: our own user's processes, or any when we are root.
+        holder: Option<Holder>,
+    },
+    /// Something that is no socket stands at the path; it is left alone.
+    #[error("cannot listen on unix:{}: {what} stands there, which sockd does not remove", path.display())]
+    NotASocket {
+        /// The path that was asked for.
+        path: PathBuf,
+        /// What stands there: `a regular file`.
+        what: &'static str,
+    },
+    /// A system call failed.
+    #[error("cannot listen on {address}: {step}: {source}")]
+    System {
+        /// The address that was asked for.
+        address: Address,
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Binds an address and listens.
+///
+/// - A unix socket's file gets the permissions `mode` (such as 0o660), or, without a mode, 0o777 less `umask`, as
+///   gunicorn does; without both the process's own umask counts. Both are bits from 0 to 0o777. The umask of the
+///   process is changed for the duration of bind(2): call it while no other thread makes files.
+/// - A socket file that nobody accepts on (connect(2) says ECONNREFUSED) is removed first. To find that out a
+///   connection is tried; one that succeeds is closed at once and is the error [`BindError::InUse`].
+/// - TCP gets SO_REUSEADDR and TCP_NODELAY and no IPV6_V6ONLY, as with gunicorn (`gunicorn/sock.py`, 27.0.1): `[::]`
+///   takes IPv4 too unless net.ipv6.bindv6only says otherwise.
+/// - `backlog` is cut to net.core.somaxconn by the kernel.
+///
+/// O_NONBLOCK is not set. The listener's name is its address; port 0 becomes the port the kernel chose.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(address: &Address, umask: Option<u32>, mode: Option<u32>, backlog: u32) -> Result<Listener, BindError> {
+    let failed = |step| {
+        let address = address.clone();
+        move |source: io::Error| BindError::System { address, step, source }
+    };
+    let family = match address {
+        Address::Unix(_) | Address::Abstract(_) => AddressFamily::UNIX,
+        Address::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
+        Address::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(io::Error::from)
+        .map_err(failed("socket"))?;
+    let bound = match address {
+        Address::Unix(path) => bind_path(&socket, address, path, umask, mode)?,
+        Address::Abstract(name) => {
+            SocketAddrUnix::new_abstract_name(name.as_bytes()).and_then(|at| rustix::net::bind(&socket, &at))
+        }
+        Address::Tcp(at) => sockopt::set_socket_reuseaddr(&socket, true)
+            .and_then(|()| sockopt::set_tcp_nodelay(&socket, true))
+            .and_then(|()| rustix::net::bind(&socket, at)),
+    };
+    // With SO_REUSEADDR two sockets may have one port until the second calls listen(2).
+    let listening = bound.and_then(|()| rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX)));
+    match listening {
+        Ok(()) => {}
+        Err(Errno::ADDRINUSE) => {
+            return Err(BindError::InUse { address: address.clone(), holder: holder_of(address) });
+        }
+        Err(errno) => return Err(failed("bind")(errno.into())),
+    }
+    let address = match address {
+        Address::Tcp(_) => Address::Tcp(local_address(&socket).map_err(failed("getsockname"))?),
+        Address::Unix(_) | Address::Abstract(_) => address.clone(),
+    };
+    let failed =
+        BindError::System { address: address.clone(), step: "fstat", source: io::Error::from(io::ErrorKind::Other) };
+    Listener::new(socket, None, address, Some(backlog), true).map_err(|_| failed)
+}
+
+fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = rustix::net::getsockname(socket)?;
+    Ok(SocketAddr::try_from(address)?)
+}
+
+/// Binds a path, after removing what is stale there.
+fn bind_path(
+    socket: &OwnedFd,
+    address: &Address,
+    path: &Path,
+    umask: Option<u32>,
+    mode: Option<u32>,
+) -> Result<Result<(), Errno>, BindError> {
+    let failed = |step, errno: Errno| BindError::System { address: address.clone(), step, source: errno.into() };
+    let at = SocketAddrUnix::new(path).map_err(|errno| failed("the path", errno))?;
+    clear_stale(address, path, &at)?;
+    // A node born with its permissions never stands there with others: bind(2) makes it 0777 less the umask.
+    let umask = mode.map(|mode| !mode & 0o777).or(umask);
+    let before = umask.map(|umask| rustix::process::umask(Mode::from_bits_truncate(umask)));
+    let bound = rustix::net::bind(socket, &at);
+    if let Some(before) = before {
+        rustix::process::umask(before);
+    }
+    if bound.is_ok()
+        && let Some(mode) = mode
+    {
+        // A default ACL of the directory counts instead of the umask.
+        rustix::fs::chmod(path, Mode::from_bits_truncate(mode & 0o777)).map_err(|errno| failed("chmod", errno))?;
+    }
+    Ok(bound)
+}
+
+/// Removes a socket file that nobody accepts on. What is no socket, and what somebody listens on, is an error.
+fn clear_stale(address: &Address, path: &Path, at: &SocketAddrUnix) -> Result<(), BindError> {
+    let failed = |step, errno: Errno| BindError::System { address: address.clone(), step, source: errno.into() };
+    let kind = match lstat(path) {
+        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+        // Anything but "nothing there" shows again, and better, when bind(2) is tried.
+        Err(_) => return Ok(()),
+    };
+    let what = match kind {
+        FileType::Socket => None,
+        FileType::RegularFile => Some("a regular file"),
+        FileType::Directory => Some("a directory"),
+        FileType::Symlink => Some("a symbolic link"),
+        FileType::Fifo => Some("a FIFO"),
+        FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
+        FileType::Unknown => Some("something that is no socket"),
+    };
+    if let Some(what) = what {
+        return Err(BindError::NotASocket { path: path.to_owned(), what });
+    }
+    let found = socket_file(path);
+    // A full queue would block a blocking connect for ever.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let probe = probe.map_err(|errno| failed("socket", errno))?;
+    match rustix::net::connect(&probe, at) {
+        Err(Errno::CONNREFUSED) => {
+            // Another one may have replaced the stale file in between; then bind(2) says so.
+            if socket_file(path) == found {
+                match rustix::fs::unlink(path) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(failed("the stale socket file cannot be removed", errno)),
+                }
+            }
+            Ok(())
+        }
+        Err(Errno::NOENT) => Ok(()),
+        Ok(()) => Err(BindError::InUse { address: address.clone(), holder: peer(probe) }),
+        // A socket with a full queue (EAGAIN) is somebody's too, and so is one of another type (EPROTOTYPE).
+        Err(Errno::AGAIN | Errno::PROTOTYPE) => {
+            Err(BindError::InUse { address: address.clone(), holder: holder_of(address) })
+        }
+        Err(errno) => Err(failed("the socket file there cannot be tried", errno)),
+    }
+}
+
+/// The process that called listen(2) on the other end (SO_PEERCRED of unix(7)); it may be systemd.
+///
+/// Asked through tokio, because rustix cannot represent the pid 0 that the kernel gives for a process outside our pid
+/// name space.
+fn peer(probe: OwnedFd) -> Option<Holder> {
+    let stream = UnixStream::from(probe);
+    let runtime;
+    let handle = match Handle::try_current() {
+        Ok(handle) => handle,
+        Err(_) => {
+            runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().ok()?;
+            runtime.handle().clone()
+        }
+    };
+    let _inside = handle.enter();
+    let stream = tokio::net::UnixStream::from_std(stream).ok()?;
+    stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0).map(Holder::of_pid)
+}
+
+/// Who listens on an address, by the socket's inode.
+fn holder_of(address: &Address) -> Option<Holder> {
+    match address {
+        Address::Tcp(address) => Holder::of_sockets(&sock_diag::tcp_holders(*address).ok()?),
+        Address::Unix(path) => Holder::of_sockets(&sock_diag::unix_holders(path.as_os_str().as_bytes()).ok()?),
+        Address::Abstract(name) => {
+            Holder::of_sockets(&sock_diag::unix_holders(&[&[0], name.as_bytes()].concat()).ok()?)
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Executing a program with descriptors in the places where systemd puts them.
+//!
+//! The one file with unsafe code. Between fork and exec only async-signal-safe calls are made: everything is allocated
+//! before.
+#![allow(unsafe_code)]
+
+use super::Child;
+use crate::app::Command;
+use rustix::process::{Pid, Signal};
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+/// The first inherited descriptor (sd_listen_fds(3)).
+const FIRST: RawFd = 3;
+/// Room for the decimal digits of a process id (proc(5): pid_max is at most 2^22).
+const PID_DIGITS: usize = 10;
+
+/// One execution: what, and with which descriptors.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// What is executed.
+    pub command: &'a Command,
+    /// Added to the command's environment, replacing what has the same name.
+    pub environment: &'a BTreeMap<OsString, OsString>,
+    /// Become descriptors 3, 4, … of the new process.
+    pub descriptors: &'a [BorrowedFd<'a>],
+    /// Say LISTEN_FDS, LISTEN_FDNAMES (these names) and LISTEN_PID, as sd_listen_fds(3) has them.
+    pub listen_names: Option<&'a [&'a str]>,
+    /// Becomes stderr; None leaves ours.
+    pub stderr: Option<BorrowedFd<'a>>,
+    /// Become stdin and stdout; None leaves stdin /dev/null and our stdout.
+    pub pipes: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// What the process is sent when we die unexpectedly.
+    pub parent_death: Signal,
+}
+
+/// Why a program could not be executed.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The program or its directory is missing, not executable, or the system has no process left.
+    #[error("cannot execute {program}: {source}")]
+    Execute {
+        /// The program.
+        program: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A name, argument or variable contains a zero byte.
+    #[error("cannot execute {program}: an argument or variable contains a zero byte")]
+    ZeroByte {
+        /// The program.
+        program: PathBuf,
+    },
+}
+
+impl Launch<'_> {
+    /// Executes the program as the leader of a new session.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; no process is left behind then.
+    pub fn spawn(&self) -> Result<Child, LaunchError> {
+        let program = || self.command.program.clone();
+        let failed = |source| LaunchError::Execute { program: program(), source };
+        let zero = || LaunchError::ZeroByte { program: program() };
+
+        let path = CString::new(self.command.program.as_os_str().as_bytes()).map_err(|_| zero())?;
+        let arguments = strings(self.command.arguments.iter().map(|a| a.as_bytes().to_vec())).ok_or_else(zero)?;
+        let mut environment = self.environment_block().ok_or_else(zero)?;
+        let pid_variable = if self.listen_names.is_some() { Some(pid_variable(&mut environment)) } else { None };
+
+        // Copies above all targets, so that no dup2 in the child overwrites a source.
+        let above = FIRST + self.descriptors.len() as RawFd;
+        let copy = |fd: &BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, above).map_err(io::Error::from);
+        let copies: Vec<OwnedFd> = self.descriptors.iter().map(copy).collect::<Result<_, _>>().map_err(failed)?;
+        let targets: Vec<(RawFd, RawFd)> = copies.iter().map(AsRawFd::as_raw_fd).zip(FIRST..).collect();
+
+        let mut command = std::process::Command::new(&self.command.program);
+        command.current_dir(&self.command.directory).stdin(Stdio::null());
+        if let Some(stderr) = &self.stderr {
+            command.stderr(stderr.try_clone_to_owned().map_err(failed)?);
+        }
+        if let Some((stdin, stdout)) = &self.pipes {
+            command.stdin(stdin.try_clone_to_owned().map_err(failed)?);
+            command.stdout(stdout.try_clone_to_owned().map_err(failed)?);
+        }
+        let argv = SendPointers(pointers(&arguments));
+        let mut envp = SendPointers(pointers(&environment));
+        let mut pid_text = pid_variable.map(|index| (index, environment[index].as_bytes_with_nul().to_vec()));
+        let parent_death = self.parent_death;
+        // SAFETY: the closure runs in the forked child before exec. It calls only setsid, prctl, dup2, getpid and
+        // execve, all async-signal-safe, and writes to memory of its own that was allocated before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                let (argv, envp) = (&argv, &mut envp);
+                rustix::process::setsid()?;
+                rustix::process::set_parent_process_death_signal(Some(parent_death))?;
+                for &(from, to) in &targets {
+                    if libc::dup2(from, to) < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                let Some((index, text)) = &mut pid_text else { return Ok(()) };
+                write_pid(text, rustix::process::getpid());
+                envp.0[*index] = text.as_ptr().cast();
+                // Only returns when it fails; std reports the error to the parent.
+                libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr());
+                Err(io::Error::last_os_error())
+            });
+        }
+        if pid_variable.is_none() {
+            // Without a LISTEN_PID to fill in, std executes the program itself.
+            command.arg0(self.command.arguments.first().map_or(OsStr::new(""), OsString::as_os_str));
+            command.args(self.command.arguments.iter().skip(1));
+            command.env_clear().envs(&self.command.environment).envs(self.environment);
+        }
+        let child = command.spawn().map_err(failed)?;
+        let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+        // The strings behind the pointers must live until the child has executed, which spawn() waits for.
+        drop((arguments, environment, copies));
+        Child::adopt(pid).map_err(failed)
+    }
+
+    /// `NAME=value` for the whole environment, LISTEN_FDS and LISTEN_FDNAMES with it.
+    fn environment_block(&self) -> Option<Vec<CString>> {
+        let mut all = self.command.environment.clone();
+        all.extend(self.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+        if let Some(names) = self.listen_names {
+            all.insert("LISTEN_FDS".into(), names.len().to_string().into());
+            all.insert("LISTEN_FDNAMES".into(), names.join(":").into());
+        }
+        strings(all.into_iter().map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'=')))
+    }
+}
+
+/// Adds `LISTEN_PID=` with room for the digits; returns its index.
+fn pid_variable(environment: &mut Vec<CString>) -> usize {
+    let text = format!("LISTEN_PID={}", "0".repeat(PID_DIGITS));
+    environment.push(CString::new(text).unwrap_or_default());
+    environment.len() - 1
+}
+
+/// Writes the number behind the `=`, closed by a zero byte. Allocates nothing.
+fn write_pid(text: &mut [u8], pid: Pid) {
+    let mut digits = [0u8; PID_DIGITS];
+    let (mut rest, mut count) = (pid.as_raw_nonzero().get(), 0);
+    while rest > 0 && count < PID_DIGITS {
+        digits[count] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+    }
+    let start = "LISTEN_PID=".len();
+    for (target, digit) in text[start..].iter_mut().zip(digits[..count].iter().rev()) {
+        *target = *digit;
+    }
+    text[start + count] = 0;
+}
+
+fn strings(texts: impl Iterator<Item = Vec<u8>>) -> Option<Vec<CString>> {
+    texts.map(|text| CString::new(text).ok()).collect()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Pointers that travel into the closure which runs in the child.
+struct SendPointers(Vec<*const libc::c_char>);
+
+// SAFETY: the pointers are read by one thread only, the child's, and point to strings that outlive the spawn.
+unsafe impl Send for SendPointers {}
+// SAFETY: as above.
+unsafe impl Sync for SendPointers {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_id_is_written_in_place() {
+        let mut environment = Vec::new();
+        let index = pid_variable(&mut environment);
+        for (pid, expected) in [(1, "LISTEN_PID=1"), (4_194_304, "LISTEN_PID=4194304")] {
+            let mut text = environment[index].as_bytes_with_nul().to_vec();
+            write_pid(&mut text, Pid::from_raw(pid).expect("not zero"));
+            let shown = std::ffi::CStr::from_bytes_until_nul(&text).expect("closed");
+            assert_eq!(shown.to_str().expect("ASCII"), expected);
+        }
+    }
+}

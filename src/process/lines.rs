@@ -1,0 +1,221 @@
+//! What a process writes to its stderr, line by line; the last lines are kept, so that one that dies can be quoted.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::unix::AsyncFd;
+
+/// How many lines are kept of each process.
+pub const TAIL_LINES: usize = 50;
+/// A longer line is cut into several (bytes).
+const LINE_LIMIT: usize = 8 << 10;
+/// What is read in one go, so that a process that writes without end does not keep everybody waiting (bytes).
+const PUMP_LIMIT: usize = 256 << 10;
+
+/// The reading end of a process's stderr.
+pub struct Stderr {
+    pipe: AsyncFd<OwnedFd>,
+    state: Mutex<State>,
+    on_line: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The beginning of a line whose end has not come.
+    rest: Vec<u8>,
+    tail: Tail,
+    ended: bool,
+}
+
+impl Stderr {
+    /// A pipe: its reading end, and the end to write to. `on_line` gets each line without its end; what is not UTF-8
+    /// is replaced, control characters but the tab are dropped, trailing white space too.
+    ///
+    /// # Errors
+    /// EMFILE or ENFILE when there are no descriptors left.
+    pub fn new(on_line: impl Fn(&str) + Send + Sync + 'static) -> io::Result<(Arc<Self>, OwnedFd)> {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        // The reading end alone: a worker must be able to block in write.
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let stderr = Self { pipe: watch(read)?, state: Mutex::default(), on_line: Box::new(on_line) };
+        Ok((Arc::new(stderr), write))
+    }
+
+    /// Reads until every writer is gone. Run it as a task.
+    pub async fn follow(self: Arc<Self>) {
+        while !self.state().ended {
+            let Ok(mut ready) = self.pipe.readable().await else { return };
+            if self.pump() {
+                ready.clear_ready();
+            }
+            drop(ready);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Reads what is there at this moment; true if that was all. Called before a dead process is quoted, since its
+    /// last words may still be in the pipe.
+    pub fn pump(&self) -> bool {
+        let mut chunk = [0; 16 << 10];
+        for _ in 0..PUMP_LIMIT / chunk.len() {
+            match rustix::io::read(self.pipe.as_fd(), &mut chunk[..]) {
+                Ok(0) => {
+                    self.take(&[]);
+                    self.state().ended = true;
+                    return true;
+                }
+                Ok(count) => self.take(&chunk[..count]),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    /// Cuts what came into lines; nothing means that nothing more will come.
+    fn take(&self, chunk: &[u8]) {
+        let mut lines = Vec::new();
+        {
+            let mut state = self.state();
+            state.rest.extend_from_slice(chunk);
+            let mut rest = std::mem::take(&mut state.rest);
+            loop {
+                let end = rest.iter().position(|byte| *byte == b'\n');
+                let (length, skip) = match end {
+                    Some(end) if end <= LINE_LIMIT => (end, end + 1),
+                    Some(_) | None if rest.len() >= LINE_LIMIT => (LINE_LIMIT, LINE_LIMIT),
+                    Some(_) | None if chunk.is_empty() && !rest.is_empty() => (rest.len(), rest.len()),
+                    Some(_) | None => break,
+                };
+                let line = clean(&rest[..length]);
+                rest.drain(..skip);
+                state.tail.push(line.clone());
+                lines.push(line);
+            }
+            state.rest = rest;
+        }
+        for line in lines {
+            (self.on_line)(&line);
+        }
+    }
+
+    /// The last lines so far.
+    pub fn tail(&self) -> Tail {
+        self.state().tail.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Stderr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stderr").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
+}
+
+fn clean(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text: String = text.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+    text.trim_end().to_owned()
+}
+
+/// The last lines of one worker.
+#[derive(Clone, Debug, Default)]
+pub struct Tail(VecDeque<String>);
+
+impl Tail {
+    /// Takes note of a line.
+    pub fn push(&mut self, line: String) {
+        if self.0.len() == TAIL_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(line);
+    }
+
+    /// Oldest first.
+    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// The line that says most about a failure: the last one that names an error, such as the end of a traceback; else
+    /// the last line that is not empty.
+    pub fn reason(&self) -> Option<&str> {
+        let names_an_error = |line: &&str| {
+            let word = line.split([':', ' ']).next().unwrap_or_default();
+            let last = word.rsplit('.').next().unwrap_or_default();
+            last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
+        };
+        self.lines().rev().find(names_an_error).or_else(|| self.lines().rev().find(|line| !line.trim().is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_end_of_a_traceback() {
+        let mut tail = Tail::default();
+        for line in [
+            "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process",
+            "Traceback (most recent call last):",
+            "  File \"x.py\", line 1, in <module>",
+            "ModuleNotFoundError: No module named 'myproject'",
+            "[2026-11-23 13:00:00 +0000] [7] [INFO] Worker exiting (pid: 7)",
+            "",
+        ] {
+            tail.push(line.to_owned());
+        }
+        assert_eq!(tail.reason(), Some("ModuleNotFoundError: No module named 'myproject'"));
+    }
+
+    #[test]
+    fn without_an_error_the_last_word_counts_and_the_tail_is_bounded() {
+        let mut tail = Tail::default();
+        for number in 0..1000 {
+            tail.push(format!("line {number}"));
+        }
+        tail.push(String::new());
+        assert_eq!(tail.reason(), Some("line 999"));
+        assert_eq!(tail.lines().count(), TAIL_LINES);
+        assert_eq!(tail.lines().next(), Some("line 951"));
+    }
+
+    #[test]
+    fn lines_are_cleaned() {
+        assert_eq!(clean(b"a\x1b[31mb\tc\r"), "a[31mb\tc");
+        assert_eq!(clean(b"\xff ok"), "\u{fffd} ok");
+    }
+
+    #[test]
+    fn a_pipe_gives_lines_and_cuts_long_ones() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let all = Arc::new(Mutex::new(Vec::new()));
+            let sink = Arc::clone(&all);
+            let (stderr, write) =
+                Stderr::new(move |line| sink.lock().expect("one thread").push(line.to_owned())).expect("a pipe");
+            let text = format!("one\n\ntwo\n{}", "x".repeat(LINE_LIMIT + 3));
+            rustix::io::write(&write, text.as_bytes()).expect("it fits the pipe");
+            assert!(stderr.pump(), "that was all");
+            assert_eq!(all.lock().expect("one thread").len(), 4, "the last line has no end yet");
+            drop(write);
+            Arc::clone(&stderr).follow().await;
+            let all = all.lock().expect("one thread");
+            assert_eq!(all[..3], ["one", "", "two"]);
+            assert_eq!(all[3].len(), LINE_LIMIT);
+            assert_eq!(all[4..], ["xxx"]);
+            assert_eq!(stderr.tail().lines().count(), 5);
+        });
+    }
+}

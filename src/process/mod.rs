@@ -1,0 +1,72 @@
+//! Worker processes: made by exec or forked by a template, signalled through pidfds, reaped once.
+//!
+//! Two ways lead to a worker, and whoever asks need not care which: [`Launch::spawn`] executes a program, and a
+//! [`Template`] forks one on command. Both give a [`Child`] with a pidfd from the start. [`reap`] collects whatever
+//! ended; [`Stderr`] reads a worker's stderr.
+//!
+//! Owns every process id. Must never decide whether a process should live, and never sends a signal to a bare pid
+//! that may have been reaped.
+
+mod exec;
+mod lines;
+mod reap;
+mod template;
+mod tree;
+
+pub use exec::{Launch, LaunchError};
+pub use lines::{Stderr, TAIL_LINES, Tail};
+pub use reap::{End, Ended, become_subreaper, reap};
+pub use template::{ForkError, ForkRequest, Hello, Report, Reports, Template};
+pub use tree::{Usage, descendants, holds_socket, is_descendant_of, kill_descendant, usage};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// A process that we made and have not reaped yet.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Takes note of a child. It must not have been reaped: until then its number belongs to no other process.
+    ///
+    /// # Errors
+    /// ESRCH if there is no such process, EMFILE when there are no descriptors left.
+    pub fn adopt(pid: Pid) -> io::Result<Self> {
+        Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
+    }
+
+    /// Its process id, which is also that of its session and process group.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends a signal to the process; that it has ended meanwhile is no error.
+    ///
+    /// # Errors
+    /// EPERM if the process has changed its user and we are not root.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Kills the process, its process group and its descendants.
+    ///
+    /// # Errors
+    /// EPERM if the process has changed its user and we are not root.
+    pub fn kill(&self) -> io::Result<()> {
+        // It is not reaped, so its number still names its group and no other.
+        let descendants = descendants(self.pid);
+        self.signal(Signal::KILL)?;
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        for pid in descendants {
+            tree::kill_descendant(pid);
+        }
+        Ok(())
+    }
+}

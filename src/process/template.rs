@@ -1,0 +1,260 @@
+//! A template: a process with the server loaded, which forks workers on command.
+//!
+//! It listens on one end of a SOCK_SEQPACKET pair and takes one JSON object per datagram; a worker's stderr and sockets
+//! travel with the command (SCM_RIGHTS), so the template itself holds no visitor's socket. The worker is forked twice
+//! and so becomes a child of ours, the subreaper. The other side of the protocol is told in
+//! `src/adapter/python/gunicorn.py`.
+
+use super::Child;
+use super::exec::{Launch, LaunchError};
+use crate::app::Command;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use tokio::io::unix::AsyncFd;
+
+/// The longest message in either direction, in bytes.
+const MESSAGE_LIMIT: usize = 64 << 10;
+/// The kernel passes at most this many descriptors with one message (SCM_MAX_FD).
+const MOST_DESCRIPTORS: usize = 253;
+
+/// A running template.
+#[derive(Debug)]
+pub struct Template {
+    child: Child,
+    control: Arc<AsyncFd<OwnedFd>>,
+}
+
+/// What the template says first.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Hello {
+    /// The settings as the server itself understood them; the adapter knows their names.
+    pub settings: serde_json::Value,
+}
+
+/// The order to fork one worker.
+#[derive(Debug)]
+pub struct ForkRequest<'a> {
+    /// Who it will be: comes back in the answer.
+    pub worker: u64,
+    /// Added to the template's environment.
+    pub environment: &'a BTreeMap<String, String>,
+    /// The worker's stderr.
+    pub stderr: BorrowedFd<'a>,
+    /// The sockets it shall serve.
+    pub listeners: &'a [BorrowedFd<'a>],
+    /// A listening socket of its own, served beside the others.
+    pub probe: Option<BorrowedFd<'a>>,
+}
+
+/// What a template reports.
+#[derive(Debug)]
+pub enum Report {
+    /// It is ready to fork.
+    Hello(Hello),
+    /// A worker exists; it is or is about to become our child.
+    Forked {
+        /// Who.
+        worker: u64,
+        /// Its process id.
+        pid: Pid,
+    },
+    /// No worker came into being.
+    Failed {
+        /// Who was meant.
+        worker: u64,
+        /// Why, for people.
+        error: String,
+    },
+    /// Something that is not understood.
+    Garbage(String),
+}
+
+/// Why a template could not be told to fork.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// The kernel did not take the message: the template is gone, or busy with very many orders.
+    #[error("cannot reach the template: {0}")]
+    Send(#[from] io::Error),
+    /// More sockets than one message can bring.
+    #[error("{0} sockets are more than a template can be handed (at most {MOST_DESCRIPTORS})")]
+    TooManySockets(usize),
+}
+
+#[derive(Serialize)]
+struct Order<'a> {
+    fork: Fork<'a>,
+}
+
+#[derive(Serialize)]
+struct Fork<'a> {
+    worker: u64,
+    environment: &'a BTreeMap<String, String>,
+    listeners: usize,
+    probe: bool,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    hello: Option<Hello>,
+    forked: Option<Forked>,
+    failed: Option<Failed>,
+}
+
+#[derive(Deserialize)]
+struct Forked {
+    worker: u64,
+    pid: i32,
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    worker: u64,
+    error: String,
+}
+
+impl Template {
+    /// Executes `command` with the control socket as descriptor 3 and `source` as descriptor 4.
+    ///
+    /// # Errors
+    /// [`LaunchError`]: the interpreter is missing, or the system has no process or descriptor left.
+    pub fn boot(command: &Command, source: &str, stderr: BorrowedFd<'_>) -> Result<Self, LaunchError> {
+        let failed = |source: io::Error| LaunchError::Execute { program: command.program.clone(), source };
+        let program = program_file(source).map_err(failed)?;
+        let (ours, theirs) = control_pair().map_err(failed)?;
+        let environment: BTreeMap<OsString, OsString> = BTreeMap::new();
+        let child = Launch {
+            command,
+            environment: &environment,
+            descriptors: &[theirs.as_fd(), program.as_fd()],
+            listen_names: None,
+            stderr: Some(stderr),
+            pipes: None,
+            parent_death: Signal::TERM,
+        }
+        .spawn()?;
+        let control = Arc::new(watch(ours).map_err(failed)?);
+        Ok(Self { child, control })
+    }
+
+    /// The process.
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Orders a worker; a [`Report`] answers.
+    ///
+    /// # Errors
+    /// [`ForkError`]; no report follows then.
+    pub fn fork(&self, request: &ForkRequest<'_>) -> Result<(), ForkError> {
+        let descriptors: Vec<BorrowedFd<'_>> =
+            std::iter::once(request.stderr).chain(request.listeners.iter().copied()).chain(request.probe).collect();
+        if descriptors.len() > MOST_DESCRIPTORS {
+            return Err(ForkError::TooManySockets(request.listeners.len()));
+        }
+        let order = Order {
+            fork: Fork {
+                worker: request.worker,
+                environment: request.environment,
+                listeners: request.listeners.len(),
+                probe: request.probe.is_some(),
+            },
+        };
+        let text = serde_json::to_vec(&order).map_err(io::Error::from)?;
+        let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(&descriptors).size()];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        rustix::net::sendmsg(&*self.control, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)
+            .map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    /// Where its reports come from.
+    pub fn reports(&self) -> Reports {
+        Reports { control: Arc::clone(&self.control), buffer: vec![0; MESSAGE_LIMIT] }
+    }
+}
+
+/// The stream of a template's reports.
+#[derive(Debug)]
+pub struct Reports {
+    control: Arc<AsyncFd<OwnedFd>>,
+    buffer: Vec<u8>,
+}
+
+impl Reports {
+    /// The next report; None when the template is gone.
+    pub async fn next(&mut self) -> Option<Report> {
+        loop {
+            let mut ready = self.control.readable().await.ok()?;
+            let received = ready
+                .try_io(|fd| rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()).map_err(io::Error::from));
+            match received {
+                Ok(Ok((0, _)) | Err(_)) => return None,
+                Ok(Ok((length, _))) => return Some(parse(&self.buffer[..length])),
+                // Not readable after all: wait again.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn parse(text: &[u8]) -> Report {
+    let garbage = || Report::Garbage(String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned());
+    let Ok(message) = serde_json::from_slice::<Message>(text) else { return garbage() };
+    match message {
+        Message { hello: Some(hello), .. } => Report::Hello(hello),
+        Message { forked: Some(Forked { worker, pid }), .. } if pid > 1 => match Pid::from_raw(pid) {
+            Some(pid) => Report::Forked { worker, pid },
+            None => garbage(),
+        },
+        Message { failed: Some(Failed { worker, error }), .. } => Report::Failed { worker, error },
+        Message { .. } => garbage(),
+    }
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
+}
+
+/// The program, in memory: it needs no file on disk that could be changed or missing.
+fn program_file(source: &str) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create("sockd-template", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(source.as_bytes())?;
+    Ok(file.into())
+}
+
+fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    // Our end alone: the template waits in recvmsg.
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_understood_or_called_garbage() {
+        assert!(matches!(parse(br#"{"hello":{"settings":{"workers":3}}}"#), Report::Hello(_)));
+        assert!(matches!(parse(br#"{"forked":{"worker":7,"pid":123}}"#), Report::Forked { worker: 7, .. }));
+        assert!(matches!(parse(br#"{"failed":{"worker":7,"error":"fork"}}"#), Report::Failed { worker: 7, .. }));
+        for text in
+            [&b"{}"[..], b"", b"\xff", br#"{"forked":{"worker":7,"pid":1}}"#, br#"{"forked":{"worker":7,"pid":-4}}"#]
+        {
+            assert!(matches!(parse(text), Report::Garbage(_)), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What /proc knows of a process and its descendants: their numbers, the sockets they hold, what they cost.
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+/// No more descendants than this are looked at: a fork bomb must not hold us up.
+const MOST: usize = 4096;
+
+/// All living descendants of a process, at one moment (proc(5), /proc/PID/task/TID/children).
+pub fn descendants(pid: Pid) -> Vec<Pid> {
+    let (mut found, mut next) = (Vec::new(), 0);
+    let mut parent = pid;
+    loop {
+        found.extend(children(parent));
+        if found.len() >= MOST || next >= found.len() {
+            return found;
+        }
+        parent = found[next];
+        next += 1;
+    }
+}
+
+fn children(pid: Pid) -> Vec<Pid> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>())
+        .collect()
+}
+
+fn parse_pid(text: &str) -> Option<Pid> {
+    Pid::from_raw(text.parse().ok()?)
+}
+
+/// Kills a process that was a descendant of ours a moment ago and still is.
+pub fn kill_descendant(pid: Pid) {
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    // With the pidfd in hand the number cannot change its owner any more, so the check holds for it.
+    if is_descendant_of(pid, rustix::process::getpid()) {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+}
+
+/// Whether `pid` descends from `ancestor`.
+pub fn is_descendant_of(pid: Pid, ancestor: Pid) -> bool {
+    let mut current = pid;
+    for _ in 0..64 {
+        match parent(current) {
+            Some(parent) if parent == ancestor => return true,
+            Some(parent) => current = parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    // The name in the second field may contain anything, also spaces and parentheses.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_pid(stat.rsplit_once(')')?.1.split_whitespace().nth(1)?)
+}
+
+/// Whether the process, or one of its descendants, holds a socket with one of these inodes. None: it cannot be known,
+/// because its descriptors may not be read.
+pub fn holds_socket(pid: Pid, inodes: &BTreeSet<u64>) -> Option<bool> {
+    let mut readable = false;
+    for pid in std::iter::once(pid).chain(descendants(pid)) {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        readable = true;
+        let socket = |entry: fs::DirEntry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+        };
+        if descriptors.flatten().filter_map(socket).any(|inode| inodes.contains(&inode)) {
+            return Some(true);
+        }
+    }
+    readable.then_some(false)
+}
+
+/// What a process costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Proportional set size, in bytes: shared pages count in parts.
+    pub memory: Option<u64>,
+    /// Processor time, user and system.
+    pub cpu: Option<Duration>,
+}
+
+/// What the process costs at this moment, without its descendants.
+pub fn usage(pid: Pid) -> Usage {
+    let memory = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    });
+    let cpu = fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| {
+        // utime and stime are fields 14 and 15 of proc(5), in ticks of 10 ms on every Linux we run on.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+        Some(Duration::from_millis(ticks * 10))
+    });
+    Usage { memory, cpu }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn we_hold_our_sockets_and_cost_something() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let inode = rustix::fs::fstat(&socket).expect("its inode").st_ino;
+        let me = rustix::process::getpid();
+        assert_eq!(holds_socket(me, &BTreeSet::from([inode])), Some(true));
+        drop(socket);
+        assert_eq!(holds_socket(me, &BTreeSet::from([u64::MAX])), Some(false));
+        assert!(usage(me).memory.is_some_and(|bytes| bytes > 100_000));
+    }
+
+    #[test]
+    fn a_child_is_a_descendant() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        let (me, pid) = (rustix::process::getpid(), Pid::from_child(&child));
+        assert!(descendants(me).contains(&pid));
+        assert!(is_descendant_of(pid, me));
+        assert!(!is_descendant_of(me, pid));
+        kill_descendant(pid);
+        let _ = child.wait();
+    }
+}

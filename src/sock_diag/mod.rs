@@ -1,0 +1,193 @@
+//! What the kernel tells about sockets, asked through NETLINK_SOCK_DIAG (sock_diag(7)).
+//!
+//! Purpose: answer, for a listening socket known by its inode or its port, how long its queue is, how long it may
+//! get, which file it is bound to and which connections it has made. Not a driver: drivers that need these facts
+//! share it, because they must not import each other.
+//!
+//! Owns: nothing; each question opens a netlink socket and closes it again.
+//!
+//! Never: needs a privilege, changes anything, or waits longer than a second. The kernel answers for the network
+//! name space of the *asker*, so a socket made elsewhere (PrivateNetwork=) is [`Error::Elsewhere`].
+#![forbid(unsafe_code)]
+
+mod message;
+mod netlink;
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+
+use rustix::io::Errno;
+
+pub use netlink::MAX_DUMP;
+
+/// Why the kernel gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process may not open netlink sockets (EAFNOSUPPORT).
+    #[error("AF_NETLINK is not allowed here (RestrictAddressFamilies= of the unit leaves it out)")]
+    NotAllowed,
+    /// The kernel knows no such socket in this network name space.
+    #[error("the kernel does not know the socket in this network name space (PrivateNetwork= of the unit?)")]
+    Elsewhere,
+    /// The kernel has no part that answers (the modules unix_diag, inet_diag and tcp_diag).
+    #[error("this kernel has no sock_diag for the socket's family")]
+    NotBuilt,
+    /// Another failure of a system call.
+    #[error("sock_diag: {0}")]
+    System(Errno),
+    /// The kernel sent what is no answer to the question.
+    #[error("sock_diag sent an answer that makes no sense")]
+    Garbled,
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind;
+        let kind = match &error {
+            Error::NotAllowed | Error::NotBuilt => ErrorKind::Unsupported,
+            Error::Elsewhere => ErrorKind::NotFound,
+            Error::System(errno) => errno.kind(),
+            Error::Garbled => ErrorKind::InvalidData,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// A listening socket as the kernel sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The socket's inode, as in `/proc/PID/fd` (`socket:[INODE]`).
+    pub inode: u64,
+    /// Connections made and not yet accepted.
+    pub waiting: u32,
+    /// The most the queue holds: what listen(2) asked for, cut to net.core.somaxconn.
+    pub limit: u32,
+    /// The file a unix socket was bound to.
+    pub file: Option<BoundFile>,
+}
+
+/// The file a unix socket is bound to. Both numbers are the kernel's own: the inode's lower 32 bits, and the device
+/// as `major << 20 | minor` of the file system, which stat(2) shows differently on btrfs and overlayfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundFile {
+    /// The lower 32 bits of the inode.
+    pub inode: u32,
+    /// `major << 20 | minor` of the file system.
+    pub device: u32,
+}
+
+/// Asks for the listening unix socket with this inode.
+pub fn unix_listener(inode: u64) -> Result<Listening, Error> {
+    // Inodes of sockets have 32 bits (get_next_ino() of the kernel).
+    let number = u32::try_from(inode).map_err(|_| Error::Elsewhere)?;
+    let mut found = None;
+    netlink::ask(&message::unix_request(number, message::LISTEN, false), |payload| {
+        found = message::unix_answer(payload);
+        ControlFlow::Break(())
+    })?;
+    let answer = found.ok_or(Error::Garbled)?;
+    let (waiting, limit) = answer.queue.ok_or(Error::Garbled)?;
+    Ok(Listening { inode: answer.inode.into(), waiting, limit, file: answer.file })
+}
+
+/// The inodes of unix sockets bound to this name (see [`unix_accepted`]) that others connect to or send to.
+pub fn unix_holders(name: &[u8]) -> Result<Vec<u64>, Error> {
+    let mut found = Vec::new();
+    dump(&message::unix_request(0, message::LISTEN | message::UNCONNECTED, true), |payload| {
+        if let Some(answer) = message::unix_answer(payload)
+            && answer.name == name
+        {
+            found.push(u64::from(answer.inode));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Asks for listening TCP sockets on this address: more than one with SO_REUSEPORT. A wildcard address matches
+/// itself alone.
+pub fn tcp_listeners(address: SocketAddr) -> Result<Vec<Listening>, Error> {
+    let mut found = Vec::new();
+    let request = message::tcp_request(address.is_ipv6(), address.port(), message::LISTEN_ONLY);
+    dump(&request, |payload| {
+        if let Some(answer) = message::tcp_answer(payload)
+            && answer.local == address.ip()
+        {
+            let (waiting, limit) = (answer.receive_queue, answer.send_queue);
+            found.push(Listening { inode: answer.inode.into(), waiting, limit, file: None });
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// The inodes of whatever TCP socket keeps others from binding this port on this address: bound to the address
+/// itself or to all of them, in either family.
+pub fn tcp_holders(address: SocketAddr) -> Result<Vec<u64>, Error> {
+    let mut found = Vec::new();
+    for v6 in [false, true] {
+        let request = message::tcp_request(v6, address.port(), message::LISTEN_ONLY);
+        dump(&request, |payload| {
+            if let Some(answer) = message::tcp_answer(payload)
+                && (answer.local == address.ip() || answer.local.is_unspecified() || address.ip().is_unspecified())
+            {
+                found.push(u64::from(answer.inode));
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// A count that ended early when the kernel had more to tell than [`MAX_DUMP`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// How many were seen.
+    pub number: u32,
+    /// Whether everything was looked at.
+    pub complete: bool,
+}
+
+/// Counts the accepted, not yet closed connections of a unix listener, known by the name it was bound to: the
+/// bytes of the path, or a zero byte and the abstract name. An accepted end carries its listener's name (unix(7)).
+/// Connections not yet accepted have no inode and are left out by the kernel.
+pub fn unix_accepted(name: &[u8]) -> Result<Count, Error> {
+    let mut number = 0;
+    let request = message::unix_request(0, message::ESTABLISHED, true);
+    let complete = dump(&request, |payload| {
+        if message::unix_answer(payload).is_some_and(|answer| answer.inode != 0 && answer.name == name) {
+            number += 1;
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Count { number, complete })
+}
+
+/// Counts the accepted, not yet closed connections of a TCP listener. A connection that was not yet accepted, or
+/// that its process closed, has no inode. A connection that the *client* closed or half-closed still counts: a
+/// worker holds it.
+pub fn tcp_accepted(address: SocketAddr) -> Result<Count, Error> {
+    let mut number = 0;
+    let request = message::tcp_request(address.is_ipv6(), address.port(), message::CONNECTED);
+    let complete = dump(&request, |payload| {
+        if let Some(answer) = message::tcp_answer(payload) {
+            let ours = address.ip().is_unspecified() || same_host(answer.local, address.ip());
+            number += u32::from(answer.inode != 0 && ours);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Count { number, complete })
+}
+
+/// Asks for many. Not to find any is no error then, so that ENOENT means a missing part of the kernel.
+fn dump(request: &[u8], each: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<bool, Error> {
+    netlink::ask(request, each).map_err(|error| match error {
+        Error::Elsewhere => Error::NotBuilt,
+        Error::NotAllowed | Error::NotBuilt | Error::System(_) | Error::Garbled => error,
+    })
+}
+
+/// Compares addresses with `::ffff:192.0.2.1` and `192.0.2.1` the same.
+fn same_host(a: IpAddr, b: IpAddr) -> bool {
+    a.to_canonical() == b.to_canonical()
+}

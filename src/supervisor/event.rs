@@ -1,0 +1,89 @@
+//! What the shell tells the core.
+
+use super::id::{GenerationId, RequestId, WorkerId};
+use super::spec::Spec;
+
+/// Something that happened outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection waits on one of the listeners. Sent once for each [`Effect::WatchListeners`](super::Effect).
+    ConnectionWaiting,
+    /// Somebody was answered 503.
+    VisitorTurnedAway,
+    /// Answers [`Effect::Prepare`](super::Effect): workers of this generation can be spawned.
+    Prepared {
+        /// The generation.
+        generation: GenerationId,
+        /// What holds for it.
+        spec: Spec,
+    },
+    /// Answers [`Effect::Prepare`](super::Effect): configuration or template are broken.
+    PrepareFailed {
+        /// The generation.
+        generation: GenerationId,
+        /// Why, for people.
+        why: String,
+    },
+    /// What `Prepare` had made is gone (the template died): it must be made again before the next spawn.
+    PreparationLost {
+        /// The generation.
+        generation: GenerationId,
+        /// Why, for people.
+        why: String,
+    },
+    /// Something about one worker.
+    Worker(WorkerId, WorkerEvent),
+    /// Somebody wants a reload.
+    ReloadRequested(RequestId),
+    /// The service is to stop; said again, it is to hurry.
+    StopRequested,
+}
+
+/// Something that happened to one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkerEvent {
+    /// Answers [`Effect::Spawn`](super::Effect): the process exists.
+    Spawned,
+    /// Answers [`Effect::Spawn`](super::Effect): there is no process and will be none.
+    SpawnFailed {
+        /// Why, for people.
+        why: String,
+    },
+    /// The worker said READY=1.
+    SaidReady,
+    /// Answers [`Effect::Inspect`](super::Effect).
+    Inspected {
+        /// Whether the worker holds a socket it was given.
+        holds: Holds,
+    },
+    /// Answers [`Effect::Judge`](super::Effect).
+    Judged {
+        /// Whether the new code may serve, or why it may not.
+        verdict: Result<(), String>,
+    },
+    /// The worker said WATCHDOG=1.
+    Heartbeat,
+    /// The worker has served long enough and asks for a successor.
+    WantsRetirement,
+    /// Somebody found out that the worker is not well (WATCHDOG=trigger, a failed probe).
+    FoundSick {
+        /// How, for people.
+        why: String,
+    },
+    /// The process ended and was reaped.
+    Exited {
+        /// The verdict, for people: `exit 3: worker failed to boot`, `killed by SIGKILL`.
+        why: String,
+    },
+}
+
+/// Whether a worker has one of our sockets among its descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// It has.
+    Yes,
+    /// It has closed all of them.
+    No,
+    /// Its descriptors cannot be read.
+    Unknown,
+}

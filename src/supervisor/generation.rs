@@ -1,0 +1,88 @@
+//! A generation: one configuration, and whether workers can be made from it at this time.
+
+use super::backoff::Backoff;
+use super::effect::{Effect, Effects};
+use super::id::GenerationId;
+use super::random::Random;
+use super::spec::{PREPARE_TIMEOUT, Spec};
+use super::time::Time;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub(super) struct Generation {
+    pub(super) id: GenerationId,
+    /// Known once it has been prepared, and fixed from then on.
+    pub(super) spec: Option<Spec>,
+    pub(super) preparation: Preparation,
+    /// Whether a worker of it was ready, and none failed to start since.
+    pub(super) proven: bool,
+    backoff: Backoff,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Preparation {
+    /// The shell is at it.
+    Running { deadline: Time },
+    /// Workers can be spawned.
+    Done { since: Time },
+    /// It failed or was lost; the next attempt is due at this time.
+    Missing { retry_at: Time },
+}
+
+impl Generation {
+    /// A generation that the shell is asked to prepare.
+    pub(super) fn begin(now: Time, id: GenerationId, effects: &mut Effects) -> Self {
+        let preparation = Preparation::Running { deadline: now + PREPARE_TIMEOUT };
+        effects.push(Effect::Prepare(id));
+        Self { id, spec: None, preparation, proven: false, backoff: Backoff::default() }
+    }
+
+    /// Prepares again if it must be and may be.
+    pub(super) fn prepare_if_due(&mut self, now: Time, effects: &mut Effects) {
+        if matches!(self.preparation, Preparation::Missing { retry_at } if retry_at <= now) {
+            self.preparation = Preparation::Running { deadline: now + PREPARE_TIMEOUT };
+            effects.push(Effect::Prepare(self.id));
+        }
+    }
+
+    pub(super) fn prepared(&mut self, now: Time, spec: Spec) {
+        self.preparation = Preparation::Done { since: now };
+        self.spec.get_or_insert(spec);
+    }
+
+    /// The preparation failed or was lost; returns the wait before the next attempt.
+    pub(super) fn failed(&mut self, now: Time, random: &mut Random) -> Duration {
+        let well_for = match self.preparation {
+            Preparation::Done { since } => now.since(since),
+            Preparation::Running { .. } | Preparation::Missing { .. } => Duration::ZERO,
+        };
+        let wait = self.backoff.after_failure(well_for, random);
+        self.preparation = Preparation::Missing { retry_at: now + wait };
+        wait
+    }
+
+    /// The specification, if workers can be spawned from it at this time.
+    pub(super) fn spawnable(&self) -> Option<&Spec> {
+        match self.preparation {
+            Preparation::Done { .. } => self.spec.as_ref(),
+            Preparation::Running { .. } | Preparation::Missing { .. } => None,
+        }
+    }
+
+    /// When this generation must be looked at again.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        match self.preparation {
+            Preparation::Running { deadline } => Some(deadline),
+            Preparation::Missing { retry_at } => Some(retry_at),
+            Preparation::Done { .. } => None,
+        }
+    }
+
+    /// When it is prepared again, if it must be.
+    pub(super) fn retry_at(&self) -> Option<Time> {
+        match self.preparation {
+            Preparation::Missing { retry_at } => Some(retry_at),
+            Preparation::Running { .. } | Preparation::Done { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,557 @@
+//! The decision core: what to do about every worker, at every event. Synchronous, deterministic, std only.
+//!
+//! The shell calls [`Supervisor::handle_event`] with what happened and carries out the [`Effects`] in their order;
+//! when [`Supervisor::poll_timeout`]'s time has come it calls [`Supervisor::handle_timeout`]. The core never asks the
+//! time, the dice or the system: `now` and a seed come in, one deadline goes out.
+//!
+//! ```text
+//!   event --> its handler updates workers, slots, generations
+//!                                 |
+//!                                 v
+//!   settle: begin or advance a rollout (rollout.rs) -> prepare the serving generation -> fill empty slots
+//!           -> 503 or not -> what the service manager is told          (or finish a stop: shutdown.rs)
+//! ```
+//!
+//! A handler never starts anything: it only notes what is the case, and `settle` compares that with what is wanted.
+//!
+//! # Invariants
+//!
+//! `tests/supervisor` checks these after every step of a simulated world: through our own action there are never
+//! fewer ready workers than before or than wanted; at most one rollout; a failed rollout leaves the old generation
+//! untouched; KILL comes after a gentler signal; RELOADING is followed by its end or by STOPPING; each request gets
+//! one answer; once faults stop, the wanted state is reached in bounded time; same seed, same effects.
+
+#![forbid(unsafe_code)]
+
+mod backoff;
+mod effect;
+mod event;
+mod generation;
+mod id;
+mod notice;
+mod random;
+mod rollout;
+mod shutdown;
+mod slot;
+mod snapshot;
+mod spec;
+mod time;
+mod worker;
+
+pub use effect::{Announcement, Effect, Effects, Outcome, Place, Role, Signal};
+pub use event::{Event, Holds, WorkerEvent};
+pub use id::{GenerationId, RequestId, SlotId, WorkerId};
+pub use notice::Notice;
+pub use snapshot::{Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
+pub use spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Spec, Start};
+pub use time::Time;
+pub use worker::Phase;
+
+use generation::{Generation, Preparation};
+use random::Random;
+use rollout::Rollout;
+use slot::Slot;
+use spec::VISITOR_PATIENCE;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use worker::{Change, Worker};
+
+/// The state of one instance: its generations, slots and workers.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    start: Start,
+    mode: Mode,
+    generations: BTreeMap<GenerationId, Generation>,
+    /// Empty slots are filled from this generation.
+    serving: GenerationId,
+    slots: Vec<Slot>,
+    workers: BTreeMap<WorkerId, Worker>,
+    rollout: Option<Rollout>,
+    /// Who asked for a reload that has not begun: one rollout will serve them all.
+    waiting_requests: Vec<RequestId>,
+    refusal: Option<Refusal>,
+    /// Why the last attempt to start failed, if no worker has been ready since.
+    failing: Option<String>,
+    last_attempt_ended: Time,
+    /// Whether a worker that might have stayed silent has said READY=1: then silence proves nothing any more.
+    speaks: bool,
+    fallback: bool,
+    announced_ready: bool,
+    complete: bool,
+    next_worker: u64,
+    next_generation: u32,
+    random: Random,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// For the first connection.
+    Waiting,
+    Running,
+    Stopping,
+    Stopped,
+}
+
+/// Why [`Supervisor::poll_timeout`] wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A worker's start, heartbeat, drain or end is overdue.
+    Worker(WorkerId),
+    /// The back-off of a slot is over.
+    Slot(SlotId),
+    /// A generation takes too long to prepare, or is to be prepared again.
+    Generation(GenerationId),
+    /// A rollout's soak is over.
+    Soak,
+}
+
+impl Supervisor {
+    /// A supervisor and its first effects. `seed` feeds the jitter of back-offs.
+    pub fn new(now: Time, start: Start, seed: u64) -> (Self, Effects) {
+        let mut effects = Effects::default();
+        let serving = GenerationId(1);
+        let mut supervisor = Self {
+            start,
+            mode: match start {
+                Start::AtOnce => Mode::Running,
+                Start::OnConnection => Mode::Waiting,
+            },
+            generations: BTreeMap::new(),
+            serving,
+            slots: Vec::new(),
+            workers: BTreeMap::new(),
+            rollout: None,
+            waiting_requests: Vec::new(),
+            refusal: None,
+            failing: None,
+            last_attempt_ended: now,
+            speaks: false,
+            fallback: false,
+            announced_ready: false,
+            complete: false,
+            next_worker: 1,
+            next_generation: 2,
+            random: Random::new(seed),
+        };
+        if start == Start::OnConnection {
+            effects.push(Effect::WatchListeners);
+        } else {
+            effects.push(Effect::Announce(Announcement::ExtendTimeout(PREPARE_TIMEOUT + MANAGER_MARGIN)));
+        }
+        supervisor.generations.insert(serving, Generation::begin(now, serving, &mut effects));
+        supervisor.settle(now, &mut effects);
+        (supervisor, effects)
+    }
+
+    /// Takes note of what happened and decides what follows.
+    pub fn handle_event(&mut self, now: Time, event: Event) -> Effects {
+        let mut effects = Effects::default();
+        match event {
+            Event::ConnectionWaiting => self.connection_waiting(&mut effects),
+            Event::VisitorTurnedAway => self.visitor_turned_away(now),
+            Event::Prepared { generation, spec } => self.prepared(now, generation, spec),
+            Event::PrepareFailed { generation, why } => {
+                self.preparation_failed(now, generation, why, &mut effects);
+            }
+            Event::PreparationLost { generation, why } => {
+                self.preparation_lost(now, generation, why, &mut effects);
+            }
+            Event::Worker(id, event) => self.worker_event(now, id, event, &mut effects),
+            Event::ReloadRequested(request) => self.reload_requested(request, &mut effects),
+            Event::StopRequested => self.stop(now, &mut effects),
+        }
+        self.settle(now, &mut effects);
+        effects
+    }
+
+    /// The time has come that [`Self::poll_timeout`] named; calling early is harmless.
+    pub fn handle_timeout(&mut self, now: Time) -> Effects {
+        let mut effects = Effects::default();
+        let due: Vec<WorkerId> =
+            self.workers.values().filter(|w| w.deadline().is_some_and(|at| at <= now)).map(Worker::id).collect();
+        for id in due {
+            // What an earlier one of them brought about may have moved this one's deadline.
+            if let Some(worker) = self.workers.get_mut(&id)
+                && worker.deadline().is_some_and(|at| at <= now)
+            {
+                let change = worker.handle_deadline(now, &mut effects);
+                self.apply(now, id, change, &mut effects);
+            }
+        }
+        let late: Vec<GenerationId> = self
+            .generations
+            .values()
+            .filter(|g| matches!(g.preparation, Preparation::Running { deadline } if deadline <= now))
+            .map(|g| g.id)
+            .collect();
+        for id in late {
+            effects.push(Effect::Release(id));
+            let why = format!("the application server did not load within {PREPARE_TIMEOUT:?}");
+            self.preparation_failed(now, id, why, &mut effects);
+        }
+        self.settle(now, &mut effects);
+        effects
+    }
+
+    /// When [`Self::handle_timeout`] must be called at the latest, and why.
+    pub fn poll_timeout(&self) -> Option<(Time, Reason)> {
+        let workers = self.workers.values().filter_map(|w| Some((w.deadline()?, Reason::Worker(w.id()))));
+        if matches!(self.mode, Mode::Stopping | Mode::Stopped) {
+            return workers.min_by_key(|(at, _)| *at);
+        }
+        let slots = (0..).zip(&self.slots).filter_map(|(i, slot)| Some((slot.retry_at?, Reason::Slot(SlotId(i)))));
+        let generations = self.generations.values().filter_map(|g| Some((g.deadline()?, Reason::Generation(g.id))));
+        let soak = self.rollout.as_ref().and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
+        workers.chain(slots).chain(generations).chain(soak).min_by_key(|(at, _)| *at)
+    }
+
+    fn connection_waiting(&mut self, effects: &mut Effects) {
+        match self.mode {
+            Mode::Waiting => {
+                self.mode = Mode::Running;
+                effects.notice(Notice::FirstConnection);
+            }
+            // The watch that saw it belongs to a time before.
+            Mode::Running | Mode::Stopping | Mode::Stopped => {}
+        }
+    }
+
+    /// Somebody wants to be served: that may call the next attempt early, but not more often than is healthy.
+    fn visitor_turned_away(&mut self, now: Time) {
+        let starting = self.workers.values().any(|w| w.phase() == Phase::Starting);
+        if !self.fallback || starting || now.since(self.last_attempt_ended) < VISITOR_PATIENCE {
+            return;
+        }
+        if let Some(generation) = self.generations.get_mut(&self.serving)
+            && let Preparation::Missing { retry_at } = &mut generation.preparation
+        {
+            *retry_at = now;
+        } else if let Some(slot) = self.slots.iter_mut().find(|slot| slot.current.is_none()) {
+            slot.retry_at = None;
+        }
+    }
+
+    fn prepared(&mut self, now: Time, id: GenerationId, spec: Spec) {
+        // A generation that is not known was released meanwhile.
+        if let Some(generation) = self.generations.get_mut(&id)
+            && matches!(generation.preparation, Preparation::Running { .. })
+        {
+            generation.prepared(now, spec);
+        }
+    }
+
+    fn preparation_failed(&mut self, now: Time, id: GenerationId, why: String, effects: &mut Effects) {
+        if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == id) {
+            effects.notice(Notice::PreparationFailed { generation: id, why: why.clone(), retry_in: None });
+            self.refuse_rollout(now, why, None, effects);
+            return;
+        }
+        let Some(generation) = self.generations.get_mut(&id) else { return };
+        let wait = generation.failed(now, &mut self.random);
+        effects.notice(Notice::PreparationFailed { generation: id, why: why.clone(), retry_in: Some(wait) });
+        self.last_attempt_ended = now;
+        if self.ready_count() == 0 {
+            self.failing = Some(why);
+        }
+    }
+
+    fn preparation_lost(&mut self, now: Time, id: GenerationId, why: String, effects: &mut Effects) {
+        let done = |g: &Generation| matches!(g.preparation, Preparation::Done { .. });
+        if !self.generations.get(&id).is_some_and(done) {
+            return;
+        }
+        if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == id) {
+            self.refuse_rollout(now, why, None, effects);
+        } else if let Some(generation) = self.generations.get_mut(&id) {
+            let wait = generation.failed(now, &mut self.random);
+            effects.notice(Notice::PreparationFailed { generation: id, why, retry_in: Some(wait) });
+        }
+    }
+
+    /// A process was asked for and neither made nor refused in time: whoever makes processes is stuck.
+    fn give_up_preparation(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
+        if self.generations.contains_key(&id) {
+            effects.push(Effect::Release(id));
+            self.preparation_lost(now, id, "it does not answer".to_owned(), effects);
+        }
+    }
+
+    fn reload_requested(&mut self, request: RequestId, effects: &mut Effects) {
+        match self.mode {
+            Mode::Waiting | Mode::Running => self.waiting_requests.push(request),
+            Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(request, Outcome::Stopping)),
+        }
+    }
+
+    fn worker_event(&mut self, now: Time, id: WorkerId, event: WorkerEvent, effects: &mut Effects) {
+        // One that is not known was reaped: the event was on its way when it died.
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let may_be_silent = |g: &Generation| g.spec.as_ref().is_some_and(|spec| spec.ready_after.is_some());
+        if event == WorkerEvent::SaidReady && self.generations.get(&worker.place.generation).is_some_and(may_be_silent)
+        {
+            self.speaks = true;
+        }
+        let change = worker.handle(now, event, effects);
+        self.apply(now, id, change, effects);
+    }
+
+    fn apply(&mut self, now: Time, id: WorkerId, change: Change, effects: &mut Effects) {
+        match change {
+            Change::None => {}
+            Change::Judge => {
+                let generation = self.workers[&id].place.generation;
+                let reference = self.ready_workers().find(|w| w.place.generation != generation).map(Worker::id);
+                effects.push(Effect::Judge { worker: id, reference });
+            }
+            Change::Proven => self.worker_proven(now, id, effects),
+            Change::Retires => self.worker_retires(id, effects),
+            Change::Failed { why, ready_for, gone } => self.worker_failed(now, id, why, ready_for, gone, effects),
+            Change::Unborn => {
+                let generation = self.workers[&id].place.generation;
+                self.give_up_preparation(now, generation, effects);
+            }
+            Change::Left { why } => {
+                if let Some(worker) = self.workers.remove(&id) {
+                    effects.notice(Notice::WorkerLeft { place: worker.place, why });
+                }
+            }
+        }
+    }
+
+    fn worker_proven(&mut self, now: Time, id: WorkerId, effects: &mut Effects) {
+        let worker = &self.workers[&id];
+        let place = worker.place;
+        if let Some(generation) = self.generations.get_mut(&place.generation) {
+            generation.proven = true;
+        }
+        let Some(slot_id) = place.slot else {
+            self.canary_proven(now, id, effects);
+            return;
+        };
+        self.failing = None;
+        // What made the others wait is over: the code works.
+        if place.generation == self.serving {
+            self.slots.iter_mut().for_each(|slot| slot.retry_at = None);
+        }
+        let held = self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation);
+        let slot = &mut self.slots[slot_id.0 as usize];
+        if slot.successor == Some(id) && !held {
+            let predecessor = slot.promote();
+            self.drain(now, predecessor, effects);
+        }
+    }
+
+    fn worker_retires(&mut self, id: WorkerId, effects: &mut Effects) {
+        let place = self.workers[&id].place;
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.current == Some(id))
+            && !slot.retiring
+        {
+            slot.retiring = true;
+            effects.notice(Notice::WorkerRetires(place));
+        }
+    }
+
+    fn worker_failed(
+        &mut self,
+        now: Time,
+        id: WorkerId,
+        why: String,
+        ready_for: Option<Duration>,
+        gone: bool,
+        effects: &mut Effects,
+    ) {
+        let worker = &self.workers[&id];
+        let (place, exists, lived) = (worker.place, worker.exists(), now.since(worker.born()));
+        if gone {
+            self.workers.remove(&id);
+        }
+        self.last_attempt_ended = now;
+        let failed = |retry_in, why: &str| Notice::WorkerFailed {
+            place,
+            was_ready: ready_for.is_some(),
+            lived,
+            why: why.to_owned(),
+            retry_in,
+        };
+        if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation) {
+            self.slots.iter_mut().for_each(|slot| slot.forget(id));
+            effects.notice(failed(None, &why));
+            self.refuse_rollout(now, why, Some(id), effects);
+            return;
+        }
+        if !gone && !exists {
+            self.give_up_preparation(now, place.generation, effects);
+        }
+        let Some(slot) = self.slots.iter_mut().find(|s| s.current == Some(id) || s.successor == Some(id)) else {
+            effects.notice(failed(None, &why));
+            return;
+        };
+        slot.forget(id);
+        let wait = slot.failed(now, ready_for.unwrap_or_default(), &mut self.random);
+        effects.notice(failed(Some(wait), &why));
+        if ready_for.is_none() {
+            if let Some(generation) = self.generations.get_mut(&place.generation) {
+                generation.proven = false;
+            }
+            if self.ready_count() == 0 {
+                self.failing = Some(why);
+            }
+        }
+    }
+
+    /// Compares what is with what is wanted, and starts what is missing.
+    fn settle(&mut self, now: Time, effects: &mut Effects) {
+        match self.mode {
+            Mode::Waiting | Mode::Running => {
+                for slot in &mut self.slots {
+                    slot.retry_at = slot.retry_at.filter(|at| *at > now);
+                }
+                self.settle_rollout(now, effects);
+                if let Some(generation) = self.generations.get_mut(&self.serving) {
+                    generation.prepare_if_due(now, effects);
+                }
+                if self.mode == Mode::Running {
+                    self.fill_slots(now, effects);
+                }
+                self.settle_fallback(effects);
+                self.announce(effects);
+            }
+            Mode::Stopping => self.settle_stop(effects),
+            Mode::Stopped => {}
+        }
+    }
+
+    /// Starts a worker for each empty slot whose time has come, and successors for those that shall be replaced.
+    ///
+    /// A generation without a proven worker is tried with one worker alone, in the first empty slot: a small machine
+    /// answers its first visitor as early as it can, and broken code is not started many times over.
+    fn fill_slots(&mut self, now: Time, effects: &mut Effects) {
+        let Some(generation) = self.generations.get(&self.serving) else { return };
+        let Some(spec) = generation.spawnable().cloned() else { return };
+        let alone = !generation.proven;
+        let wanted = spec.workers as usize;
+        if self.slots.len() < wanted {
+            self.slots.resize_with(wanted, Slot::default);
+        }
+        let serving = self.serving;
+        let starting = |w: &Worker| w.phase() == Phase::Starting && w.place.generation == serving;
+        if alone && self.workers.values().any(starting) {
+            return;
+        }
+        // Never all at once: a worker that is replaced while well can wait.
+        let mut replacements = (wanted / 8).max(1);
+        replacements = replacements.saturating_sub(self.slots.iter().filter(|s| s.successor.is_some()).count());
+        for index in 0..wanted {
+            let slot = &self.slots[index];
+            if slot.successor.is_some() {
+                continue;
+            }
+            let replace = match slot.current {
+                None => false,
+                Some(current) => {
+                    let outdated = self.workers.get(&current).is_some_and(|w| w.place.generation != serving);
+                    if self.rollout.is_some() || replacements == 0 || !(outdated || slot.retiring) {
+                        continue;
+                    }
+                    true
+                }
+            };
+            if slot.may_try(now) {
+                let id = self.spawn(now, serving, Some(SlotId(index as u32)), &spec, effects);
+                let slot = &mut self.slots[index];
+                if replace {
+                    slot.successor = Some(id);
+                    replacements -= 1;
+                } else {
+                    slot.current = Some(id);
+                }
+            }
+            if alone {
+                return;
+            }
+        }
+    }
+
+    /// Makes a worker of `generation`; one without a slot is a canary.
+    fn spawn(
+        &mut self,
+        now: Time,
+        generation: GenerationId,
+        slot: Option<SlotId>,
+        spec: &Spec,
+        effects: &mut Effects,
+    ) -> WorkerId {
+        let id = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        if let Some(slot) = slot {
+            let slot = &mut self.slots[slot.0 as usize];
+            slot.restarts += u32::from(slot.used);
+            slot.used = true;
+        }
+        let mut spec = spec.clone();
+        if self.speaks {
+            spec.ready_after = None;
+        }
+        if !self.announced_ready || self.rollout.is_some() {
+            let most = spec.start_timeout + MANAGER_MARGIN;
+            effects.push(Effect::Announce(Announcement::ExtendTimeout(most)));
+        }
+        let role = if slot.is_some() { Role::Serving } else { Role::Canary };
+        let judged = generation != self.serving;
+        let place = Place { worker: id, slot, generation };
+        self.workers.insert(id, Worker::spawn(now, place, role, judged, &spec, effects));
+        id
+    }
+
+    fn drain(&mut self, now: Time, id: Option<WorkerId>, effects: &mut Effects) {
+        if let Some(worker) = id.and_then(|id| self.workers.get_mut(&id)) {
+            let timeout = worker.drain_timeout();
+            worker.drain(now, timeout, effects);
+        }
+    }
+
+    /// With nobody who serves and nobody about to, visitors get an answer from us.
+    fn settle_fallback(&mut self, effects: &mut Effects) {
+        let starting = self.workers.values().any(|w| w.phase() == Phase::Starting);
+        let backing_off = self.slots.iter().any(|slot| slot.retry_at.is_some());
+        let wanted = self.mode == Mode::Running
+            && self.ready_count() == 0
+            && (self.failing.is_some() || (!starting && backing_off));
+        if wanted && !self.fallback {
+            let why = self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
+            effects.notice(Notice::TurningAway { why });
+            effects.push(Effect::StartFallback);
+        } else if !wanted && self.fallback {
+            effects.notice(Notice::ServingAgain);
+            effects.push(Effect::StopFallback);
+        }
+        self.fallback = wanted;
+    }
+
+    fn announce(&mut self, effects: &mut Effects) {
+        let ready = self.ready_count();
+        let can_serve = self.start == Start::OnConnection || ready > 0 || self.fallback;
+        if can_serve && !self.announced_ready {
+            self.announced_ready = true;
+            effects.push(Effect::Announce(Announcement::Ready));
+        }
+        let complete = self.wanted().is_some_and(|wanted| ready >= wanted as usize);
+        if complete && !self.complete {
+            effects.notice(Notice::Serving(self.serving));
+        }
+        self.complete = complete;
+    }
+
+    /// How many workers the serving generation wants, once it is known.
+    fn wanted(&self) -> Option<u32> {
+        self.generations.get(&self.serving)?.spec.as_ref().map(|spec| spec.workers)
+    }
+
+    fn ready_workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values().filter(|w| w.phase() == Phase::Ready && w.role() == Role::Serving)
+    }
+
+    fn ready_count(&self) -> usize {
+        self.ready_workers().count()
+    }
+}

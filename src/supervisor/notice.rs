@@ -1,0 +1,98 @@
+//! What is worth a line in the log: facts, the words are the shell's.
+
+use super::effect::Place;
+use super::id::GenerationId;
+use std::time::Duration;
+
+/// Something a person may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A worker's process exists.
+    WorkerStarted(Place),
+    /// A worker is proven.
+    WorkerReady {
+        /// Who.
+        place: Place,
+        /// How long it took from the decision to start it.
+        after: Duration,
+    },
+    /// A worker is ready by its own word but holds none of our sockets.
+    WorkerWithoutSocket(Place),
+    /// A worker did not get ready, or ended unasked.
+    WorkerFailed {
+        /// Who.
+        place: Place,
+        /// Whether it had been ready.
+        was_ready: bool,
+        /// How long it lived.
+        lived: Duration,
+        /// The verdict.
+        why: String,
+        /// When its slot is tried again; None if nobody waits for it.
+        retry_in: Option<Duration>,
+    },
+    /// A worker hangs and is aborted.
+    WorkerHangs {
+        /// Who.
+        place: Place,
+        /// How that was found.
+        why: String,
+    },
+    /// A worker is told to drain.
+    WorkerDrains(Place),
+    /// A worker that was told to end has ended.
+    WorkerLeft {
+        /// Who.
+        place: Place,
+        /// How.
+        why: String,
+    },
+    /// A worker did not end in time and is killed.
+    WorkerKilled(Place),
+    /// A worker asked for a successor.
+    WorkerRetires(Place),
+    /// A generation could not be prepared, or what was prepared is lost.
+    PreparationFailed {
+        /// Which.
+        generation: GenerationId,
+        /// Why.
+        why: String,
+        /// When it is tried again; None if it is not.
+        retry_in: Option<Duration>,
+    },
+    /// The first connection arrived.
+    FirstConnection,
+    /// Every slot has a ready worker.
+    Serving(GenerationId),
+    /// No worker can serve; visitors get 503.
+    TurningAway {
+        /// Why.
+        why: String,
+    },
+    /// Workers serve again; no more 503.
+    ServingAgain,
+    /// A rollout began.
+    RolloutBegun(GenerationId),
+    /// The canary is proven.
+    CanaryProven(GenerationId),
+    /// Every slot has a proven worker of the new generation; the old ones are still there.
+    Soaking {
+        /// The new generation.
+        generation: GenerationId,
+        /// For how long.
+        soak: Duration,
+    },
+    /// A rollout ended well.
+    RolloutDone(GenerationId),
+    /// A rollout ended badly; the old generation was never stopped.
+    RolloutRefused {
+        /// The generation that goes.
+        generation: GenerationId,
+        /// Why.
+        why: String,
+    },
+    /// The service stops.
+    Stopping,
+    /// The service shall stop faster.
+    Hurrying,
+}

@@ -1,0 +1,265 @@
+//! From one generation to the next, so that the old one serves until the new one is proven.
+//!
+//! ```text
+//!   Preparing -> Proving (the canary, without the public socket) -> Replacing -> Soaking -> the old ones drain
+//!       |              |                                                |           |
+//!       +--------------+------------------- refused: the new ones go ---+-----------+
+//! ```
+//!
+//! A new worker that is proven stands beside its predecessor until the whole generation is proven: the old workers
+//! are not touched before, so backing out takes nothing from anybody. Where memory does not allow for two workers in
+//! every slot, `surge` limits the pairs; then the predecessor of the oldest pair drains to make room for the next, and
+//! backing out puts workers of the old generation into those slots again, proven first, like any replacement.
+//!
+//! A request that arrives during a rollout waits for its end and gets a rollout of its own, since the files may have
+//! changed meanwhile; all requests that wait share it. It never supersedes the running one: a script that reloads
+//! every second could otherwise keep every rollout from its end. The wait is bounded by the start timeout.
+
+use super::effect::{Announcement, Effect, Effects, Outcome, Role};
+use super::generation::Generation;
+use super::id::{GenerationId, RequestId, SlotId, WorkerId};
+use super::notice::Notice;
+use super::slot::Slot;
+use super::snapshot::{Refusal, RolloutStep};
+use super::spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
+use super::time::Time;
+use super::worker::Phase;
+use super::{Mode, Supervisor};
+
+#[derive(Clone, Debug)]
+pub(super) struct Rollout {
+    pub(super) generation: GenerationId,
+    pub(super) requests: Vec<RequestId>,
+    step: Step,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Preparing,
+    Proving { canary: WorkerId },
+    Replacing,
+    Soaking { until: Time },
+}
+
+impl Rollout {
+    pub(super) fn soak_until(&self) -> Option<Time> {
+        match self.step {
+            Step::Soaking { until } => Some(until),
+            Step::Preparing | Step::Proving { .. } | Step::Replacing => None,
+        }
+    }
+
+    pub(super) fn step(&self) -> RolloutStep {
+        match self.step {
+            Step::Preparing => RolloutStep::Preparing,
+            Step::Proving { .. } => RolloutStep::Proving,
+            Step::Replacing => RolloutStep::Replacing,
+            Step::Soaking { .. } => RolloutStep::Soaking,
+        }
+    }
+}
+
+impl Supervisor {
+    /// Begins a rollout if one was asked for, and takes the running one as far as it goes at this time.
+    pub(super) fn settle_rollout(&mut self, now: Time, effects: &mut Effects) {
+        if self.rollout.is_none() && !self.waiting_requests.is_empty() {
+            self.begin_rollout(now, effects);
+        }
+        let Some(rollout) = &self.rollout else { return };
+        let id = rollout.generation;
+        // Once prepared, a rollout's generation stays so: losing the preparation refuses the rollout.
+        let Some(spec) = self.generations.get(&id).and_then(Generation::spawnable).cloned() else { return };
+        match rollout.step {
+            Step::Preparing => self.leave_preparing(now, id, &spec, effects),
+            Step::Proving { .. } => {}
+            Step::Replacing => self.replace(now, id, &spec, effects),
+            Step::Soaking { until } if until <= now => self.complete_rollout(now, id, &spec, effects),
+            Step::Soaking { .. } => {}
+        }
+    }
+
+    fn begin_rollout(&mut self, now: Time, effects: &mut Effects) {
+        let generation = GenerationId(self.next_generation);
+        self.next_generation += 1;
+        effects.push(Effect::Announce(Announcement::Reloading));
+        effects.push(Effect::Announce(Announcement::ExtendTimeout(PREPARE_TIMEOUT + MANAGER_MARGIN)));
+        effects.notice(Notice::RolloutBegun(generation));
+        let requests = std::mem::take(&mut self.waiting_requests);
+        self.rollout = Some(Rollout { generation, requests, step: Step::Preparing });
+        self.generations.insert(generation, Generation::begin(now, generation, effects));
+    }
+
+    fn leave_preparing(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
+        // With nobody who serves there is nothing to protect, and a visitor waits for the first worker.
+        let protects = self.mode == Mode::Waiting || self.ready_count() > 0;
+        if spec.canary && protects {
+            let canary = self.spawn(now, id, None, spec, effects);
+            self.set_step(Step::Proving { canary });
+        } else {
+            self.leave_proving(now, id, spec, effects);
+        }
+    }
+
+    /// The canary is proven and has done its work.
+    pub(super) fn canary_proven(&mut self, now: Time, canary: WorkerId, effects: &mut Effects) {
+        self.drain(now, Some(canary), effects);
+        let Some(Rollout { generation, step: Step::Proving { .. }, .. }) = &self.rollout else { return };
+        let id = *generation;
+        effects.notice(Notice::CanaryProven(id));
+        let Some(spec) = self.generations.get(&id).and_then(Generation::spawnable).cloned() else { return };
+        self.leave_proving(now, id, &spec, effects);
+    }
+
+    fn leave_proving(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
+        if self.mode == Mode::Waiting {
+            self.complete_rollout(now, id, spec, effects);
+            return;
+        }
+        // Replacements that were under way for other reasons are overtaken.
+        for index in 0..self.slots.len() {
+            let successor = self.slots[index].successor.take();
+            self.drain(now, successor, effects);
+        }
+        self.set_step(Step::Replacing);
+        self.replace(now, id, spec, effects);
+    }
+
+    /// Starts the next successors, or notices that all are there.
+    fn replace(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
+        let wanted = spec.workers as usize;
+        if self.slots.len() < wanted {
+            self.slots.resize_with(wanted, Slot::default);
+        }
+        // One after the other, gentle to the visitors who are being served; a large pool in batches.
+        let batch = if self.generations[&id].proven { (wanted / 16).max(1) } else { 1 };
+        let mut starting = self
+            .workers
+            .values()
+            .filter(|w| w.place.generation == id && w.phase() == Phase::Starting && w.role() == Role::Serving)
+            .count();
+        for index in 0..wanted {
+            if starting >= batch {
+                return;
+            }
+            if self.holds_generation(index, id) {
+                continue;
+            }
+            if self.slots[index].current.is_some() && !self.make_room(now, spec, effects) {
+                return;
+            }
+            let successor = self.spawn(now, id, Some(SlotId(index as u32)), spec, effects);
+            self.slots[index].successor = Some(successor);
+            starting += 1;
+        }
+        if starting == 0 {
+            effects.notice(Notice::Soaking { generation: id, soak: spec.soak });
+            effects.push(Effect::Announce(Announcement::ExtendTimeout(spec.soak + MANAGER_MARGIN)));
+            self.set_step(Step::Soaking { until: now + spec.soak });
+            if spec.soak.is_zero() {
+                self.complete_rollout(now, id, spec, effects);
+            }
+        }
+    }
+
+    /// Whether one more pair of old and new is allowed; drains the predecessor of a proven pair where that helps.
+    fn make_room(&mut self, now: Time, spec: &Spec, effects: &mut Effects) -> bool {
+        let pair = |slot: &&Slot| slot.current.is_some() && slot.successor.is_some();
+        if self.slots.iter().filter(pair).count() < spec.surge.max(1) as usize {
+            return true;
+        }
+        let proven = |slot: &Slot| {
+            slot.current.is_some()
+                && slot.successor.and_then(|id| self.workers.get(&id)).is_some_and(|w| w.phase() == Phase::Ready)
+        };
+        let Some(index) = self.slots.iter().position(proven) else { return false };
+        let predecessor = self.slots[index].promote();
+        self.drain(now, predecessor, effects);
+        true
+    }
+
+    /// Whether the slot has a worker of this generation.
+    fn holds_generation(&self, index: usize, id: GenerationId) -> bool {
+        let slot = &self.slots[index];
+        [slot.current, slot.successor]
+            .into_iter()
+            .flatten()
+            .any(|worker| self.workers.get(&worker).is_some_and(|w| w.place.generation == id))
+    }
+
+    /// The new generation is proven: it takes every slot, and the old one drains.
+    fn complete_rollout(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
+        let Some(rollout) = self.rollout.take() else { return };
+        for index in 0..self.slots.len() {
+            if self.slots[index].successor.is_some() {
+                let predecessor = self.slots[index].promote();
+                self.drain(now, predecessor, effects);
+            }
+        }
+        let wanted = spec.workers as usize;
+        let surplus: Vec<_> = self.slots.iter().skip(wanted).filter_map(|slot| slot.current).collect();
+        for worker in surplus {
+            self.drain(now, Some(worker), effects);
+        }
+        if self.mode == Mode::Running {
+            self.slots.truncate(wanted);
+        }
+        let old = std::mem::replace(&mut self.serving, id);
+        self.generations.remove(&old);
+        effects.push(Effect::Release(old));
+        self.refusal = None;
+        self.failing = None;
+        effects.notice(Notice::RolloutDone(id));
+        let outcome = if self.mode == Mode::Waiting { Outcome::Waiting(id) } else { Outcome::Serving(id) };
+        self.end_rollout(rollout, &outcome, effects);
+    }
+
+    /// Something was wrong with the new generation: it goes; the old one was never stopped.
+    pub(super) fn refuse_rollout(&mut self, now: Time, why: String, worker: Option<WorkerId>, effects: &mut Effects) {
+        let Some(rollout) = self.rollout.take() else { return };
+        let id = rollout.generation;
+        if let Step::Proving { canary } = rollout.step {
+            self.drain(now, Some(canary), effects);
+        }
+        let wanted = self.wanted().unwrap_or(0) as usize;
+        let successors: Vec<_> = self.slots.iter_mut().filter_map(|slot| slot.successor.take()).collect();
+        for id in successors {
+            // Where an old worker died meanwhile, a proven new one serves on until one of the old generation is
+            // proven again: backing out, too, takes nothing from anybody.
+            let ready = |id: &WorkerId| self.workers.get(id).is_some_and(|w| w.phase() == Phase::Ready);
+            let vacant = self.slots.iter().take(wanted).position(|slot| !slot.current.as_ref().is_some_and(ready));
+            match (vacant, self.workers.get_mut(&id)) {
+                (Some(index), Some(worker)) if worker.phase() == Phase::Ready => {
+                    worker.place.slot = Some(SlotId(index as u32));
+                    let slot = &mut self.slots[index];
+                    slot.successor = slot.current.replace(id);
+                }
+                _ => self.drain(now, Some(id), effects),
+            }
+        }
+        let surplus: Vec<_> = self.slots.iter().skip(wanted).filter_map(|slot| slot.current).collect();
+        for worker in surplus {
+            self.drain(now, Some(worker), effects);
+        }
+        self.slots.truncate(wanted);
+        self.generations.remove(&id);
+        effects.push(Effect::Release(id));
+        effects.notice(Notice::RolloutRefused { generation: id, why: why.clone() });
+        self.refusal = Some(Refusal { generation: id, why: why.clone(), at: now });
+        self.end_rollout(rollout, &Outcome::Refused { generation: id, why, worker }, effects);
+    }
+
+    pub(super) fn end_rollout(&mut self, rollout: Rollout, outcome: &Outcome, effects: &mut Effects) {
+        if *outcome != Outcome::Stopping {
+            effects.push(Effect::Announce(Announcement::ReloadEnded));
+        }
+        for request in rollout.requests {
+            effects.push(Effect::Answer(request, outcome.clone()));
+        }
+    }
+
+    fn set_step(&mut self, step: Step) {
+        if let Some(rollout) = &mut self.rollout {
+            rollout.step = step;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the core knows, for `sockd status` and the status line.
+
+use super::id::{GenerationId, SlotId, WorkerId};
+use super::rollout::Rollout;
+use super::time::Time;
+use super::worker::Phase;
+use super::{Mode, Supervisor};
+use std::time::Duration;
+
+/// The state of the instance at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The generation that empty slots are filled from.
+    pub generation: GenerationId,
+    /// How many workers it wants, once known.
+    pub wanted: Option<u32>,
+    /// How many workers are ready and serve.
+    pub ready: u32,
+    /// Whether sockd waits for the first connection.
+    pub waiting: bool,
+    /// Whether sockd is stopping.
+    pub stopping: bool,
+    /// Whether visitors get 503.
+    pub fallback: bool,
+    /// Why the last attempt to start failed, if no worker has been ready since.
+    pub failing: Option<String>,
+    /// The next attempt to start a worker or to prepare, if one is due.
+    pub next_attempt_in: Option<Duration>,
+    /// The rollout under way.
+    pub rollout: Option<(GenerationId, RolloutStep)>,
+    /// The last reload, if it was refused.
+    pub refusal: Option<Refusal>,
+    /// Everybody, oldest first.
+    pub workers: Vec<WorkerSnapshot>,
+    /// The pool.
+    pub slots: Vec<SlotSnapshot>,
+}
+
+/// How far a rollout is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutStep {
+    /// Reading the configuration, loading the server.
+    Preparing,
+    /// The canary is being asked.
+    Proving,
+    /// Slot by slot.
+    Replacing,
+    /// All are there; the old ones wait to see that they stay well.
+    Soaking,
+}
+
+/// A reload that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The generation that would have served.
+    pub generation: GenerationId,
+    /// Why not.
+    pub why: String,
+    /// When it was decided.
+    pub at: Time,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerSnapshot {
+    /// Who.
+    pub worker: WorkerId,
+    /// Where; a canary has no slot.
+    pub slot: Option<SlotId>,
+    /// Of which generation.
+    pub generation: GenerationId,
+    /// In which state.
+    pub phase: Phase,
+    /// Since the decision to start it.
+    pub age: Duration,
+    /// Since it was proven, if it is ready.
+    pub ready_for: Option<Duration>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotSnapshot {
+    /// Which.
+    pub slot: SlotId,
+    /// Who stands in it.
+    pub current: Option<WorkerId>,
+    /// Who comes next.
+    pub successor: Option<WorkerId>,
+    /// How many workers were started here after the first one.
+    pub restarts: u32,
+    /// Until the next attempt, if the slot backs off.
+    pub retry_in: Option<Duration>,
+}
+
+impl Supervisor {
+    /// The state at this moment.
+    pub fn snapshot(&self, now: Time) -> Snapshot {
+        let slots: Vec<_> = (0..)
+            .zip(&self.slots)
+            .map(|(index, slot)| SlotSnapshot {
+                slot: SlotId(index),
+                current: slot.current,
+                successor: slot.successor,
+                restarts: slot.restarts,
+                retry_in: slot.retry_at.map(|at| at.since(now)),
+            })
+            .collect();
+        let preparation = self.generations.get(&self.serving).and_then(|g| g.retry_at()).map(|at| at.since(now));
+        Snapshot {
+            generation: self.serving,
+            wanted: self.wanted(),
+            ready: u32::try_from(self.ready_count()).unwrap_or(u32::MAX),
+            waiting: self.mode == Mode::Waiting,
+            stopping: matches!(self.mode, Mode::Stopping | Mode::Stopped),
+            fallback: self.fallback,
+            failing: self.failing.clone(),
+            next_attempt_in: slots.iter().filter_map(|slot| slot.retry_in).chain(preparation).min(),
+            rollout: self.rollout.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
+            refusal: self.refusal.clone(),
+            workers: self
+                .workers
+                .values()
+                .map(|worker| WorkerSnapshot {
+                    worker: worker.id(),
+                    slot: worker.place.slot,
+                    generation: worker.place.generation,
+                    phase: worker.phase(),
+                    age: now.since(worker.born()),
+                    ready_for: worker.ready_for(now),
+                })
+                .collect(),
+            slots,
+        }
+    }
+}

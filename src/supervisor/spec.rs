@@ -1,0 +1,47 @@
+//! What the core must know of a generation's configuration.
+
+use std::time::Duration;
+
+/// When the first worker is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As soon as sockd runs; the service is ready when the first worker is.
+    AtOnce,
+    /// With the first connection; the service is ready when it waits for one.
+    OnConnection,
+}
+
+/// What holds for the workers of one generation. Plain data, made by the shell from configuration and adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// How many slots the pool has: 1 to 4096.
+    pub workers: u32,
+    /// A worker that says nothing counts as ready when it has lived for this long and holds the socket. None: only
+    /// the worker's own word counts.
+    pub ready_after: Option<Duration>,
+    /// From the decision to start a worker to its readiness, at most.
+    pub start_timeout: Duration,
+    /// How long a worker may drain when it is replaced.
+    pub drain_timeout: Duration,
+    /// How long a worker may take to end when the service stops, or when it is given up before it served.
+    pub stop_timeout: Duration,
+    /// A ready worker whose last heartbeat is older than this hangs. None: heartbeats are not expected.
+    pub watchdog: Option<Duration>,
+    /// Whether a reload proves the new generation on a worker without the public socket first.
+    pub canary: bool,
+    /// How many slots may hold an old and a new worker at the same time during a rollout: 1 or more.
+    pub surge: u32,
+    /// How long the complete new generation must stay well before the old one drains.
+    pub soak: Duration,
+}
+
+/// Between SIGABRT, which lets a hung worker write its stack, and SIGKILL.
+pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+/// What is left of a drain after a second request to stop.
+pub const HURRIED_DRAIN: Duration = Duration::from_secs(1);
+/// The shell may take this long to prepare a generation.
+pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A visitor may call the next attempt to start when the last one ended at least this long ago.
+pub const VISITOR_PATIENCE: Duration = Duration::from_secs(1);
+/// Added to what is asked of the service manager, so that our own deadline always comes first.
+pub const MANAGER_MARGIN: Duration = Duration::from_secs(10);

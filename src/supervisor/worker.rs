@@ -1,0 +1,385 @@
+//! One worker's life: Starting, Ready, Draining, Terminating, Killing, and then it is forgotten.
+//!
+//! One method per state, one `match` in it, no wildcard: every state answers every event in writing. What follows for
+//! the pool is returned as a [`Change`]; signals to the process go straight into the effects. A signal to a process
+//! that does not exist yet is sent when it does.
+
+use super::effect::{Effect, Effects, Place, Role, Signal};
+use super::event::{Holds, WorkerEvent};
+use super::id::WorkerId;
+use super::notice::Notice;
+use super::spec::{ABORT_GRACE, Spec};
+use super::time::Time;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) place: Place,
+    role: Role,
+    /// Whether it must stand a judgement before it counts as ready.
+    judged: bool,
+    /// Whether there is a process that can be sent a signal.
+    exists: bool,
+    born: Time,
+    state: State,
+    ready_after: Option<Duration>,
+    watchdog: Option<Duration>,
+    drain_timeout: Duration,
+    stop_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Starting { stage: Stage, deadline: Time },
+    Ready { since: Time, heartbeat: Time },
+    Draining { deadline: Time },
+    Terminating { deadline: Time, signal: Signal },
+    Killing,
+}
+
+/// How far the proof of a starting worker has come.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Not a word yet. Silence is asked about at this time, if it can be a proof at all.
+    Booting { ask_at: Option<Time> },
+    /// The shell looks at its descriptors.
+    Inspecting { spoke: bool },
+    /// The shell asks it over HTTP.
+    Judging,
+}
+
+/// A worker's state as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not proven yet.
+    Starting,
+    /// Proven; it serves.
+    Ready,
+    /// It finishes its requests.
+    Draining,
+    /// It was told to leave without serving on.
+    Terminating,
+    /// It was killed and is not reaped yet.
+    Killing,
+}
+
+/// What a worker's event means for the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// It wants to be judged.
+    Judge,
+    /// It is ready.
+    Proven,
+    /// It wants a successor.
+    Retires,
+    /// It failed: it is useless from here on, and it is `gone` if there is no process (any more).
+    Failed { why: String, ready_for: Option<Duration>, gone: bool },
+    /// It shall be killed, and whoever makes processes has not even made it.
+    Unborn,
+    /// It was told to go, and it is gone.
+    Left { why: String },
+}
+
+impl Worker {
+    /// A worker that shall be made: `Spawn` goes out. With `judged` it must stand a judgement to become ready.
+    pub(super) fn spawn(now: Time, place: Place, role: Role, judged: bool, spec: &Spec, effects: &mut Effects) -> Self {
+        effects.push(Effect::Spawn { worker: place.worker, generation: place.generation, role });
+        Self {
+            place,
+            role,
+            judged,
+            exists: false,
+            born: now,
+            state: State::Starting {
+                stage: Stage::Booting { ask_at: spec.ready_after.map(|after| now + after) },
+                deadline: now + spec.start_timeout,
+            },
+            ready_after: spec.ready_after,
+            watchdog: spec.watchdog,
+            drain_timeout: spec.drain_timeout,
+            stop_timeout: spec.stop_timeout,
+        }
+    }
+
+    pub(super) fn handle(&mut self, now: Time, event: WorkerEvent, effects: &mut Effects) -> Change {
+        match self.state.clone() {
+            State::Starting { stage, deadline } => self.while_starting(now, event, stage, deadline, effects),
+            State::Ready { since, .. } => self.while_ready(now, event, since, effects),
+            State::Draining { .. } => self.while_draining(event, effects),
+            State::Terminating { signal, .. } => self.while_terminating(event, signal, effects),
+            State::Killing => self.while_killing(event, effects),
+        }
+    }
+
+    fn while_starting(
+        &mut self,
+        now: Time,
+        event: WorkerEvent,
+        stage: Stage,
+        deadline: Time,
+        effects: &mut Effects,
+    ) -> Change {
+        match event {
+            WorkerEvent::Spawned => {
+                self.exists = true;
+                effects.notice(Notice::WorkerStarted(self.place));
+                Change::None
+            }
+            WorkerEvent::SpawnFailed { why } | WorkerEvent::Exited { why } => {
+                Change::Failed { why, ready_for: None, gone: true }
+            }
+            WorkerEvent::SaidReady => match stage {
+                Stage::Booting { .. } => self.inspect(deadline, true, effects),
+                // It spoke while its silence was looked into: its word counts for more.
+                Stage::Inspecting { .. } => {
+                    self.state = State::Starting { stage: Stage::Inspecting { spoke: true }, deadline };
+                    Change::None
+                }
+                // It says so twice.
+                Stage::Judging => Change::None,
+            },
+            WorkerEvent::Inspected { holds } => match stage {
+                Stage::Inspecting { spoke } => self.inspected(now, holds, spoke, deadline, effects),
+                // Nobody asked for it.
+                Stage::Booting { .. } | Stage::Judging => Change::None,
+            },
+            WorkerEvent::Judged { verdict } => match (stage, verdict) {
+                (Stage::Judging, Ok(())) => self.proven(now, effects),
+                (Stage::Judging, Err(why)) => {
+                    self.terminate(now, effects);
+                    Change::Failed { why, ready_for: None, gone: false }
+                }
+                // Nobody asked for it.
+                (Stage::Booting { .. } | Stage::Inspecting { .. }, Ok(()) | Err(_)) => Change::None,
+            },
+            WorkerEvent::FoundSick { why } => self.abort(now, why, effects),
+            // The start timeout is the only limit of a start.
+            WorkerEvent::Heartbeat => Change::None,
+            // It has not served a single request.
+            WorkerEvent::WantsRetirement => Change::None,
+        }
+    }
+
+    fn while_ready(&mut self, now: Time, event: WorkerEvent, since: Time, effects: &mut Effects) -> Change {
+        match event {
+            WorkerEvent::Heartbeat => {
+                self.state = State::Ready { since, heartbeat: now };
+                Change::None
+            }
+            WorkerEvent::WantsRetirement => Change::Retires,
+            WorkerEvent::FoundSick { why } => self.abort(now, why, effects),
+            WorkerEvent::Exited { why } => Change::Failed { why, ready_for: Some(now.since(since)), gone: true },
+            // It is ready and says so again.
+            WorkerEvent::SaidReady => Change::None,
+            // Answers to questions that its own word has overtaken.
+            WorkerEvent::Inspected { .. } | WorkerEvent::Judged { .. } => Change::None,
+            // A ready worker has a process.
+            WorkerEvent::Spawned | WorkerEvent::SpawnFailed { .. } => Change::None,
+        }
+    }
+
+    fn while_draining(&mut self, event: WorkerEvent, effects: &mut Effects) -> Change {
+        match event {
+            WorkerEvent::Exited { why } | WorkerEvent::SpawnFailed { why } => Change::Left { why },
+            WorkerEvent::Spawned => self.late_birth(Signal::Drain, effects),
+            // It is leaving: neither its health nor its wishes matter, and the deadline bounds the rest.
+            WorkerEvent::Heartbeat
+            | WorkerEvent::WantsRetirement
+            | WorkerEvent::FoundSick { .. }
+            | WorkerEvent::SaidReady
+            | WorkerEvent::Inspected { .. }
+            | WorkerEvent::Judged { .. } => Change::None,
+        }
+    }
+
+    fn while_terminating(&mut self, event: WorkerEvent, signal: Signal, effects: &mut Effects) -> Change {
+        match event {
+            WorkerEvent::Exited { why } | WorkerEvent::SpawnFailed { why } => Change::Left { why },
+            WorkerEvent::Spawned => self.late_birth(signal, effects),
+            // It was given up; nothing it says brings it back.
+            WorkerEvent::Heartbeat
+            | WorkerEvent::WantsRetirement
+            | WorkerEvent::FoundSick { .. }
+            | WorkerEvent::SaidReady
+            | WorkerEvent::Inspected { .. }
+            | WorkerEvent::Judged { .. } => Change::None,
+        }
+    }
+
+    fn while_killing(&mut self, event: WorkerEvent, effects: &mut Effects) -> Change {
+        match event {
+            WorkerEvent::Exited { why } | WorkerEvent::SpawnFailed { why } => Change::Left { why },
+            WorkerEvent::Spawned => self.late_birth(Signal::Kill, effects),
+            // Words of the dead.
+            WorkerEvent::Heartbeat
+            | WorkerEvent::WantsRetirement
+            | WorkerEvent::FoundSick { .. }
+            | WorkerEvent::SaidReady
+            | WorkerEvent::Inspected { .. }
+            | WorkerEvent::Judged { .. } => Change::None,
+        }
+    }
+
+    /// The time has come that [`Self::deadline`] named.
+    pub(super) fn handle_deadline(&mut self, now: Time, effects: &mut Effects) -> Change {
+        match self.state.clone() {
+            State::Starting { deadline, .. } if now >= deadline => {
+                let why = format!("not ready within {:?}", deadline.since(self.born));
+                self.abort(now, why, effects)
+            }
+            State::Starting { deadline, .. } => self.inspect(deadline, false, effects),
+            State::Ready { heartbeat, .. } => {
+                let why = format!("no heartbeat for {:?}", now.since(heartbeat));
+                self.abort(now, why, effects)
+            }
+            State::Draining { .. } | State::Terminating { .. } => {
+                if !self.exists {
+                    self.state = State::Killing;
+                    return Change::Unborn;
+                }
+                effects.notice(Notice::WorkerKilled(self.place));
+                self.enter(State::Killing, Signal::Kill, effects);
+                Change::None
+            }
+            State::Killing => Change::None,
+        }
+    }
+
+    /// When this worker must be looked at again.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::Starting { stage: Stage::Booting { ask_at: Some(ask_at) }, deadline } => {
+                Some((*ask_at).min(*deadline))
+            }
+            State::Starting {
+                stage: Stage::Booting { ask_at: None } | Stage::Inspecting { .. } | Stage::Judging,
+                deadline,
+            } => Some(*deadline),
+            State::Ready { heartbeat, .. } => self.watchdog.map(|watchdog| *heartbeat + watchdog),
+            State::Draining { deadline } | State::Terminating { deadline, .. } => Some(*deadline),
+            State::Killing => None,
+        }
+    }
+
+    /// Finish your requests and leave, within `timeout`. One that is already leaving gets no more time than it had.
+    pub(super) fn drain(&mut self, now: Time, timeout: Duration, effects: &mut Effects) {
+        match self.state.clone() {
+            State::Starting { .. } => self.terminate(now, effects),
+            State::Ready { .. } => {
+                effects.notice(Notice::WorkerDrains(self.place));
+                self.enter(State::Draining { deadline: now + timeout }, Signal::Drain, effects);
+            }
+            State::Draining { deadline } => self.state = State::Draining { deadline: deadline.min(now + timeout) },
+            State::Terminating { deadline, signal } => {
+                self.state = State::Terminating { deadline: deadline.min(now + timeout), signal };
+            }
+            State::Killing => {}
+        }
+    }
+
+    fn terminate(&mut self, now: Time, effects: &mut Effects) {
+        let state = State::Terminating { deadline: now + self.stop_timeout, signal: Signal::Terminate };
+        self.enter(state, Signal::Terminate, effects);
+    }
+
+    fn abort(&mut self, now: Time, why: String, effects: &mut Effects) -> Change {
+        let ready_for = self.ready_for(now);
+        effects.notice(Notice::WorkerHangs { place: self.place, why: why.clone() });
+        let state = State::Terminating { deadline: now + ABORT_GRACE, signal: Signal::Abort };
+        self.enter(state, Signal::Abort, effects);
+        Change::Failed { why, ready_for, gone: false }
+    }
+
+    fn enter(&mut self, state: State, signal: Signal, effects: &mut Effects) {
+        self.state = state;
+        if self.exists {
+            effects.push(Effect::Signal(self.place.worker, signal));
+        }
+    }
+
+    fn late_birth(&mut self, signal: Signal, effects: &mut Effects) -> Change {
+        self.exists = true;
+        effects.push(Effect::Signal(self.place.worker, signal));
+        Change::None
+    }
+
+    fn inspect(&mut self, deadline: Time, spoke: bool, effects: &mut Effects) -> Change {
+        self.state = State::Starting { stage: Stage::Inspecting { spoke }, deadline };
+        effects.push(Effect::Inspect(self.place.worker));
+        Change::None
+    }
+
+    fn inspected(&mut self, now: Time, holds: Holds, spoke: bool, deadline: Time, effects: &mut Effects) -> Change {
+        match (holds, spoke) {
+            (Holds::Yes | Holds::Unknown, _) => {}
+            // Silent and without a socket: it may still be on its way, so it is asked again later.
+            (Holds::No, false) => {
+                let ask_at = self.ready_after.map(|after| now + after);
+                self.state = State::Starting { stage: Stage::Booting { ask_at }, deadline };
+                return Change::None;
+            }
+            // In a rollout it would take the place of one that does serve the socket.
+            (Holds::No, true) if self.judged => {
+                self.terminate(now, effects);
+                let why = "it is ready but holds none of the sockets it was given: it listens elsewhere".to_owned();
+                return Change::Failed { why, ready_for: None, gone: false };
+            }
+            (Holds::No, true) => effects.notice(Notice::WorkerWithoutSocket(self.place)),
+        }
+        if self.judged {
+            self.state = State::Starting { stage: Stage::Judging, deadline };
+            return Change::Judge;
+        }
+        self.proven(now, effects)
+    }
+
+    fn proven(&mut self, now: Time, effects: &mut Effects) -> Change {
+        self.state = State::Ready { since: now, heartbeat: now };
+        effects.notice(Notice::WorkerReady { place: self.place, after: now.since(self.born) });
+        Change::Proven
+    }
+
+    pub(super) fn id(&self) -> WorkerId {
+        self.place.worker
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.exists
+    }
+
+    pub(super) fn born(&self) -> Time {
+        self.born
+    }
+
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+
+    pub(super) fn stop_timeout(&self) -> Duration {
+        self.stop_timeout
+    }
+
+    pub(super) fn ready_for(&self, now: Time) -> Option<Duration> {
+        match &self.state {
+            State::Ready { since, .. } => Some(now.since(*since)),
+            State::Starting { .. } | State::Draining { .. } | State::Terminating { .. } | State::Killing => None,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match &self.state {
+            State::Starting { .. } => Phase::Starting,
+            State::Ready { .. } => Phase::Ready,
+            State::Draining { .. } => Phase::Draining,
+            State::Terminating { .. } => Phase::Terminating,
+            State::Killing => Phase::Killing,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What is above us: the service manager.
+//!
+//! Owns: what we say to it ([`notify`]), what it left in our environment ([`environment`]) and, for the command-line
+//! tools alone, what it says over D-Bus ([`bus`]) and which unit files it has ([`unit_files`]).
+//! Never: acts on a unit. Actions go through systemctl; systemd stays the truth.
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod environment;
+pub mod notify;
+pub mod unit_files;
+
+pub use environment::{unit_of, unit_of_pid};
+pub use notify::{Notifier, ReloadGuard};

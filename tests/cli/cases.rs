@@ -1,0 +1,79 @@
+//! `sockd status`, rendered: each report in `status/*.json` against the text beside it, at 80 and at 120 columns.
+//!
+//! SOCKD_BLESS=1 writes the texts anew; read the difference before it is committed.
+
+use std::path::{Path, PathBuf};
+
+use sockd::cli::status::layout::columns;
+use sockd::cli::status::render::render;
+use sockd::cli::status::report::Report;
+
+fn cases() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/status");
+    let entries = std::fs::read_dir(directory).expect("the cases").map(|entry| entry.expect("an entry").path());
+    let mut cases: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    cases.sort();
+    assert!(cases.len() >= 8, "{cases:?}");
+    cases
+}
+
+fn report(case: &Path) -> Report {
+    let text = std::fs::read_to_string(case).expect("a case");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display()))
+}
+
+#[test]
+fn each_report_is_rendered_as_its_text_says() {
+    let bless = std::env::var_os("SOCKD_BLESS").is_some();
+    let mut wrong = String::new();
+    for case in cases() {
+        for width in [80, 120] {
+            let shown = render(&report(&case), Some(width), false);
+            for line in shown.lines() {
+                assert!(columns(line) <= width, "{}: wider than {width}: {line}", case.display());
+            }
+            let file = case.with_extension(format!("{width}.txt"));
+            if bless {
+                std::fs::write(&file, &shown).expect("written");
+            } else if std::fs::read_to_string(&file).ok().as_deref() != Some(&shown) {
+                wrong.push_str(&format!("{} should hold:\n{shown}\n", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn no_text_is_without_its_report() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/status");
+    for entry in std::fs::read_dir(directory).expect("the cases") {
+        let name = entry.expect("an entry").file_name().into_string().expect("text");
+        let case = name.split('.').next().expect("a name");
+        assert!(cases().iter().any(|path| path.file_stem().is_some_and(|stem| stem == case)), "{name}");
+    }
+}
+
+#[test]
+fn colour_changes_no_letter() {
+    for case in cases() {
+        let report = report(&case);
+        let mut stripped = String::new();
+        let coloured = render(&report, Some(80), true);
+        let mut parts = coloured.split("\x1b[");
+        stripped.push_str(parts.next().expect("a first part"));
+        for part in parts {
+            stripped.push_str(part.split_once('m').expect("a whole sequence").1);
+        }
+        assert_eq!(stripped, render(&report, Some(80), false), "{}", case.display());
+        assert!(!render(&report, None, false).contains('\x1b'), "{}", case.display());
+    }
+}
+
+#[test]
+fn the_keys_for_programs_stay() {
+    let case = cases().into_iter().find(|case| case.ends_with("running.json")).expect("running.json");
+    let shown: serde_json::Value = serde_json::from_str(&sockd::cli::status::json(&report(&case))).expect("JSON");
+    let written: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(case).expect("a case")).expect("JSON");
+    assert_eq!(shown, written["entries"]);
+}

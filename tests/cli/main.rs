@@ -1,0 +1,4 @@
+//! The command line as its users meet it: what `status` shows, what the program does when run.
+
+mod cases;
+mod program;

@@ -1,0 +1,73 @@
+//! The program itself, run.
+
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
+
+fn sockd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sockd"));
+    // A bus that is not there: the tests' machine may have one, and it may have none.
+    command.args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus").stdin(Stdio::null());
+    command
+}
+
+fn output(command: &mut Command) -> (Output, String) {
+    let output = command.output().expect("started");
+    let text = String::from_utf8(output.stdout.clone()).expect("text");
+    (output, text)
+}
+
+#[test]
+fn every_subcommand_explains_itself_with_an_example() {
+    for subcommand in ["run", "demo", "status", "check", "reload"] {
+        let (output, text) = output(&mut sockd(&[subcommand, "--help"]));
+        assert!(output.status.success());
+        assert!(text.contains("Example") && text.contains(&format!("sockd {subcommand}")), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    }
+    let (_, text) = output(&mut sockd(&["--help"]));
+    assert!(text.contains("ExecStart=") && !text.contains("fallback"), "{text}");
+    let (_, text) = output(&mut sockd(&["--version"]));
+    assert_eq!(text, format!("sockd {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    assert_eq!(sockd(&["stauts"]).output().expect("started").status.code(), Some(2));
+}
+
+#[test]
+fn without_systemd_a_named_unit_is_unknown() {
+    let (output, text) = output(&mut sockd(&["status", "no-such-unit"]));
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(text.starts_with("systemd: not reachable: "), "{text}");
+    assert!(text.contains("no-such-unit.service"), "{text}");
+}
+
+#[test]
+fn json_is_an_array_whatever_is_missing() {
+    let (output, text) = output(&mut sockd(&["status", "--json", "no-such-unit"]));
+    assert_eq!(output.status.code(), Some(4));
+    let entries: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(entries[0]["unit"], "no-such-unit.service");
+    assert_eq!(entries[0]["systemd"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut command = sockd(&["status", "a", "b", "c"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    assert_eq!(said, "");
+    assert_eq!(child.wait().expect("reaped").code(), Some(4));
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let output = sockd(&["status"]).stdout(full).stderr(Stdio::piped()).output().expect("started");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.starts_with("sockd: error: cannot write to stdout: "), "{said}");
+}

@@ -1,0 +1,316 @@
+"""What the tests need of sockd: a supervisor that starts templates, orders workers and hears them.
+
+Nothing here sleeps: every wait is for an event, with a deadline that only a failure reaches.
+"""
+
+import array
+import ctypes
+import fcntl
+import http.client
+import itertools
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+
+TEMPLATE = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python", "gunicorn.py")
+GUNICORN = os.path.join(os.path.dirname(sys.executable), "gunicorn")
+PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
+SERIAL = itertools.count()
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper():
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def wait_readable(source, what, patience=PATIENCE):
+    ready, _, _ = select.select([source], [], [], patience)
+    if not ready:
+        raise AssertionError("nothing came within %g s: %s" % (patience, what))
+
+
+def wait_for_exit(pid, patience=PATIENCE):
+    """The exit code of a child, or minus the signal that ended it."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        wait_readable(pidfd, "the exit of process %d" % pid, patience)
+    finally:
+        os.close(pidfd)
+    _, status = os.waitpid(pid, 0)
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+class Output:
+    """The reading end of a process's stderr, and all that came out of it."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+        self.text = ""
+
+    def close_writer(self):
+        if self.writer is not None:
+            os.close(self.writer)
+            self.writer = None
+
+    def read_until(self, wanted, patience=PATIENCE):
+        while wanted not in self.text:
+            wait_readable(self.reader, "%r in %r" % (wanted, self.text), patience)
+            chunk = os.read(self.reader, 65536)
+            if not chunk:
+                raise AssertionError("ended without %r: %s" % (wanted, self.text))
+            self.text += chunk.decode(errors="replace")
+        return self.text
+
+    def read_to_end(self, patience=PATIENCE):
+        while True:
+            wait_readable(self.reader, "the end of %r" % self.text, patience)
+            chunk = os.read(self.reader, 65536)
+            if not chunk:
+                return self.text
+            self.text += chunk.decode(errors="replace")
+
+    def close(self):
+        self.close_writer()
+        os.close(self.reader)
+
+
+class Directory:
+    """A temporary directory with the application's files."""
+
+    def __init__(self, **files):
+        self.path = tempfile.mkdtemp(prefix="sockd-test-")
+        for name, text in files.items():
+            self.write(name + ".py", text)
+
+    def write(self, name, text):
+        with open(os.path.join(self.path, name), "w") as file:
+            file.write(text)
+        return os.path.join(self.path, name)
+
+    def __truediv__(self, name):
+        return os.path.join(self.path, name)
+
+    def remove(self):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Worker:
+    """One ordered worker: its process, its notifications, its stderr, its probe socket."""
+
+    def __init__(self, template, number, listeners, probe, environment):
+        directory = template.directory
+        self.number = number
+        self.pid = None
+        self.status = None
+        self.output = Output()
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        serial = next(SERIAL)
+        self.notify_path = directory / ("notify-%d" % serial)
+        self.notify.bind(self.notify_path)
+        self.probe_path = directory / ("probe-%d" % serial)
+        descriptors = [self.output.writer] + [listener.fileno() for listener in listeners]
+        probe_socket = None
+        if probe:
+            probe_socket = listen_unix(self.probe_path)
+            descriptors.append(probe_socket.fileno())
+        command = {
+            "worker": number,
+            "environment": dict(environment, NOTIFY_SOCKET=self.notify_path),
+            "listeners": len(listeners),
+            "probe": probe,
+            "unheard-of": True,
+        }
+        template.send_bytes(json.dumps({"fork": command}).encode(), descriptors)
+        self.output.close_writer()
+        if probe_socket:
+            probe_socket.close()
+
+    def next_notification(self, patience=PATIENCE):
+        wait_readable(self.notify, "a notification of worker %d; %s" % (self.number, self.output.text), patience)
+        return self.notify.recv(4096).decode()
+
+    def wait_notification(self, wanted, patience=PATIENCE):
+        """Everything that came, up to and including what was wanted."""
+        seen = []
+        while wanted not in seen:
+            seen.append(self.next_notification(patience))
+        return seen
+
+    def wait_ready(self):
+        try:
+            return self.wait_notification("READY=1")
+        except AssertionError:
+            os.kill(self.pid, signal.SIGKILL)
+            raise AssertionError("worker never ready: %s" % self.output.read_to_end()) from None
+
+    def notifications_so_far(self):
+        seen = []
+        while select.select([self.notify], [], [], 0)[0]:
+            seen.append(self.notify.recv(4096).decode())
+        return seen
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self, patience=PATIENCE):
+        if self.status is None:
+            self.status = wait_for_exit(self.pid, patience)
+        return self.status
+
+    def stop(self):
+        if self.pid is not None and self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+        self.notify.close()
+        self.output.close()
+
+
+class Template:
+    """A running template and the workers it was told to fork."""
+
+    def __init__(self, directory, *arguments, how="script", options=(), environment=None):
+        self.directory = directory
+        self.output = Output()
+        self.stdout = Output()
+        self.workers = []
+        self.status = None
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        program = GUNICORN if how == "script" else sys.executable
+        code = template_memfd()
+        # Out of the way of the numbers that the child shall see.
+        theirs_high = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 100)
+        code_high = fcntl.fcntl(code, fcntl.F_DUPFD_CLOEXEC, 100)
+        environment = dict(os.environ, **(environment or {}))
+        back = os.getcwd()
+        os.chdir(directory.path)
+        try:
+            self.pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, *options, "/proc/self/fd/4", how, program, *arguments],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, self.stdout.writer, 1),
+                    (os.POSIX_SPAWN_DUP2, self.output.writer, 2),
+                    (os.POSIX_SPAWN_DUP2, theirs_high, 3),
+                    (os.POSIX_SPAWN_DUP2, code_high, 4),
+                ],
+                setsid=True)
+        finally:
+            os.chdir(back)
+        theirs.close()
+        for fd in (theirs_high, code_high, code):
+            os.close(fd)
+        self.stdout.close_writer()
+        self.output.close_writer()
+
+    def receive(self, patience=PATIENCE):
+        wait_readable(self.control, "a message of the template", patience)
+        message = self.control.recv(65536)
+        if not message:
+            raise AssertionError("template ended: %s" % self.output.read_to_end())
+        return json.loads(message)
+
+    def settings(self):
+        return self.receive()["hello"]["settings"]
+
+    def send_bytes(self, data, descriptors=()):
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        self.control.sendmsg([data], ancillary)
+
+    def order(self, number, listeners=(), probe=True, **environment):
+        worker = Worker(self, number, listeners, probe, environment)
+        self.workers.append(worker)
+        return worker
+
+    def fork(self, number, listeners=(), probe=True, **environment):
+        worker = self.order(number, listeners, probe, **environment)
+        answer = self.receive()
+        if "forked" not in answer:
+            raise AssertionError("no worker: %r" % answer)
+        assert answer["forked"]["worker"] == number
+        worker.pid = answer["forked"]["pid"]
+        return worker
+
+    def wait(self):
+        if self.status is None:
+            self.status = wait_for_exit(self.pid)
+        return self.status
+
+    def stop(self):
+        self.control.close()
+        for worker in self.workers:
+            worker.stop()
+        self.wait()
+        self.stdout.close()
+        self.output.close()
+
+
+def template_memfd():
+    fd = os.memfd_create("gunicorn.py")
+    with open(TEMPLATE, "rb") as file:
+        os.write(fd, file.read())
+    return fd
+
+
+def listen_unix(path):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(128)
+    return listener
+
+
+def listen_tcp(family=socket.AF_INET, host="127.0.0.1"):
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.bind((host, 0))
+    listener.listen(128)
+    return listener
+
+
+def connect(where):
+    """A connection to a path or to a listening socket's address."""
+    if isinstance(where, str):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        address = where
+    else:
+        connection = socket.socket(where.family, socket.SOCK_STREAM)
+        address = where.getsockname()
+    connection.settimeout(PATIENCE)
+    connection.connect(address)
+    return connection
+
+
+class Client(http.client.HTTPConnection):
+    """An HTTP connection, kept alive, to a path or a listening socket."""
+
+    def __init__(self, where):
+        super().__init__("testserver")
+        self.sock = connect(where)
+
+    def get(self, path="/", headers=None):
+        self.request("GET", path, headers=headers or {})
+        response = self.getresponse()
+        return response.read().decode()
+
+
+def get(where, path="/"):
+    client = Client(where)
+    try:
+        return client.get(path, {"Connection": "close"})
+    finally:
+        client.close()
+
+
+def wait_until(condition, what, patience=PATIENCE):
+    """For the few facts that come without an event: look again and again, until the deadline."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("never came: %s" % what)
+        os.sched_yield()

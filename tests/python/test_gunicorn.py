@@ -1,0 +1,963 @@
+"""The gunicorn template against real gunicorn, with the test playing sockd.
+
+Run with the interpreter of an environment that has gunicorn; worker classes whose libraries are not
+installed are skipped:  VENV/bin/python -m unittest discover tests/python
+"""
+
+import importlib.metadata
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+from sockd_played import (  # noqa: E402
+    GUNICORN, Client, Directory, Template, become_subreaper, get, listen_tcp, listen_unix, wait_for_exit,
+    wait_readable, wait_until)
+
+WSGI = '''
+import os, sys
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/spin":
+        announce()
+        while True:
+            pass
+    if path == "/block":
+        announce()
+        spin_in_c()
+    if path == "/wait":
+        announce()
+        with open(environ["HTTP_X_FIFO"]) as fifo:
+            fifo.read()
+    body = "%d %s" % (os.getpid(), environ["SERVER_NAME"])
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body.encode()]
+
+def announce():
+    print("in the request", file=sys.stderr, flush=True)
+
+def spin_in_c():
+    # A sum over an endless iterator made of C code only: no bytecode runs, so no Python handler does.
+    import itertools
+    sum(itertools.repeat(0))
+'''
+
+ASGI = '''
+import os, sys
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    body = ("%d %s" % (os.getpid(), (scope["server"] or ["-"])[0])).encode()
+    await send({"type": "http.response.start", "status": 200,
+                "headers": [(b"content-length", str(len(body)).encode())]})
+    await send({"type": "http.response.body", "body": body})
+
+async def lifespan(receive, send):
+    import asyncio
+    await receive()
+    if "FIFO" in os.environ:
+        print("starting up", file=sys.stderr, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, lambda: open(os.environ["FIFO"]).read())
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+'''
+
+WSGI_CLASSES = {
+    "sync": "gunicorn.workers.sync",
+    "gthread": "gunicorn.workers.gthread",
+    "gevent": "gunicorn.workers.ggevent",
+    "gevent_pywsgi": "gunicorn.workers.ggevent",
+    "eventlet": "gunicorn.workers.geventlet",
+    "tornado": "gunicorn.workers.gtornado",
+}
+ASGI_CLASSES = {
+    "asgi": "gunicorn.workers.gasgi",
+    "uvicorn_worker.UvicornWorker": "uvicorn_worker",
+    "uvicorn_worker.UvicornH11Worker": "uvicorn_worker",
+}
+GUNICORN_VERSION = tuple(int(part) for part in importlib.metadata.version("gunicorn").split(".")[:2])
+
+
+def usable(module):
+    """Whether a worker class's module can be imported, in a process that it may patch as it likes."""
+    return subprocess.run([sys.executable, "-c", "import " + module],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+USABLE = {name for name, module in {**WSGI_CLASSES, **ASGI_CLASSES}.items() if usable(module)}
+
+
+def setUpModule():
+    become_subreaper()
+    for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY", "NOTIFY_SOCKET"):
+        os.environ.pop(name, None)
+
+
+class Case(unittest.TestCase):
+
+    def setUp(self):
+        self.directory = Directory(hello=WSGI, asgi_hello=ASGI)
+        self.addCleanup(self.directory.remove)
+
+    def template(self, *arguments, **options):
+        template = Template(self.directory, *arguments, **options)
+        self.addCleanup(template.stop)
+        return template
+
+    def started(self, *arguments, **options):
+        template = self.template(*arguments, **options)
+        template.settings()
+        return template
+
+    def listener(self):
+        listener = listen_unix(self.directory / "public")
+        self.addCleanup(listener.close)
+        return listener
+
+    def tcp_listener(self, *where):
+        listener = listen_tcp(*where)
+        self.addCleanup(listener.close)
+        return listener
+
+    def fifo(self):
+        path = self.directory / "fifo"
+        os.mkfifo(path)
+        return path
+
+
+def application_for(worker_class):
+    return "hello:app" if worker_class in WSGI_CLASSES else "asgi_hello:app"
+
+
+class Hello(Case):
+
+    def test_defaults(self):
+        hello = self.template("hello:app").receive()["hello"]
+        self.assertEqual(hello["gunicorn"], importlib.metadata.version("gunicorn"))
+        self.assertEqual(hello["python"], "%d.%d.%d" % sys.version_info[:3])
+        self.assertEqual(hello["settings"], {
+            "workers": 1, "worker_class": "sync", "threads": 1, "timeout": 30, "graceful_timeout": 30,
+            "max_requests": 0, "max_requests_jitter": 0, "bind": ["127.0.0.1:8000"], "umask": 0, "backlog": 2048,
+            "chdir": os.path.realpath(self.directory.path), "preload_app": False, "daemon": False,
+            "reload": False, "pidfile": None, "wsgi": "hello:app", "proc_name": "hello:app"})
+
+    def test_command_line(self):
+        settings = self.template(
+            "--workers", "3", "--threads=2", "-b", "unix:/run/x.sock", "-b", "[::1]:8001", "--daemon", "--preload",
+            "--max-requests", "1000", "--max-requests-jitter", "50", "-p", "/run/g.pid", "-m", "007",
+            "--name", "shop", "hello:app").settings()
+        self.assertEqual(settings["workers"], 3)
+        self.assertEqual(settings["worker_class"], "gthread")
+        self.assertEqual(settings["bind"], ["unix:/run/x.sock", "[::1]:8001"])
+        self.assertTrue(settings["daemon"] and settings["preload_app"])
+        self.assertEqual((settings["max_requests"], settings["max_requests_jitter"]), (1000, 50))
+        self.assertEqual((settings["pidfile"], settings["umask"], settings["proc_name"]), ("/run/g.pid", 7, "shop"))
+
+    def test_environment(self):
+        settings = self.template("hello:app", environment={
+            "GUNICORN_CMD_ARGS": "--timeout 7 --graceful-timeout=3", "WEB_CONCURRENCY": "5"}).settings()
+        self.assertEqual((settings["timeout"], settings["graceful_timeout"], settings["workers"]), (7, 3, 5))
+
+    def test_default_configuration_file(self):
+        self.directory.write("gunicorn.conf.py", "workers = 4\nwsgi_app = 'hello:app'\n")
+        settings = self.template().settings()
+        self.assertEqual((settings["workers"], settings["wsgi"]), (4, "hello:app"))
+
+    def test_named_configuration_file_and_chdir(self):
+        os.mkdir(self.directory / "inner")
+        config = self.directory.write("production.py", "timeout = 11\nchdir = %r\n" % (self.directory / "inner"))
+        settings = self.template("-c", config, "hello:app").settings()
+        self.assertEqual((settings["timeout"], settings["chdir"]), (11, self.directory / "inner"))
+
+    def test_started_as_a_module(self):
+        self.assertEqual(self.template("hello:app", how="module").settings()["wsgi"], "hello:app")
+
+
+class LikeGunicorn(Case):
+    """What the user sees of gunicorn when nothing is forked."""
+
+    def both(self, *arguments, how="script"):
+        """What gunicorn itself and the template print, and their exit codes."""
+        command = [GUNICORN] if how == "script" else [sys.executable, "-m", "gunicorn"]
+        own = subprocess.run([*command, *arguments], cwd=self.directory.path, capture_output=True, text=True)
+        template = self.template(*arguments, how=how)
+        ours = (template.wait(), template.stdout.read_to_end(), template.output.read_to_end())
+        return (own.returncode, own.stdout, own.stderr), ours
+
+    def assert_same(self, *arguments, **options):
+        own, ours = self.both(*arguments, **options)
+        self.assertEqual(own, ours)
+        return ours
+
+    def test_version(self):
+        self.assert_same("--version")
+
+    def test_help(self):
+        self.assert_same("--help")
+
+    @unittest.skipIf(GUNICORN_VERSION < (22, 0), "called itself __main__.py")
+    def test_help_of_the_module(self):
+        self.assert_same("--help", how="module")
+
+    def test_check_config(self):
+        code, _, _ = self.assert_same("--check-config", "hello:app")
+        self.assertEqual(code, 0)
+
+    def test_check_config_of_a_broken_application(self):
+        self.directory.write("broken.py", "import nowhere_to_be_found\n")
+        own, ours = self.both("--check-config", "broken:app")
+        self.assertEqual((own[0], ours[0]), (1, 1))
+        self.assertIn("No module named 'nowhere_to_be_found'", ours[2])
+
+    def test_print_config(self):
+        own, ours = self.both("--print-config", "--workers", "3", "hello:app")
+        self.assertEqual((ours[0], ours[2]), (own[0], own[2]))
+        differences = set(ours[1].splitlines()) ^ set(own[1].splitlines())
+        # The two settings that sockd takes out of gunicorn's hands are off by default.
+        self.assertEqual(differences, set())
+
+    def test_configuration_errors(self):
+        self.directory.write("bad.py", "this is no Python\n")
+        for arguments in (["--workers", "many", "hello:app"], [], ["-c", "missing.py", "hello:app"],
+                          ["-c", "bad.py", "hello:app"], ["--bogus"]):
+            with self.subTest(arguments=arguments):
+                own, ours = self.both(*arguments)
+                self.assertNotEqual(own[0], 0)
+                self.assertEqual(ours[:2], own[:2])
+                self.assertEqual(ours[2].splitlines()[-1], own[2].splitlines()[-1])
+
+    def test_unknown_worker_class(self):
+        own, ours = self.both("-k", "nonesuch", "hello:app")
+        self.assertEqual(ours[0], own[0])
+        self.assertIn("Error: class uri 'nonesuch' invalid or not found", ours[2])
+
+
+class ImportPath(Case):
+    APP = '''
+import json, sys
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [json.dumps({"path": sys.path, "argv": sys.argv, "main": sys.modules["__main__"].__file__}).encode()]
+'''
+
+    def facts(self, *options, how="script", arguments=()):
+        self.directory.write("facts.py", self.APP)
+        template = self.started(*arguments, "facts:app", how=how, options=options)
+        worker = template.fork(1)
+        worker.wait_ready()
+        return json.loads(get(worker.probe_path))
+
+    def assert_no_trace(self, facts):
+        for entry in facts["path"] + facts["argv"] + [facts["main"]]:
+            self.assertNotIn("/proc", entry)
+            self.assertNotIn("memfd", entry)
+
+    def test_script(self):
+        facts = self.facts()
+        self.assert_no_trace(facts)
+        self.assertEqual(facts["path"][:2], [self.directory.path, os.path.dirname(os.path.realpath(GUNICORN))])
+        self.assertEqual(facts["argv"], [GUNICORN, "facts:app"])
+        self.assertEqual(facts["main"], GUNICORN)
+
+    def test_module(self):
+        facts = self.facts(how="module")
+        self.assert_no_trace(facts)
+        self.assertEqual(facts["path"][0], self.directory.path)
+        self.assertTrue(facts["argv"][0].endswith("gunicorn/__main__.py"))
+
+    @unittest.skipIf(sys.version_info < (3, 11), "-P is new in Python 3.11")
+    def test_safe_path_adds_nothing(self):
+        facts = self.facts("-P")
+        self.assert_no_trace(facts)
+        self.assertNotIn(os.path.dirname(os.path.realpath(GUNICORN)), facts["path"])
+
+    def test_isolated_adds_nothing(self):
+        facts = self.facts("-I")
+        self.assert_no_trace(facts)
+        self.assertNotIn(os.path.dirname(os.path.realpath(GUNICORN)), facts["path"])
+
+    def test_pythonpath_option(self):
+        os.mkdir(self.directory / "more")
+        facts = self.facts(arguments=["--pythonpath", self.directory / "more"])
+        self.assertEqual(facts["path"][0], self.directory / "more")
+
+
+class MetadataLibrary(Case):
+    """The template starts without importlib.metadata, and nobody notices."""
+
+    def test_application_gets_the_real_one(self):
+        self.directory.write("meta.py", """
+import importlib
+without_import = importlib.metadata.version("gunicorn")
+import importlib.metadata as first
+from importlib.metadata import version, PackageNotFoundError
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    from importlib import metadata
+    same = first is metadata is importlib.metadata and isinstance(metadata.__file__, str)
+    return [repr((without_import == version("gunicorn"), same)).encode()]
+""")
+        worker = self.started("meta:app").fork(1)
+        worker.wait_ready()
+        self.assertEqual(get(worker.probe_path), "(True, True)")
+
+    def test_worker_class_named_by_an_entry_point(self):
+        os.mkdir(self.directory / "named-1.dist-info")
+        self.directory.write("named-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: named\nVersion: 1\n")
+        self.directory.write("named-1.dist-info/entry_points.txt",
+                             "[gunicorn.workers]\nmine = gunicorn.workers.sync:SyncWorker\n")
+        worker = self.started("-k", "egg:named#mine", "hello:app").fork(1)
+        worker.wait_ready()
+
+    def test_unknown_name_of_a_worker_class(self):
+        template = self.template("-k", "egg:nonesuch#mine", "hello:app")
+        self.assertEqual(template.wait(), 1)
+        self.assertIn("nonesuch", template.output.read_to_end())
+
+
+class EveryClass(Case):
+    """One test per worker class and question, made below."""
+
+    def start(self, worker_class, *arguments):
+        return self.started("-k", worker_class, *arguments, application_for(worker_class))
+
+    def check_serving(self, worker_class):
+        """A worker answers on all its sockets, and its probe socket is its own."""
+        public, tcp = self.listener(), self.tcp_listener()
+        template = self.start(worker_class, "--workers", "2")
+        first, second = template.fork(1, [public, tcp]), template.fork(2, [public, tcp])
+        first.wait_ready()
+        second.wait_ready()
+        self.assertNotEqual(first.pid, second.pid)
+        for worker in (first, second):
+            for _ in range(3):
+                self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+        pids = {str(first.pid), str(second.pid)}
+        self.assertIn(get(public.getsockname()).split()[0], pids)
+        self.assertIn(get(tcp).split()[0], pids)
+        first.signal(signal.SIGKILL)
+        self.assertEqual(first.wait(), -signal.SIGKILL)
+        self.assertEqual(get(public.getsockname()).split()[0], str(second.pid))
+        self.assertTrue(os.path.exists(public.getsockname()))
+
+    def check_canary(self, worker_class):
+        """Without listeners a worker serves its probe socket alone."""
+        worker = self.start(worker_class).fork(1)
+        worker.wait_ready()
+        self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+
+    def check_heartbeat(self, worker_class):
+        """An idle worker beats; the first beat is READY=1, and comes once."""
+        worker = self.start(worker_class, "--timeout", "1").fork(1)
+        self.assertEqual(worker.wait_ready(), ["READY=1"])
+        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
+        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
+
+    def check_drain(self, worker_class):
+        """TERM ends a worker that has an idle kept-alive connection, and nothing of it is left."""
+        public = self.listener()
+        # gevent, eventlet and asgi wait for their clients to go, until the graceful timeout.
+        template = self.start(worker_class, "--keep-alive", "3600", "--graceful-timeout", "1")
+        worker = template.fork(1, [public])
+        worker.wait_ready()
+        client = Client(public.getsockname())
+        self.addCleanup(client.close)
+        self.assertEqual(client.get().split()[0], str(worker.pid))
+        worker.signal(signal.SIGTERM)
+        self.assertIn(worker.wait(), (0, -signal.SIGTERM))
+        self.assertTrue(os.path.exists(public.getsockname()))
+
+    def check_quit(self, worker_class):
+        """QUIT ends a worker soon."""
+        if worker_class.startswith("uvicorn_worker"):
+            self.skipTest("does nothing about QUIT, under gunicorn's arbiter either")
+        worker = self.start(worker_class).fork(1)
+        worker.wait_ready()
+        worker.signal(signal.SIGQUIT)
+        self.assertIn(worker.wait(patience=10), (0, -signal.SIGQUIT))
+
+    def check_request_limit(self, worker_class):
+        """At max_requests a worker asks to be retired, once, and serves on."""
+        if worker_class == "gevent_pywsgi":
+            self.skipTest("counts no requests, under gunicorn's arbiter either")
+        worker = self.start(worker_class, "--max-requests", "2", "--timeout", "0").fork(1)
+        worker.wait_ready()
+        for _ in range(2):
+            get(worker.probe_path)
+        self.assertEqual(worker.next_notification(), "X_SOCKD_RETIRE=1")
+        for _ in range(3):
+            self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+        worker.signal(signal.SIGTERM)
+        self.assertIn(worker.wait(), (0, -signal.SIGTERM))
+        self.assertEqual(worker.notifications_so_far(), [])
+
+    def check_orphan(self, worker_class):
+        """A worker whose supervisor is gone leaves by itself."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        supervisor = os.fork()
+        if supervisor == 0:
+            try:
+                become_subreaper()
+                template = Template(self.directory, "-k", worker_class, "--timeout", "2",
+                                    application_for(worker_class))
+                template.settings()
+                worker = template.fork(1)
+                worker.wait_ready()
+                os.write(writer, str(worker.pid).encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+            finally:
+                os._exit(1)
+        os.close(writer)
+        self.assertEqual(wait_for_exit(supervisor), -signal.SIGKILL)
+        worker = int(os.read(reader, 100))
+        # The test is the nearest subreaper that is left.
+        self.assertIn(wait_for_exit(worker), (0, -signal.SIGTERM))
+
+
+def add_checks():
+    for worker_class in (*WSGI_CLASSES, *ASGI_CLASSES):
+        for check in [name for name in vars(EveryClass) if name.startswith("check_")]:
+            def test(self, check=check, worker_class=worker_class):
+                getattr(self, check)(worker_class)
+            test.__doc__ = getattr(EveryClass, check).__doc__
+            name = "test_%s_%s" % (worker_class.rpartition(".")[2], check[len("check_"):])
+            test.__name__ = name
+            installed = unittest.skipUnless(worker_class in USABLE, worker_class + " not installed")
+            setattr(EveryClass, name, installed(test))
+
+
+add_checks()
+
+
+class Readiness(Case):
+
+    def test_lifespan_start_up_comes_first(self):
+        for worker_class in sorted(USABLE & set(ASGI_CLASSES)):
+            with self.subTest(worker_class=worker_class):
+                fifo = self.fifo()
+                template = self.started("-k", worker_class, "asgi_hello:app", environment={"FIFO": fifo})
+                worker = template.fork(1)
+                worker.output.read_until("starting up")
+                self.assertEqual(worker.notifications_so_far(), [])
+                with open(fifo, "w"):
+                    pass
+                worker.wait_ready()
+                os.unlink(fifo)
+
+    def test_failed_lifespan_start_up(self):
+        self.directory.write("failing.py", '''
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+''')
+        for worker_class in sorted(USABLE & set(ASGI_CLASSES)):
+            with self.subTest(worker_class=worker_class):
+                worker = self.started("-k", worker_class, "failing:app").fork(1)
+                self.assertEqual(worker.wait(), 3)
+                self.assertIn("no database", worker.output.read_to_end())
+                self.assertEqual(worker.notifications_so_far(), [])
+
+    def test_class_that_never_notifies(self):
+        self.directory.write("silent.py", '''
+import signal
+from gunicorn.workers.base import Worker
+class Silent(Worker):
+    def run(self):
+        print("running", file=__import__("sys").stderr, flush=True)
+        signal.pause()
+''')
+        worker = self.started("-k", "silent.Silent", "hello:app").fork(1)
+        worker.wait_ready()
+        worker.output.read_until("running")
+
+    def test_not_ready_before_the_application_is_loaded(self):
+        fifo = self.fifo()
+        self.directory.write("slow.py", "import sys\nprint('loading', file=sys.stderr, flush=True)\n"
+                                        "open(%r).read()\nfrom hello import app\n" % fifo)
+        worker = self.started("slow:app").fork(1)
+        worker.output.read_until("loading")
+        self.assertEqual(worker.notifications_so_far(), [])
+        with open(fifo, "w"):
+            pass
+        worker.wait_ready()
+
+    def test_abstract_notification_socket(self):
+        heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(heard.close)
+        heard.bind("\0sockd-test-%d" % os.getpid())
+        template = self.started("hello:app")
+        template.send_bytes(json.dumps({"fork": {
+            "worker": 1, "environment": {"NOTIFY_SOCKET": "@sockd-test-%d" % os.getpid()},
+            "listeners": 1, "probe": False}}).encode(), [2, self.listener().fileno()])
+        pid = template.receive()["forked"]["pid"]
+        try:
+            wait_readable(heard, "READY=1")
+            self.assertEqual(heard.recv(100), b"READY=1")
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            wait_for_exit(pid)
+
+    @unittest.skipUnless(os.getuid() == 0, "needs root")
+    def test_readiness_of_a_worker_that_drops_privileges(self):
+        os.chmod(self.directory.path, 0o755)
+        worker = self.started("--user", "65534", "--group", "65534", "--timeout", "1", "hello:app").fork(1)
+        os.chmod(worker.notify_path, 0o600)
+        worker.wait_ready()
+        self.assertEqual(os.stat("/proc/%d" % worker.pid).st_uid, 65534)
+        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
+
+
+class Heartbeat(Case):
+
+    def test_none_without_a_timeout(self):
+        worker = self.started("-k", "gthread", "--threads", "1", "--timeout", "0", "hello:app").fork(1)
+        worker.wait_ready()
+        for _ in range(20):
+            get(worker.probe_path)
+        worker.signal(signal.SIGTERM)
+        worker.wait()
+        self.assertEqual(worker.notifications_so_far(), [])
+
+    def test_many_requests_make_few_datagrams(self):
+        worker = self.started("--timeout", "3600", "hello:app").fork(1)
+        worker.wait_ready()
+        for _ in range(50):
+            get(worker.probe_path)
+        self.assertEqual(worker.notifications_so_far(), [])
+
+    def test_silent_during_a_request_of_the_sync_worker(self):
+        fifo = self.fifo()
+        worker = self.started("--timeout", "1", "hello:app").fork(1)
+        worker.wait_ready()
+        client = Client(worker.probe_path)
+        self.addCleanup(client.close)
+        client.request("GET", "/wait", headers={"X-Fifo": fifo})
+        worker.output.read_until("in the request")
+        worker.notifications_so_far()
+        with self.assertRaises(AssertionError):
+            worker.next_notification(patience=1.5)
+        with open(fifo, "w"):
+            pass
+        client.getresponse().read()
+        worker.wait_notification("WATCHDOG=1")
+
+    def test_no_temporary_file_is_needed(self):
+        worker = self.started("--worker-tmp-dir", "/nonexistent", "hello:app").fork(1)
+        worker.wait_ready()
+
+
+class RequestLimit(Case):
+
+    def test_jitter_is_added(self):
+        """With max_requests 1 and a jitter of at most 3, the fourth request is the last to report."""
+        worker = self.started("--max-requests", "1", "--max-requests-jitter", "3", "--timeout", "0",
+                              "hello:app").fork(1)
+        worker.wait_ready()
+        for _ in range(4):
+            get(worker.probe_path)
+        self.assertEqual(worker.next_notification(), "X_SOCKD_RETIRE=1")
+
+    def test_workers_draw_different_jitters(self):
+        self.directory.write("limit.conf.py", '''
+def post_worker_init(worker):
+    print("limit %d." % worker.max_requests, file=__import__("sys").stderr, flush=True)
+''')
+        template = self.started("-c", "limit.conf.py", "--max-requests", "10", "--max-requests-jitter", "1000000000",
+                                "hello:app")
+        limits = set()
+        for number in range(3):
+            worker = template.fork(number)
+            text = worker.output.read_until(".\n")
+            limits.add(text.split("limit ")[1].split(".")[0])
+        self.assertEqual(len(limits), 3)
+
+
+class Failures(Case):
+
+    def failed_worker(self, *arguments):
+        template = self.started(*arguments)
+        worker = template.fork(1)
+        status = worker.wait()
+        self.assertEqual(worker.notifications_so_far(), [])
+        return status, worker.output.read_to_end(), template
+
+    def test_exception_in_the_application(self):
+        self.directory.write("broken.py", "def load():\n    raise KeyError('no such setting')\nload()\n")
+        status, text, template = self.failed_worker("broken:app")
+        self.assertEqual(status, 3)
+        self.assertIn("Traceback (most recent call last)", text)
+        self.assertIn("KeyError: 'no such setting'", text)
+        self.assertIn("Booting worker with pid", text)
+        self.assertIn("Worker exiting", text)
+        # The frame of this program is shown with its source, like any other.
+        self.assertIn("worker.init_process()", text)
+        self.assertIsInstance(template.fork(2).pid, int)
+
+    def test_missing_module(self):
+        status, text, _ = self.failed_worker("nonesuch:app")
+        self.assertEqual(status, 3)
+        self.assertIn("ModuleNotFoundError: No module named 'nonesuch'", text)
+
+    def test_missing_attribute(self):
+        status, text, _ = self.failed_worker("hello:nonesuch")
+        self.assertEqual(status, 4)
+        self.assertIn("Failed to find attribute 'nonesuch' in 'hello'", text)
+
+    def test_application_that_exits(self):
+        self.directory.write("leaving.py", "import sys; sys.exit(7)\n")
+        self.assertEqual(self.failed_worker("leaving:app")[0], 7)
+
+    def test_broken_hook(self):
+        self.directory.write("hook.conf.py", "def post_fork(server, worker):\n    raise ValueError('hooked')\n")
+        status, text, _ = self.failed_worker("-c", "hook.conf.py", "hello:app")
+        self.assertEqual(status, 3)
+        self.assertIn("ValueError: hooked", text)
+
+    def test_exit_as_gunicorn_itself(self):
+        """The exit code of gunicorn's master, which repeats its worker's."""
+        self.directory.write("broken.py", "1 / 0\n")
+        for application, code in (("broken:app", 3), ("hello:nonesuch", 4)):
+            own = subprocess.run([GUNICORN, "-b", "unix:" + (self.directory / "own"), application],
+                                 cwd=self.directory.path, capture_output=True, text=True)
+            self.assertEqual(own.returncode, code)
+
+
+class Hooks(Case):
+
+    def test_order_and_arguments(self):
+        self.directory.write("hooks.conf.py", '''
+import os, sys
+def note(*words):
+    print("hook", *words, file=sys.stderr, flush=True)
+def on_starting(server): note("on_starting", server.pid == os.getpid(), server.cfg.workers)
+def pre_fork(server, worker): note("pre_fork", worker.pid, worker.age)
+def post_fork(server, worker): note("post_fork", worker.pid == os.getpid(), len(server.LISTENERS), server.num_workers)
+def post_worker_init(worker): note("post_worker_init", worker.booted)
+def worker_exit(server, worker): note("worker_exit", worker.pid == os.getpid())
+''')
+        template = self.started("-c", "hooks.conf.py", "--workers", "3", "hello:app")
+        template.output.read_until("hook on_starting True 3")
+        worker = template.fork(5, [self.listener()])
+        worker.wait_ready()
+        worker.signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(), 0)
+        hooks = [line for line in worker.output.read_to_end().splitlines() if line.startswith("hook")]
+        self.assertEqual(hooks, ["hook pre_fork [booting] 5", "hook post_fork True 2 3",
+                                 "hook post_worker_init False", "hook worker_exit True"])
+
+    def test_output_of_the_configuration_file_comes_once(self):
+        self.directory.write("loud.conf.py", "print('configured')\n")
+        template = self.started("-c", "loud.conf.py", "hello:app")
+        worker = template.fork(1)
+        worker.wait_ready()
+        worker.signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(), 0)
+        template.control.close()
+        self.assertEqual(template.stdout.read_to_end().count("configured"), 1)
+
+    def test_environment_settings(self):
+        self.directory.write("environ.py", '''
+import os
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [" ".join(os.environ.get(name, "-") for name in ("ONE", "TWO", "SERVER_SOFTWARE")).encode()]
+''')
+        worker = self.started("--env", "ONE=gunicorn", "environ:app").fork(1, TWO="order")
+        worker.wait_ready()
+        self.assertTrue(get(worker.probe_path).startswith("gunicorn order gunicorn"))
+
+
+class Processes(Case):
+
+    def test_worker_is_sockds_child_and_a_session_of_its_own(self):
+        worker = self.started("hello:app").fork(1)
+        worker.wait_ready()
+        with open("/proc/%d/stat" % worker.pid) as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        self.assertEqual(int(fields[1]), os.getpid())
+        self.assertEqual((int(fields[2]), int(fields[3])), (worker.pid, worker.pid))
+
+    def test_killed_worker_is_reaped_with_its_status(self):
+        worker = self.started("hello:app").fork(1)
+        worker.signal(signal.SIGKILL)
+        self.assertEqual(worker.wait(), -signal.SIGKILL)
+
+    def test_signal_dispositions(self):
+        """The template ignores what is meant for gunicorn's master; a worker's children ignore nothing."""
+        template = self.started("hello:app")
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(template.pid, number)
+            self.assertTrue(ignored_signals(template.pid) & 1 << number - 1)
+        worker = template.fork(1)
+        worker.wait_ready()
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            self.assertFalse(ignored_signals(worker.pid) & 1 << number - 1)
+
+    def test_term_ends_the_template_and_workers_live_on(self):
+        template = self.started("hello:app")
+        worker = template.fork(1)
+        worker.wait_ready()
+        os.kill(template.pid, signal.SIGTERM)
+        self.assertEqual(template.wait(), -signal.SIGTERM)
+        self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+
+    def test_end_of_control_socket_ends_the_template_and_workers_live_on(self):
+        template = self.started("hello:app")
+        worker = template.fork(1)
+        worker.wait_ready()
+        template.control.close()
+        self.assertEqual(template.wait(), 0)
+        self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+
+    def test_descriptors(self):
+        """The template keeps nothing of a worker's; a worker has nothing of the template's or a sibling's."""
+        public = self.listener()
+        template = self.started("hello:app")
+        before = open_files(template.pid)
+        strays = {link for fd, link in before.items() if fd > 4}
+        first, second = template.fork(1, [public]), template.fork(2, [public])
+        first.wait_ready()
+        second.wait_ready()
+        wait_until(lambda: open_files(template.pid) == before, "every descriptor closed")
+        inode = "socket:[%d]" % os.fstat(public.fileno()).st_ino
+        for worker in (first, second):
+            links = [link for link in open_files(worker.pid).values() if link not in strays]
+            self.assertEqual(links.count(inode), 1)
+            # The public listener, the probe's, the notification socket.
+            self.assertEqual(len([link for link in links if link.startswith("socket:")]), 3)
+        siblings = set(open_files(first.pid).values()) & set(open_files(second.pid).values())
+        self.assertNotIn(open_files(first.pid)[2], siblings)
+
+    def test_children_of_the_application_inherit_nothing(self):
+        self.directory.write("spawning.py", '''
+import subprocess, sys
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [subprocess.run(["ls", "/proc/self/fd"], close_fds=False, capture_output=True).stdout]
+''')
+        public = self.listener()
+        template = self.started("spawning:app")
+        # What whoever runs the tests has left open is everybody's.
+        strays = {str(fd) for fd in open_files(template.pid) if fd > 4}
+        worker = template.fork(1, [public])
+        worker.wait_ready()
+        # 0, 1, 2, and the directory that ls reads.
+        self.assertEqual(set(get(worker.probe_path).split()) - strays, {"0", "1", "2", "3"})
+
+    def test_multiprocessing_spawn(self):
+        self.directory.write("multi.py", '''
+import multiprocessing, operator
+def app(environ, start_response):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        result = pool.apply(operator.add, (40, 2))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(result).encode()]
+''')
+        for how in ("script", "module"):
+            worker = self.started("multi:app", how=how).fork(1)
+            worker.wait_ready()
+            self.assertEqual(get(worker.probe_path), "42")
+
+
+def ignored_signals(pid):
+    with open("/proc/%d/status" % pid) as status:
+        return next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn:"))
+
+
+def open_files(pid):
+    directory = "/proc/%d/fd" % pid
+    return {int(fd): os.readlink(os.path.join(directory, fd)) for fd in os.listdir(directory)}
+
+
+class Hanging(Case):
+    """SIGABRT prints the stack of every thread, wherever a worker hangs."""
+
+    def abort(self, worker):
+        worker.signal(signal.SIGABRT)
+        return worker.output.read_until("most recent call first")
+
+    def hang(self, path, *arguments):
+        worker = self.started(*arguments, "hello:app").fork(1)
+        worker.wait_ready()
+        client = Client(worker.probe_path)
+        self.addCleanup(client.close)
+        client.request("GET", path)
+        worker.output.read_until("in the request")
+        return worker
+
+    def test_loop_in_python(self):
+        worker = self.hang("/spin")
+        self.abort(worker)
+        text = worker.output.read_until("in app")
+        self.assertIn("hello.py", text)
+        # gunicorn's own handler has run after the dump.
+        self.assertIn(worker.wait(), (0, 1))
+
+    def test_loop_in_c(self):
+        worker = self.hang("/block")
+        self.abort(worker)
+        worker.output.read_until("in app")
+        worker.signal(signal.SIGKILL)
+        self.assertEqual(worker.wait(), -signal.SIGKILL)
+
+    def test_thread_of_gthread(self):
+        worker = self.hang("/spin", "-k", "gthread", "--threads", "2")
+        self.abort(worker)
+        worker.output.read_until("in app")
+
+    def test_worker_abort_hook(self):
+        self.directory.write("hooks.conf.py", '''
+def worker_abort(worker):
+    print("hook worker_abort", file=__import__("sys").stderr, flush=True)
+''')
+        worker = self.started("-c", "hooks.conf.py", "hello:app").fork(1)
+        worker.wait_ready()
+        self.abort(worker)
+        worker.output.read_until("hook worker_abort")
+        self.assertEqual(worker.wait(), 1)
+
+    def test_during_import(self):
+        self.directory.write("stuck.py", "import sys\nprint('stuck', file=sys.stderr, flush=True)\n"
+                                         "while True:\n    pass\n")
+        worker = self.started("stuck:app").fork(1)
+        worker.output.read_until("stuck")
+        self.abort(worker)
+        worker.output.read_until("stuck.py")
+        worker.wait()
+
+    def test_during_a_hook_before_the_handlers(self):
+        self.directory.write("hooks.conf.py", '''
+def post_fork(server, worker):
+    print("stuck", file=__import__("sys").stderr, flush=True)
+    while True:
+        pass
+''')
+        worker = self.started("-c", "hooks.conf.py", "hello:app").fork(1)
+        worker.output.read_until("stuck")
+        self.abort(worker)
+        worker.output.read_until("in post_fork")
+        self.assertEqual(worker.wait(), -signal.SIGABRT)
+
+    def test_every_class(self):
+        for worker_class in sorted(USABLE):
+            with self.subTest(worker_class=worker_class):
+                worker = self.started("-k", worker_class, application_for(worker_class)).fork(1)
+                worker.wait_ready()
+                self.abort(worker)
+                self.assertIn(worker.wait(), (0, 1, -signal.SIGABRT))
+
+
+class Draining(Case):
+
+    def test_request_in_flight_is_finished(self):
+        for worker_class in ("sync", "gthread"):
+            with self.subTest(worker_class=worker_class):
+                fifo = self.directory / worker_class
+                os.mkfifo(fifo)
+                worker = self.started("-k", worker_class, "hello:app").fork(1)
+                worker.wait_ready()
+                client = Client(worker.probe_path)
+                self.addCleanup(client.close)
+                client.request("GET", "/wait", headers={"X-Fifo": fifo})
+                worker.output.read_until("in the request")
+                worker.signal(signal.SIGTERM)
+                with open(fifo, "w"):
+                    pass
+                self.assertEqual(client.getresponse().read().split()[0], str(worker.pid).encode())
+                client.close()
+                self.assertEqual(worker.wait(), 0)
+
+    def test_term_before_the_worker_is_ready(self):
+        self.directory.write("hooks.conf.py", '''
+import signal
+def post_fork(server, worker):
+    print("here", file=__import__("sys").stderr, flush=True)
+    signal.pause()
+''')
+        worker = self.started("-c", "hooks.conf.py", "hello:app").fork(1)
+        worker.output.read_until("here")
+        worker.signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(), -signal.SIGTERM)
+
+
+class Messages(Case):
+    """Whatever comes, the template says so in one line and serves on."""
+
+    def assert_complaint(self, template, wanted):
+        text = template.output.read_until("\n")
+        self.assertEqual(len(text.splitlines()), 1, text)
+        self.assertTrue(text.startswith("sockd template: "), text)
+        self.assertIn(wanted, text)
+        template.output.text = ""
+
+    def assert_serving(self, template):
+        worker = template.fork(99)
+        worker.wait_ready()
+
+    def test_bad_messages(self):
+        template = self.started("hello:app")
+        for message, complaint in (
+                (b"garbage \xff", "not JSON"),
+                (b"[1, 2]", "not a command"),
+                (b'{"spoon": {}}', "not a command"),
+                (b'{"fork": 7}', "not a command"),
+                (b'{"fork": {}}', '"worker"'),
+                (b"[" * 60000, "JSON"),
+                (b" " * 65537, "longer than 65536 bytes")):
+            with self.subTest(message=message[:20]):
+                template.send_bytes(message)
+                self.assert_complaint(template, complaint)
+        self.assert_serving(template)
+
+    def test_wrong_number_of_descriptors(self):
+        template = self.started("hello:app")
+        before = open_files(template.pid)
+        for count in (0, 1, 3, 50):
+            template.send_bytes(json.dumps({"fork": {
+                "worker": 5, "environment": {}, "listeners": 1, "probe": False}}).encode(), [2] * count)
+            self.assertEqual(template.receive(), {"failed": {
+                "worker": 5, "error": "worker 5 needs 2 descriptors, %d came" % count}})
+            self.assert_complaint(template, "needs 2 descriptors")
+        wait_until(lambda: open_files(template.pid) == before, "every descriptor closed")
+        self.assert_serving(template)
+
+    def test_bad_environment(self):
+        template = self.started("hello:app")
+        template.send_bytes(json.dumps({"fork": {
+            "worker": 5, "environment": {"A": 1}, "listeners": 1, "probe": False}}).encode(), [2, 2])
+        self.assertEqual(template.receive()["failed"]["worker"], 5)
+        self.assert_complaint(template, "environment")
+
+    def test_fork_refused(self):
+        template = self.started("hello:app")
+        import resource
+        if os.getuid() == 0:
+            self.skipTest("root has no process limit")
+        resource.prlimit(template.pid, resource.RLIMIT_NPROC, (0, 0))
+        template.order(5)
+        self.assertEqual(template.receive(), {"failed": {
+            "worker": 5, "error": "fork: Resource temporarily unavailable"}})
+
+    def test_many_forks_in_a_row(self):
+        template = self.started("hello:app")
+        workers = [template.order(number) for number in range(10)]
+        for worker in workers:
+            answer = template.receive()["forked"]
+            self.assertEqual(answer["worker"], worker.number)
+            worker.pid = answer["pid"]
+        for worker in workers:
+            worker.wait_ready()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,103 @@
+//! The decision core in a simulated world: random walks with faults, and single situations step by step.
+
+mod situations;
+mod world;
+
+use sockd::supervisor::{Event, Start, WorkerEvent};
+use world::{Code, FAULTS, World, ms, spec};
+
+/// One seeded life: faults for a while, then peace; in peace the wanted state must be reached.
+fn live(seed: u64) -> World {
+    let start = if seed.is_multiple_of(2) { Start::OnConnection } else { Start::AtOnce };
+    let mut spec = spec();
+    spec.workers = 1 + (seed % 7) as u32;
+    spec.surge = if seed.is_multiple_of(3) { 1 } else { spec.workers };
+    spec.canary = !seed.is_multiple_of(5);
+    spec.ready_after = seed.is_multiple_of(4).then(|| ms(300));
+    let mut world = World::new(seed, start, spec);
+    world.shaky = seed.is_multiple_of(3);
+    for _ in 0..120 {
+        match world.roll(14) {
+            0 | 1 => drop(world.reload()),
+            2 => world.code = Code::Good,
+            3 => {
+                let fault = world.roll(FAULTS.len() as u64) as usize;
+                world.code = FAULTS[fault];
+            }
+            4 | 5 => {
+                if let Some(id) = world.pick_ready() {
+                    world.kill(id);
+                }
+            }
+            6 => {
+                if let Some(id) = world.pick_ready() {
+                    world.freeze(id);
+                }
+            }
+            7 => {
+                if let Some(id) = world.pick_ready() {
+                    world.event(Event::Worker(id, WorkerEvent::WantsRetirement));
+                }
+            }
+            8 => {
+                if let Some(id) = world.pick_any() {
+                    world.kill(id);
+                }
+            }
+            9 => world.lose_preparation(),
+            10 => {
+                if let Some(id) = world.pick_ready() {
+                    let why = "three probes without an answer".to_owned();
+                    world.event(Event::Worker(id, WorkerEvent::FoundSick { why }));
+                }
+            }
+            11 => {
+                world.spec.workers = 1 + world.roll(7) as u32;
+            }
+            _ => {}
+        }
+        let pause = world.roll(4_000);
+        world.run_for(ms(pause));
+    }
+    world.shaky = false;
+    world.code = Code::Good;
+    world.run_until(ms(600_000), "every request is answered", World::all_answered);
+    world.run_until(ms(600_000), "the wanted state", |world| {
+        let now = world.core.snapshot(world.now);
+        now.wanted == Some(now.ready) && now.rollout.is_none() && !now.fallback && now.workers.len() as u32 == now.ready
+    });
+    world
+}
+
+#[test]
+fn a_hundred_thousand_random_steps_keep_the_invariants_and_reach_the_wanted_state() {
+    let (mut steps, mut seed) = (0, 0);
+    while steps < 150_000 {
+        seed += 1;
+        let mut world = live(seed);
+        if seed.is_multiple_of(2) {
+            let end = world.roll(5_000);
+            drop(world.reload());
+            world.run_for(ms(end));
+        }
+        world.event(Event::StopRequested);
+        if seed.is_multiple_of(3) {
+            world.event(Event::StopRequested);
+        }
+        world.run_until(ms(40_000), "the end", |world| world.exited);
+        steps += world.steps;
+    }
+    println!("{seed} lives, {steps} steps");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_effects() {
+    for seed in [3, 8, 21] {
+        assert_eq!(live(seed).trace(), live(seed).trace());
+    }
+}
+
+#[test]
+fn another_seed_gives_another_life() {
+    assert_ne!(live(3).trace(), live(9).trace());
+}

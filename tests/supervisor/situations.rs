@@ -1,0 +1,198 @@
+//! Single situations, each told step by step.
+
+use super::world::{Code, FAULTS, World, ms, spec};
+use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Start, WorkerEvent};
+
+fn serving() -> World {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world
+}
+
+#[test]
+fn the_first_worker_starts_alone_and_the_others_follow_its_proof() {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.run_until(ms(10_000), "a first worker", |world| world.spawns == 1);
+    world.run_until(ms(10_000), "it is ready", |world| {
+        assert!(world.spawns == 1 || world.ready() >= 1, "a second worker was started before the first was proven");
+        world.ready() == 1
+    });
+    assert_eq!(world.spawns, 3);
+}
+
+#[test]
+fn nothing_starts_without_a_connection() {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.visitors = false;
+    let mut quiet = World::new(1, Start::OnConnection, spec());
+    quiet.visitors = false;
+    world.run_until(ms(10_000), "the visit that was under way", |world| world.spawns > 0);
+    let waiting = quiet.core.snapshot(quiet.now);
+    assert!(waiting.waiting && waiting.workers.is_empty());
+}
+
+#[test]
+fn every_broken_deploy_is_refused_and_the_old_workers_serve_on() {
+    for fault in FAULTS {
+        // Only public sockets tell that a worker listens elsewhere, so that one gets past the canary.
+        let mut world = serving();
+        let old: Vec<_> = world.core.snapshot(world.now).workers.iter().map(|w| w.worker).collect();
+        world.code = fault;
+        let request = world.reload();
+        world.run_until(ms(200_000), "an answer", |world| {
+            assert!(world.ready() >= 3, "{fault:?} took a worker away");
+            world.answers.contains_key(&request)
+        });
+        assert!(matches!(world.answers[&request], Outcome::Refused { .. }), "{fault:?}: {:?}", world.answers);
+        world.run_for(ms(60_000));
+        let now = world.core.snapshot(world.now);
+        let left: Vec<_> = now.workers.iter().map(|w| w.worker).collect();
+        assert_eq!(left, old, "{fault:?}");
+        assert_eq!(now.generation, GenerationId(1));
+        assert!(now.refusal.is_some());
+        world.code = Code::Good;
+        let request = world.reload();
+        world.run_until(ms(60_000), "the next one", |world| world.answers.contains_key(&request));
+        assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(3)), "the next reload starts clean");
+        assert!(world.core.snapshot(world.now).refusal.is_none());
+    }
+}
+
+#[test]
+fn a_good_reload_never_has_fewer_than_all_workers_ready() {
+    for surge in [1, 2, 3] {
+        let mut world = serving();
+        world.spec.surge = surge;
+        let request = world.reload();
+        world.run_until(ms(60_000), "an answer", |world| {
+            assert!(world.ready() >= 3);
+            assert!(world.ready() <= 3 + surge, "surge {surge}, {} ready", world.ready());
+            world.answers.contains_key(&request)
+        });
+        assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(2)));
+        world.run_until(ms(60_000), "the old ones leave", |world| world.core.snapshot(world.now).workers.len() == 3);
+    }
+}
+
+#[test]
+fn requests_during_a_rollout_share_the_next_one() {
+    let mut world = serving();
+    let first = world.reload();
+    world.run_for(ms(100));
+    let second = world.reload();
+    let third = world.reload();
+    world.run_until(ms(60_000), "answers", World::all_answered);
+    assert_eq!(world.answers[&first], Outcome::Serving(GenerationId(2)));
+    assert_eq!(world.answers[&second], Outcome::Serving(GenerationId(3)));
+    assert_eq!(world.answers[&third], Outcome::Serving(GenerationId(3)));
+}
+
+#[test]
+fn a_reload_before_the_first_connection_proves_and_sleeps_again() {
+    for (code, good) in [(Code::Good, true), (Code::ImportError, false)] {
+        let mut world = World::new(1, Start::OnConnection, spec());
+        world.code = code;
+        let request = world.reload();
+        // Its own first visitor is put off by asking before it comes.
+        while !world.answers.contains_key(&request) && world.core.snapshot(world.now).waiting {
+            world.step();
+        }
+        let now = world.core.snapshot(world.now);
+        if now.waiting {
+            assert_eq!(matches!(world.answers[&request], Outcome::Waiting(_)), good);
+            assert!(now.workers.iter().all(|w| w.slot.is_none()), "no worker serves before the first connection");
+        }
+    }
+}
+
+#[test]
+fn a_stop_during_a_reload_answers_it_and_ends() {
+    let mut world = serving();
+    let request = world.reload();
+    world.run_for(ms(200));
+    world.event(Event::StopRequested);
+    assert_eq!(world.answers[&request], Outcome::Stopping);
+    world.run_until(ms(33_000), "the end", |world| world.exited);
+}
+
+#[test]
+fn broken_code_is_tried_seldom_and_served_soon_after_it_is_mended() {
+    let mut world = World::new(5, Start::OnConnection, spec());
+    world.code = Code::ImportError;
+    world.run_until(ms(10_000), "503", World::fallback);
+    world.visitors = false;
+    world.run_for(ms(60_000));
+    assert!(world.spawns <= 10, "{} attempts in a minute", world.spawns);
+    let mut world = World::new(5, Start::OnConnection, spec());
+    world.code = Code::ImportError;
+    world.run_until(ms(10_000), "503", World::fallback);
+    world.run_for(ms(60_000));
+    assert!(world.spawns <= 60, "visitors called {} attempts in a minute", world.spawns);
+    world.code = Code::Good;
+    world.run_until(ms(3_000), "served within three seconds", |world| world.ready() > 0);
+    assert!(!world.fallback());
+}
+
+#[test]
+fn a_killed_worker_is_replaced_at_once_the_first_time() {
+    let mut world = serving();
+    world.run_for(ms(15_000));
+    let victim = world.pick_ready().expect("one of three");
+    let spawns = world.spawns;
+    world.kill(victim);
+    assert_eq!(world.spawns, spawns + 1);
+}
+
+#[test]
+fn a_worker_without_heartbeat_is_aborted_and_replaced() {
+    let mut world = serving();
+    let victim = world.pick_ready().expect("one of three");
+    world.freeze(victim);
+    world.run_until(ms(31_000), "the hang is found", |world| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerHangs { place, .. } if place.worker == victim))
+    });
+    world.run_until(ms(10_000), "it is reaped", |world| {
+        let now = world.core.snapshot(world.now);
+        now.ready == 3 && now.workers.iter().all(|w| w.worker != victim)
+    });
+}
+
+#[test]
+fn retirement_replaces_first_and_one_at_a_time() {
+    let mut world = serving();
+    let all: Vec<_> = world.core.snapshot(world.now).workers.iter().map(|w| w.worker).collect();
+    for id in &all {
+        world.event(Event::Worker(*id, WorkerEvent::WantsRetirement));
+    }
+    world.run_until(ms(60_000), "three new workers", |world| {
+        let now = world.core.snapshot(world.now);
+        assert!(now.ready >= 3);
+        let starting = now.workers.iter().filter(|w| w.phase == Phase::Starting).count();
+        assert!(starting <= 1, "{starting} replaced at once");
+        now.workers.iter().filter(|w| w.phase == Phase::Ready).all(|w| !all.contains(&w.worker))
+    });
+}
+
+#[test]
+fn a_lost_template_is_rebuilt_and_its_workers_live_on() {
+    let mut world = serving();
+    let spawns = world.spawns;
+    world.lose_preparation();
+    world.run_for(ms(5_000));
+    assert_eq!(world.ready(), 3);
+    assert_eq!(world.spawns, spawns, "no worker was touched");
+    let victim = world.pick_ready().expect("one of three");
+    world.kill(victim);
+    world.run_until(ms(5_000), "a new worker", |world| world.ready() == 3);
+}
+
+#[test]
+fn a_thousand_workers_come_up_and_go_down() {
+    let mut spec = spec();
+    spec.workers = 1000;
+    spec.surge = 1000;
+    let mut world = World::new(2, Start::AtOnce, spec);
+    world.run_until(ms(60_000), "a thousand workers", |world| world.ready() == 1000);
+    world.event(Event::StopRequested);
+    world.run_until(ms(33_000), "the end", |world| world.exited);
+}

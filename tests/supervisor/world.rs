@@ -1,0 +1,557 @@
+//! The simulated world around the core: virtual time, processes that behave well and badly, visitors, faults.
+//!
+//! It plays the shell by the letter of the effects' contracts, and checks the invariants after every step. The same
+//! seed gives the same world; the trace of a failing seed is printed.
+
+use sockd::supervisor::{
+    Announcement, Effect, Effects, Event, GenerationId, Holds, Notice, Outcome, Phase, RequestId, Role, Signal, Spec,
+    Start, Supervisor, Time, WorkerEvent, WorkerId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What the files on disk are worth at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    Good,
+    ImportError,
+    HangsInImport,
+    NeverReady,
+    CrashesSoonAfterReady,
+    AnswersWorse,
+    BindsElsewhere,
+    BrokenConfiguration,
+    PreparationHangs,
+}
+
+pub const FAULTS: [Code; 8] = [
+    Code::ImportError,
+    Code::HangsInImport,
+    Code::NeverReady,
+    Code::CrashesSoonAfterReady,
+    Code::AnswersWorse,
+    Code::BindsElsewhere,
+    Code::BrokenConfiguration,
+    Code::PreparationHangs,
+];
+
+#[derive(Clone, Debug)]
+struct Process {
+    generation: GenerationId,
+    code: Code,
+    /// The kernel knows it: from Spawned to Exited.
+    alive: bool,
+    /// Neither heartbeats nor signals but KILL reach it.
+    stopped: bool,
+    /// How long it takes to leave when told; None: it ignores everything but KILL.
+    leaves_after: Option<Duration>,
+    signals: Vec<Signal>,
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Event(Event),
+    Heartbeat(WorkerId),
+    Die(WorkerId, &'static str),
+    Visitor,
+}
+
+pub struct World {
+    pub now: Time,
+    pub core: Supervisor,
+    pub code: Code,
+    pub spec: Spec,
+    /// How many visitors knock while nobody serves.
+    pub visitors: bool,
+    /// Whether spawning itself fails from time to time and preparations get lost.
+    pub shaky: bool,
+    pub spawns: u64,
+    pub steps: u64,
+    pub exited: bool,
+    pub answers: BTreeMap<RequestId, Outcome>,
+    pub notices: Vec<Notice>,
+    agenda: BTreeMap<(Time, u64), Happening>,
+    processes: BTreeMap<WorkerId, Process>,
+    prepared: BTreeSet<GenerationId>,
+    preparing: BTreeSet<GenerationId>,
+    asked: BTreeSet<RequestId>,
+    reloading: bool,
+    stopping: bool,
+    fallback: bool,
+    sequence: u64,
+    dice: u64,
+    trace: Vec<String>,
+}
+
+pub fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+pub fn spec() -> Spec {
+    Spec {
+        workers: 3,
+        ready_after: None,
+        start_timeout: ms(60_000),
+        drain_timeout: ms(30_000),
+        stop_timeout: ms(30_000),
+        watchdog: Some(ms(30_000)),
+        canary: true,
+        surge: 3,
+        soak: ms(2_000),
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, start: Start, spec: Spec) -> Self {
+        let now = Time::from_nanos(1_000_000_000);
+        let (core, effects) = Supervisor::new(now, start, seed);
+        let mut world = Self {
+            now,
+            core,
+            code: Code::Good,
+            spec,
+            visitors: true,
+            shaky: false,
+            spawns: 0,
+            steps: 0,
+            exited: false,
+            answers: BTreeMap::new(),
+            notices: Vec::new(),
+            agenda: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            prepared: BTreeSet::new(),
+            preparing: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            reloading: false,
+            stopping: false,
+            fallback: false,
+            sequence: 0,
+            dice: seed ^ 0x5eed,
+            trace: Vec::new(),
+        };
+        world.act(effects);
+        world
+    }
+
+    /// A number from 0 up to, but not including, `sides`.
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.dice >> 33) % sides
+    }
+
+    fn later(&mut self, after: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.agenda.insert((self.now + after, self.sequence), happening);
+    }
+
+    fn later_worker(&mut self, after: Duration, id: WorkerId, event: WorkerEvent) {
+        self.later(after, Happening::Event(Event::Worker(id, event)));
+    }
+
+    /// The next thing happens: a happening of the agenda or a deadline of the core, whichever comes first.
+    pub fn step(&mut self) -> bool {
+        let deadline = self.core.poll_timeout().map(|(at, _)| at);
+        let next = self.agenda.first_key_value().map(|(key, _)| *key);
+        match (next, deadline) {
+            (None, None) => return false,
+            (Some((at, _)), Some(deadline)) if deadline < at => self.timeout(deadline),
+            (None, Some(deadline)) => self.timeout(deadline),
+            (Some(key), _) => {
+                let happening = self.agenda.remove(&key).expect("it was there");
+                self.now = self.now.max(key.0);
+                self.happen(happening);
+            }
+        }
+        true
+    }
+
+    /// Lets `duration` pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            let deadline = self.core.poll_timeout().map(|(at, _)| at);
+            let next = self.agenda.first_key_value().map(|(key, _)| key.0);
+            if [deadline, next].into_iter().flatten().min().is_none_or(|at| at > end) || self.exited {
+                break;
+            }
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until `done`; panics when that takes longer than `most`.
+    pub fn run_until(&mut self, most: Duration, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = self.now + most;
+        while !done(self) {
+            assert!(self.now <= end && self.step(), "{what}: not within {most:?}\n{}", self.story());
+        }
+    }
+
+    fn timeout(&mut self, deadline: Time) {
+        self.now = self.now.max(deadline);
+        self.trace.push(format!("{:?} timeout", self.now));
+        let before = self.core.snapshot(self.now);
+        let effects = self.core.handle_timeout(self.now);
+        self.check(&before, &effects, None);
+        self.act(effects);
+        if let Some((at, reason)) = self.core.poll_timeout() {
+            assert!(at > self.now, "the core would spin: {reason:?} is due at once\n{}", self.story());
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Event(event) => self.event(event),
+            Happening::Heartbeat(id) => {
+                if self.processes.get(&id).is_some_and(|p| p.alive) {
+                    self.later(ms(7_000), Happening::Heartbeat(id));
+                    if !self.processes[&id].stopped {
+                        self.event(Event::Worker(id, WorkerEvent::Heartbeat));
+                    }
+                }
+            }
+            Happening::Die(id, why) => {
+                if let Some(process) = self.processes.get_mut(&id)
+                    && std::mem::take(&mut process.alive)
+                {
+                    self.event(Event::Worker(id, WorkerEvent::Exited { why: why.to_owned() }));
+                }
+            }
+            Happening::Visitor => {
+                if self.fallback && self.visitors {
+                    self.later(ms(400), Happening::Visitor);
+                    self.event(Event::VisitorTurnedAway);
+                }
+            }
+        }
+    }
+
+    /// Feeds one event in, checks, acts.
+    pub fn event(&mut self, event: Event) {
+        if let Event::Worker(id, _) = &event
+            && matches!(event, Event::Worker(_, WorkerEvent::Spawned))
+            && let Some(process) = self.processes.get_mut(id)
+        {
+            process.alive = true;
+            self.boot(*id);
+        }
+        if let Event::Prepared { generation, .. } | Event::PrepareFailed { generation, .. } = &event {
+            let known = self.preparing.remove(generation);
+            if !known {
+                return;
+            }
+            if matches!(event, Event::Prepared { .. }) {
+                self.prepared.insert(*generation);
+            }
+        }
+        if let Event::PreparationLost { generation, .. } = &event {
+            self.prepared.remove(generation);
+            self.fail_pending_spawns(*generation);
+        }
+        // A process that has gone says nothing more.
+        if let Event::Worker(id, WorkerEvent::SaidReady | WorkerEvent::Inspected { .. } | WorkerEvent::Judged { .. }) =
+            &event
+            && !self.processes.get(id).is_some_and(|p| p.alive)
+        {
+            return;
+        }
+        if let Event::Worker(id, WorkerEvent::SpawnFailed { .. }) = &event {
+            self.processes.remove(id);
+        }
+        self.steps += 1;
+        self.trace.push(format!("{:?} {event:?}", self.now));
+        let before = self.core.snapshot(self.now);
+        let effects = self.core.handle_event(self.now, event.clone());
+        self.check(&before, &effects, Some(&event));
+        self.act(effects);
+    }
+
+    /// Asks for a reload.
+    pub fn reload(&mut self) -> RequestId {
+        self.sequence += 1;
+        let request = RequestId(self.sequence);
+        self.asked.insert(request);
+        self.event(Event::ReloadRequested(request));
+        request
+    }
+
+    /// What a process does by itself after it came into being.
+    fn boot(&mut self, id: WorkerId) {
+        let code = self.processes[&id].code;
+        let boot = ms(10 + self.roll(800));
+        match code {
+            Code::ImportError | Code::BrokenConfiguration => self.later(boot, Happening::Die(id, "exit 3")),
+            Code::HangsInImport | Code::NeverReady | Code::PreparationHangs => {}
+            Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::BindsElsewhere => {
+                self.later_worker(boot, id, WorkerEvent::SaidReady);
+                self.later(boot + ms(7_000), Happening::Heartbeat(id));
+                if self.roll(10) == 0 {
+                    self.later_worker(boot + ms(5), id, WorkerEvent::SaidReady);
+                }
+                if code == Code::CrashesSoonAfterReady {
+                    let after = ms(self.roll(1_500));
+                    self.later(boot + ms(60) + after, Happening::Die(id, "killed by SIGSEGV"));
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, effects: Effects) {
+        for effect in effects {
+            self.trace.push(format!("    {effect:?}"));
+            match effect {
+                Effect::Prepare(generation) => {
+                    assert!(self.preparing.insert(generation), "prepared twice at once\n{}", self.story());
+                    let delay = ms(5 + self.roll(300));
+                    match self.code {
+                        Code::PreparationHangs => {}
+                        Code::BrokenConfiguration => {
+                            let why = "web.toml:3:1: unknown key".to_owned();
+                            self.later(delay, Happening::Event(Event::PrepareFailed { generation, why }));
+                        }
+                        _ => {
+                            let spec = self.spec.clone();
+                            self.later(delay, Happening::Event(Event::Prepared { generation, spec }));
+                        }
+                    }
+                }
+                Effect::Release(generation) => {
+                    self.prepared.remove(&generation);
+                    self.preparing.remove(&generation);
+                    self.fail_pending_spawns(generation);
+                }
+                Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
+                Effect::Inspect(id) => {
+                    let holds = match self.processes.get(&id).map(|p| p.code) {
+                        Some(Code::BindsElsewhere) => Holds::No,
+                        _ if self.roll(20) == 0 => Holds::Unknown,
+                        _ => Holds::Yes,
+                    };
+                    self.later_worker(ms(0), id, WorkerEvent::Inspected { holds });
+                }
+                Effect::Judge { worker, .. } => {
+                    let worse = self.processes.get(&worker).is_some_and(|p| p.code == Code::AnswersWorse);
+                    let verdict = if worse { Err("500 where the old one says 200".to_owned()) } else { Ok(()) };
+                    let delay = ms(self.roll(50));
+                    self.later_worker(delay, worker, WorkerEvent::Judged { verdict });
+                }
+                Effect::Signal(id, signal) => self.signal(id, signal),
+                Effect::WatchListeners => {
+                    if self.visitors {
+                        let delay = ms(self.roll(3_000));
+                        self.later(delay, Happening::Event(Event::ConnectionWaiting));
+                    }
+                }
+                Effect::StartFallback => {
+                    assert!(!std::mem::replace(&mut self.fallback, true), "503 begun twice");
+                    self.later(ms(100), Happening::Visitor);
+                }
+                Effect::StopFallback => assert!(std::mem::take(&mut self.fallback), "503 ended twice"),
+                Effect::Announce(announcement) => self.announced(announcement),
+                Effect::Answer(request, outcome) => {
+                    assert!(self.asked.remove(&request), "answered twice or unasked\n{}", self.story());
+                    self.answers.insert(request, outcome);
+                }
+                Effect::Notice(notice) => self.notices.push(notice),
+                Effect::Exit => {
+                    assert!(self.processes.values().all(|p| !p.alive), "left processes behind\n{}", self.story());
+                    assert!(self.asked.is_empty(), "left requests unanswered\n{}", self.story());
+                    self.exited = true;
+                    self.agenda.clear();
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId, generation: GenerationId, role: Role) {
+        assert!(self.prepared.contains(&generation), "spawned from nothing\n{}", self.story());
+        assert!(!self.processes.contains_key(&worker), "an id was used again\n{}", self.story());
+        self.spawns += 1;
+        let leaves_after = match self.roll(12) {
+            0 => None,
+            1 => Some(ms(40_000)),
+            n => Some(ms(n * 40)),
+        };
+        let code = if role == Role::Canary && self.code == Code::BindsElsewhere { Code::Good } else { self.code };
+        self.processes.insert(
+            worker,
+            Process { generation, code, alive: false, stopped: false, leaves_after, signals: Vec::new() },
+        );
+        let delay = ms(self.roll(15));
+        if self.shaky && self.roll(15) == 0 {
+            self.later_worker(delay, worker, WorkerEvent::SpawnFailed { why: "fork: EAGAIN".to_owned() });
+        } else if self.shaky && self.roll(40) == 0 {
+            // No answer at all: whoever makes processes is stuck.
+        } else {
+            self.later_worker(delay, worker, WorkerEvent::Spawned);
+        }
+    }
+
+    fn fail_pending_spawns(&mut self, generation: GenerationId) {
+        let pending: Vec<WorkerId> = self
+            .processes
+            .iter()
+            .filter(|(_, p)| p.generation == generation && !p.alive && p.signals.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in pending {
+            let stillborn = |h: &Happening| matches!(h, Happening::Event(Event::Worker(w, _)) if *w == id);
+            self.agenda.retain(|_, happening| !stillborn(happening));
+            // A reaped process stays in the list without being alive; only one that never was is pending.
+            if self.core.snapshot(self.now).workers.iter().any(|w| w.worker == id) {
+                self.later_worker(ms(0), id, WorkerEvent::SpawnFailed { why: "the template is gone".to_owned() });
+            }
+        }
+    }
+
+    fn signal(&mut self, id: WorkerId, signal: Signal) {
+        let story = self.story();
+        let process = self.processes.get_mut(&id).unwrap_or_else(|| panic!("signal to nobody\n{story}"));
+        assert!(
+            signal != Signal::Kill || !process.signals.is_empty(),
+            "worker {id} was killed without a gentler signal\n{story}"
+        );
+        process.signals.push(signal);
+        let (stopped, leaves_after) = (process.stopped, process.leaves_after);
+        match signal {
+            Signal::Kill => self.later(ms(1), Happening::Die(id, "killed by SIGKILL")),
+            Signal::Drain | Signal::Terminate | Signal::Abort if stopped => {}
+            Signal::Drain | Signal::Terminate => {
+                if let Some(after) = leaves_after {
+                    self.later(after, Happening::Die(id, "exit 0"));
+                }
+            }
+            Signal::Abort => {
+                if leaves_after.is_some() {
+                    self.later(ms(5), Happening::Die(id, "killed by SIGABRT"));
+                }
+            }
+        }
+    }
+
+    fn announced(&mut self, announcement: Announcement) {
+        match announcement {
+            Announcement::Ready | Announcement::ExtendTimeout(_) => {}
+            Announcement::Reloading => {
+                assert!(!self.stopping && !std::mem::replace(&mut self.reloading, true), "two reloads at once");
+            }
+            Announcement::ReloadEnded => assert!(std::mem::take(&mut self.reloading), "a reload ended unbegun"),
+            Announcement::Stopping => {
+                self.stopping = true;
+                self.reloading = false;
+            }
+        }
+    }
+
+    /// The invariants of one step.
+    fn check(&self, before: &sockd::supervisor::Snapshot, effects: &Effects, event: Option<&Event>) {
+        let after = self.core.snapshot(self.now);
+        assert!(!(after.fallback && after.ready > 0), "503 although workers serve\n{}", self.story());
+        if after.stopping {
+            return;
+        }
+        // Whom did this step take away that nobody else did?
+        let lost = match event {
+            Some(Event::Worker(id, WorkerEvent::Exited { .. } | WorkerEvent::FoundSick { .. })) => vec![*id],
+            _ => effects
+                .iter()
+                .filter_map(|effect| match effect {
+                    Effect::Signal(id, Signal::Abort) => Some(*id),
+                    _ => None,
+                })
+                .collect(),
+        };
+        let was_ready = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());
+        let lost = lost.iter().filter(|id| was_ready(id)).count() as u32;
+        let floor = (before.ready - lost).min(after.wanted.unwrap_or(0));
+        assert!(
+            after.ready >= floor,
+            "our own action left {} ready workers where {floor} could be\n{}",
+            after.ready,
+            self.story()
+        );
+        // A refused rollout leaves the old generation untouched.
+        let refused = effects.iter().any(|e| matches!(e, Effect::Notice(Notice::RolloutRefused { .. })));
+        if refused {
+            for worker in before.workers.iter().filter(|w| w.generation == before.generation && w.ready_for.is_some()) {
+                let gone = matches!(event, Some(Event::Worker(id, _)) if *id == worker.worker);
+                let hung = effects.iter().any(|e| *e == Effect::Signal(worker.worker, Signal::Abort));
+                let there = after.workers.iter().any(|w| w.worker == worker.worker && w.phase == Phase::Ready);
+                assert!(there || gone || hung, "a refused rollout touched worker {}\n{}", worker.worker, self.story());
+            }
+        }
+        // Whoever is drained while it is ready leaves somebody ready in its place, or its place is gone.
+        for effect in effects {
+            if let Effect::Signal(id, Signal::Drain) = effect
+                && let Some(slot) = before.slots.iter().find(|slot| slot.current == Some(*id))
+                && let Some(slot) = after.slots.get(slot.slot.0 as usize)
+            {
+                let current = slot.current.unwrap_or_else(|| panic!("a drained slot is empty\n{}", self.story()));
+                let ready = after.workers.iter().any(|w| w.worker == current && w.phase == Phase::Ready);
+                assert!(ready, "worker {id} drains before its successor {current} is ready\n{}", self.story());
+            }
+        }
+    }
+
+    pub fn ready(&self) -> u32 {
+        self.core.snapshot(self.now).ready
+    }
+
+    /// One of the ready workers, if there is one.
+    pub fn pick_ready(&mut self) -> Option<WorkerId> {
+        let ready: Vec<_> =
+            self.core.snapshot(self.now).workers.iter().filter(|w| w.phase == Phase::Ready).map(|w| w.worker).collect();
+        if ready.is_empty() {
+            return None;
+        }
+        let index = self.roll(ready.len() as u64) as usize;
+        Some(ready[index])
+    }
+
+    /// Any process at all, dead or alive.
+    pub fn pick_any(&mut self) -> Option<WorkerId> {
+        let all: Vec<_> = self.processes.keys().copied().collect();
+        if all.is_empty() {
+            return None;
+        }
+        let index = self.roll(all.len() as u64) as usize;
+        Some(all[index])
+    }
+
+    pub fn kill(&mut self, id: WorkerId) {
+        self.happen(Happening::Die(id, "killed by SIGKILL"));
+    }
+
+    /// SIGSTOP: it hangs from here on.
+    pub fn freeze(&mut self, id: WorkerId) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.stopped = true;
+        }
+    }
+
+    /// The template of the serving generation dies.
+    pub fn lose_preparation(&mut self) {
+        let generation = self.core.snapshot(self.now).generation;
+        if self.prepared.contains(&generation) {
+            self.event(Event::PreparationLost { generation, why: "the template was killed".to_owned() });
+        }
+    }
+
+    pub fn fallback(&self) -> bool {
+        self.fallback
+    }
+
+    pub fn all_answered(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// The last steps, for the message of a failure.
+    pub fn story(&self) -> String {
+        let from = self.trace.len().saturating_sub(80);
+        format!("{}\n{:#?}", self.trace[from..].join("\n"), self.core.snapshot(self.now))
+    }
+
+    pub fn trace(&self) -> &[String] {
+        &self.trace
+    }
+}

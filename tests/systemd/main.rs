@@ -1,0 +1,96 @@
+//! Tests on real machines: Debian 12 with systemd 252 and Debian 13 with systemd 257 as process 1.
+//!
+//! They need root and, the first time, the network. Where machines cannot be made the tests say
+//! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
+
+mod guide;
+mod machine;
+
+use std::io::Write;
+
+use machine::{Machine, Release};
+
+/// A machine, or nothing but a plain word on what is left out where there can be none.
+fn boot(test: &str, release: Release) -> Option<Machine> {
+    match machine::lab_available() {
+        Ok(()) => Some(Machine::boot(release)),
+        Err(why) if std::env::var_os("SOCKD_TEST_LAB").is_some_and(|lab| lab == "required") => {
+            panic!("no test machine: {why}")
+        }
+        Err(why) => {
+            // Not eprintln: the harness would keep it to itself while the test passes.
+            let _ = writeln!(std::io::stderr(), "LEFT OUT: {test} on {}: {why}", release.name());
+            None
+        }
+    }
+}
+
+/// One test function per release, so that each is named, run and reported by itself.
+macro_rules! on_every_release {
+    ($($(#[$meta:meta])* fn $test:ident($machine:ident) $body:block)*) => {$(
+        mod $test {
+            use super::*;
+
+            $(#[$meta])*
+            fn test($machine: &Machine) $body
+
+            #[test]
+            fn bookworm() {
+                boot(stringify!($test), Release::Bookworm).iter().for_each(test);
+            }
+
+            #[test]
+            fn trixie() {
+                boot(stringify!($test), Release::Trixie).iter().for_each(test);
+            }
+        }
+    )*};
+}
+
+on_every_release! {
+    /// What the other tests stand on: the right systemd in a control group of its own, files, users,
+    /// commands beside the test, and nothing to be seen of it outside.
+    fn a_machine_keeps_its_promises(machine) {
+        let version = format!("systemd {} ", machine.release().systemd());
+        machine.run("systemctl --version").says(&version).succeeded();
+        machine.run("ps -p 1 -o comm=").says("systemd").succeeded();
+        machine.run("stat -f --format %T /sys/fs/cgroup").says("cgroup2fs").succeeded();
+        machine.run("grep ^0:: /proc/self/cgroup").says("0::/user.slice/test.scope").succeeded();
+        machine.run_as("sammy", "id -un; id -Gn; pwd").says("sammy\nsammy sudo www-data\n/home/sammy\n").succeeded();
+
+        machine.copy_in("/proc/self/exe", "/opt/new/program");
+        machine.run("/opt/new/program --list").says("a_machine_keeps_its_promises").succeeded();
+        machine.write_file_as("sammy", "/home/sammy/a file", 0o640, "it's here");
+        machine.run("stat --format '%a %U %G' '/home/sammy/a file'").says("640 sammy sammy").succeeded();
+        machine.run("cat '/home/sammy/a file'").says("it's here").succeeded();
+
+        let first = machine.spawn("echo begun; echo told >&2; exec sleep infinity");
+        let second = machine.spawn_as("sammy", "whoami");
+        second.finish().says("sammy").succeeded();
+        let unit = first.unit().to_owned();
+        first.stop().says("begun");
+        machine.wait_until("the unit to go", std::time::Duration::from_secs(10), || {
+            (machine.run(&format!("systemctl is-active {unit}")).code != 0).then_some(())
+        });
+        assert!(machine.journal(&unit).contains("Stopped"), "{}", machine.journal(&unit));
+
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("Linux");
+        assert!(!mounts.contains("/run/tree"), "a mount of the machine got out:\n{mounts}");
+    }
+
+    /// The guide with the server it was written for.
+    fn the_django_guide_with_plain_gunicorn(machine) {
+        guide::django(machine, "");
+        guide::django_troubleshooting(machine);
+    }
+
+    fn the_flask_guide_with_plain_gunicorn(machine) {
+        guide::flask(machine, "");
+        guide::bad_gateway(
+            machine,
+            "chmod 750 /home/sammy",
+            "(13: Permission denied)",
+            "chmod 755 /home/sammy",
+        );
+    }
+}
