@@ -168,14 +168,19 @@ fn check(subject: Subject) -> Diagnostics {
         }
     };
     settings.environment_files.splice(0..0, subject.environment_files);
-    match config::resolve(&settings, &subject.environment, &subject.directory) {
+    let resolved = config::resolve(&settings, &subject.environment, &subject.directory);
+    if let Some(account) = &subject.account {
+        // Even where the command does not resolve, the way to it can be looked at.
+        let written = settings.directory.as_ref().unwrap_or(&subject.directory);
+        let (directory, program) = match &resolved {
+            Ok(command) => (command.directory.clone(), command.program.clone()),
+            Err(_) => (written.clone(), written.join(&settings.command[0])),
+        };
+        problems.append(account.check_ways(&directory, &program));
+    }
+    match resolved {
+        Ok(command) => problems.append(application::check(&settings.command, &command)),
         Err(found) => problems.append(found),
-        Ok(command) => {
-            if let Some(account) = &subject.account {
-                problems.append(account.check_command(&command));
-            }
-            problems.append(application::check(&settings.command, &command));
-        }
     }
     problems
 }

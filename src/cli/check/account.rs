@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command as Process;
+use std::process::Command;
 
-use crate::app::Command;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
 /// The mode bit that lets one enter a directory or execute a file.
@@ -26,24 +25,24 @@ impl Account {
     /// # Errors
     /// Which of them does not exist.
     pub(super) fn find(user: &str, group: &str, supplementary: &[String]) -> Result<Self, String> {
-        let id = |option| ask(Process::new("id").args([option, "--", user]));
+        let id = |option| ask(Command::new("id").args([option, "--", user]));
         let uid = id("-u").and_then(|text| text.trim().parse().ok());
         let uid = uid.ok_or_else(|| format!("there is no user {user}"))?;
         let mut groups: BTreeSet<u32> = BTreeSet::new();
         groups.extend(id("-G").unwrap_or_default().split_whitespace().filter_map(|gid| gid.parse::<u32>().ok()));
         for group in supplementary.iter().map(String::as_str).chain([group]).filter(|group| !group.is_empty()) {
-            let entry = ask(Process::new("getent").args(["group", "--", group]));
+            let entry = ask(Command::new("getent").args(["group", "--", group]));
             let gid = entry.and_then(|line| line.split(':').nth(2)?.parse().ok()).or_else(|| group.parse().ok());
             groups.insert(gid.ok_or_else(|| format!("there is no group {group}"))?);
         }
         Ok(Self { name: user.to_owned(), uid, groups })
     }
 
-    /// Whether this user can work in a command's directory and execute its program, as far as mode bits tell.
-    pub(super) fn check_command(&self, command: &Command) -> Diagnostics {
+    /// Whether this user can work in a directory and execute a program, as far as mode bits tell.
+    pub(super) fn check_ways(&self, directory: &Path, program: &Path) -> Diagnostics {
         let mut problems = Diagnostics::default();
-        for (path, what) in [(&command.directory, "enter"), (&command.program, "execute")] {
-            let real = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        for (path, what) in [(directory, "enter"), (program, "execute")] {
+            let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             // The way as it is written may pass other directories than the real one.
             let ways = path.ancestors().skip(1).chain(real.ancestors().skip(1));
             let closed = ways.filter(|part| !self.may_enter(part)).min_by_key(|part| part.as_os_str().len());
@@ -64,7 +63,8 @@ impl Account {
         let shown = path.display();
         let mode = fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o7777);
         let message = format!("the service's user {} cannot {what} {shown} (mode {mode:04o})", self.name);
-        Diagnostic::error(message).help(format!("chmod o+x {shown}, or make {} a member of its group", self.name))
+        let help = format!("chmod o+x {shown}, or give both a common group, or move the application elsewhere");
+        Diagnostic::error(message).help(help)
     }
 
     /// Whether the mode bits permit it. Where they do not tell (no such file, an access control list): yes.
@@ -89,7 +89,7 @@ impl Account {
 }
 
 /// What a program prints, if it succeeds.
-fn ask(process: &mut Process) -> Option<String> {
+fn ask(process: &mut Command) -> Option<String> {
     let output = process.output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()
 }
@@ -97,7 +97,6 @@ fn ask(process: &mut Process) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
@@ -128,15 +127,12 @@ mod tests {
             uid: owner.uid() + 4242,
             groups: BTreeSet::from([if own_group { owner.gid() } else { owner.gid() + 4242 }]),
         };
-        let command = Command {
-            program: room.join("a/b/run"),
-            arguments: Vec::new(),
-            directory: room.join("a"),
-            environment: BTreeMap::new(),
-        };
         let denied = |own_group| {
-            let lines: Vec<String> =
-                account(own_group).check_command(&command).iter().map(|d| d.message.clone()).collect();
+            let lines: Vec<String> = account(own_group)
+                .check_ways(&room.join("a"), &room.join("a/b/run"))
+                .iter()
+                .map(|d| d.message.clone())
+                .collect();
             lines.join("; ").replace(&room.display().to_string(), "")
         };
         ["", "a", "a/b", "a/b/run"].iter().for_each(|name| mode(name, 0o755));

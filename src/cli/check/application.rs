@@ -69,7 +69,10 @@ fn check_interpreter(command: &Command, problems: &mut Diagnostics) {
         }
         Ok((program, _)) => {
             let found = config::find_program(program.as_os_str(), &command.directory, &command.environment);
-            problems.extend(found.err());
+            problems.extend(found.err().map(|problem| {
+                let message = format!("gunicorn's Python: {}", problem.message);
+                Diagnostic { message, ..problem }
+            }));
         }
     }
 }
@@ -261,9 +264,15 @@ mod tests {
     fn a_missing_python_is_told() {
         let project = Project::new("python");
         project.file("venv/bin/gunicorn", "#!/bin/sh\n'''exec' \"/gone/bin/python3\" \"$0\" \"$@\"\n");
-        assert_eq!(project.lines("myproject", &[]), ["error: cannot execute /gone/bin/python3: /gone does not exist"]);
+        assert_eq!(
+            project.lines("myproject", &[]),
+            ["error: gunicorn's Python: cannot execute /gone/bin/python3: /gone does not exist"]
+        );
         project.file("venv/bin/gunicorn", "#!/usr/bin/env python3\n");
-        assert!(project.lines("myproject", &[("PATH", "/gone")])[0].starts_with("error: cannot find python3 in PATH"));
+        assert!(
+            project.lines("myproject", &[("PATH", "/gone")])[0]
+                .starts_with("error: gunicorn's Python: cannot find python3 in PATH")
+        );
         project.file("venv/bin/gunicorn", "#!/bin/sh\nexec something\n");
         assert!(project.lines("myproject", &[])[0].starts_with("warning: venv/bin/gunicorn is not run by Python"));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Parser;
@@ -41,7 +41,8 @@ pub(super) fn show(unit: &str) -> Result<Properties, String> {
         .output()
         .map_err(|error| format!("cannot run systemctl: {error}"))?;
     if !output.status.success() {
-        return Err(format!("systemctl show {unit}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        let told = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("systemctl show {unit}: {}", told.lines().next().unwrap_or_default()));
     }
     let properties = parse(&String::from_utf8_lossy(&output.stdout));
     match first(&properties, "LoadState") {
@@ -82,13 +83,17 @@ pub(super) fn surroundings(name: String, properties: &Properties) -> Subject {
             Err(why) => problems.push(Diagnostic::error(why)),
         }
     }
-    // `!/home/sammy`: the directory may be missing; `~` is the user's home, which `id` does not tell.
-    let directory = first(properties, "WorkingDirectory").trim_start_matches('!');
+    // `!/home/sammy` may be missing: then it is the root. `~` is the user's home, which `id` does not tell.
+    let written = first(properties, "WorkingDirectory");
+    let directory = match written.strip_prefix('!') {
+        Some(optional) => Path::new(optional).is_dir().then_some(optional),
+        None => written.starts_with('/').then_some(written),
+    };
     Subject {
         name,
         options: Options::default(),
         environment,
-        directory: if directory.starts_with('/') { directory.into() } else { "/".into() },
+        directory: directory.unwrap_or("/").into(),
         environment_files: environment_files(properties),
         account,
         problems,
@@ -150,7 +155,6 @@ fn first<'a>(properties: &'a Properties, key: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     /// As systemd 252 prints it.
     const SHOWN: &str = "\
@@ -182,6 +186,10 @@ LoadState=loaded
             ("0".into(), "two words".into(), "/venv/bin".into())
         );
         assert!(subject.problems.is_empty() && subject.account.is_none());
+        for (written, directory) in [("!/nowhere", "/"), ("!/usr", "/usr"), ("/nowhere", "/nowhere"), ("", "/")] {
+            let text = SHOWN.replace("=/home/sammy/myprojectdir", &format!("={written}"));
+            assert_eq!(surroundings("web".to_owned(), &parse(&text)).directory, Path::new(directory), "{written}");
+        }
     }
 
     #[test]
