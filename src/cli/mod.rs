@@ -8,6 +8,7 @@
 
 mod check;
 mod demo;
+mod demo_worker;
 mod fallback;
 mod output;
 mod reload;
@@ -54,6 +55,9 @@ enum Command {
     /// Answer 503 on inherited sockets: started by sockd itself
     #[command(hide = true)]
     Fallback(fallback::Arguments),
+    /// The application of `demo`
+    #[command(hide = true)]
+    DemoWorker(demo_worker::Arguments),
 }
 
 /// Parses the command line and runs what it names.
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Fallback(arguments) => fallback::run(&arguments),
+        Command::DemoWorker(arguments) => demo_worker::run(&arguments),
     }
 }
 

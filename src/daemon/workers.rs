@@ -19,7 +19,6 @@ const QUOTED_LINES: usize = 20;
 /// One worker's process and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Worker {
-    generation: GenerationId,
     conventions: &'static Conventions,
     child: Option<Child>,
     stderr: Arc<Stderr>,
@@ -122,8 +121,7 @@ impl Shell {
             }
         })
         .abort_handle();
-        let worker =
-            Worker { generation, conventions, child: None, stderr, listening, early: Vec::new(), status: None };
+        let worker = Worker { conventions, child: None, stderr, listening, early: Vec::new(), status: None };
         Ok((worker, write))
     }
 

@@ -1,0 +1,97 @@
+//! `sockd demo-worker`: the application of `sockd demo`, a small HTTP server with the manners of a good service.
+//!
+//! It takes its socket from LISTEN_FDS, says READY=1 and WATCHDOG=1, and drains on SIGTERM. One connection at a time,
+//! like a synchronous worker: that is what makes several of them worth having.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output;
+use crate::exit;
+
+/// A visitor who says nothing for so long is left alone.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More of a request than this is not read (bytes).
+const LONGEST_HEAD: u64 = 8192;
+
+/// The options of `demo-worker`.
+#[derive(Debug, Args)]
+pub struct Arguments {}
+
+/// Runs the subcommand.
+pub fn run(_: &Arguments) -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&format!("the demo worker cannot serve: {error}; `sockd demo` starts it"));
+            ExitCode::from(exit::FAILURE)
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let listener = ListenFd::from_env()
+        .take_tcp_listener(0)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no socket was handed over"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(answer_visitors(listener))
+}
+
+async fn answer_visitors(listener: TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut heartbeat = tokio::time::interval(sd_notify::watchdog_enabled().unwrap_or(Duration::from_secs(60)) / 4);
+    notify(NotifyState::Ready);
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => return Ok(()),
+            _ = heartbeat.tick() => notify(NotifyState::Watchdog),
+            accepted = listener.accept() => {
+                let stream = accepted?.0.into_std()?;
+                stream.set_nonblocking(false)?;
+                // A visitor who goes away is no reason to stop.
+                let _ = answer(&stream);
+            }
+        }
+    }
+}
+
+fn notify(state: NotifyState<'_>) {
+    // Outside of sockd there is nobody to tell.
+    let _ = sd_notify::notify(&[state]);
+}
+
+fn answer(stream: &TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(stream.take(LONGEST_HEAD));
+    let mut request = String::new();
+    reader.read_line(&mut request)?;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 && !line.trim_end().is_empty() {
+        line.clear();
+    }
+    let pid = std::process::id();
+    let body = match request.split_whitespace().nth(1) {
+        Some("/pid") => format!("{pid}\n"),
+        Some("/hang") => loop {
+            std::thread::park();
+        },
+        _ => format!("Hello from worker process {pid}.\n"),
+    };
+    let mut stream = stream;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
