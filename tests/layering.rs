@@ -127,6 +127,47 @@ fn the_core_needs_std_alone() {
     );
 }
 
+/// `std` has them, the core must not: with one of these the same seed would no longer give the same effects.
+#[test]
+fn the_core_asks_neither_time_nor_dice_nor_system() {
+    let forbidden =
+        ["Instant", "SystemTime", "HashMap", "HashSet", "RandomState", "env", "fs", "io", "net", "os", "thread"];
+    let mut offences = Vec::new();
+    for path in files("src/supervisor", "rs") {
+        let code = code(&read(&path));
+        let found = words(&code).filter(|word| forbidden.contains(word)).collect::<BTreeSet<_>>();
+        offences.extend(found.into_iter().map(|word| format!("{path}: {word}")));
+    }
+    report(
+        &offences,
+        "The core is told the time, a seed and what happened; it keeps order (BTreeMap). See src/lib.rs.",
+    );
+}
+
+/// The program may be given away under its own two licences with everything that is compiled into it.
+#[test]
+fn every_dependency_has_a_licence_like_ours() {
+    let welcome = ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Unlicense", "Zlib"];
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform=x86_64-unknown-linux-gnu"])
+        .current_dir(root())
+        .output()
+        .expect("cargo, since it compiled this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    assert!(packages.len() > 10, "too few packages: {}", packages.len());
+    let mut offences = Vec::new();
+    for package in packages {
+        let licence = package["license"].as_str().unwrap_or("none");
+        let plain = licence.replace(['(', ')'], "").replace('/', " OR ");
+        if !plain.split(" AND ").all(|needed| needed.split(" OR ").any(|choice| welcome.contains(&choice.trim()))) {
+            offences.push(format!("{} {}: {licence}", package["name"], package["version"]));
+        }
+    }
+    report(&offences, "Find another crate, or read the licence and add it to the list here.");
+}
+
 /// The reader below sees what it should; without this the tests above could pass by seeing nothing.
 #[test]
 fn the_reader_reads() {
