@@ -578,11 +578,40 @@ def report_ready(worker, heartbeat, probe):
     def run_and_report():
         if probe is not None:
             serve_probe_aside(worker, probe)
+        drain_on_usr2()
         heartbeat.running = True
         hasten_first_beat(worker)
         run()
 
     worker.run = run_and_report
+
+
+def drain_on_usr2():
+    """A worker that is replaced gets SIGUSR2: SIGTERM, but WebSockets may live until sockd's drain-timeout.
+
+    uvicorn closes them at once when it shuts down, which is right when the service ends. A reload must
+    not cut them: the visitors' pages would all come back in the same moment.
+    """
+    import signal
+    state = {"patient": False}
+    uvicorn = sys.modules.get("uvicorn.server")
+    if uvicorn:
+        shutdown = uvicorn.Server.shutdown
+
+        async def shut_down(self, sockets=None):
+            if state["patient"]:
+                for connection in self.server_state.connections:
+                    if type(connection).__module__.startswith("uvicorn.protocols.websockets"):
+                        connection.shutdown = lambda: None
+            await shutdown(self, sockets)
+
+        uvicorn.Server.shutdown = shut_down
+
+    def drain(_signal, _frame):
+        state["patient"] = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, drain)
 
 
 def hasten_first_beat(worker):
