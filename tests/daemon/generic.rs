@@ -1,10 +1,14 @@
 //! The generic adapter: what a worker is given, and when it counts as ready.
 
+use std::time::Duration;
+
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::http;
 use super::instance::Instance;
-use super::transcript::PATIENCE;
+use super::processes;
+use super::transcript::{PATIENCE, START};
 
 fn facts(instance: &Instance) -> Value {
     serde_json::from_str(&instance.get("/facts").body).expect("JSON")
@@ -105,7 +109,7 @@ fn at_once_starts_without_a_connection_and_ready_follows_the_first_proven_worker
     .expect("a named pipe");
     let web = builder.worker("service.py", &["gate=gate"]);
     web.output("waits at the gate");
-    assert!(web.heard(super::transcript::START, "READY=1").is_empty(), "READY=1 before any worker was proven");
+    assert!(web.heard(START, "READY=1").is_empty(), "READY=1 before any worker was proven");
     std::fs::write(web.path().join(gate), "").expect("the gate opens");
     let ready = web.told("READY=1");
     let proven = web.log("is ready after");
@@ -160,7 +164,7 @@ fn a_connection_that_waits_on_any_socket_starts_the_workers() {
 #[test]
 fn the_flags_of_a_shared_socket_stay_as_they_were() {
     let web = Instance::on_unix().tcp4().options("--workers 2");
-    let web = web.worker("service.py", &[]);
+    let web = web.worker("service.py", &["blocking"]);
     rustix::io::ioctl_fionbio(&web.descriptors[1], true).expect("set");
     web.get("/");
     web.status("serving, 2 of 2 workers, generation 1");
@@ -184,4 +188,74 @@ fn the_backlog_is_restored_after_a_worker_that_listens_with_5() {
     let after: Vec<_> = web.report().listeners.iter().map(|listener| listener.backlog).collect();
     assert_eq!(before, after);
     web.stop();
+}
+
+#[test]
+fn a_silent_program_is_ready_after_it_has_lived_for_a_while() {
+    let web = Instance::on_unix().options("--ready-after 300ms").worker("service.py", &["silent"]);
+    assert!(web.get("/").body.starts_with("hello"));
+    web.status("serving, 1 of 1 worker, generation 1");
+    let started = web.log("worker 1 started");
+    let ready = web.log("worker 1 is ready after");
+    let after = ready.at.duration_since(started.at);
+    assert!(after >= Duration::from_millis(250), "ready after {after:?}");
+    web.stop();
+}
+
+#[test]
+fn once_a_worker_has_spoken_silence_proves_nothing() {
+    let options = "--ready-after 1500ms --start-timeout 2s --start at-once";
+    let web = Instance::on_unix().options(options).worker("service.py", &["silent-if=mute"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    assert_eq!(web.get("/").status, 200);
+    web.write("mute", "");
+    let mark = web.mark();
+    processes::signal(web.ready()[0], Signal::KILL);
+    web.output_since(mark, "runs");
+    web.log_since(mark, "worker 2 hangs: not ready within 2s");
+    assert!(web.logged(mark, "is ready").is_empty(), "its silence was taken for a proof");
+    web.stop();
+}
+
+#[test]
+fn a_worker_that_closed_its_sockets_or_listens_elsewhere_is_reported_in_plain_words() {
+    for behaviour in ["close", "elsewhere"] {
+        let web = Instance::on_unix().options("--start at-once").worker("service.py", &[behaviour]);
+        let line = web.log("holds none of the sockets it was given");
+        assert!(line.text.contains("warning: worker 1"), "{}", line.text);
+        assert!(line.text.contains("listens elsewhere") && line.text.contains("--bind"), "{}", line.text);
+        web.stop();
+    }
+}
+
+#[test]
+fn a_silent_program_without_our_socket_is_never_ready() {
+    let options = "--ready-after 1s --start-timeout 1500ms --start at-once";
+    let web = Instance::on_unix().options(options).worker("service.py", &["silent", "close"]);
+    web.log("worker 1 could not start: not ready within 1.5s");
+    assert!(web.logged(START, "is ready").is_empty());
+    assert_eq!(web.get("/").status, 503);
+    web.stop();
+}
+
+#[test]
+fn without_a_runtime_directory_the_workers_notify_all_the_same() {
+    let web = Instance::on_unix().env("RUNTIME_DIRECTORY", "").worker("service.py", &[]);
+    web.get("/");
+    web.status("serving, 1 of 1 worker, generation 1");
+    web.stop();
+}
+
+#[test]
+fn without_systemd_it_binds_and_starts_at_once_and_removes_its_socket_at_the_end() {
+    let mut web = Instance::builder().options("--listen unix:own.sock --workers 2").worker("service.py", &[]);
+    web.status("serving, 2 of 2 workers, generation 1");
+    let path = web.path().join("own.sock");
+    web.addresses.push(http::Address::Unix(path.clone()));
+    assert!(web.get("/").body.starts_with("hello"));
+    let socket = path.clone();
+    web.signal(Signal::TERM);
+    assert_eq!(web.end().code(), Some(0));
+    assert!(!socket.exists(), "the socket file is left behind");
+    web.assert_nothing_left();
 }

@@ -132,7 +132,11 @@ impl Builder {
     }
 
     /// Starts sockd with one of the test's own workers, told how to behave.
-    pub fn worker(self, script: &str, behaviour: &[&str]) -> Instance {
+    pub fn worker(mut self, script: &str, behaviour: &[&str]) -> Instance {
+        if !self.options.iter().any(|option| option == "--ready-after") {
+            // Python may start slowly: its silence shall not be taken for a proof.
+            self = self.options("--ready-after 40s");
+        }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/workers").join(script);
         // Isolated and without site-packages: it starts fastest.
         let mut command = vec!["python3", "-IS", script.to_str().expect("UTF-8")];
@@ -186,7 +190,6 @@ impl Builder {
             addresses: self.addresses,
             descriptors: self.descriptors,
             scratch: self.scratch,
-            started: Instant::now(),
         }
     }
 }
@@ -243,7 +246,6 @@ pub struct Instance {
     /// The sockets that were handed over; systemd keeps its own copies, too.
     pub descriptors: Vec<OwnedFd>,
     scratch: Scratch,
-    pub started: Instant,
 }
 
 impl Instance {
@@ -316,11 +318,6 @@ impl Instance {
 
     pub fn told_since(&self, since: Mark, line: &str) -> Entry {
         self.transcript.wait(since, Source::Manager, line, |text| text.lines().any(|l| l == line))
-    }
-
-    /// Waits for a datagram with a line that begins like this: `MONOTONIC_USEC=`.
-    pub fn told_something(&self, since: Mark, beginning: &str) -> Entry {
-        self.transcript.wait(since, Source::Manager, beginning, |text| text.lines().any(|l| l.starts_with(beginning)))
     }
 
     /// The datagrams so far with this line.
@@ -430,7 +427,8 @@ impl Instance {
         all.extend(sockd.into_iter().flat_map(sockd::process::descendants));
         all.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
         all.dedup();
-        all.retain(|pid| Some(*pid) != sockd);
+        // A zombie is its parent's affair.
+        all.retain(|pid| Some(*pid) != sockd && !processes::is_zombie(*pid));
         all
     }
 

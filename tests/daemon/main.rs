@@ -20,4 +20,8 @@ mod instance;
 mod processes;
 mod transcript;
 
+mod bad_input;
+mod crashes;
 mod generic;
+mod limits;
+mod protocol;

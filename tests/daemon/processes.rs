@@ -23,6 +23,11 @@ pub fn marked(value: &str) -> Vec<Pid> {
         .collect()
 }
 
+pub fn is_zombie(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
 /// What a process is, for messages.
 pub fn describe(pid: Pid) -> String {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -1,13 +1,10 @@
 """A worker that behaves as a good systemd service, unless its arguments say otherwise.
 
 It serves HTTP on every inherited socket: / says "hello from PID", /facts tells what it was given, /slow?N answers
-after N seconds. Each listener has a thread of its own that blocks in accept: no flag of a shared socket is touched.
-
-  silent            never says READY=1
-  notify=TEXT       says TEXT after READY=1 (repeatable; \\n is a line break)
-  after-exec=…      see the functions named do_… below
+after N seconds. How it may behave is read below: wants("NAME") for an argument NAME or NAME=VALUE.
 """
 import os
+import select
 import signal
 import socket
 import sys
@@ -52,14 +49,48 @@ class Service:
         self.listeners = [socket.socket(fileno=fd) for fd in range(3, 3 + count)]
         self.in_flight = 0
         self.lock = threading.Lock()
-        self.stopping = threading.Event()
+        self.wake, write = socket.socketpair()
+        write.setblocking(False)
+        signal.set_wakeup_fd(write.fileno())
+        self.stopping = False
 
-    def serve(self, listener):
-        while True:
-            connection, _ = listener.accept()
-            with self.lock:
-                self.in_flight += 1
-            threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+    def accept_without_flags(self):
+        """A thread for each listener blocks in accept: no flag of a shared socket is touched."""
+        def accept(listener):
+            while True:
+                self.take(listener.accept()[0])
+        for listener in self.listeners:
+            threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        while not self.stopping:
+            self.wake.recv(1)
+
+    def accept(self):
+        """As most servers do. On TERM it accepts no more, and what it accepted is answered."""
+        poll = select.poll()
+        poll.register(self.wake, select.POLLIN)
+        by_descriptor = {listener.fileno(): listener for listener in self.listeners}
+        for listener in self.listeners:
+            listener.setblocking(False)
+            poll.register(listener, select.POLLIN)
+        while not self.stopping:
+            for descriptor, _ in poll.poll():
+                if descriptor == self.wake.fileno():
+                    self.wake.recv(1)
+                    continue
+                try:
+                    connection, _ = by_descriptor[descriptor].accept()
+                except BlockingIOError:
+                    continue
+                connection.setblocking(True)
+                self.take(connection)
+
+    def take(self, connection):
+        with self.lock:
+            self.in_flight += 1
+        threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+
+    def stop(self, *_):
+        self.stopping = True
 
     def answer(self, connection):
         try:
@@ -89,23 +120,25 @@ class Service:
 
     def run(self):
         print("worker %d runs" % os.getpid(), flush=True)
-        # Python runs signal handlers in the main thread, which only waits.
+        # Python runs signal handlers in the main thread.
         if wants("ignore-term"):
             signal.signal(signal.SIGTERM, lambda *_: print("TERM? no", flush=True))
         else:
-            signal.signal(signal.SIGTERM, lambda *_: self.stopping.set())
+            signal.signal(signal.SIGTERM, self.stop)
         misbehave(self)
         if wants("backlog"):
             for listener in self.listeners:
                 listener.listen(int(BEHAVIOUR["backlog"][0]))
-        for listener in self.listeners:
-            threading.Thread(target=self.serve, args=(listener,), daemon=True).start()
-        if not wants("silent"):
+        muted = wants("silent") or wants("silent-if") and os.path.exists(BEHAVIOUR["silent-if"][0])
+        if not muted:
             say("READY=1")
         for text in BEHAVIOUR.get("notify", []):
-            say(text.replace("\\n", "\n"))
-        afterwards(self)
-        self.stopping.wait()
+            say(text.replace("\\n", "\n").encode("latin-1"))
+        afterwards()
+        if wants("blocking"):
+            self.accept_without_flags()
+        else:
+            self.accept()
         while self.in_flight:
             time.sleep(0.005)
         print("worker %d leaves" % os.getpid(), flush=True)
@@ -120,8 +153,14 @@ def misbehave(service):
         # As long as this file is there.
         if os.path.exists(BEHAVIOUR["exit-if"][0]):
             raise RuntimeError("broken while %s is there" % BEHAVIOUR["exit-if"][0])
-    if wants("never-ready"):
-        threading.Event().wait()
+    if wants("ignore-abort"):
+        signal.signal(signal.SIGABRT, signal.SIG_IGN)
+    if wants("hang-if") and os.path.exists(BEHAVIOUR["hang-if"][0]) or wants("never-ready"):
+        print("worker %d hangs" % os.getpid(), flush=True)
+        while True:
+            signal.pause()
+    if wants("close-stderr"):
+        os.close(2)
     if wants("close"):
         for listener in service.listeners:
             listener.close()
@@ -136,12 +175,27 @@ def misbehave(service):
         open(BEHAVIOUR["gate"][0]).close()
 
 
-def afterwards(service):
+def afterwards():
     """Once it said READY=1."""
     if wants("exit-after-ready"):
         os._exit(0)
     if wants("grandchildren"):
         grandchildren()
+    if wants("long-notification"):
+        say(b"STATUS=" + b"x" * 65536)
+    if wants("long-line"):
+        os.write(2, b"y" * 500_000)
+        os.write(2, b"y" * 500_000)
+        os.write(2, b"\nthe long line ends\n")
+    if wants("flood"):
+        threading.Thread(target=flood, args=(int(BEHAVIOUR["flood"][0]),), daemon=True).start()
+
+
+def flood(megabytes):
+    lines = (b"z" * 999 + b"\n") * 50
+    for _ in range(megabytes * 20):
+        os.write(2, lines)
+    os.write(2, b"the flood ends\n")
 
 
 def grandchildren():
