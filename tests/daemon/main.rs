@@ -18,10 +18,13 @@
 mod http;
 mod instance;
 mod processes;
+mod python;
 mod transcript;
 
 mod bad_input;
 mod crashes;
 mod generic;
+mod gunicorn;
 mod limits;
 mod protocol;
+mod reload;
