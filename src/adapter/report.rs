@@ -1,6 +1,7 @@
 //! What gunicorn's template reports of its settings: the server's own reading of command line, environment and file.
 
 use serde::Deserialize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The settings that matter to us, as gunicorn itself understood them. Unknown ones are ignored.
@@ -12,12 +13,20 @@ pub struct Report {
     pub timeout: u32,
     /// Seconds a worker may drain.
     pub graceful_timeout: u32,
+    /// The directory it changed to, relative to where it was started.
+    pub chdir: PathBuf,
     /// Where gunicorn would listen by itself.
     pub bind: Vec<String>,
     /// The umask for unix sockets it would bind.
     pub umask: u32,
     /// The backlog it would ask for.
     pub backlog: u32,
+}
+
+/// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/gunicorn.py`.
+fn heartbeat_interval(timeout: Duration) -> Duration {
+    let quarter = timeout / 4;
+    if timeout > Duration::from_secs(4) { quarter.max(Duration::from_secs(1)) } else { quarter }
 }
 
 impl Report {
@@ -29,8 +38,10 @@ impl Report {
         serde_json::from_value(settings).map_err(|error| format!("the template reports no settings we know: {error}"))
     }
 
-    /// `--timeout`, unless it is switched off.
+    /// When a worker's silence means that it hangs: `--timeout`, unless it is switched off, and the time for which the
+    /// worker program keeps a heartbeat to itself so that an idle one wakes us seldom.
     pub fn watchdog(&self) -> Option<Duration> {
-        (self.timeout > 0).then(|| Duration::from_secs(self.timeout.into()))
+        let timeout = Duration::from_secs(self.timeout.into());
+        (self.timeout > 0).then(|| timeout + heartbeat_interval(timeout))
     }
 }

@@ -203,6 +203,7 @@ fn overrule(settings: &mut Settings, options: &Options) {
     workers.start = options.start.or(workers.start);
     workers.start_timeout = options.start_timeout.unwrap_or(workers.start_timeout);
     workers.stop_timeout = options.stop_timeout.or(workers.stop_timeout);
+    workers.watchdog = options.watchdog.or(workers.watchdog);
     workers.drain_timeout = options.drain_timeout.or(workers.drain_timeout);
     workers.ready_after = options.ready_after.unwrap_or(workers.ready_after);
     reload.canary &= !options.no_canary;
@@ -213,7 +214,8 @@ fn check(settings: &Settings, reader: &mut Reader<'_>) {
     let missing = match settings.command.first() {
         Some(program) if program.is_empty() => Some("the command names no program".to_owned()),
         Some(_) => None,
-        None if reader.has("", "command") => None,
+        // What is wrong with it has been reported.
+        None if reader.has("", "command") || reader.has_misspelt("", "command") => None,
         None => Some(match reader.file() {
             Some(file) => format!("there is no command, neither in {} nor on the command line", file.display()),
             None => "there is no command".to_owned(),
