@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
-use sockd::control::{self, message::Status, message::Worker, message::WorkerState};
+use sockd::control;
+use sockd::control::message::{Outcome, Status, Worker, WorkerState};
 
 use super::http::{Address, Response};
 use super::processes;
@@ -56,6 +57,7 @@ pub struct Builder {
     names: Option<String>,
     environment: BTreeMap<String, String>,
     options: Vec<String>,
+    most_descriptors: Option<u32>,
 }
 
 impl Builder {
@@ -113,6 +115,12 @@ impl Builder {
     /// A variable of sockd's environment; `{pid}` becomes sockd's process id.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The soft limit of LimitNOFILE=.
+    pub fn most_descriptors(mut self, limit: u32) -> Self {
+        self.most_descriptors = Some(limit);
         self
     }
 
@@ -179,6 +187,7 @@ impl Builder {
         }
         let order = serde_json::json!({
             "program": sockd, "arguments": arguments, "environment": environment, "directory": path,
+            "most_descriptors": self.most_descriptors,
         });
         let mut child = launch(&order.to_string(), &self.descriptors);
         transcript.follow(Source::Log, child.stderr.take().expect("a pipe"));
@@ -237,6 +246,10 @@ fn launch(order: &str, descriptors: &[OwnedFd]) -> Child {
     child
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
 /// A running sockd.
 pub struct Instance {
     pub pid: Pid,
@@ -258,6 +271,7 @@ impl Instance {
             names: None,
             environment: BTreeMap::new(),
             options: Vec::new(),
+            most_descriptors: None,
         }
     }
 
@@ -355,8 +369,8 @@ impl Instance {
         }
     }
 
-    /// `sockd status`, as the instance itself tells it.
-    pub fn report(&self) -> Status {
+    /// Where its control socket is.
+    fn control(&self) -> control::Instance {
         let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
         let text = std::fs::read_to_string("/proc/net/unix").expect("readable");
         let socket = text
@@ -364,11 +378,25 @@ impl Instance {
             .filter_map(|line| line.split_once(" @").map(|(_, name)| name.trim()))
             .find(|name| name.starts_with(&format!("sockd/{pid}/")))
             .unwrap_or_else(|| panic!("no control socket\n{}", self.transcript.show()));
-        let instance = control::Instance { pid, uid: 0, unit: None, socket: socket.to_owned() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        match runtime.block_on(control::status(&instance)) {
+        control::Instance { pid, uid: 0, unit: None, socket: socket.to_owned() }
+    }
+
+    /// `sockd status`, as the instance itself tells it.
+    pub fn report(&self) -> Status {
+        match runtime().block_on(control::status(&self.control())) {
             Ok(status) => status,
             Err(error) => panic!("no status: {error}\n{}", self.transcript.show()),
+        }
+    }
+
+    /// `sockd reload`: the steps it was told, and the outcome.
+    pub fn reload(&self) -> (Vec<String>, Outcome) {
+        let mut steps = Vec::new();
+        let control = self.control();
+        let asking = control::reload(&control, true, |step| steps.push(step.to_owned()));
+        match runtime().block_on(async { tokio::time::timeout(PATIENCE, asking).await }) {
+            Ok(Ok(outcome)) => (steps, outcome),
+            failed => panic!("no outcome: {failed:?}\n{}", self.transcript.show()),
         }
     }
 
