@@ -237,3 +237,19 @@ fn signals_that_mean_nothing_to_a_supervisor_do_not_end_it() {
     assert_eq!(web.get("/").status, 200);
     web.stop();
 }
+
+#[test]
+fn a_program_that_goes_to_the_background_is_reported_and_gone_in_the_end() {
+    let web = Instance::on_unix().worker("service.py", &["daemon"]);
+    let mut connection = web.addresses[0].connect(PATIENCE).expect("it waits");
+    super::http::send_get(&mut connection, "/").expect("sent");
+    // Whether its child spoke in time or not, sockd sees that its worker has left, and tries again later and later.
+    for worker in 1..=3 {
+        web.wait_log(START, "the worker has left", |line| {
+            line.contains(&format!("worker {worker} ")) && line.contains("exit 0; trying again")
+        });
+    }
+    let _ = super::http::read_response(&mut connection);
+    // What went to the background ends with the service.
+    web.stop();
+}

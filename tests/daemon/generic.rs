@@ -259,3 +259,26 @@ fn without_systemd_it_binds_and_starts_at_once_and_removes_its_socket_at_the_end
     assert!(!socket.exists(), "the socket file is left behind");
     web.assert_nothing_left();
 }
+
+#[test]
+fn a_worker_starts_with_no_signal_blocked_or_ignored() {
+    let web = Instance::on_unix().options("--start at-once --ready-after 100ms").command(&["sleep", "infinity"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", web.ready()[0])).expect("readable");
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        u64::from_str_radix(line.trim(), 16).expect("a mask")
+    };
+    assert_eq!(mask("SigBlk:"), 0);
+    // The C library keeps 32 and 33 to itself; whoever started the tests may have left them ignored.
+    assert_eq!(mask("SigIgn:") & 0x7fff_ffff, 0);
+    web.stop();
+}
+
+#[test]
+fn a_child_of_the_worker_may_speak_for_it() {
+    let web = Instance::on_unix().options("--start at-once").worker("service.py", &["child-speaks"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    assert!(web.get("/").body.starts_with("hello"));
+    web.stop();
+}

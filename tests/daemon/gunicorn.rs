@@ -94,8 +94,8 @@ fn a_socket_that_we_bind_has_the_mode_that_gunicorn_would_give_it() {
 
 /// Serves, replaces a killed worker, drains on TERM.
 fn serves(class: &str, source: &str) {
-    let web = Instance::on_unix().tcp4().file("myproject.py", source).gunicorn(&["-k", class, "--workers", "2"]);
-    for socket in 0..2 {
+    let web = Instance::on_unix().tcp4().tcp6().file("myproject.py", source).gunicorn(&["-k", class, "--workers", "2"]);
+    for socket in 0..3 {
         assert!(web.get_at(socket, "/").body.starts_with("hello from"), "{class}");
     }
     web.status("serving, 2 of 2 workers, generation 1");
@@ -234,9 +234,10 @@ fn when_the_template_dies_the_workers_live_on_and_the_next_one_comes() {
 
 #[test]
 fn workers_and_template_leave_when_sockd_is_killed() {
-    let mut web = project().gunicorn(&["--workers", "2"]);
+    let mut web = project().gunicorn(&["--workers", "2", "--timeout", "4"]);
     assert_eq!(web.get("/").status, 200);
     web.status("serving, 2 of 2 workers, generation 1");
+    // A sync worker looks for its parent at least every timeout / 2.
     let all = sockd::process::descendants(web.pid);
     assert_eq!(all.len(), 3);
     web.signal(Signal::KILL);
@@ -297,5 +298,43 @@ fn options_that_gunicorn_does_not_know_are_told_in_its_own_words() {
     assert_eq!(web.get("/").status, 503);
     web.log("unrecognized arguments: --nonsense");
     web.status_like(START, "unrecognized arguments: --nonsense");
+    web.stop();
+}
+
+#[test]
+fn a_configuration_file_that_fails_is_quoted() {
+    let web = project().file("gunicorn.conf.py", "workers = 2\nraise RuntimeError('not today')\n").gunicorn(&[]);
+    assert_eq!(web.get("/").status, 503);
+    web.status_like(START, "RuntimeError: not today");
+    web.stop();
+}
+
+#[test]
+fn a_stop_before_the_first_connection_takes_the_template_along() {
+    let web = project().gunicorn(&["--workers", "2"]);
+    web.told("READY=1");
+    web.until("the template is there", || (web.left().len() == 1).then_some(()));
+    web.stop();
+}
+
+#[test]
+fn a_stop_while_the_configuration_file_hangs_does_not_wait_for_it() {
+    let text = "import time\nprint('hanging here', flush=True)\ntime.sleep(3600)\n";
+    let web = project().file("gunicorn.conf.py", text).gunicorn(&[]);
+    web.output("hanging here");
+    web.stop();
+}
+
+#[test]
+fn a_worker_starts_with_a_clean_slate_of_signals() {
+    let text = format!(
+        "{}\nmask = [l for l in open('/proc/self/status') if l.startswith('SigBlk')][0]\n\
+                        print('mask', mask, flush=True)\n",
+        application("hello")
+    );
+    let web = Instance::on_unix().file("myproject.py", &text).gunicorn(&[]);
+    assert_eq!(web.get("/").status, 200);
+    let mask = web.output("mask SigBlk:");
+    assert!(mask.text.ends_with("0000000000000000"), "{}", mask.text);
     web.stop();
 }

@@ -103,3 +103,61 @@ fn many_signals_share_rollouts_and_lose_nothing() {
     assert!(first.text.contains("generation 2"), "{}", first.text);
     web.stop();
 }
+
+#[test]
+fn code_that_answers_500_where_the_old_one_answers_200_is_refused_and_no_visitor_sees_it() {
+    let web = serving();
+    web.write("myproject.py", "def application(environ, start_response):\n    raise ValueError('new and bad')\n");
+    let hammer = Hammer::start(&web.addresses[0], 3);
+    let (_, outcome) = web.reload();
+    assert!(!outcome.ok, "{outcome:?}");
+    assert!(outcome.message.contains("GET / answers 500"), "{}", outcome.message);
+    assert!(outcome.details.iter().any(|line| line.contains("ValueError: new and bad")), "{outcome:?}");
+    assert!(hammer.finish(&web).iter().flatten().all(|body| body.starts_with("hello from")));
+    web.stop();
+}
+
+#[test]
+fn whoever_waits_for_a_reload_is_told_its_steps_and_its_outcome() {
+    let web = serving();
+    web.write("myproject.py", "import a_module_that_is_missing\n");
+    let (_, outcome) = web.reload();
+    assert!(!outcome.ok);
+    assert!(outcome.message.contains("No module named 'a_module_that_is_missing'"), "{}", outcome.message);
+    assert!(outcome.details.iter().any(|line| line.starts_with("ModuleNotFoundError: ")), "{:?}", outcome.details);
+    assert!(outcome.details.iter().any(|line| line.contains("myproject.py")), "{:?}", outcome.details);
+    web.write("myproject.py", &application("good"));
+    let (steps, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    assert!(steps.iter().any(|step| step.contains("is ready after")), "{steps:?}");
+    assert!(web.get("/").body.starts_with("good"));
+    web.stop();
+}
+
+#[test]
+fn a_reload_mends_an_application_that_could_not_start() {
+    let web = project().config(QUICK).file("myproject.py", "import a_module_that_is_missing\n").gunicorn(&[]);
+    assert_eq!(web.get("/").status, 503);
+    web.write("myproject.py", &application("mended"));
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    assert!(web.get("/").body.starts_with("mended"));
+    web.stop();
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_reload_is_survived() {
+    let web = serving();
+    let old = web.ready();
+    web.write("myproject.py", &format!("import time\ntime.sleep(1)\n{}", application("slow to start")));
+    let mark = web.mark();
+    web.signal(Signal::HUP);
+    web.told_since(mark, "RELOADING=1");
+    super::processes::signal(old[0], Signal::KILL);
+    assert!(super::processes::ended(old[0], super::transcript::PATIENCE));
+    let hammer = Hammer::start(&web.addresses[0], 2);
+    web.log_since(mark, "has taken over");
+    hammer.finish(&web);
+    web.until("the new code serves alone", || web.get("/").body.starts_with("slow to start").then_some(()));
+    web.stop();
+}

@@ -1,11 +1,13 @@
 //! What was heard of one instance, in order, and waiting for more.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// No event takes longer than this, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What sockd said last may still be on its way to us.
+const AFTER_THE_END: Duration = Duration::from_secs(3);
 /// So many of the last entries are shown when an event does not come.
 const SHOWN: usize = 150;
 
@@ -53,6 +55,8 @@ pub const START: Mark = Mark(0);
 pub struct Transcript {
     entries: Mutex<Vec<Entry>>,
     news: Condvar,
+    /// When the log ended, which is when sockd did.
+    ended: OnceLock<Instant>,
 }
 
 impl Transcript {
@@ -77,6 +81,10 @@ impl Transcript {
                 transcript.push(source, String::from_utf8_lossy(&line).trim_end().to_owned());
                 line.clear();
             }
+            if source == Source::Log {
+                let _ = transcript.ended.set(Instant::now());
+                transcript.news.notify_all();
+            }
         });
     }
 
@@ -95,10 +103,13 @@ impl Transcript {
                 return entry.clone();
             }
             next = entries.len();
+            // What was said before the end may still be on its way, and nothing else.
+            let deadline = self.ended.get().map_or(deadline, |ended| deadline.min(*ended + AFTER_THE_END));
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 drop(entries);
-                panic!("{what}: it did not come within {PATIENCE:?}\n{}", self.show());
+                let why = if self.ended.get().is_some() { "before sockd ended" } else { "in time" };
+                panic!("{what}: it did not come {why}\n{}", self.show());
             }
             entries = self.news.wait_timeout(entries, left).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -130,7 +130,12 @@ class Service:
             for listener in self.listeners:
                 listener.listen(int(BEHAVIOUR["backlog"][0]))
         muted = wants("silent") or wants("silent-if") and os.path.exists(BEHAVIOUR["silent-if"][0])
-        if not muted:
+        if wants("child-speaks"):
+            if os.fork() == 0:
+                say("READY=1")
+                os._exit(0)
+            os.wait()
+        elif not muted:
             say("READY=1")
         for text in BEHAVIOUR.get("notify", []):
             say(text.replace("\\n", "\n").encode("latin-1"))
@@ -157,8 +162,13 @@ def misbehave(service):
         signal.signal(signal.SIGABRT, signal.SIG_IGN)
     if wants("hang-if") and os.path.exists(BEHAVIOUR["hang-if"][0]) or wants("never-ready"):
         print("worker %d hangs" % os.getpid(), flush=True)
+        if not wants("ignore-term"):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while True:
             signal.pause()
+    if wants("daemon") and os.fork() != 0:
+        # It goes to the background, as programs once did.
+        os._exit(0)
     if wants("close-stderr"):
         os.close(2)
     if wants("close"):
