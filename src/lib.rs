@@ -56,6 +56,7 @@ pub mod fallback;
 pub mod journal;
 pub mod listener;
 pub mod notify;
+pub mod probe;
 pub mod process;
 pub mod queue;
 pub mod sock_diag;

@@ -7,6 +7,7 @@
 pub mod generic;
 pub mod gunicorn;
 pub mod report;
+pub mod words;
 
 use std::ffi::OsString;
 

@@ -20,6 +20,12 @@ pub struct Report {
     pub backlog: u32,
 }
 
+/// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/gunicorn.py`.
+fn heartbeat_interval(timeout: Duration) -> Duration {
+    let quarter = timeout / 4;
+    if timeout > Duration::from_secs(4) { quarter.max(Duration::from_secs(1)) } else { quarter }
+}
+
 impl Report {
     /// Reads the `settings` of a template's hello.
     ///
@@ -29,8 +35,10 @@ impl Report {
         serde_json::from_value(settings).map_err(|error| format!("the template reports no settings we know: {error}"))
     }
 
-    /// `--timeout`, unless it is switched off.
+    /// When a worker's silence means that it hangs: `--timeout`, unless it is switched off, and the time for which the
+    /// worker program keeps a heartbeat to itself so that an idle one wakes us seldom.
     pub fn watchdog(&self) -> Option<Duration> {
-        (self.timeout > 0).then(|| Duration::from_secs(self.timeout.into()))
+        let timeout = Duration::from_secs(self.timeout.into());
+        (self.timeout > 0).then(|| timeout + heartbeat_interval(timeout))
     }
 }

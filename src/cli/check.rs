@@ -1,19 +1,258 @@
-//! `sockd check`: validates a configuration or a unit.
+//! `sockd check`: looks for everything wrong with a configuration before systemd does, as `nginx -t`.
+//!
+//! Reads files and asks systemctl. It must never start what it checks, bind a socket, or change anything.
+#![forbid(unsafe_code)]
 
+mod account;
+mod application;
+mod unit;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use serde::Serialize;
 
-use super::output;
+use crate::config::{self, Options};
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::exit;
 
-/// The options of `check`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sockd check /etc/sockd/web.toml\n  sockd check gunicorn.service")]
-pub struct Arguments {}
+use super::output;
+use account::Account;
 
-/// Runs the subcommand.
-pub fn run(_: &Arguments) -> ExitCode {
-    output::complain("`check` is not built yet");
-    ExitCode::from(exit::FAILURE)
+/// Where the configurations of instances are.
+const INSTANCES: &str = "/etc/sockd";
+
+/// What `sockd check` is told.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Examples:\n  sockd check\n  sockd check gunicorn.service\n  sockd check /etc/sockd/web.toml\n  sockd check -- venv/bin/gunicorn --workers 3 myproject.wsgi:application"
+)]
+pub struct Arguments {
+    /// A configuration file, an instance (web: /etc/sockd/web.toml) or a unit [default: all of /etc/sockd/*.toml]
+    #[arg(value_name = "FILE or UNIT", conflicts_with = "command")]
+    pub target: Option<String>,
+    /// Tell the problems as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Check this command line instead, as `sockd run` would run it from here
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
+
+/// One thing to check.
+#[derive(Debug)]
+struct Subject {
+    /// What it is called in messages.
+    name: String,
+    /// The options of `sockd run`, the configuration file among them.
+    options: Options,
+    /// The environment and the directory that sockd would be started with.
+    environment: BTreeMap<OsString, OsString>,
+    directory: PathBuf,
+    /// Environment files that systemd would read before; `-` as in the configuration.
+    environment_files: Vec<PathBuf>,
+    /// The user that sockd would run as. `None`: the one who asks, or root.
+    account: Option<Account>,
+    /// What was found wrong with the unit.
+    problems: Diagnostics,
+}
+
+/// Runs `sockd check`: 0 when all is well or there are warnings alone, 78 when there are errors, 1 when there was
+/// nothing to look at.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let subjects = match subjects(arguments, Path::new(INSTANCES)) {
+        Ok(subjects) => subjects,
+        Err(why) => {
+            output::complain(&format!("cannot check: {why}"));
+            return ExitCode::from(exit::FAILURE);
+        }
+    };
+    let found: Vec<(String, Diagnostics)> =
+        subjects.into_iter().map(|subject| (subject.name.clone(), check(subject))).collect();
+    let text = if arguments.json { json(&found) } else { report(&found, output::colour_wanted()) };
+    if let Err(error) = output::print(&text) {
+        output::complain(&format!("cannot write: {error}"));
+        return ExitCode::from(exit::FAILURE);
+    }
+    let wrong = found.iter().any(|(_, problems)| problems.has_errors());
+    ExitCode::from(if wrong { exit::CONFIG } else { exit::SUCCESS })
+}
+
+/// What is to be checked.
+///
+/// # Errors
+/// Why there is nothing to look at.
+fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, String> {
+    if !arguments.command.is_empty() {
+        let options = Options { command: arguments.command.clone(), ..Options::default() };
+        return Ok(vec![Subject::here("command".to_owned(), options)?]);
+    }
+    let Some(target) = &arguments.target else {
+        let cannot = |error| format!("cannot read {}: {error}", instances.display());
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(instances).map_err(cannot)? {
+            files.push(entry.map_err(cannot)?.path());
+        }
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+        return match files.is_empty() {
+            true => Err(format!("there is no file {}/*.toml", instances.display())),
+            false => files.into_iter().map(instance).collect(),
+        };
+    };
+    if target.contains('/') || target.ends_with(".toml") {
+        let file = PathBuf::from(target);
+        // A file of /etc/sockd is checked as its unit would run it.
+        return Ok(vec![if file.parent() == Some(instances) { instance(file) } else { file_alone(file) }?]);
+    }
+    let file = instances.join(format!("{target}.toml"));
+    if file.exists() { Ok(vec![instance(file)?]) } else { Ok(vec![unit::subject(target)?]) }
+}
+
+/// An instance's file, with what its unit adds if systemd knows it.
+fn instance(file: PathBuf) -> Result<Subject, String> {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    match unit::show(&format!("sockd@{name}.service")) {
+        Ok(properties) => {
+            let mut subject = unit::surroundings(file.display().to_string(), &properties);
+            subject.options.config = Some(readable(file)?);
+            Ok(subject)
+        }
+        Err(_) => file_alone(file),
+    }
+}
+
+fn file_alone(file: PathBuf) -> Result<Subject, String> {
+    let options = Options { config: Some(readable(file.clone())?), ..Options::default() };
+    Subject::here(file.display().to_string(), options)
+}
+
+/// Tells a file that cannot be looked at from one that is wrong.
+fn readable(file: PathBuf) -> Result<PathBuf, String> {
+    let opened = std::fs::File::open(&file).map(drop);
+    opened.map(|()| file.clone()).map_err(|error| format!("cannot read {}: {error}", file.display()))
+}
+
+impl Subject {
+    /// Something that would be run from here, by the one who asks.
+    fn here(name: String, options: Options) -> Result<Self, String> {
+        let directory = std::env::current_dir().map_err(|error| format!("cannot tell where this is: {error}"))?;
+        Ok(Self {
+            name,
+            options,
+            environment: std::env::vars_os().collect(),
+            directory,
+            environment_files: Vec::new(),
+            account: None,
+            problems: Diagnostics::default(),
+        })
+    }
+}
+
+/// All that is wrong with one subject.
+fn check(subject: Subject) -> Diagnostics {
+    let mut problems = subject.problems;
+    if problems.has_errors() {
+        return problems;
+    }
+    let mut settings = match config::load(None, &subject.options) {
+        Ok(loaded) => {
+            problems.append(loaded.warnings);
+            loaded.settings
+        }
+        Err(found) => {
+            problems.append(found);
+            return problems;
+        }
+    };
+    settings.environment_files.splice(0..0, subject.environment_files);
+    let resolved = config::resolve(&settings, &subject.environment, &subject.directory);
+    if let Some(account) = &subject.account {
+        // Even where the command does not resolve, the way to it can be looked at.
+        let written = settings.directory.as_ref().unwrap_or(&subject.directory);
+        let (directory, program) = match &resolved {
+            Ok(command) => (command.directory.clone(), command.program.clone()),
+            Err(_) => (written.clone(), written.join(&settings.command[0])),
+        };
+        problems.append(account.check_ways(&directory, &program));
+    }
+    match resolved {
+        Ok(command) => problems.append(application::check(&settings.command, &command)),
+        Err(found) => problems.append(found),
+    }
+    problems
+}
+
+/// The problems for a reader, and the verdict in the last line.
+fn report(found: &[(String, Diagnostics)], colour: bool) -> String {
+    let mut text = String::new();
+    for (name, problems) in found {
+        if found.len() > 1 {
+            let verdict = if problems.is_empty() { " ok" } else { "" };
+            text.push_str(&format!("{name}:{verdict}\n"));
+        }
+        text.push_str(&problems.render(colour));
+    }
+    let all = || found.iter().flat_map(|(_, problems)| problems);
+    let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let verdict = match (all().count(), all().any(|problem| problem.severity == Severity::Error)) {
+        (0, _) => "ok".to_owned(),
+        (warnings, false) => format!("ok, {}", plural(warnings, "warning")),
+        (count, true) => plural(count, "problem"),
+    };
+    text.push_str(&format!("{verdict}\n"));
+    text
+}
+
+/// One subject in `--json`.
+#[derive(Serialize)]
+struct Checked<'a> {
+    name: &'a str,
+    ok: bool,
+    problems: Vec<Problem<'a>>,
+}
+
+/// One problem in `--json`. Lines and columns are counted from 1, columns in characters.
+#[derive(Serialize)]
+struct Problem<'a> {
+    severity: String,
+    message: &'a str,
+    help: Option<&'a str>,
+    file: Option<String>,
+    line: Option<usize>,
+    column: Option<usize>,
+}
+
+impl<'a> Problem<'a> {
+    fn new(problem: &'a Diagnostic, problems: &Diagnostics) -> Self {
+        let location = problem.location.as_ref();
+        let (line, column) = location.and_then(|location| problems.line_and_column(location)).unzip();
+        Self {
+            severity: problem.severity.to_string(),
+            message: &problem.message,
+            help: problem.help.as_deref(),
+            file: location.map(|location| location.file.display().to_string()),
+            line,
+            column,
+        }
+    }
+}
+
+/// The problems for a program.
+fn json(found: &[(String, Diagnostics)]) -> String {
+    let checked: Vec<Checked<'_>> = found
+        .iter()
+        .map(|(name, problems)| Checked {
+            name,
+            ok: !problems.has_errors(),
+            problems: problems.iter().map(|problem| Problem::new(problem, problems)).collect(),
+        })
+        .collect();
+    // Strings, numbers and booleans alone: serialising them cannot fail.
+    serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests;

@@ -213,7 +213,8 @@ fn check(settings: &Settings, reader: &mut Reader<'_>) {
     let missing = match settings.command.first() {
         Some(program) if program.is_empty() => Some("the command names no program".to_owned()),
         Some(_) => None,
-        None if reader.has("", "command") => None,
+        // What is wrong with it has been reported.
+        None if reader.has("", "command") || reader.has_misspelt("", "command") => None,
         None => Some(match reader.file() {
             Some(file) => format!("there is no command, neither in {} nor on the command line", file.display()),
             None => "there is no command".to_owned(),

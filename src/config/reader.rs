@@ -106,6 +106,12 @@ impl<'f> Reader<'f> {
         self.spans.contains_key(&(section, key))
     }
 
+    /// Whether a key is in the file under a name that is spelled alike.
+    pub(super) fn has_misspelt(&self, section: &'static str, key: &'static str) -> bool {
+        let mut unknown = self.unknown.iter().filter(|(home, _, _)| *home == section);
+        unknown.any(|(_, name, _)| self.alike(section, name) == Some(key))
+    }
+
     fn report(&mut self, span: Option<Range<usize>>, diagnostic: Diagnostic) {
         self.problems.push(match (self.file, span) {
             (Some(file), Some(span)) => diagnostic.at(file, span),
@@ -134,19 +140,29 @@ impl<'f> Reader<'f> {
 
     /// The key that was probably meant: one of this section that is spelled alike, or the same one elsewhere.
     fn help_for_unknown(&self, section: &str, key: &str) -> String {
-        let here = || self.keys.iter().filter(|(home, _)| *home == section).map(|(_, name)| *name);
-        // Underscores and capitals are what other programs' files use; they are no difference here.
-        let plain = key.to_lowercase().replace('_', "-");
-        let alike = here().map(|name| (distance(&plain, name), name)).min();
-        if let Some((_, name)) = alike.filter(|(far, name)| *far <= name.len().div_ceil(4)) {
+        if let Some(name) = self.alike(section, key) {
             return format!("did you mean `{name}`?");
         }
-        match self.keys.iter().find(|(_, name)| *name == plain) {
+        match self.keys.iter().find(|(_, name)| *name == plain(key)) {
             Some(("", name)) => format!("`{name}` belongs at the top of the file, above the first [section]"),
             Some((home, name)) => format!("`{name}` belongs in [{home}]"),
-            None => format!("the keys here are {}", here().collect::<Vec<_>>().join(", ")),
+            None => format!("the keys here are {}", self.keys_of(section).collect::<Vec<_>>().join(", ")),
         }
     }
+
+    fn alike(&self, section: &str, key: &str) -> Option<&'static str> {
+        let nearest = self.keys_of(section).map(|name| (distance(&plain(key), name), name)).min();
+        nearest.filter(|(far, name)| *far <= name.len().div_ceil(4)).map(|(_, name)| name)
+    }
+
+    fn keys_of(&self, section: &str) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().filter(move |(home, _)| *home == section).map(|(_, name)| *name)
+    }
+}
+
+/// A key without what is no difference: underscores and capitals, which other programs' files use.
+fn plain(key: &str) -> String {
+    key.to_lowercase().replace('_', "-")
 }
 
 impl<'f, 't> Section<'_, 'f, 't> {

@@ -79,7 +79,7 @@ pub fn resolve(
     let name = settings.command.first().map_or(OsStr::new(""), OsString::as_os_str);
     // Without directory or environment only an absolute path can be looked at: for the others the cause is reported.
     let program = match (&directory, &environment) {
-        (Some(directory), Some(environment)) => Some(program(name, directory, environment)),
+        (Some(directory), Some(environment)) => Some(find_program(name, directory, environment)),
         _ => Path::new(name).is_absolute().then(|| executable(Path::new(name)).map(|()| name.into())),
     };
     let program: Option<PathBuf> = program.and_then(|found| found.map_err(|problem| note(problem.into())).ok());
@@ -115,8 +115,15 @@ fn directory(written: &Path) -> Result<PathBuf, Diagnostic> {
     Ok(real)
 }
 
-/// The program's absolute path: as it is, below the directory, or in PATH.
-fn program(name: &OsStr, directory: &Path, environment: &BTreeMap<OsString, OsString>) -> Result<PathBuf, Diagnostic> {
+/// A program's absolute path: as it is, below the directory, or in the environment's PATH. It can be executed.
+///
+/// # Errors
+/// Why it cannot be executed, and what to do about it.
+pub fn find_program(
+    name: &OsStr,
+    directory: &Path,
+    environment: &BTreeMap<OsString, OsString>,
+) -> Result<PathBuf, Diagnostic> {
     if name.as_bytes().contains(&b'/') {
         let path = directory.join(name);
         return executable(&path).map(|()| path);

@@ -85,7 +85,7 @@ pub struct Health {
 pub struct Reload {
     /// Whether a canary proves new code before any worker is replaced.
     pub canary: bool,
-    /// How many workers more than `count` may live during a rollout, 1 to 4096. `None`: one.
+    /// How many workers more than `count` may live during a rollout, 1 to 4096. `None`: as many as `count`.
     pub surge: Option<u32>,
     /// How long a new worker must live before the next is replaced.
     pub soak: Duration,

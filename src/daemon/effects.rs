@@ -4,7 +4,7 @@ use super::shell::{Message, Shell};
 use crate::control;
 use crate::journal::message_id;
 use crate::listener::wait_readable;
-use crate::supervisor::{Announcement, Effect, Effects, Event, Outcome, RequestId, WorkerEvent, WorkerId};
+use crate::supervisor::{Announcement, Effect, Effects, Event, Outcome, RequestId};
 use std::sync::Arc;
 
 impl Shell {
@@ -16,7 +16,7 @@ impl Shell {
                 Effect::Release(generation) => self.release(generation),
                 Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
                 Effect::Inspect(worker) => self.inspect(worker),
-                Effect::Judge { worker, .. } => self.judge(worker),
+                Effect::Judge { worker, reference } => self.judge(worker, reference),
                 Effect::Signal(worker, signal) => self.signal(worker, signal),
                 Effect::WatchListeners => self.watch_listeners(),
                 Effect::StartFallback => self.start_fallback(),
@@ -42,11 +42,6 @@ impl Shell {
             }
             Some(Message::Core(Event::ConnectionWaiting))
         });
-    }
-
-    fn judge(&mut self, worker: WorkerId) {
-        // A worker without a private probe socket is judged by its readiness.
-        self.events.push_back(Event::Worker(worker, WorkerEvent::Judged { verdict: Ok(()) }));
     }
 
     fn announce(&mut self, announcement: Announcement) {

@@ -6,6 +6,7 @@
 //!   effects.rs    one arm for each effect
 //!   prepare.rs    Effect::Prepare: configuration -> command -> Spec, or a template that reports it
 //!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
+//!   judge.rs      Effect::Judge: asking a worker over HTTP
 //!   fallback.rs   the helper process that answers 503
 //!   narrate.rs    notices -> log
 //!   status.rs     snapshot -> STATUS= and `sockd status`
@@ -17,6 +18,7 @@
 
 mod effects;
 mod fallback;
+mod judge;
 mod narrate;
 mod prepare;
 mod setup;

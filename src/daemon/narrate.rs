@@ -144,7 +144,7 @@ impl Shell {
             }
             Notice::Soaking { generation, soak } => {
                 self.tell_clients(&format!("all workers are ready; watching them for {}", seconds(*soak)));
-
+                self.ask_soaking(*generation, *soak);
                 tracing::debug!(SOCKD_GENERATION = generation.0, "reload: watching generation {generation}");
             }
             Notice::RolloutDone(generation) => tell_of!(

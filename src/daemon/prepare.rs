@@ -10,7 +10,7 @@ use crate::app::{Address, Command, Manners};
 use crate::config::{self, Settings};
 use crate::journal::message_id;
 use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
-use crate::supervisor::{Event, GenerationId, Spec, WorkerEvent, WorkerId};
+use crate::supervisor::{Answer, Event, GenerationId, Spec, WorkerEvent, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -33,6 +33,8 @@ pub(super) struct Generation {
     pub(super) adapter: Adapter,
     pub(super) command: Command,
     pub(super) spec: Option<Spec>,
+    /// How its first worker that was asked over HTTP answered: what is usual for it.
+    pub(super) answered: Option<Answer>,
     /// Its template, by number.
     pub(super) template: Option<u64>,
 }
@@ -77,7 +79,7 @@ impl Shell {
         let settings = loaded.settings;
         let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
         let adapter = adapter::recognise(&settings.command);
-        let mut generation = Generation { settings, adapter, command, spec: None, template: None };
+        let mut generation = Generation { settings, adapter, command, spec: None, answered: None, template: None };
         match adapter.conventions().manners {
             Manners::Exec => {
                 let spec = spec(&generation.settings, None);
@@ -289,7 +291,7 @@ fn spec(settings: &Settings, report: Option<&GunicornReport>) -> Spec {
         drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
         stop_timeout,
         watchdog: workers.watchdog.or(report.and_then(GunicornReport::watchdog)),
-        canary: false,
+        canary: settings.reload.canary,
         surge: settings.reload.surge.unwrap_or(count),
         soak: settings.reload.soak,
     }

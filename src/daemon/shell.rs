@@ -2,6 +2,7 @@
 //! what the core answers.
 
 use super::fallback::Fallback;
+use super::judge::Purpose;
 use super::prepare::Generation;
 use super::setup::Setup;
 use super::workers::Worker;
@@ -10,7 +11,7 @@ use crate::journal::message_id;
 use crate::listener::Listener;
 use crate::notify::{Datagram, Directory};
 use crate::process::{Ended, Report, reap};
-use crate::supervisor::{Event, GenerationId, Notice, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
+use crate::supervisor::{Answer, Event, GenerationId, Notice, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
 use crate::systemd::{Notifier, ReloadGuard, environment};
 use crate::{exit, process};
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +38,8 @@ pub(super) enum Message {
     Template(u64, Option<Report>),
     /// A datagram on a worker's notification socket.
     Notify(WorkerId, Datagram),
+    /// What came of a question to a worker, and to one that serves.
+    Answered { worker: WorkerId, purpose: Purpose, new: Answer, old: Option<Answer> },
     /// The 503 helper shall be tried again.
     RestartFallback,
 }
@@ -219,6 +222,7 @@ impl Shell {
             Message::Core(event) => self.events.push_back(event),
             Message::Template(template, report) => self.template_reports(template, report),
             Message::Notify(worker, datagram) => self.worker_says(worker, datagram),
+            Message::Answered { worker, purpose, new, old } => self.answered(worker, purpose, new, old),
             Message::RestartFallback => self.restart_fallback(),
         }
     }

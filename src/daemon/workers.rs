@@ -4,6 +4,7 @@ use super::shell::{Message, Shell};
 use crate::app::{Conventions, ExitMeaning, Manners};
 use crate::journal::message_id;
 use crate::notify::{self, Datagram};
+use crate::probe;
 use crate::process::{Child, End, Ended, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of};
 use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
@@ -19,6 +20,10 @@ const QUOTED_LINES: usize = 20;
 /// One worker's process and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Worker {
+    generation: GenerationId,
+    role: Role,
+    /// Where it alone can be asked.
+    probes: Vec<probe::Socket>,
     conventions: &'static Conventions,
     child: Option<Child>,
     stderr: Arc<Stderr>,
@@ -36,6 +41,14 @@ impl Drop for Worker {
 }
 
 impl Worker {
+    pub(super) fn generation(&self) -> GenerationId {
+        self.generation
+    }
+
+    pub(super) fn probe_address(&self) -> Option<&str> {
+        self.probes.first().map(probe::Socket::address)
+    }
+
     pub(super) fn pid(&self) -> Option<Pid> {
         self.child.as_ref().map(Child::pid)
     }
@@ -59,16 +72,29 @@ impl Shell {
         let generation = self.generations.get(&generation_id).ok_or("its generation was released")?;
         let conventions = generation.adapter.conventions();
         let address = self.directory.address(&format!("notify-{id}"));
-        let (worker, write) = self.new_worker(id, generation_id, conventions, &address)?;
+        let (worker, write) = self.new_worker(id, generation_id, role, conventions, &address)?;
         self.workers.insert(id, worker);
-        let generation = &self.generations[&generation_id];
         match conventions.manners {
             Manners::Exec => {
                 let mut environment: BTreeMap<OsString, OsString> = [("NOTIFY_SOCKET".into(), address.into())].into();
-                if let Some(watchdog) = generation.spec.as_ref().and_then(|spec| spec.watchdog) {
+                if let Some(watchdog) = self.generations[&generation_id].spec.as_ref().and_then(|spec| spec.watchdog) {
                     environment.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
                 }
-                let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
+                let listeners = Arc::clone(&self.listeners);
+                let private = match role {
+                    Role::Serving => Vec::new(),
+                    // One for each socket it expects; it is asked on the first.
+                    Role::Canary => listeners
+                        .iter()
+                        .enumerate()
+                        .map(|(index, _)| self.private_socket(id, index))
+                        .collect::<Result<_, _>>()?,
+                };
+                let generation = &self.generations[&generation_id];
+                let sockets: Vec<_> = match role {
+                    Role::Serving => listeners.iter().map(AsFd::as_fd).collect(),
+                    Role::Canary => private.iter().map(AsFd::as_fd).collect(),
+                };
                 let names: Vec<_> = self.listeners.iter().map(|l| l.name.as_str()).collect();
                 let launch = Launch {
                     command: &generation.command,
@@ -96,6 +122,7 @@ impl Shell {
         &self,
         id: WorkerId,
         generation: GenerationId,
+        role: Role,
         conventions: &'static Conventions,
         address: &str,
     ) -> Result<(Worker, OwnedFd), String> {
@@ -121,8 +148,29 @@ impl Shell {
             }
         })
         .abort_handle();
-        let worker = Worker { conventions, child: None, stderr, listening, early: Vec::new(), status: None };
+        let worker = Worker {
+            generation,
+            role,
+            probes: Vec::new(),
+            conventions,
+            child: None,
+            stderr,
+            listening,
+            early: Vec::new(),
+            status: None,
+        };
         Ok((worker, write))
+    }
+
+    /// Listens on a socket that only this worker will hold.
+    fn private_socket(&mut self, id: WorkerId, index: usize) -> Result<OwnedFd, String> {
+        let address = self.directory.address(&format!("probe-{id}-{index}"));
+        let (socket, fd) = probe::Socket::listen(&address)
+            .map_err(|error| format!("cannot make the worker's probe socket {address}: {error}"))?;
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.probes.push(socket);
+        }
+        Ok(fd)
     }
 
     /// Orders a worker from the template.
@@ -135,6 +183,7 @@ impl Shell {
         stderr: &OwnedFd,
     ) -> Result<(), String> {
         let environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
+        let probe = self.private_socket(id, 0)?;
         let listeners = Arc::clone(&self.listeners);
         let sockets: Vec<_> = match role {
             Role::Serving => listeners.iter().map(AsFd::as_fd).collect(),
@@ -145,7 +194,7 @@ impl Shell {
             environment: &environment,
             stderr: stderr.as_fd(),
             listeners: &sockets,
-            probe: None,
+            probe: Some(probe.as_fd()),
         };
         let (template, ordered) = self.template(generation).ok_or("its template is gone")?;
         template.fork(&request).map_err(|error| error.to_string())?;
@@ -233,8 +282,12 @@ impl Shell {
 
     /// Looks whether the worker, or one of its descendants, holds one of our sockets.
     pub(super) fn inspect(&mut self, id: WorkerId) {
-        let inodes: BTreeSet<u64> = self.listeners.iter().map(|listener| listener.inode).collect();
-        let held = self.workers.get(&id).and_then(Worker::pid).and_then(|pid| holds_socket(pid, &inodes));
+        let Some(worker) = self.workers.get(&id) else { return };
+        let inodes: BTreeSet<u64> = match worker.role {
+            Role::Serving => self.listeners.iter().map(|listener| listener.inode).collect(),
+            Role::Canary => worker.probes.iter().map(probe::Socket::inode).collect(),
+        };
+        let held = worker.pid().and_then(|pid| holds_socket(pid, &inodes));
         let holds = match held {
             Some(true) => Holds::Yes,
             Some(false) => Holds::No,

@@ -76,7 +76,11 @@ pub enum BusError {
 
 /// systemd's own sentence, without the name of the error before it.
 fn reason(error: &zbus::Error) -> String {
-    if let zbus::Error::MethodError(_, Some(sentence), _) = error { sentence.clone() } else { error.to_string() }
+    let text = error.to_string();
+    match text.split_once(": ") {
+        Some((name, sentence)) if name.starts_with("org.freedesktop.") => sentence.to_owned(),
+        _ => text,
+    }
 }
 
 /// name, description, load state, active state, sub state, following, object, job id, job type, job object.

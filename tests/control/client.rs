@@ -123,7 +123,8 @@ fn the_program_shows_a_living_supervisor() {
                 Some(call) = lab.calls.recv() => call.replier.status(crate::status()),
             }
         };
-        let entries: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let entries: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
         let entries = entries.as_array().expect("an array");
         let ours = |entry: &&serde_json::Value| entry["sockd"]["status_line"] == "3 workers ready";
         let entry = entries.iter().find(ours).unwrap_or_else(|| panic!("{entries:?}"));

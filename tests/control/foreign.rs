@@ -35,7 +35,10 @@ impl Program {
         let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("chmod");
         open(&directory);
         let program = Self { directory };
-        std::fs::copy(std::env::current_exe().expect("a path"), program.file()).expect("a copy");
+        // By another process: a file that this one had open for writing may be inherited by a child that another test
+        // starts at that moment, and cannot be executed while it is (ETXTBSY).
+        let copied = Command::new("cp").arg(std::env::current_exe().expect("a path")).arg(program.file()).status();
+        assert!(copied.expect("cp").success());
         open(&program.file());
         Some(program)
     }

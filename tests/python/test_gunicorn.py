@@ -510,7 +510,10 @@ class Silent(Worker):
     @unittest.skipUnless(os.getuid() == 0, "needs root")
     def test_readiness_of_a_worker_that_drops_privileges(self):
         os.chmod(self.directory.path, 0o755)
-        worker = self.started("--user", "65534", "--group", "65534", "--timeout", "1", "hello:app").fork(1)
+        # Afterwards an interpreter in root's home is out of reach: load what gunicorn's util.seed() needs.
+        self.directory.write("seed.conf.py", "import random\nrandom.seed('x')\n")
+        worker = self.started("-c", "seed.conf.py", "--user", "65534", "--group", "65534", "--timeout", "1",
+                              "hello:app").fork(1)
         os.chmod(worker.notify_path, 0o600)
         worker.wait_ready()
         self.assertEqual(os.stat("/proc/%d" % worker.pid).st_uid, 65534)

@@ -25,6 +25,13 @@ fn boot(test: &str, release: Release) -> Option<Machine> {
     }
 }
 
+/// What our users put before their server's command line.
+const PREFIX: &str = "/usr/bin/sockd run -- ";
+
+fn install(machine: &Machine) {
+    machine.copy_in(env!("CARGO_BIN_EXE_sockd"), "/usr/bin/sockd");
+}
+
 /// One test function per release, so that each is named, run and reported by itself.
 macro_rules! on_every_release {
     ($($(#[$meta:meta])* fn $test:ident($machine:ident) $body:block)*) => {$(
@@ -82,6 +89,25 @@ on_every_release! {
     fn the_django_guide_with_plain_gunicorn(machine) {
         guide::django(machine, "");
         guide::django_troubleshooting(machine);
+    }
+
+    /// The guide word for word, with sockd in the place of one line.
+    fn the_django_guide_with_sockd(machine) {
+        install(machine);
+        guide::django(machine, PREFIX);
+        guide::django_troubleshooting(machine);
+    }
+
+    /// The guide without a socket unit: sockd binds the socket itself, with gunicorn's own mode.
+    fn the_flask_guide_with_sockd(machine) {
+        install(machine);
+        guide::flask(machine, PREFIX);
+        guide::bad_gateway(
+            machine,
+            "chmod 750 /home/sammy",
+            "(13: Permission denied)",
+            "chmod 755 /home/sammy",
+        );
     }
 
     fn the_flask_guide_with_plain_gunicorn(machine) {

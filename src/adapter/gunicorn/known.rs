@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::app::Address;
 
+use super::super::words::split;
+
 /// What is known of gunicorn's settings before gunicorn has been asked. `None`: nothing is said; the configuration
 /// file may still say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -285,41 +287,6 @@ fn digits(text: &str, base: u32) -> Option<u32> {
     well_formed.then(|| u32::from_str_radix(&text.replace('_', ""), base).ok())?
 }
 
-/// Python's `shlex.split`: words as a POSIX shell separates them, nothing expanded.
-///
-/// # Errors
-/// A quote is not closed, or nothing follows a backslash.
-pub(super) fn split(text: &str) -> Result<Vec<String>, &'static str> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            ' ' | '\t' | '\r' | '\n' => words.extend(word.take()),
-            '\\' => word.get_or_insert_default().push(letters.next().ok_or("nothing follows the backslash")?),
-            '\'' | '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match letters.next().ok_or("a quote is not closed")? {
-                        end if end == letter => break,
-                        '\\' if letter == '"' => {
-                            let next = letters.next().ok_or("a quote is not closed")?;
-                            if !matches!(next, '"' | '\\') {
-                                word.push('\\');
-                            }
-                            word.push(next);
-                        }
-                        other => word.push(other),
-                    }
-                }
-            }
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    Ok(words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -463,18 +430,5 @@ mod tests {
         assert_eq!(Known::address("fd://3"), Ok(None));
         assert!(Known::address("example.com:80").is_err());
         assert!(Known::address("127.0.0.1:http").is_err());
-    }
-
-    #[test]
-    fn splits_as_a_shell() {
-        for (text, words) in [
-            ("", &[][..]),
-            ("  a  b\t", &["a", "b"]),
-            ("'a b' \"c d\"e ''", &["a b", "c de", ""]),
-            (r#"a\ b "\"\\\n" '\'"#, &["a b", r#""\\n"#, r"\"]),
-        ] {
-            assert_eq!(split(text).expect(text), words, "{text:?}");
-        }
-        assert!(split("'a").is_err() && split("\"a\\").is_err() && split("a\\").is_err());
     }
 }

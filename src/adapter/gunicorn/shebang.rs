@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::super::words::split;
+
 /// The interpreter of a console script, with the arguments it is given before the script.
 ///
 /// `head` is the beginning of the script, its first two lines at least. A program without a slash is looked for in
@@ -25,7 +27,7 @@ pub fn interpreter(head: &str, script: &Path) -> Result<(PathBuf, Vec<OsString>)
             // A relocatable script works its own place out, and Python is beside it.
             Some(words) if words.contains("$0") && words.contains("dirname") => sibling(),
             Some(words) => {
-                let program = super::known::split(words).ok().and_then(|words| words.into_iter().next());
+                let program = split(words).ok().and_then(|words| words.into_iter().next());
                 program.map(|program| (program.into(), Vec::new())).ok_or_else(|| not_python(script, line))
             }
             None => Err(not_python(script, line)),
@@ -48,7 +50,7 @@ fn exec_line(line: &str) -> Option<&str> {
 /// What `env` would run: one program, or with `-S` a program and its arguments.
 fn env(argument: &str) -> Option<(PathBuf, Vec<OsString>)> {
     let words = match argument.strip_prefix("-S").or_else(|| argument.strip_prefix("--split-string=")) {
-        Some(text) => super::known::split(text).ok()?,
+        Some(text) => split(text).ok()?,
         None => vec![argument.to_owned()],
     };
     let (program, arguments) = words.split_first()?;

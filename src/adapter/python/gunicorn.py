@@ -142,10 +142,11 @@ def import_gunicorn_util():
     """Import gunicorn.util without the package metadata library that it imports but hardly ever uses.
 
     It serves worker classes named by an entry point ("egg:…"), and takes a fifth of gunicorn's start
-    (importlib.metadata, 35 of 160 ms under -X importtime; up to gunicorn 20.1 pkg_resources, more than
-    everything else together). gunicorn.util keeps a stand-in that imports the real one when it is used;
-    everybody else who imports the library gets the real one. The rest of what gunicorn imports, the
-    arbiter's module and ssl among it, is needed by its application or worker base classes.
+    (importlib.metadata, 35 of 160 ms under -X importtime; up to gunicorn 20.1 half of it: pkg_resources,
+    264 of 481 ms). gunicorn.util keeps a stand-in that imports the real one when it is used; everybody
+    else who imports the library gets the real one. The rest of what gunicorn imports, the arbiter's
+    module and ssl among it, is needed by its application or worker base classes. ctypes, which alone
+    could set PR_SET_PDEATHSIG, costs 10 ms or more and is not imported; see Heartbeat.drain().
     """
     import importlib
 

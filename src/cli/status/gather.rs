@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::report::{Entry, Report, Trigger};
 use crate::control::{self, AskError, Instance, RefusalKind, Status};
 use crate::systemd::bus::{Bus, BusError, Service, UnitState};
-use crate::systemd::{unit_files, unit_of_pid};
+use crate::systemd::unit_files::UnitFiles;
+use crate::systemd::unit_of_pid;
 
 /// The longest search for units that run sockd, all services of the machine together.
 const SEARCH_LIMIT: Duration = Duration::from_secs(2);
@@ -106,19 +107,23 @@ async fn ask_all() -> io::Result<Vec<Asked>> {
     Ok(asked)
 }
 
-/// The names of the services whose ExecStart= runs sockd: the loaded ones, and those that a unit file gives away. One
-/// question for each, all of them under way at once: systemd answers them in one go.
+/// The names of the services whose ExecStart= runs sockd: loaded ones, and those that a unit file gives away. systemd is
+/// asked only about units whose files speak of sockd, or have no file that we can read; all questions are under way at
+/// once, and it answers them in one go.
 async fn search(bus: &Bus) -> Result<Vec<String>, BusError> {
     let mut tasks = JoinSet::new();
-    let mut unloaded = unit_files::services_mentioning("sockd");
+    let files = UnitFiles::search("sockd");
+    let mut unloaded: BTreeSet<&str> = files.services().collect();
     for service in bus.services().await? {
-        unloaded.remove(&service.name);
-        let bus = bus.clone();
-        // A unit that goes away meanwhile is none of ours any more.
-        tasks.spawn(async move { runs_sockd(&bus, &service).await.unwrap_or(false).then_some(service.name) });
+        unloaded.remove(&*service.name);
+        if files.may_mention(&service.name) {
+            let bus = bus.clone();
+            // A unit that goes away meanwhile is none of ours any more.
+            tasks.spawn(async move { runs_sockd(&bus, &service).await.unwrap_or(false).then_some(service.name) });
+        }
     }
     for name in unloaded {
-        let bus = bus.clone();
+        let (bus, name) = (bus.clone(), name.to_owned());
         tasks.spawn(async move {
             let service = bus.service(&name).await.ok()?;
             runs_sockd(&bus, &service).await.unwrap_or(false).then_some(name)

@@ -1,0 +1,279 @@
+//! Whether gunicorn will find what its command line names: its Python, its configuration file, the application.
+//!
+//! Python decides at run time where a module comes from. What is certain is an error; all else is a warning.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::adapter::gunicorn::{self, Known, Launcher};
+use crate::app::Command;
+use crate::config;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+
+/// So much of a console script is read to find its Python, in bytes.
+const SCRIPT_HEAD: u64 = 4096;
+
+/// Checks a command: as it is written, and as it was resolved. Nothing is known of servers other than gunicorn.
+pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
+    let mut problems = Diagnostics::default();
+    let Some(invocation) = gunicorn::invocation(written) else { return problems };
+    if let Launcher::Script(_) = invocation.launcher {
+        check_interpreter(command, &mut problems);
+    }
+    let known = Known::read(invocation.arguments, &command.environment);
+    for doubt in &known.doubts {
+        problems.push(Diagnostic::warning(doubt.clone()));
+    }
+    for bind in &known.bind {
+        if let Err(why) = Known::address(bind) {
+            let help = "without a socket unit, sockd binds addresses by number and unix sockets";
+            problems.push(Diagnostic::warning(format!("--bind: {why}")).help(help));
+        }
+    }
+    // gunicorn looks for its configuration file before it changes the directory.
+    let file = known.config.as_deref().filter(|config| !config.starts_with("python:"));
+    let file = file.map(|file| command.directory.join(file.strip_prefix("file:").unwrap_or(file)));
+    if let Some(missing) = file.as_ref().filter(|file| !file.exists()) {
+        problems.push(Diagnostic::error(format!("gunicorn's --config {} does not exist", missing.display())));
+    }
+    let directory =
+        known.chdir.as_ref().map_or_else(|| command.directory.clone(), |chdir| command.directory.join(chdir));
+    if !directory.is_dir() {
+        problems.push(Diagnostic::error(format!("gunicorn's --chdir {} is no directory", directory.display())));
+        return problems;
+    }
+    let configured = known.config.is_some() || command.directory.join("gunicorn.conf.py").exists();
+    match &known.application {
+        Some(application) => problems.extend(missing(application, &directory, &known, command, configured)),
+        None if configured => {}
+        None => {
+            let help = suggestion(&directory).unwrap_or_else(|| "add myproject.wsgi:application at the end".to_owned());
+            problems.push(Diagnostic::warning("gunicorn's command line names no application").help(help));
+        }
+    }
+    problems
+}
+
+fn check_interpreter(command: &Command, problems: &mut Diagnostics) {
+    let mut head = Vec::new();
+    let opened = fs::File::open(&command.program).and_then(|file| file.take(SCRIPT_HEAD).read_to_end(&mut head));
+    if let Err(error) = opened {
+        problems.push(Diagnostic::warning(format!("cannot read {}: {error}", command.program.display())));
+        return;
+    }
+    match gunicorn::interpreter(&String::from_utf8_lossy(&head), &command.program) {
+        Err(why) => {
+            problems.push(Diagnostic::warning(why).help("sockd needs gunicorn's Python to ask it its settings"))
+        }
+        Ok((program, _)) => {
+            let found = config::find_program(program.as_os_str(), &command.directory, &command.environment);
+            problems.extend(found.err().map(|problem| {
+                let message = format!("gunicorn's Python: {}", problem.message);
+                Diagnostic { message, ..problem }
+            }));
+        }
+    }
+}
+
+/// Where one path of Python's leads with a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    /// To the module.
+    Yes,
+    /// To a package that does not have it: this one.
+    No(PathBuf),
+    /// It cannot be told: not here, or in a package that may be spread over several directories.
+    Elsewhere,
+}
+
+/// What is wrong with `MODULE:NAME`, if its module cannot be found.
+fn missing(
+    application: &str,
+    directory: &Path,
+    known: &Known,
+    command: &Command,
+    configured: bool,
+) -> Option<Diagnostic> {
+    let module = application.split(':').next().unwrap_or_default().trim();
+    if directory.join(module).is_file() {
+        let name = module.trim_end_matches(".py").replace('/', ".");
+        let message = format!("{application:?} names a file; gunicorn wants a module");
+        return Some(
+            Diagnostic::error(message).help(format!("write {name}:application, or what the callable is called")),
+        );
+    }
+    let own = known.pythonpath.iter().flat_map(|paths| paths.split(',')).map(|path| directory.join(path.trim()));
+    let variable = command.environment.get(OsStr::new("PYTHONPATH")).map(OsString::as_os_str).unwrap_or_default();
+    let inherited = std::env::split_paths(variable).map(|path| command.directory.join(path));
+    let mut result = Found::Elsewhere;
+    for root in std::iter::once(directory.to_owned()).chain(own).chain(inherited) {
+        match find(&root, module) {
+            Found::Yes => return None,
+            no @ Found::No(_) if result == Found::Elsewhere => result = no,
+            Found::No(_) | Found::Elsewhere => {}
+        }
+    }
+    let problem = match result {
+        Found::No(package) if !configured => {
+            Diagnostic::error(format!("cannot find {module}: it is not in {}", package.display()))
+        }
+        // The configuration file may change the path; site-packages may have it.
+        Found::Yes | Found::No(_) | Found::Elsewhere => {
+            Diagnostic::warning(format!("cannot see the module {module} in {}", directory.display()))
+        }
+    };
+    let help = suggestion(directory);
+    Some(if let Some(help) = help { problem.help(help) } else { problem })
+}
+
+/// Follows a module's name from one directory of Python's path.
+fn find(root: &Path, module: &str) -> Found {
+    let mut place = root.to_owned();
+    let mut parts = module.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let directory = place.join(part);
+        // Python prefers a package with an __init__.py to a module, and a module to a bare directory.
+        if !is_module(&directory, "__init__") && is_module(&place, part) {
+            return match parts.peek() {
+                None => Found::Yes,
+                Some(_) => Found::No(place.join(format!("{part}.py"))),
+            };
+        }
+        if !directory.is_dir() {
+            // Other directories of the path may have more of a package without an __init__.py, and all else.
+            let closed = place != root && is_module(&place, "__init__");
+            return if closed { Found::No(place) } else { Found::Elsewhere };
+        }
+        place = directory;
+    }
+    Found::Yes
+}
+
+/// `wsgi.py`, or compiled: `wsgi.pyc`, `wsgi.cpython-311-x86_64-linux-gnu.so`.
+fn is_module(directory: &Path, name: &str) -> bool {
+    let prefix = format!("{name}.");
+    fs::read_dir(directory).into_iter().flatten().flatten().any(|entry| {
+        let file = entry.file_name();
+        let ending = file.to_str().and_then(|file| file.strip_prefix(&prefix));
+        ending.is_some_and(|ending| matches!(ending, "py" | "pyc") || ending.ends_with("so"))
+    })
+}
+
+/// An application that is there: what Django's startproject and the guides make.
+fn suggestion(directory: &Path) -> Option<String> {
+    let mut packages: Vec<_> = fs::read_dir(directory).ok()?.flatten().map(|entry| entry.file_name()).collect();
+    packages.sort();
+    let package = packages.iter().find(|package| directory.join(package).join("wsgi.py").is_file());
+    match package {
+        Some(package) => Some(format!("did you mean {}.wsgi:application?", package.to_str()?)),
+        None => directory.join("wsgi.py").is_file().then(|| "did you mean wsgi:app or wsgi:application?".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// A Django project as the guide makes it, with a virtual environment that holds a gunicorn.
+    struct Project(PathBuf);
+
+    impl Project {
+        fn new(name: &str) -> Self {
+            let room = std::env::temp_dir().join(format!("sockd-application-{name}-{}", std::process::id()));
+            let project = Self(room);
+            for file in ["manage.py", "myproject/__init__.py", "myproject/wsgi.py", "spread/part.py", "other/lib.py"] {
+                project.file(file, "");
+            }
+            project.file("venv/bin/gunicorn", "#!/bin/sh\n'''exec' \"/bin/sh\" \"$0\" \"$@\"\n");
+            project
+        }
+
+        fn file(&self, name: &str, text: &str) {
+            let path = self.0.join(name);
+            fs::create_dir_all(path.parent().expect("it has a parent")).expect("a directory can be made");
+            fs::write(path, text).expect("a file can be written");
+        }
+
+        fn lines(&self, arguments: &str, variables: &[(&str, &str)]) -> Vec<String> {
+            let mut written = vec![OsString::from("venv/bin/gunicorn")];
+            written.extend(arguments.split_whitespace().map(OsString::from));
+            let environment: BTreeMap<_, _> =
+                variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            let program = self.0.join("venv/bin/gunicorn");
+            let command = Command { program, arguments: written.clone(), directory: self.0.clone(), environment };
+            let problems = check(&written, &command);
+            let place = format!("{}/", self.0.display());
+            problems.iter().map(|d| format!("{}: {}", d.severity, problems.line(d)).replace(&place, "")).collect()
+        }
+    }
+
+    impl Drop for Project {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_found() {
+        let project = Project::new("found");
+        for line in [
+            "--workers 3 --bind unix:/run/gunicorn.sock myproject.wsgi:application",
+            "myproject:application",
+            "spread.part:app",
+            "manage",
+            "--pythonpath other lib:app",
+            "--chdir myproject wsgi",
+        ] {
+            assert_eq!(project.lines(line, &[]), Vec::<String>::new(), "{line}");
+        }
+        assert_eq!(project.lines("lib:app", &[("PYTHONPATH", "/x:other")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let project = Project::new("missing");
+        let place = project.0.display().to_string();
+        for (line, expected) in [
+            ("myproject.wsgj:application", "error: cannot find myproject.wsgj: it is not in myproject; did you mean myproject.wsgi:application?".to_owned()),
+            ("myproject.wsgi.app", "error: cannot find myproject.wsgi.app: it is not in myproject/wsgi.py; did you mean myproject.wsgi:application?".to_owned()),
+            ("mysite.wsgi", format!("warning: cannot see the module mysite.wsgi in {place}; did you mean myproject.wsgi:application?")),
+            ("spread.other:app", format!("warning: cannot see the module spread.other in {place}; did you mean myproject.wsgi:application?")),
+            ("myproject/wsgi.py", "error: \"myproject/wsgi.py\" names a file; gunicorn wants a module; write myproject.wsgi:application, or what the callable is called".to_owned()),
+            ("-w 3", "warning: gunicorn's command line names no application; did you mean myproject.wsgi:application?".to_owned()),
+            ("-c conf.py myproject", "error: gunicorn's --config conf.py does not exist".to_owned()),
+            ("--chdir src myproject", "error: gunicorn's --chdir src is no directory".to_owned()),
+            ("--wrokers=3 myproject", "warning: gunicorn has no option \"--wrokers=3\"".to_owned()),
+        ] {
+            assert_eq!(project.lines(line, &[]), [expected], "{line}");
+        }
+        assert_eq!(project.lines("-b example.com:80 myproject", &[]).len(), 1);
+    }
+
+    #[test]
+    fn with_a_configuration_file_less_is_certain() {
+        let project = Project::new("configured");
+        project.file("gunicorn.conf.py", "");
+        assert!(project.lines("myproject.wsgj", &[])[0].starts_with("warning: "));
+        assert_eq!(project.lines("-w 3", &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_missing_python_is_told() {
+        let project = Project::new("python");
+        project.file("venv/bin/gunicorn", "#!/bin/sh\n'''exec' \"/gone/bin/python3\" \"$0\" \"$@\"\n");
+        assert_eq!(
+            project.lines("myproject", &[]),
+            ["error: gunicorn's Python: cannot execute /gone/bin/python3: /gone does not exist"]
+        );
+        project.file("venv/bin/gunicorn", "#!/usr/bin/env python3\n");
+        assert!(
+            project.lines("myproject", &[("PATH", "/gone")])[0]
+                .starts_with("error: gunicorn's Python: cannot find python3 in PATH")
+        );
+        project.file("venv/bin/gunicorn", "#!/bin/sh\nexec something\n");
+        assert!(project.lines("myproject", &[])[0].starts_with("warning: venv/bin/gunicorn is not run by Python"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What is checked, and how it is told.
+
+use std::fs;
+
+use super::*;
+
+/// A directory in the place of /etc/sockd.
+struct Instances(PathBuf);
+
+impl Instances {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sockd-check-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a directory can be made");
+        let instances = Self(path);
+        instances.file("good.toml", "command = [\"/bin/sh\"]\n");
+        instances.file("bad.toml", "comand = [\"/bin/sh\"]\n[workers]\ncount = 0\n");
+        instances.file("dull.toml", "command = [\"/bin/sh\"]\n[health]\nhost = \"x\"\n");
+        instances.file("README", "");
+        instances
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        fs::write(self.0.join(name), text).expect("a file can be written");
+    }
+
+    fn found(&self, target: Option<&str>) -> Vec<(String, Diagnostics)> {
+        let target = target.map(|target| target.replace("ETC", &self.0.display().to_string()));
+        let subjects = subjects(&Arguments { target, ..Arguments::default() }, &self.0).expect("there is something");
+        let place = format!("{}/", self.0.display());
+        subjects.into_iter().map(|subject| (subject.name.replace(&place, ""), check(subject))).collect()
+    }
+
+    fn text(&self, target: Option<&str>) -> String {
+        report(&self.found(target), false).replace(&format!("{}/", self.0.display()), "")
+    }
+}
+
+impl Drop for Instances {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const BAD: &str = "\
+error: unknown key `comand`
+ --> bad.toml:1:1
+  |
+1 | comand = [\"/bin/sh\"]
+  | ^^^^^^
+  |
+  = help: did you mean `command`?
+
+error: expected an integer from 1 to 4096, found 0
+ --> bad.toml:3:9
+  |
+3 | count = 0
+  |         ^
+";
+
+#[test]
+fn all_instances_are_checked_in_order() {
+    let text = Instances::new("all").text(None);
+    let names: Vec<&str> = text.lines().filter(|line| line.contains(".toml:") && !line.starts_with(' ')).collect();
+    assert_eq!(names, ["bad.toml:", "dull.toml:", "good.toml: ok"]);
+    assert!(text.contains(BAD), "{text}");
+    // Two problems in bad.toml and a warning in dull.toml.
+    assert_eq!(text.lines().last(), Some("3 problems"));
+}
+
+#[test]
+fn the_last_line_is_the_verdict() {
+    let instances = Instances::new("verdict");
+    assert_eq!(instances.text(Some("good")), "ok\n");
+    assert_eq!(instances.text(Some("ETC/good.toml")), "ok\n");
+    assert_eq!(instances.text(Some("bad")), format!("{BAD}2 problems\n"));
+    assert!(instances.text(Some("dull")).ends_with("\nok, 1 warning\n"));
+    instances.file("one.toml", "command = []\n");
+    assert!(instances.text(Some("one")).ends_with("\n1 problem\n"));
+}
+
+#[test]
+fn a_command_is_checked_from_here() {
+    let words =
+        |words: &[&str]| Arguments { command: words.iter().map(OsString::from).collect(), ..Arguments::default() };
+    let text = |arguments| {
+        let subjects = subjects(&arguments, Path::new("/nowhere")).expect("a command is enough");
+        report(&subjects.into_iter().map(|subject| (subject.name.clone(), check(subject))).collect::<Vec<_>>(), false)
+    };
+    assert_eq!(text(words(&["sh", "-c", "true"])), "ok\n");
+    let missing = text(words(&["/nowhere/gunicorn", "a:b"]));
+    assert!(missing.starts_with("error: cannot execute /nowhere/gunicorn: /nowhere does not exist\n"), "{missing}");
+    assert!(missing.ends_with("\n1 problem\n"), "{missing}");
+}
+
+#[test]
+fn nothing_to_look_at_is_told() {
+    let instances = Instances::new("nothing");
+    let why = |target: &str, place: &Path| {
+        let target = (!target.is_empty()).then(|| target.to_owned());
+        subjects(&Arguments { target, ..Arguments::default() }, place).expect_err("there is nothing")
+    };
+    assert!(why("/nowhere/web.toml", &instances.0).starts_with("cannot read /nowhere/web.toml: No such file"));
+    assert!(why("missing.toml", &instances.0).starts_with("cannot read missing.toml: No such file"));
+    assert!(why("", Path::new("/nowhere")).starts_with("cannot read /nowhere: No such file"));
+    for name in ["good.toml", "bad.toml", "dull.toml"] {
+        fs::remove_file(instances.0.join(name)).expect("it can be removed");
+    }
+    assert!(why("", &instances.0).starts_with("there is no file "));
+}
+
+#[test]
+fn json_tells_the_same() {
+    let found = Instances::new("json").found(Some("bad"));
+    let value: serde_json::Value = serde_json::from_str(&json(&found)).expect("it is JSON");
+    assert_eq!(value[0]["ok"], false);
+    let problems = value[0]["problems"].as_array().expect("a list");
+    assert_eq!(problems.len(), 2);
+    assert_eq!(problems[0]["message"], "unknown key `comand`");
+    assert_eq!(problems[0]["help"], "did you mean `command`?");
+    assert_eq!((&problems[1]["line"], &problems[1]["column"]), (&3.into(), &9.into()));
+    assert_eq!(problems[1]["severity"], "error");
+    assert!(problems[1]["file"].as_str().is_some_and(|file| file.ends_with("/bad.toml")));
+}
+
+#[test]
+fn a_target_and_a_command_exclude_each_other() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+    let parse = |line: &str| <Line as clap::Parser>::try_parse_from(line.split(' ')).map(|line| line.arguments);
+    assert_eq!(parse("check web --json").expect("it is right").target.as_deref(), Some("web"));
+    assert_eq!(parse("check -- run --json").expect("it is right").command, ["run", "--json"]);
+    assert!(parse("check web -- run").is_err());
+}

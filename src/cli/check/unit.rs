@@ -1,0 +1,221 @@
+//! What systemd knows of a unit, by `systemctl show`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Parser;
+
+use crate::adapter::words;
+use crate::config::Options;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+
+use super::Subject;
+use super::account::Account;
+
+/// The PATH that systemd gives its services (systemd.exec(5)).
+const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+
+const PROPERTIES: &str = "LoadState,LoadError,ExecStart,User,Group,SupplementaryGroups,DynamicUser,WorkingDirectory,\
+                          Environment,EnvironmentFiles";
+
+/// A unit's properties; one that is there several times has several values.
+pub(super) type Properties = BTreeMap<String, Vec<String>>;
+
+/// The arguments of sockd in an ExecStart line.
+#[derive(Parser)]
+#[command(name = "sockd run", no_binary_name = true)]
+struct Line {
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Asks systemd for a unit.
+///
+/// # Errors
+/// Why there is no answer: no systemctl, no systemd, no such unit.
+pub(super) fn show(unit: &str) -> Result<Properties, String> {
+    let output = Command::new("systemctl")
+        .args(["show", "--no-pager", "--property", PROPERTIES, "--", unit])
+        .output()
+        .map_err(|error| format!("cannot run systemctl: {error}"))?;
+    if !output.status.success() {
+        let told = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("systemctl show {unit}: {}", told.lines().next().unwrap_or_default()));
+    }
+    let properties = parse(&String::from_utf8_lossy(&output.stdout));
+    match first(&properties, "LoadState") {
+        "loaded" => Ok(properties),
+        "not-found" => Err(format!("there is no unit {unit}")),
+        state => Err(format!("{unit} is {state}: {}", first(&properties, "LoadError"))),
+    }
+}
+
+/// What is to be checked of a unit.
+///
+/// # Errors
+/// Why there is nothing to look at.
+pub(super) fn subject(unit: &str) -> Result<Subject, String> {
+    let properties = show(unit)?;
+    let mut subject = surroundings(unit.to_owned(), &properties);
+    match options(unit, &properties) {
+        Ok(options) => subject.options = options,
+        Err(problem) => subject.problems.push(problem),
+    }
+    Ok(subject)
+}
+
+/// What sockd would be surrounded by in a unit: user, directory, environment.
+pub(super) fn surroundings(name: String, properties: &Properties) -> Subject {
+    let mut problems = Diagnostics::default();
+    let mut environment = BTreeMap::from([(OsString::from("PATH"), OsString::from(SERVICE_PATH))]);
+    let assignments = words::split(first(properties, "Environment")).unwrap_or_default();
+    let variables = assignments.iter().filter_map(|assignment| assignment.split_once('='));
+    environment.extend(variables.map(|(name, value)| (name.into(), value.into())));
+
+    let user = first(properties, "User");
+    let mut account = None;
+    if !user.is_empty() && first(properties, "DynamicUser") != "yes" {
+        let groups = words::split(first(properties, "SupplementaryGroups")).unwrap_or_default();
+        match Account::find(user, first(properties, "Group"), &groups) {
+            Ok(found) => account = Some(found),
+            Err(why) => problems.push(Diagnostic::error(why)),
+        }
+    }
+    // `!/home/sammy` may be missing: then it is the root. `~` is the user's home, which `id` does not tell.
+    let written = first(properties, "WorkingDirectory");
+    let directory = match written.strip_prefix('!') {
+        Some(optional) => Path::new(optional).is_dir().then_some(optional),
+        None => written.starts_with('/').then_some(written),
+    };
+    Subject {
+        name,
+        options: Options::default(),
+        environment,
+        directory: directory.unwrap_or("/").into(),
+        environment_files: environment_files(properties),
+        account,
+        problems,
+    }
+}
+
+/// The options of `sockd run` in a unit's ExecStart.
+fn options(unit: &str, properties: &Properties) -> Result<Options, Diagnostic> {
+    let Some(arguments) = properties.get("ExecStart").and_then(|lines| arguments(lines.last()?)) else {
+        return Err(Diagnostic::error(format!("{unit} starts nothing")).help("name the service, not its socket"));
+    };
+    let program = arguments.first().map_or("", String::as_str);
+    if program.rsplit('/').next() != Some("sockd") {
+        let message = format!("{unit} does not run sockd: its ExecStart= is {}", arguments.join(" "));
+        return Err(Diagnostic::error(message).help(format!("`sockd adopt {unit}` shows how to change it")));
+    }
+    if arguments.get(1).map(String::as_str) != Some("run") {
+        return Err(Diagnostic::error(format!("{unit} runs sockd without `run`: {}", arguments.join(" "))));
+    }
+    Line::try_parse_from(&arguments[2..]).map(|line| line.options).map_err(|error| {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Diagnostic::error(format!("ExecStart= of {unit}: {message}"))
+    })
+}
+
+/// The words of a command as `systemctl show` prints them: `{ path=… ; argv[]=… ; ignore_errors=… }`. It puts spaces
+/// between the words and quotes nothing, so that a word with a space in it comes out as two.
+fn arguments(line: &str) -> Option<Vec<String>> {
+    let (_, rest) = line.split_once("argv[]=")?;
+    let (words, _) = rest.split_once(" ; ignore_errors=")?;
+    Some(words.split_whitespace().map(str::to_owned).collect())
+}
+
+/// `EnvironmentFiles=/etc/default/web (ignore_errors=yes)`, once for each file.
+fn environment_files(properties: &Properties) -> Vec<PathBuf> {
+    let lines = properties.get("EnvironmentFiles").into_iter().flatten();
+    let files = lines.filter_map(|line| {
+        let (file, flag) = line.rsplit_once(" (ignore_errors=")?;
+        // A pattern is systemd's to expand.
+        let plain = !file.contains(['*', '?', '[']);
+        plain.then(|| if flag.starts_with("yes") { format!("-{file}").into() } else { file.into() })
+    });
+    files.collect()
+}
+
+fn parse(text: &str) -> Properties {
+    let mut properties = Properties::new();
+    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        properties.entry(key.to_owned()).or_default().push(value.to_owned());
+    }
+    properties
+}
+
+fn first<'a>(properties: &'a Properties, key: &str) -> &'a str {
+    properties.get(key).and_then(|values| values.first()).map_or("", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As systemd 252 prints it.
+    const SHOWN: &str = "\
+EnvironmentFiles=/etc/default/web (ignore_errors=no)
+EnvironmentFiles=/etc/default/web.local (ignore_errors=yes)
+Environment=DEBUG=0 \"NAME=two words\" PATH=/venv/bin
+WorkingDirectory=/home/sammy/myprojectdir
+ExecStart={ path=/usr/bin/sockd ; argv[]=/usr/bin/sockd run --workers 3 -- venv/bin/gunicorn --bind unix:/run/gunicorn.sock a.wsgi:application ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
+User=
+DynamicUser=no
+LoadState=loaded
+";
+
+    #[test]
+    fn a_units_command_is_read() {
+        let options = options("web.service", &parse(SHOWN)).expect("it runs sockd");
+        assert_eq!(options.workers, Some(3));
+        assert_eq!(options.command, ["venv/bin/gunicorn", "--bind", "unix:/run/gunicorn.sock", "a.wsgi:application"]);
+    }
+
+    #[test]
+    fn a_units_surroundings_are_read() {
+        let subject = surroundings("web".to_owned(), &parse(SHOWN));
+        assert_eq!(subject.directory, Path::new("/home/sammy/myprojectdir"));
+        assert_eq!(subject.environment_files, [Path::new("/etc/default/web"), Path::new("-/etc/default/web.local")]);
+        let variable = |name: &str| subject.environment[&OsString::from(name)].to_str().expect("it is text").to_owned();
+        assert_eq!(
+            (variable("DEBUG"), variable("NAME"), variable("PATH")),
+            ("0".into(), "two words".into(), "/venv/bin".into())
+        );
+        assert!(subject.problems.is_empty() && subject.account.is_none());
+        for (written, directory) in [("!/nowhere", "/"), ("!/usr", "/usr"), ("/nowhere", "/nowhere"), ("", "/")] {
+            let text = SHOWN.replace("=/home/sammy/myprojectdir", &format!("={written}"));
+            assert_eq!(surroundings("web".to_owned(), &parse(&text)).directory, Path::new(directory), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_run_sockd_is_told() {
+        for (from, to, part) in [
+            (
+                "argv[]=/usr/bin/sockd run --workers 3 -- ",
+                "argv[]=",
+                "does not run sockd: its ExecStart= is venv/bin/gunicorn",
+            ),
+            ("sockd run", "sockd demo", "without `run`"),
+            ("--workers 3", "--workers 0", "0 is not in 1..=4096"),
+            ("--workers", "--wrokers", "'--wrokers'"),
+            ("ExecStart", "ListenStream", "starts nothing"),
+        ] {
+            let text = SHOWN.replace(from, to);
+            assert_ne!(text, SHOWN);
+            let problem = options("web.service", &parse(&text)).expect_err(part);
+            assert!(problem.message.contains(part), "{part:?}: {}", problem.message);
+        }
+    }
+
+    #[test]
+    fn a_user_that_does_not_exist_is_told() {
+        let text = SHOWN.replace("User=\n", "User=no-such-user-here\n");
+        let subject = surroundings("web".to_owned(), &parse(&text));
+        assert_eq!(subject.problems.to_string(), "there is no user no-such-user-here");
+    }
+}

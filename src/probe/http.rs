@@ -1,0 +1,153 @@
+//! One HTTP request and the status of its answer.
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream as StdUnixStream};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// The longest answer head that is read, in bytes; a longer one is an error.
+const LARGEST_HEAD: usize = 64 << 10;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The path, with its leading slash.
+    pub path: String,
+    /// The Host header.
+    pub host: String,
+    /// How long the answer's head may take.
+    pub patience: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens (any more).
+    #[error("it cannot be reached: {0}")]
+    Connect(io::Error),
+    /// Nothing came within this time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection was closed without an answer.
+    #[error("it closed the connection without an answer")]
+    Closed,
+    /// What came is not HTTP.
+    #[error("its answer is not HTTP: {0}")]
+    NotHttp(hyper::Error),
+    /// Path or host hold what a request cannot carry.
+    #[error("the request cannot be made: {0}")]
+    Question(#[from] hyper::http::Error),
+}
+
+/// Sends `GET path` to the socket and returns the status. The body is not waited for.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn ask(address: &str, question: &Question) -> Result<StatusCode, AskError> {
+    let patience = question.patience;
+    timeout(patience, exchange(address, question)).await.unwrap_or(Err(AskError::Timeout(patience)))
+}
+
+async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskError> {
+    let request = Request::get(&question.path)
+        .header(HOST, &question.host)
+        .header(USER_AGENT, concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)"))
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())?;
+    let stream = connect(address).map_err(AskError::Connect)?;
+    let answered = |error: hyper::Error| if error.is_parse() { AskError::NotHttp(error) } else { AskError::Closed };
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(LARGEST_HEAD)
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(answered)?;
+    let answer = sender.send_request(request);
+    tokio::pin!(connection, answer);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer.map(|answer| answer.status()).map_err(answered),
+            // Its end, good or bad, reaches the answer too.
+            _ = &mut connection, if open => open = false,
+        }
+    }
+}
+
+/// Connecting to a listening unix socket is done at once, or refused at once (unix(7)).
+fn connect(address: &str) -> io::Result<UnixStream> {
+    let address = match address.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(address)?,
+    };
+    let stream = StdUnixStream::connect_addr(&address)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Socket;
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    fn asked(reply: &'static [u8], patience: Duration) -> Result<StatusCode, AskError> {
+        let address = format!("@sockd-probe-test-{}-{:?}", std::process::id(), std::thread::current().id());
+        let (socket, fd) = Socket::listen(&address).expect("a socket");
+        let listener = UnixListener::from(fd);
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut head = [0; 1024];
+            let length = stream.read(&mut head).expect("a request");
+            stream.write_all(reply).expect("it listens");
+            if reply.is_empty() {
+                // Neither answer nor end, until the other side has gone.
+                let _ = stream.read(&mut head);
+            }
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let question = Question { path: "/healthz".to_owned(), host: "example.com".to_owned(), patience };
+        let answer = runtime.block_on(ask(socket.address(), &question));
+        drop(runtime);
+        let request = server.join().expect("it answered");
+        assert!(request.starts_with("GET /healthz HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("host: example.com\r\n"), "{request}");
+        answer
+    }
+
+    #[test]
+    fn the_status_counts_and_the_body_is_not_waited_for() {
+        let long = Duration::from_secs(10);
+        let reply = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 1000000\r\n\r\nstart of";
+        assert_eq!(asked(reply, long).expect("an answer"), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(asked(b"HTTP/1.0 204 No Content\r\n\r\n", long).expect("an answer"), StatusCode::NO_CONTENT);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_told_apart() {
+        let long = Duration::from_secs(10);
+        assert!(matches!(asked(b"SSH-2.0-OpenSSH_9.2\r\n", long), Err(AskError::NotHttp(_))));
+        assert!(matches!(asked(b"HTTP/1.1 20", long), Err(AskError::Closed)));
+        assert!(matches!(asked(b"", Duration::from_millis(50)), Err(AskError::Timeout(_))));
+    }
+
+    #[test]
+    fn a_dead_worker_cannot_be_reached() {
+        let (socket, fd) = Socket::listen(&format!("@sockd-probe-dead-{}", std::process::id())).expect("a socket");
+        drop(fd);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let question =
+            Question { path: "/".to_owned(), host: "localhost".to_owned(), patience: Duration::from_secs(10) };
+        assert!(matches!(runtime.block_on(ask(socket.address(), &question)), Err(AskError::Connect(_))));
+    }
+}

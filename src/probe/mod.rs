@@ -1,0 +1,13 @@
+//! Asking one worker over HTTP, on a socket that only it serves.
+//!
+//! All workers of a pool share the public socket, so a request sent there reaches any of them. A private listening
+//! socket, handed over beside the public one or in its place, reaches exactly one process.
+//!
+//! Owns: the private sockets' files, and one request at a time. Never: judges an answer; that is for whoever asked.
+#![forbid(unsafe_code)]
+
+mod http;
+mod socket;
+
+pub use http::{AskError, Question, ask};
+pub use socket::Socket;

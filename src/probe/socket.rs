@@ -1,0 +1,58 @@
+//! A private listening socket.
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// More questions than this never wait at the same time.
+const BACKLOG: i32 = 16;
+
+/// Where a worker can be asked. The file goes with this value.
+#[derive(Debug)]
+pub struct Socket {
+    address: String,
+    inode: u64,
+    file: Option<PathBuf>,
+}
+
+impl Socket {
+    /// Listens at `address`: a path, or `@` and an abstract name. The descriptor is the worker's; once we have passed
+    /// it on and closed ours, a dead worker refuses connections.
+    ///
+    /// # Errors
+    /// No descriptor left, a path longer than 107 bytes, a full or read-only file system.
+    pub fn listen(address: &str) -> io::Result<(Self, OwnedFd)> {
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let (name, file) = match address.strip_prefix('@') {
+            Some(name) => (SocketAddrUnix::new_abstract_name(name.as_bytes())?, None),
+            None => (SocketAddrUnix::new(address)?, Some(PathBuf::from(address))),
+        };
+        if let Some(file) = &file {
+            // The number of a worker is never used again, so what stands here was left by a predecessor of ours.
+            let _ = std::fs::remove_file(file);
+        }
+        rustix::net::bind(&fd, &name)?;
+        rustix::net::listen(&fd, BACKLOG)?;
+        let inode = rustix::fs::fstat(&fd)?.st_ino;
+        Ok((Self { address: address.to_owned(), inode, file }, fd))
+    }
+
+    /// The socket's inode, as in `/proc/PID/fd`.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The address, as [`super::ask`] takes it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
