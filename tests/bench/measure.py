@@ -286,7 +286,8 @@ def visit_again_and_again(address, seconds):
 def successor_exists(service):
     """Seconds from a worker's death to the first sight of the process that takes its place.
 
-    Processes that only help to make it come and go; the successor is the one that stays.
+    Processes that only help to make it come and go; the successor is the one that stays. Looking without
+    a pause would take the processor, and a lock that forking needs, from those who are looked at.
     """
     known = set(service.pids())
     victim = service.worker_pids()[0]
@@ -299,6 +300,7 @@ def successor_exists(service):
             pid = int(pid)
             if pid not in known and pid not in seen:
                 seen[pid] = time.monotonic() - begun
+        time.sleep(0.0001)
         assert time.monotonic() - begun < PATIENCE, "no successor in %s" % service.name
     os.close(file)
     service.wait_until_quiet()
