@@ -300,7 +300,6 @@ impl Shell {
         }
         tracing::warn!("some processes could not be killed; the service manager will try");
     }
-
 }
 
 async fn sleep_until_or_for_ever(deadline: Option<Instant>) {
