@@ -5,6 +5,8 @@
 
 mod guide;
 mod machine;
+mod package;
+mod units;
 
 use std::io::Write;
 
@@ -118,5 +120,17 @@ on_every_release! {
             "(13: Permission denied)",
             "chmod 755 /home/sammy",
         );
+    }
+
+    fn the_shipped_units_are_sound(machine) {
+        units::install(machine);
+        units::the_template_is_sound(machine);
+        units::the_examples_are_sound(machine);
+    }
+
+    fn the_package_lives_and_dies(machine) {
+        package::installs_what_it_should(machine);
+        package::an_instance_lives_through_an_upgrade(machine);
+        package::goes_without_a_trace(machine);
     }
 }
