@@ -4,8 +4,10 @@
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
 mod guide;
+mod load;
 mod machine;
 mod package;
+mod reload;
 mod units;
 
 use std::io::Write;
@@ -132,5 +134,11 @@ on_every_release! {
         package::installs_what_it_should(machine);
         package::an_instance_lives_through_an_upgrade(machine);
         package::goes_without_a_trace(machine);
+    }
+
+    /// Twenty reloads under load, good and broken in turn, five restarts, twenty killed workers.
+    fn a_bad_deploy_cannot_take_the_site_down(machine) {
+        install(machine);
+        reload::under_our_unit(machine);
     }
 }
