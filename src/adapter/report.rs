@@ -1,6 +1,7 @@
 //! What gunicorn's template reports of its settings: the server's own reading of command line, environment and file.
 
 use serde::Deserialize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The settings that matter to us, as gunicorn itself understood them. Unknown ones are ignored.
@@ -12,6 +13,8 @@ pub struct Report {
     pub timeout: u32,
     /// Seconds a worker may drain.
     pub graceful_timeout: u32,
+    /// The directory it changed to, relative to where it was started.
+    pub chdir: PathBuf,
     /// Where gunicorn would listen by itself.
     pub bind: Vec<String>,
     /// The umask for unix sockets it would bind.

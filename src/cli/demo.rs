@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -17,6 +18,9 @@ const PORTS: u16 = 100;
 /// Three can be told apart, and losing one leaves two.
 const WORKERS: u32 = 3;
 
+/// Short, so that a person sees a hang found.
+const WATCHDOG: Duration = Duration::from_secs(5);
+
 /// The options of `demo`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  sockd demo\n  curl http://127.0.0.1:8000/")]
@@ -31,6 +35,7 @@ pub fn run(_: &Arguments) -> ExitCode {
     let options = Options {
         listen: vec![Address::Tcp(address)],
         workers: Some(WORKERS),
+        watchdog: Some(WATCHDOG),
         command: vec!["/proc/self/exe".into(), "demo-worker".into()],
         directory: Some("/".into()),
         ..Options::default()

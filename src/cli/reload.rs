@@ -79,6 +79,6 @@ async fn find(unit: Option<&str>) -> Result<Instance, String> {
             _ => Err("several instances run: name the unit, as in `sockd reload gunicorn`".to_owned()),
         };
     };
-    let found = instances.into_iter().find(|instance| instance.unit.as_deref() == Some(&unit));
+    let found = instances.into_iter().find(|instance| environment::unit_of_pid(instance.pid).as_ref() == Some(&unit));
     found.ok_or_else(|| format!("no instance of sockd runs as {unit}: `sockd status` shows what there is"))
 }

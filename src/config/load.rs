@@ -203,6 +203,7 @@ fn overrule(settings: &mut Settings, options: &Options) {
     workers.start = options.start.or(workers.start);
     workers.start_timeout = options.start_timeout.unwrap_or(workers.start_timeout);
     workers.stop_timeout = options.stop_timeout.or(workers.stop_timeout);
+    workers.watchdog = options.watchdog.or(workers.watchdog);
     workers.drain_timeout = options.drain_timeout.or(workers.drain_timeout);
     workers.ready_after = options.ready_after.unwrap_or(workers.ready_after);
     reload.canary &= !options.no_canary;

@@ -25,7 +25,9 @@ impl Shell {
             self.events.push_back(Event::Worker(id, WorkerEvent::Judged { verdict: Ok(()) }));
             return;
         };
-        let reference = reference.and_then(address);
+        // What is usual need not be asked again for each worker of a generation.
+        let known = self.generations.get(&self.workers[&id].generation()).is_some_and(|g| g.answered.is_some());
+        let reference = reference.filter(|_| !known).and_then(address);
         self.later(async move {
             let asked = ask(&worker, &question);
             let (new, old) = match &reference {

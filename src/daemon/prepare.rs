@@ -1,9 +1,9 @@
 //! Making a generation ready to spawn: configuration, command, specification, and the template where there is one.
 
-use super::setup::bind_all;
+use super::setup::{bind_addresses, bind_all};
 use super::shell::{Message, Shell};
 use super::workers::verdict;
-use crate::adapter::gunicorn::{Known, Launcher};
+use crate::adapter::gunicorn::Launcher;
 use crate::adapter::report::Report as GunicornReport;
 use crate::adapter::{self, Adapter};
 use crate::app::{Address, Command, Manners};
@@ -192,8 +192,9 @@ impl Shell {
 
     fn take_report(&mut self, id: GenerationId, hello: Hello) -> Result<Spec, String> {
         let report = GunicornReport::read(hello.settings)?;
-        let addresses: Vec<Address> =
-            report.bind.iter().filter_map(|text| Known::address(text).ok().flatten()).collect();
+        let directory =
+            self.generations.get(&id).map_or_else(PathBuf::new, |g| g.command.directory.join(&report.chdir));
+        let addresses = bind_addresses(&report.bind, &directory)?;
         if self.listeners.is_empty() {
             let listeners = bind_all(addresses.iter(), Some(report.umask), None, report.backlog.max(1))?;
             if listeners.is_empty() {
@@ -211,17 +212,10 @@ impl Shell {
 
     /// `--bind` that names another socket than the one we serve is ignored, and its owner should know.
     fn compare_addresses(&self, id: GenerationId, wanted: &[Address]) {
-        let absolute = |address: &Address| match address {
-            Address::Unix(path) => Address::Unix(
-                self.generations.get(&id).map_or_else(PathBuf::new, |g| g.command.directory.clone()).join(path),
-            ),
-            Address::Abstract(_) | Address::Tcp(_) => address.clone(),
-        };
         // gunicorn's default, when nobody said anything.
         let default = [Address::Tcp(([127, 0, 0, 1], 8000).into())];
         for address in wanted.iter().filter(|_| wanted != default) {
-            let address = absolute(address);
-            if !self.listeners.iter().any(|listener| same_place(&listener.address, &address)) {
+            if !self.listeners.iter().any(|listener| same_place(&listener.address, address)) {
                 let ours: Vec<_> = self.listeners.iter().map(ToString::to_string).collect();
                 tracing::warn!(
                     SOCKD_GENERATION = id.0,
@@ -311,17 +305,12 @@ fn template_command(generation: &Generation) -> Result<Command, String> {
         }
         Launcher::Python(_, options) => (command.program.clone(), options, "module"),
     };
+    let program = config::find_program(program.as_os_str(), &command.directory, &command.environment)
+        .map_err(|problem| format!("{} needs a Python: {}", command.program.display(), problem.message))?;
     let mut line: Vec<OsString> = vec![program.clone().into()];
     line.extend(options);
     line.extend(["/proc/self/fd/4".into(), how.into(), command.program.clone().into()]);
     line.extend(invocation.arguments.iter().cloned());
-    if !program.exists() {
-        return Err(format!(
-            "{} names the interpreter {}, which does not exist: make the virtual environment again",
-            command.program.display(),
-            program.display()
-        ));
-    }
     Ok(Command { program, arguments: line, ..command.clone() })
 }
 

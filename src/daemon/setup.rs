@@ -13,7 +13,7 @@ use crate::{exit, process, systemd};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What stays the same as long as this instance lives.
@@ -127,13 +127,35 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
                 .to_owned(),
         );
     };
-    let known = Known::read(invocation.arguments, &setup.environment);
-    let addresses: Vec<Address> = known.bind.iter().filter_map(|bind| Known::address(bind).ok().flatten()).collect();
+    let environment = config::resolve_environment(settings, &setup.environment).map_err(|problems| {
+        problems.lines().collect::<Vec<_>>().join(
+            "
+",
+        )
+    })?;
+    let known = Known::read(invocation.arguments, &environment);
+    let directory = settings.directory.as_ref().unwrap_or(&setup.directory);
+    let directory = directory.join(known.chdir.as_deref().unwrap_or_default());
+    let addresses = bind_addresses(&known.bind, &directory)?;
     bind_all(addresses.iter(), Some(known.umask.unwrap_or(0)), None, known.backlog.unwrap_or(DEFAULT_BACKLOG))
 }
 
 /// gunicorn's own default.
 const DEFAULT_BACKLOG: u32 = 2048;
+
+/// What gunicorn's `--bind` settings mean; a relative path begins at `directory`. Sockets that gunicorn was to be given
+/// by number are left out.
+pub(super) fn bind_addresses(binds: &[String], directory: &Path) -> Result<Vec<Address>, String> {
+    let mut addresses = Vec::new();
+    for bind in binds {
+        match Known::address(bind).map_err(|why| format!("--bind {bind}: {why}"))? {
+            Some(Address::Unix(path)) => addresses.push(Address::Unix(directory.join(path))),
+            Some(address) => addresses.push(address),
+            None => {}
+        }
+    }
+    Ok(addresses)
+}
 
 /// Binds every address, or none.
 pub(super) fn bind_all<'a>(

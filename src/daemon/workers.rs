@@ -1,7 +1,7 @@
 //! The processes behind the core's workers: how they are made, signalled, listened to, and how they ended.
 
 use super::shell::{Message, Shell};
-use crate::app::{Conventions, ExitMeaning, Manners};
+use crate::app::{Address, Conventions, ExitMeaning, Manners};
 use crate::journal::message_id;
 use crate::notify::{self, Datagram};
 use crate::probe;
@@ -87,7 +87,7 @@ impl Shell {
                     Role::Canary => listeners
                         .iter()
                         .enumerate()
-                        .map(|(index, _)| self.private_socket(id, index))
+                        .map(|(index, listener)| self.private_socket(id, index, &listener.address))
                         .collect::<Result<_, _>>()?,
                 };
                 let generation = &self.generations[&generation_id];
@@ -162,11 +162,15 @@ impl Shell {
         Ok((worker, write))
     }
 
-    /// Listens on a socket that only this worker will hold.
-    fn private_socket(&mut self, id: WorkerId, index: usize) -> Result<OwnedFd, String> {
-        let address = self.directory.address(&format!("probe-{id}-{index}"));
-        let (socket, fd) = probe::Socket::listen(&address)
-            .map_err(|error| format!("cannot make the worker's probe socket {address}: {error}"))?;
+    /// Listens on a socket that only this worker will hold, of the same family as `like`.
+    fn private_socket(&mut self, id: WorkerId, index: usize, like: &Address) -> Result<OwnedFd, String> {
+        let listening = match like {
+            Address::Tcp(address) => probe::Socket::listen_tcp(*address),
+            Address::Unix(_) | Address::Abstract(_) => {
+                probe::Socket::listen(&self.directory.address(&format!("probe-{id}-{index}")))
+            }
+        };
+        let (socket, fd) = listening.map_err(|error| format!("cannot make the worker's probe socket: {error}"))?;
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.probes.push(socket);
         }
@@ -183,7 +187,8 @@ impl Shell {
         stderr: &OwnedFd,
     ) -> Result<(), String> {
         let environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
-        let probe = self.private_socket(id, 0)?;
+        // gunicorn serves sockets of any family beside each other, and a unix socket has no port that others see.
+        let probe = self.private_socket(id, 0, &Address::Abstract(String::new()))?;
         let listeners = Arc::clone(&self.listeners);
         let sockets: Vec<_> = match role {
             Role::Serving => listeners.iter().map(AsFd::as_fd).collect(),

@@ -41,10 +41,8 @@ impl Human {
             true => line.extend([paint, word, "\x1b[0m"]),
             false => line.push_str(word),
         }
-        // Most messages begin with the worker anyway.
-        if let Some(worker) = &parts.worker
-            && !parts.message.starts_with("worker ")
-        {
+        // What sockd itself says of a worker names it; what the worker wrote does not.
+        if let Some(worker) = parts.worker.as_ref().filter(|_| parts.quoted) {
             line.extend(["worker ", worker, ": "]);
         }
         // A message of several lines (a diagnostic) keeps them; other control characters would act on the terminal.
@@ -73,6 +71,8 @@ impl<S: Subscriber> Layer<S> for Human {
 struct Parts {
     message: String,
     worker: Option<String>,
+    /// Whether the message is a line that the worker wrote.
+    quoted: bool,
 }
 
 impl Visit for Parts {
@@ -82,6 +82,7 @@ impl Visit for Parts {
                 // Writing to a string does not fail.
                 let _ = write!(self.message, "{value:?}");
             }
+            "SOCKD_EVENT" => self.quoted = format!("{value:?}") == "stderr",
             "SOCKD_WORKER" => self.worker = Some(format!("{value:?}")),
             _ => {}
         }
@@ -103,22 +104,25 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn parts(message: &str, worker: Option<&str>) -> Parts {
-        Parts { message: message.to_owned(), worker: worker.map(str::to_owned) }
+    fn parts(message: &str, worker: Option<&str>, quoted: bool) -> Parts {
+        Parts { message: message.to_owned(), worker: worker.map(str::to_owned), quoted }
     }
 
     #[test]
     fn lines_for_a_pipe_and_for_a_terminal() {
         let now = UNIX_EPOCH + Duration::from_secs(86_400 * 20_000 + 3 * 3600 + 25 * 60 + 7);
         let pipe = Human { colour: false, time: false };
-        assert_eq!(pipe.line(Level::INFO, &parts("worker 3 is ready", Some("3")), now), "sockd: worker 3 is ready\n");
         assert_eq!(
-            pipe.line(Level::WARN, &parts("a\u{1b}[2Jb\nc", Some("3")), now),
+            pipe.line(Level::INFO, &parts("worker 3 is ready", Some("3"), false), now),
+            "sockd: worker 3 is ready\n"
+        );
+        assert_eq!(
+            pipe.line(Level::WARN, &parts("a\u{1b}[2Jb\nc", Some("3"), true), now),
             "sockd: warning: worker 3: a\u{fffd}[2Jb\nc\n"
         );
         let terminal = Human { colour: true, time: true };
         assert_eq!(
-            terminal.line(Level::ERROR, &parts("cannot bind", None), now),
+            terminal.line(Level::ERROR, &parts("cannot bind", None, false), now),
             "03:25:07Z sockd: \x1b[1;31merror: \x1b[0mcannot bind\n"
         );
     }

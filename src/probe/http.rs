@@ -7,10 +7,13 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::io;
+use std::net::TcpStream as StdTcpStream;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream as StdUnixStream};
+use std::pin::Pin;
 use std::time::Duration;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// The longest answer head that is read, in bytes; a longer one is an error.
@@ -82,16 +85,28 @@ async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskE
     }
 }
 
-/// Connecting to a listening unix socket is done at once, or refused at once (unix(7)).
-fn connect(address: &str) -> io::Result<UnixStream> {
+/// Connecting to a listening unix socket or on the loopback is done at once, or refused at once.
+fn connect(address: &str) -> io::Result<Stream> {
+    if let Ok(address) = address.parse::<std::net::SocketAddr>() {
+        let stream = StdTcpStream::connect(address)?;
+        stream.set_nonblocking(true)?;
+        return Ok(Box::pin(TcpStream::from_std(stream)?));
+    }
     let address = match address.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(address)?,
     };
     let stream = StdUnixStream::connect_addr(&address)?;
     stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+    Ok(Box::pin(UnixStream::from_std(stream)?))
 }
+
+trait ReadWrite: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
+
+/// A connection of either family.
+type Stream = Pin<Box<dyn ReadWrite>>;
 
 #[cfg(test)]
 mod tests {
@@ -139,6 +154,24 @@ mod tests {
         assert!(matches!(asked(b"SSH-2.0-OpenSSH_9.2\r\n", long), Err(AskError::NotHttp(_))));
         assert!(matches!(asked(b"HTTP/1.1 20", long), Err(AskError::Closed)));
         assert!(matches!(asked(b"", Duration::from_millis(50)), Err(AskError::Timeout(_))));
+    }
+
+    #[test]
+    fn a_tcp_socket_is_asked_like_any_other() {
+        for like in ["127.0.0.1:80", "[::1]:80"] {
+            let (socket, fd) = Socket::listen_tcp(like.parse().expect("an address")).expect("a port");
+            let listener = std::net::TcpListener::from(fd);
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                let _ = stream.read(&mut [0; 1024]);
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("it listens");
+            });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let question =
+                Question { path: "/".to_owned(), host: "localhost".to_owned(), patience: Duration::from_secs(10) };
+            assert_eq!(runtime.block_on(ask(socket.address(), &question)).expect("an answer"), StatusCode::OK);
+            server.join().expect("it answered");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -38,12 +39,25 @@ impl Socket {
         Ok((Self { address: address.to_owned(), inode, file }, fd))
     }
 
+    /// Listens on a loopback port of this address family, for a worker that expects a TCP socket.
+    ///
+    /// # Errors
+    /// No descriptor or port left, or a family that the system does not have.
+    pub fn listen_tcp(like: SocketAddr) -> io::Result<(Self, OwnedFd)> {
+        let loopback: IpAddr = if like.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let listener = TcpListener::bind((loopback, 0))?;
+        let address = listener.local_addr()?.to_string();
+        let fd = OwnedFd::from(listener);
+        let inode = rustix::fs::fstat(&fd)?.st_ino;
+        Ok((Self { address, inode, file: None }, fd))
+    }
+
     /// The socket's inode, as in `/proc/PID/fd`.
     pub fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// The address, as [`super::ask`] takes it.
+    /// The address, as [`super::ask`] takes it: a path, `@` and a name, or a loopback address with its port.
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -47,7 +47,8 @@ pub fn installs_what_it_should(machine: &Machine) {
     install(machine);
     machine.run("sockd --version").says(concat!("sockd ", env!("CARGO_PKG_VERSION"), "\n")).succeeded();
     machine.run("dpkg --verify sockd; dpkg-query -W -f '${Version}\n' sockd").says(env!("CARGO_PKG_VERSION"));
-    machine.run("stat -c '%a %U %n' /usr/lib/systemd/system/sockd@.*; stat -c '%a %U %n' /usr/bin/sockd /etc/sockd")
+    machine
+        .run("stat -c '%a %U %n' /usr/lib/systemd/system/sockd@.*; stat -c '%a %U %n' /usr/bin/sockd /etc/sockd")
         .says("644 root /usr/lib/systemd/system/sockd@.service")
         .says("644 root /usr/lib/systemd/system/sockd@.socket")
         .says("755 root /usr/bin/sockd")
@@ -127,7 +128,9 @@ pub fn goes_without_a_trace(machine: &Machine) {
     machine.run("systemctl list-units --plain --no-legend 'sockd@*' | wc -l").says("0\n").succeeded();
     machine.run("test -e /etc/sockd/web.toml; rm /etc/sockd/web.toml").succeeded();
     machine.run("dpkg --purge sockd").succeeded();
-    let left = machine.run(&format!("shopt -s nullglob; for trace in {TRACES}; do [ ! -e $trace -a ! -L $trace ] || echo $trace; done"));
+    let left = machine.run(&format!(
+        "shopt -s nullglob; for trace in {TRACES}; do [ ! -e $trace -a ! -L $trace ] || echo $trace; done"
+    ));
     assert_eq!(left.succeeded(), "", "left behind");
     machine.run("systemctl --failed --plain --no-legend | wc -l").says("0\n").succeeded();
 }

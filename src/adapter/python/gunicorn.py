@@ -240,7 +240,8 @@ class ForkOrder:
         self.environment = expect(command, "environment", dict)
         if not all(isinstance(value, str) for value in self.environment.values()):
             raise BadMessage("the environment of worker %d has a value that is not a string" % self.worker)
-        wanted = 1 + expect(command, "listeners", int) + (1 if command.get("probe") else 0)
+        self.has_probe = bool(command.get("probe"))
+        wanted = 1 + expect(command, "listeners", int) + (1 if self.has_probe else 0)
         if len(descriptors) != wanted:
             raise BadMessage("worker %d needs %d descriptors, %d came" % (self.worker, wanted, len(descriptors)))
         if not self.sockets:
@@ -468,12 +469,64 @@ def construct_worker(server, order, supervisor):
         # Not cfg.set(), which would make a plain int of it again.
         cfg.settings["max_requests"].value = RequestLimit(cfg.max_requests).reporting_to(notifier)
     server.LISTENERS = listeners(order.sockets, cfg, server.log)
+    served, probe = list(server.LISTENERS), None
+    if order.has_probe and len(served) == 2 and waits_by_itself(server.worker_class):
+        probe = served.pop()
+        # As init_process() does with the sockets that it knows.
+        os.set_inheritable(probe.fileno(), False)
     worker = server.worker_class(
-        order.worker, supervisor, list(server.LISTENERS), server.app, cfg.timeout / 2.0, cfg, server.log)
+        order.worker, supervisor, served, server.app, cfg.timeout / 2.0, cfg, server.log)
     worker.tmp = heartbeat
     dump_stacks_on_abort(worker)
-    report_ready(worker, heartbeat)
+    report_ready(worker, heartbeat, probe)
     return worker
+
+
+def waits_by_itself(worker_class):
+    """Whether this is gunicorn's sync worker, which serves one socket faster than two.
+
+    With one it accepts until nobody waits and only then calls select(); with two it calls select()
+    before each accept. A probe socket must not cost the visitors that.
+    """
+    sync = sys.modules.get("gunicorn.workers.sync")
+    return bool(sync) and issubclass(worker_class, sync.SyncWorker) and all(
+        getattr(worker_class, name) is getattr(sync.SyncWorker, name) for name in ("run", "run_for_one", "wait"))
+
+
+def serve_probe_aside(worker, probe):
+    """Serve the probe socket of a sync worker beside the one public socket.
+
+    When nobody waits, select() covers both. While somebody always does, the worker never gets there, so
+    the probe is looked at from notify(), which is called once for each request, at most twice a second.
+    """
+    import errno
+    import time
+    wait, notify, clock = worker.wait, worker.notify, time.monotonic
+    worker.wait_fds = worker.wait_fds + [probe]
+    probe.setblocking(0)
+    last = clock()
+
+    def accept():
+        try:
+            worker.accept(probe)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+                raise
+
+    def wait_for_both(timeout):
+        ready = wait(timeout)
+        if ready and probe in ready:
+            accept()
+        return ready
+
+    def notify_and_look():
+        nonlocal last
+        notify()
+        if clock() - last >= 0.5:
+            last = clock()
+            accept()
+
+    worker.wait, worker.notify = wait_for_both, notify_and_look
 
 
 def listeners(descriptors, cfg, log):
@@ -512,7 +565,7 @@ def dump_stacks_on_abort(worker):
     worker.init_signals = init_signals_below_faulthandler
 
 
-def report_ready(worker, heartbeat):
+def report_ready(worker, heartbeat, probe):
     """Arrange READY=1 for the moment the worker's main loop turns.
 
     init_process() ends by calling run(), after the application is loaded and post_worker_init was
@@ -523,6 +576,8 @@ def report_ready(worker, heartbeat):
     run = worker.run
 
     def run_and_report():
+        if probe is not None:
+            serve_probe_aside(worker, probe)
         heartbeat.running = True
         hasten_first_beat(worker)
         run()
