@@ -1,6 +1,6 @@
 """Kills a random worker of the generation that serves: kill.py UNIT SEED [LEAST].
 
-Prints when (seconds since 1970), the process and the worker's number. With fewer than LEAST workers ready (2 when not
+Prints between which moments (seconds since 1970), the process and the worker's number. With fewer than LEAST workers ready (2 when not
 given) it kills nobody and prints nothing: somebody must serve on.
 """
 
@@ -21,9 +21,9 @@ def main():
     if len(ready) < least:
         return
     victim = random.Random(int(seed)).choice(ready)
-    moment = time.time()
+    before = time.time()
     os.kill(victim["pid"], signal.SIGKILL)
-    print("%.6f %d %d" % (moment, victim["pid"], victim["id"]))
+    print("%.6f %.6f %d %d" % (before, time.time(), victim["pid"], victim["id"]))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ def main():
             # One write: lines of several clients do not mix.
             os.write(output, (json.dumps(line) + "\n").encode())
             turn += 1
+            # Who was not answered at all does not ask again in the same moment.
+            if not line["status"]:
+                time.sleep(0.05)
 
     threads = [threading.Thread(target=visit_again_and_again, args=(number,)) for number in range(clients)]
     for thread in threads:

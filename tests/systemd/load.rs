@@ -63,10 +63,23 @@ impl<'machine> Load<'machine> {
         self.machine.run(&script).succeeded();
     }
 
-    /// Kills a random ready worker of the serving generation, if `least` are ready; tells when.
-    pub fn kill_a_worker(&self, unit: &str, seed: usize, least: usize) -> Option<f64> {
+    /// Waits until the visitors have come for so many seconds in all.
+    #[track_caller]
+    pub fn wait_for_span(&self, seconds: f64) {
+        let script = format!("python3 - <<'EOF'
+import json, os, sys
+lines = open('{RECORD}').read().splitlines()
+sys.exit(json.loads(lines[-1])['began'] - json.loads(lines[0])['began'] < {seconds})
+EOF");
+        self.machine.wait_for("visitors to have come long enough", END_LIMIT, &script);
+    }
+
+    /// Kills a random ready worker of the serving generation, if `least` are ready.
+    pub fn kill_a_worker(&self, unit: &str, seed: usize, least: usize) -> Option<Accident> {
         let said = self.machine.run(&format!("python3 /opt/kill.py {unit} {seed} {least}")).succeeded();
-        said.split_whitespace().next().map(|moment| moment.parse().expect("a time"))
+        let mut words = said.split_whitespace().map(|word| word.parse().expect("a number"));
+        let span = (words.next()?, words.next()?);
+        Some(Accident { span, most: 1 })
     }
 
     /// Lets the visitors leave and returns what they saw.
@@ -129,6 +142,15 @@ impl fmt::Display for Visit {
 /// From one moment to another: seconds since 1970.
 pub type Span = (f64, f64);
 
+/// Something was killed within this span, and with it at most so many requests that were under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Accident {
+    /// From before to after it.
+    pub span: Span,
+    /// How many requests it may have cost.
+    pub most: usize,
+}
+
 /// What the visitors saw, in the order of the requests' beginnings.
 #[derive(Debug)]
 pub struct Record {
@@ -151,16 +173,13 @@ impl Record {
             .expect("visits outside the spans")
     }
 
-    /// The failed requests that none of these moments explains, each moment explaining as many as `each`.
-    ///
-    /// A request is explained by a moment at which it was under way: a process that it may have been in the hands of
-    /// was killed then.
-    pub fn unexplained(&self, moments: &[f64], each: usize) -> Vec<&Visit> {
-        let mut explained = vec![0; moments.len()];
+    /// The failed requests that none of these accidents explains.
+    pub fn unexplained(&self, accidents: &[Accident]) -> Vec<&Visit> {
+        let mut left: Vec<usize> = accidents.iter().map(|accident| accident.most).collect();
         self.failed()
             .filter(|visit| {
-                let moment = (0..moments.len()).find(|&i| explained[i] < each && visit.touches((moments[i], moments[i])));
-                moment.inspect(|&i| explained[i] += 1).is_none()
+                let explains = |(accident, left): &(&Accident, &mut usize)| **left > 0 && visit.touches(accident.span);
+                accidents.iter().zip(&mut left).find(explains).map(|(_, left)| *left -= 1).is_none()
             })
             .collect()
     }
