@@ -148,21 +148,17 @@ impl Tail {
     }
 
     /// The line that says most about a failure: the last one that names an error, such as the end of a traceback; else
-    /// the last line that is not empty, where a log's own chatter (`[INFO] Worker exiting`) counts least.
+    /// the last line that is neither empty nor, in its writer's own words, of no concern.
     pub fn reason(&self) -> Option<&str> {
         let names_an_error = |line: &&str| {
             let word = line.split([':', ' ']).next().unwrap_or_default();
             let last = word.rsplit('.').next().unwrap_or_default();
             last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
         };
-        let says_something = |line: &&str| !line.trim().is_empty();
-        let chatter = |line: &str| ["[INFO]", "[DEBUG]"].iter().any(|level| line.contains(level));
-        let mut backwards = self.lines().rev();
-        backwards
-            .clone()
-            .find(names_an_error)
-            .or_else(|| backwards.clone().filter(says_something).find(|line| !chatter(line)))
-            .or_else(|| backwards.find(says_something))
+        // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker".
+        let no_concern = |line: &str| line.contains("] [INFO] ") || line.contains("] [DEBUG] ");
+        let says_something = |line: &&str| !line.trim().is_empty() && !no_concern(line);
+        self.lines().rev().find(names_an_error).or_else(|| self.lines().rev().find(says_something))
     }
 }
 
@@ -187,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn the_chatter_of_a_log_is_no_reason_while_there_is_another() {
+    fn what_is_of_no_concern_is_no_reason() {
         let mut tail = Tail::default();
         tail.push("[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker with pid: 7".to_owned());
-        assert!(tail.reason().is_some_and(|line| line.ends_with("pid: 7")));
-        tail.push("Failed to find attribute 'application' in 'myproject'.".to_owned());
+        assert_eq!(tail.reason(), None);
+        tail.push("cannot go on".to_owned());
         tail.push("[2026-11-23 13:00:00 +0000] [7] [INFO] Worker exiting (pid: 7)".to_owned());
-        assert_eq!(tail.reason(), Some("Failed to find attribute 'application' in 'myproject'."));
+        assert_eq!(tail.reason(), Some("cannot go on"));
     }
 
     #[test]
