@@ -102,7 +102,7 @@ impl Launch<'_> {
                 rustix::process::setsid()?;
                 rustix::process::set_parent_process_death_signal(Some(parent_death))?;
                 if let Some(limit) = &descriptor_limit {
-                    rustix::process::setrlimit(Resource::Nofile, limit.clone())?;
+                    rustix::process::setrlimit(Resource::Nofile, *limit)?;
                 }
                 for &(from, to) in &targets {
                     if libc::dup2(from, to) < 0 {
