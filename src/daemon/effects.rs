@@ -23,7 +23,7 @@ impl Shell {
                 Effect::StopFallback => self.fallback.stop(),
                 Effect::Announce(announcement) => self.announce(announcement),
                 Effect::Answer(request, outcome) => self.answer_reload(request, outcome),
-                Effect::Notice(notice) => self.carry_out_notice(&notice),
+                Effect::Notice(notice) => self.narrate(&notice),
                 Effect::Exit => self.finished = true,
             }
         }
@@ -80,8 +80,8 @@ impl Shell {
         });
     }
 
-    /// Sets the backlog of the shared sockets again: each server that starts sets its own (APP-SERVERS: `listen()` of
-    /// daphne cuts it to 50).
+    /// Sets the backlog of the shared sockets again: each server that starts sets its own; daphne
+    /// 4.2 cuts it to 50 (measured).
     pub(super) fn restore_backlogs(&self) {
         for listener in self.listeners.iter() {
             if let Err(error) = listener.restore_backlog() {

@@ -63,6 +63,7 @@ impl Child {
         // It is not reaped, so its number still names its group and no other.
         let descendants = descendants(self.pid);
         self.signal(Signal::KILL)?;
+        #[expect(clippy::disallowed_methods, reason = "its leader is not reaped, so the number names no other group")]
         let _ = kill_process_group(self.pid, Signal::KILL);
         for pid in descendants {
             tree::kill_descendant(pid);

@@ -232,7 +232,7 @@ impl Worker {
             }
             State::Starting { deadline, .. } => self.inspect(deadline, false, effects),
             State::Ready { heartbeat, .. } => {
-                let why = format!("no heartbeat for {:?}", now.since(heartbeat));
+                let why = format!("no heartbeat for {:.1} s", now.since(heartbeat).as_secs_f64());
                 self.abort(now, why, effects)
             }
             State::Draining { .. } | State::Terminating { .. } => {

@@ -779,7 +779,14 @@ def ignored_signals(pid):
 
 def open_files(pid):
     directory = "/proc/%d/fd" % pid
-    return {int(fd): os.readlink(os.path.join(directory, fd)) for fd in os.listdir(directory)}
+    links = {}
+    for fd in os.listdir(directory):
+        try:
+            links[int(fd)] = os.readlink(os.path.join(directory, fd))
+        except FileNotFoundError:
+            # Closed since the directory was read.
+            pass
+    return links
 
 
 class Hanging(Case):

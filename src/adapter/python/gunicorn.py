@@ -472,6 +472,8 @@ def construct_worker(server, order, supervisor):
     served, probe = list(server.LISTENERS), None
     if order.has_probe and len(served) == 2 and waits_by_itself(server.worker_class):
         probe = served.pop()
+        # As init_process() does with the sockets that it knows.
+        os.set_inheritable(probe.fileno(), False)
     worker = server.worker_class(
         order.worker, supervisor, served, server.app, cfg.timeout / 2.0, cfg, server.log)
     worker.tmp = heartbeat
