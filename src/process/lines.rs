@@ -143,19 +143,22 @@ impl Tail {
     }
 
     /// Oldest first.
-    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
+    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
         self.0.iter().map(String::as_str)
     }
 
     /// The line that says most about a failure: the last one that names an error, such as the end of a traceback; else
-    /// the last line that is not empty.
+    /// the last line that is neither empty nor, in its writer's own words, of no concern.
     pub fn reason(&self) -> Option<&str> {
         let names_an_error = |line: &&str| {
             let word = line.split([':', ' ']).next().unwrap_or_default();
             let last = word.rsplit('.').next().unwrap_or_default();
             last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
         };
-        self.lines().rev().find(names_an_error).or_else(|| self.lines().rev().find(|line| !line.trim().is_empty()))
+        // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker".
+        let no_concern = |line: &str| line.contains("] [INFO] ") || line.contains("] [DEBUG] ");
+        let says_something = |line: &&str| !line.trim().is_empty() && !no_concern(line);
+        self.lines().rev().find(names_an_error).or_else(|| self.lines().rev().find(says_something))
     }
 }
 
@@ -177,6 +180,16 @@ mod tests {
             tail.push(line.to_owned());
         }
         assert_eq!(tail.reason(), Some("ModuleNotFoundError: No module named 'myproject'"));
+    }
+
+    #[test]
+    fn what_is_of_no_concern_is_no_reason() {
+        let mut tail = Tail::default();
+        tail.push("[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker with pid: 7".to_owned());
+        assert_eq!(tail.reason(), None);
+        tail.push("cannot go on".to_owned());
+        tail.push("[2026-11-23 13:00:00 +0000] [7] [INFO] Worker exiting (pid: 7)".to_owned());
+        assert_eq!(tail.reason(), Some("cannot go on"));
     }
 
     #[test]

@@ -8,12 +8,14 @@
 //! that may have been reaped.
 
 mod exec;
+mod limit;
 mod lines;
 mod reap;
 mod template;
 mod tree;
 
 pub use exec::{Launch, LaunchError};
+pub use limit::raise_descriptor_limit;
 pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use reap::{End, Ended, become_subreaper, reap};
 pub use template::{ForkError, ForkRequest, Hello, Report, Reports, Template};

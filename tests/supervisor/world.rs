@@ -421,8 +421,8 @@ impl World {
         let (stopped, leaves_after) = (process.stopped, process.leaves_after);
         match signal {
             Signal::Kill => self.later(ms(1), Happening::Die(id, "killed by SIGKILL")),
-            Signal::Drain | Signal::Terminate | Signal::Abort if stopped => {}
-            Signal::Drain | Signal::Terminate => {
+            Signal::Drain | Signal::Stop | Signal::Terminate | Signal::Abort if stopped => {}
+            Signal::Drain | Signal::Stop | Signal::Terminate => {
                 if let Some(after) = leaves_after {
                     self.later(after, Happening::Die(id, "exit 0"));
                 }

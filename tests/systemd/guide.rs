@@ -358,7 +358,8 @@ pub fn visit(path: &str) -> String {
     format!("curl -sS -H 'Host: example.com' 127.0.0.1{path}")
 }
 
-fn nginx_site(machine: &Machine, locations: &str) {
+/// A site of Nginx at `example.com` with these locations.
+pub fn nginx_site(machine: &Machine, locations: &str) {
     let site = format!("server {{\n    listen 80;\n    server_name example.com;\n\n{locations}}}\n");
     machine.write_file("/etc/nginx/sites-available/myproject", 0o644, &site);
     machine.run("ln -s /etc/nginx/sites-available/myproject /etc/nginx/sites-enabled").succeeded();

@@ -335,9 +335,10 @@ impl Machine {
         Spawned { machine: self, unit, client: Some(client) }
     }
 
-    /// The last lines of the whole journal.
+    /// The last lines of the whole journal, without the visitors who got their page.
     pub fn journal_tail(&self) -> String {
-        self.run("journalctl --sync; journalctl --no-pager --quiet -o short-precise -n 150").stdout
+        let all = "journalctl --sync; journalctl --no-pager --quiet -o short-precise -n 20000";
+        self.run(&format!("{all} | grep -v 'HTTP/1.1\" 200 ' | tail -n 150")).stdout
     }
 }
 

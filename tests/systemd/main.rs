@@ -4,8 +4,11 @@
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
 mod guide;
+mod life;
+mod load;
 mod machine;
 mod package;
+mod reload;
 mod units;
 
 use std::io::Write;
@@ -132,5 +135,37 @@ on_every_release! {
         package::installs_what_it_should(machine);
         package::an_instance_lives_through_an_upgrade(machine);
         package::goes_without_a_trace(machine);
+    }
+
+    /// Twenty reloads under load, good and broken in turn, five restarts, twenty killed workers.
+    fn a_bad_deploy_cannot_take_the_site_down(machine) {
+        install(machine);
+        reload::under_our_unit(machine);
+    }
+
+    fn everybody_tells_the_same_story(machine) {
+        install(machine);
+        life::everybody_tells_the_same_story(machine);
+    }
+
+    fn any_process_of_our_unit_may_die(machine) {
+        install(machine);
+        life::any_process_of_our_unit_may_die(machine);
+    }
+
+    fn any_process_of_the_guides_unit_may_die(machine) {
+        install(machine);
+        life::any_process_of_the_guides_unit_may_die(machine);
+    }
+
+    fn a_broken_application_is_answered_for(machine) {
+        install(machine);
+        life::a_broken_application_is_answered_for(machine);
+    }
+
+    fn what_an_administrator_types(machine) {
+        install(machine);
+        life::what_an_administrator_types(machine);
+        life::a_socket_of_our_own(machine);
     }
 }

@@ -1,0 +1,390 @@
+//! A site's everyday life and its accidents, on a booted machine with visitors who come all the time.
+//!
+//! Owns: a small site under the guide's own unit or our better one, and what must hold when its processes are killed,
+//! its code is broken and mended, its units are reloaded and restarted, or somebody only looks.
+//! Must never: take a count of lost requests for given: what may be lost is said at each accident.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::guide;
+use crate::load::{Accident, Load, Record, Visit, list};
+use crate::machine::Machine;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const PROJECT: &str = "/home/sammy/myprojectdir";
+const SOCKET: &str = "/run/gunicorn.sock";
+/// The unit of units/examples/better.
+const BETTER: &str = include_str!("../../units/examples/better/gunicorn.service");
+/// How many workers either unit has; each has one request in its hands at most.
+const WORKERS: usize = 3;
+/// After its code is mended the site serves within this time, in seconds, while visitors come.
+const MENDED_SECONDS: f64 = 3.0;
+
+/// A page that says hello, and that talks on request.
+const APPLICATION: &str = "\
+import os, sys, time
+
+def application(environ, start_response):
+    time.sleep(0.02)
+    if environ['PATH_INFO'] == '/talk':
+        print('said to stdout by', os.getpid(), flush=True)
+        print('said to stderr by', os.getpid(), file=sys.stderr, flush=True)
+    start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', '5')])
+    return [b'hello']
+";
+
+fn application(machine: &Machine, text: &str) {
+    machine.write_file_as("sammy", &format!("{PROJECT}/myproject/wsgi.py"), 0o644, text);
+}
+
+/// A site in the environment of the Django guide, under this service unit; its socket listens.
+fn site(machine: &Machine, service: &str) {
+    application(machine, APPLICATION);
+    machine.write_file("/etc/systemd/system/gunicorn.socket", 0o644, guide::SOCKET_UNIT);
+    machine.write_file("/etc/systemd/system/gunicorn.service", 0o644, service);
+    machine.run("systemctl daemon-reload; systemctl enable --now gunicorn.socket").succeeded();
+}
+
+/// An addition to the service unit, as `systemctl edit` makes it.
+fn edit(machine: &Machine, lines: &str) {
+    let text = format!("[Service]\n{lines}\n");
+    machine.write_file("/etc/systemd/system/gunicorn.service.d/override.conf", 0o644, &text);
+    machine.run("systemctl daemon-reload").succeeded();
+}
+
+/// Waits until every slot has a worker that serves, and returns what `sockd status --json` says of the supervisor.
+fn complete(machine: &Machine) -> Value {
+    machine.wait_until("three workers that serve, and nothing else under way", PATIENCE, || {
+        let json = machine.run("sockd status --json gunicorn");
+        let told: Value = serde_json::from_str(&json.stdout).ok()?;
+        let told = &told[0]["sockd"];
+        let workers = told["workers"].as_array()?;
+        let ready = workers.len() == WORKERS && workers.iter().all(|worker| worker["state"] == "ready");
+        (ready && told["reload"]["state"] == "idle").then(|| told.clone())
+    })
+}
+
+fn workers(told: &Value) -> BTreeSet<u64> {
+    told["workers"].as_array().expect("a list").iter().map(|worker| worker["pid"].as_u64().expect("a pid")).collect()
+}
+
+/// Every process in the unit's control group.
+fn processes(machine: &Machine) -> BTreeSet<u64> {
+    let all = "find /sys/fs/cgroup/system.slice/gunicorn.service -name cgroup.procs -exec cat {} + 2>/dev/null || true";
+    machine.run(all).succeeded().lines().map(|pid| pid.parse().expect("a pid")).collect()
+}
+
+/// The template: of the unit's processes the one that is neither sockd nor a worker.
+fn template(machine: &Machine, told: &Value) -> u64 {
+    let known = workers(told);
+    let others = || -> Vec<u64> {
+        let main = told["pid"].as_u64().expect("a pid");
+        processes(machine).into_iter().filter(|pid| *pid != main && !known.contains(pid)).collect()
+    };
+    let others = machine.wait_until("one template", PATIENCE, || Some(others()).filter(|others| others.len() == 1));
+    others[0]
+}
+
+fn property(machine: &Machine, name: &str) -> String {
+    machine.run(&format!("systemctl show --property {name} --value gunicorn")).succeeded().trim().to_owned()
+}
+
+/// Kills a process, which may cost so many requests.
+fn kill(machine: &Machine, signal: &str, pid: u64, most: usize) -> Accident {
+    let said = machine.run(&format!("date +%s.%N; kill -{signal} {pid}; date +%s.%N")).succeeded();
+    let mut moments = said.lines().map(|line| line.parse().expect("a time"));
+    let mut next = || moments.next().expect("two lines");
+    Accident { span: (next(), next()), most }
+}
+
+/// Nobody may have gone without the page but those whom these accidents explain.
+fn judge(record: &Record, accidents: &[Accident], what: &str) {
+    let unexplained = record.unexplained(accidents);
+    let summary = format!(
+        "{what}: {} requests, {} failed, {} of them unexplained; longest {:.0} ms",
+        record.visits.len(),
+        record.failed().count(),
+        unexplained.len(),
+        record.longest(&[]).took * 1000.0,
+    );
+    eprintln!("{summary}");
+    assert!(unexplained.is_empty(), "{summary}; accidents: {accidents:?}; failed:\n{}", list(record.failed()));
+}
+
+/// What systemd shows, what sockd shows and what the journal holds are one story.
+pub fn everybody_tells_the_same_story(machine: &Machine) {
+    site(machine, BETTER);
+
+    // Started by hand: up at once, without a worker.
+    machine.run("systemctl start gunicorn").succeeded();
+    assert_eq!(property(machine, "StatusText"), "waiting for the first connection");
+    machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost/talk")).says("hello").succeeded();
+    let told = complete(machine);
+    let line = told["status_line"].as_str().expect("a text");
+    assert_eq!(line, "serving, 3 of 3 workers, generation 1");
+    assert_eq!(property(machine, "StatusText"), line);
+    assert_eq!(property(machine, "MainPID"), told["pid"].to_string());
+    assert_eq!(told["unit"], "gunicorn.service");
+    let ours: BTreeSet<u64> =
+        workers(&told).into_iter().chain([told["pid"].as_u64().unwrap_or(0), template(machine, &told)]).collect();
+    assert_eq!(processes(machine), ours, "the unit's processes and those that sockd knows");
+    let shown = machine.run("systemctl status gunicorn").says(line).says(&format!("Main PID: {}", told["pid"]));
+    ours.iter().fold(shown, |shown, pid| shown.says(&format!("─{pid} "))).succeeded();
+    machine.run("sockd status gunicorn").says(line).says("Workers: 3 of 3 ready").succeeded();
+
+    who_may_look(machine, line);
+    the_journal(machine);
+
+    // Ready means proven where the first worker is started at once, however long it takes.
+    application(machine, &format!("import time\ntime.sleep(1.5)\n{APPLICATION}"));
+    let at_once = BETTER.replace("sockd run -- ", "sockd run --start at-once -- ");
+    machine.write_file("/etc/systemd/system/gunicorn.service", 0o644, &at_once);
+    let started = machine.run("systemctl daemon-reload; systemctl restart gunicorn; sockd status --json gunicorn");
+    let started: Value = serde_json::from_str(&started.succeeded()).expect("JSON");
+    let first = &started[0]["sockd"]["workers"][0];
+    assert_eq!(first["state"], "ready", "systemctl came back before a worker was ready: {started:#}");
+
+    machine.run("systemctl stop gunicorn.socket gunicorn").succeeded();
+    assert_eq!(processes(machine), BTreeSet::new(), "left behind");
+    machine.run("pgrep -l -u sammy || true").says("").succeeded();
+    assert_eq!(property(machine, "Result"), "success");
+    machine.run("systemctl --failed --plain --no-legend").succeeded();
+}
+
+/// The service's user sees all, others what systemd tells everybody; all of it without D-Bus, too.
+fn who_may_look(machine: &Machine, line: &str) {
+    machine.run_as("sammy", "sockd status gunicorn").says(line).says("Workers: 3 of 3 ready").succeeded();
+    let other = machine.run("setpriv --reuid postgres --regid postgres --clear-groups sockd status gunicorn");
+    let other = other.says("Active: active (running)").succeeded();
+    assert!(!other.contains("Workers: "), "a stranger was told about the workers:\n{other}");
+
+    machine.run("systemctl stop dbus.socket dbus.service").succeeded();
+    machine.run("sockd status gunicorn").says("systemd: not reachable").says(line).says("Workers: 3 of 3").succeeded();
+    machine.run("sockd status").says("gunicorn.service").says(line).succeeded();
+    machine.run("systemctl start dbus.socket dbus.service").succeeded();
+    machine.run("sockd status").says("Active: active (running)").says(line).succeeded();
+}
+
+/// Fields, priorities and units are right, for sockd's lines and for those of the workers.
+fn the_journal(machine: &Machine) {
+    let entries = |matches: &str| -> Vec<Value> {
+        let lines = machine.run(&format!("journalctl --sync; journalctl -q -o json {matches}")).succeeded();
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let told = complete(machine);
+    // MESSAGE_ID of a worker that is ready.
+    for worker in told["workers"].as_array().expect("a list") {
+        let id = &worker["id"];
+        let ready = entries(&format!("MESSAGE_ID=9d63b0f8af2c03ca0c78e12343f9aa78 SOCKD_WORKER={id}"));
+        assert_eq!(ready.len(), 1, "worker {id} was ready once: {ready:#?}");
+        for (field, value) in [
+            ("SOCKD_UNIT", "gunicorn.service"),
+            ("SOCKD_EVENT", "worker-ready"),
+            ("SOCKD_GENERATION", "1"),
+            ("_SYSTEMD_UNIT", "gunicorn.service"),
+            ("PRIORITY", "6"),
+        ] {
+            assert_eq!(ready[0][field], value, "{field} of {:#}", ready[0]);
+        }
+        assert_eq!(ready[0]["_PID"], told["pid"].to_string());
+    }
+
+    // Of the two lines of /talk the one to stdout is the worker's own, the one to stderr passes through sockd.
+    let said = |to: &str| -> Value {
+        let found = |entry: &Value| entry["MESSAGE"].as_str().is_some_and(|m| m.starts_with(&format!("said to {to}")));
+        machine.wait_until("a line in the journal", PATIENCE, || {
+            entries("_SYSTEMD_UNIT=gunicorn.service").into_iter().find(found)
+        })
+    };
+    let speaker = |entry: &Value| {
+        let message = entry["MESSAGE"].as_str().expect("a text").to_owned();
+        message.rsplit(' ').next().expect("the last word is the pid").to_owned()
+    };
+    let stdout = said("stdout");
+    assert_eq!(stdout["_PID"], speaker(&stdout), "{stdout:#}");
+    let stderr = said("stderr");
+    assert_eq!(stderr["MESSAGE_ID"], "8f86f7cae8a791453ecc0386c91a5b47", "{stderr:#}");
+    let workers = told["workers"].as_array().expect("a list");
+    let worker = workers.iter().find(|worker| speaker(&stderr) == worker["pid"].to_string().as_str()).expect("a worker's pid");
+    assert_eq!(stderr["SOCKD_WORKER"], worker["id"].to_string(), "{stderr:#}");
+    assert_eq!(stderr["SOCKD_GENERATION"], "1", "{stderr:#}");
+}
+
+/// Under our unit every process of it is killed in turn, and sockd is stopped dead, while visitors come.
+pub fn any_process_of_our_unit_may_die(machine: &Machine) {
+    site(machine, BETTER);
+    edit(machine, "WatchdogSec=2s");
+    let load = Load::begin(machine, &[SOCKET]);
+    let mut accidents = workers_and_template_die(machine, &load);
+
+    // sockd itself: systemd kills its workers with it (KillMode=mixed) and starts it again.
+    let told = complete(machine);
+    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), WORKERS));
+    restarted(machine, &told);
+
+    // A sockd that does nothing any more is found out by the watchdog, and the workers serve until then.
+    let told = complete(machine);
+    kill(machine, "STOP", told["pid"].as_u64().expect("a pid"), 0);
+    load.wait_for_visits(30);
+    restarted(machine, &told);
+    assert_eq!(property(machine, "NRestarts"), "2");
+    let journal = machine.journal("gunicorn");
+    assert!(journal.contains("Watchdog timeout (limit 2s)!"), "{journal}");
+
+    load.wait_for_visits(30);
+    let record = load.finish();
+    // systemd says in the journal when it found out; the kill follows within moments.
+    let found_out = machine.run(
+        "journalctl -q -o json -u gunicorn | python3 -c \"
+import json, sys
+for entry in map(json.loads, sys.stdin):
+    if 'Watchdog timeout' in entry['MESSAGE']:
+        print(int(entry['__REALTIME_TIMESTAMP']) / 1e6)\"",
+    );
+    let found_out: f64 = found_out.succeeded().trim().parse().expect("one time");
+    accidents.push(Accident { span: (found_out, found_out + 1.0), most: WORKERS });
+    judge(&record, &accidents, "processes of our unit killed");
+}
+
+/// The workers and the template die, one after the other; returns what that may have cost.
+fn workers_and_template_die(machine: &Machine, load: &Load) -> Vec<Accident> {
+    let mut accidents = Vec::new();
+    let told = complete(machine);
+    let victim = template(machine, &told);
+    // The template holds no request: nothing may be lost with it.
+    accidents.push(kill(machine, "KILL", victim, 0));
+    load.wait_for_visits(30);
+    machine.wait_until("another template", PATIENCE, || (template(machine, &told) != victim).then_some(()));
+    for pid in workers(&told) {
+        accidents.push(kill(machine, "KILL", pid, 1));
+        machine.wait_until("a successor", PATIENCE, || (!workers(&complete(machine)).contains(&pid)).then_some(()));
+        load.wait_for_visits(10);
+    }
+    assert_eq!(complete(machine)["pid"], told["pid"], "sockd has lived through all of it");
+    accidents
+}
+
+/// Another sockd than before serves with all its workers.
+fn restarted(machine: &Machine, before: &Value) {
+    machine.wait_until("another sockd", PATIENCE, || {
+        let pid = property(machine, "MainPID");
+        (pid != "0" && before["pid"].to_string().as_str() != pid).then_some(())
+    });
+    complete(machine);
+}
+
+/// The same under the guide's own unit. When sockd is killed the unit fails, as nothing says Restart=; the next visitor
+/// starts it again.
+pub fn any_process_of_the_guides_unit_may_die(machine: &Machine) {
+    site(machine, &guide::service_unit(crate::PREFIX, ""));
+    let load = Load::begin(machine, &[SOCKET]);
+    let mut accidents = workers_and_template_die(machine, &load);
+    let told = complete(machine);
+    // systemd sends the workers SIGTERM, at which they finish the request in their hands.
+    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), WORKERS));
+    restarted(machine, &told);
+    load.wait_for_visits(30);
+    machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
+    judge(&load.finish(), &accidents, "processes of the guide's unit killed");
+}
+
+/// Broken code under the guide's own unit: a page that says so through Nginx, no limit that makes the socket fail, and
+/// within seconds of the mending the site is back, with nobody having typed anything.
+pub fn a_broken_application_is_answered_for(machine: &Machine) {
+    site(machine, &guide::service_unit(crate::PREFIX, ""));
+    application(machine, "import no_such_module\n");
+    guide::nginx_site(
+        machine,
+        "    location / {\n        include proxy_params;\n        proxy_pass http://unix:/run/gunicorn.sock;\n    }\n",
+    );
+    let load = Load::begin(machine, &[SOCKET]);
+    machine
+        .run("curl -sS -i -H 'Host: example.com' 127.0.0.1")
+        .says("HTTP/1.1 503 Service Unavailable")
+        .says("Retry-After: ")
+        .succeeded();
+    machine.run("sockd status gunicorn").says("answering 503").says("No module named 'no_such_module'").succeeded();
+    // The start limit counts 5 starts in 10 s, the trigger limit 20 in 2 s: after twice the longer time it is plain
+    // that neither counts anything here.
+    load.wait_for_span(20.0);
+    machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
+    assert_eq!(property(machine, "NRestarts"), "0");
+
+    let mended: f64 = machine.run("date +%s.%N").succeeded().trim().parse().expect("a time");
+    application(machine, APPLICATION);
+    machine.wait_for("the page", PATIENCE, &format!("[ \"$(curl -sS --unix-socket {SOCKET} localhost)\" = hello ]"));
+    complete(machine);
+    load.wait_for_visits(50);
+    machine.run(&guide::visit("/")).says("hello").succeeded();
+    let record = load.finish();
+    let served = record.visits.iter().find(|visit| !visit.failed()).expect("somebody was served");
+    eprintln!("mended and served after {:.0} ms", (served.ended() - mended) * 1000.0);
+    assert!(served.ended() - mended < MENDED_SECONDS, "mended at {mended}, first served {served}");
+    let lost: Vec<_> = record.visits.iter().filter(|visit| !matches!(visit.status, 200 | 503)).collect();
+    assert!(lost.is_empty(), "neither the page nor a 503:\n{}", list(lost));
+    let late = |visit: &&Visit| visit.failed() && visit.began > served.ended() + 1.0;
+    let late: Vec<_> = record.visits.iter().filter(late).collect();
+    assert!(late.is_empty(), "turned away although the site serves:\n{}", list(late));
+}
+
+/// What an administrator types, while visitors come: none of it may refuse anybody, but for the restart of a socket.
+pub fn what_an_administrator_types(machine: &Machine) {
+    site(machine, BETTER);
+    let load = Load::begin(machine, &[SOCKET]);
+    let told = complete(machine);
+    machine.run("systemctl daemon-reload").succeeded();
+    load.wait_for_visits(20);
+    assert_eq!(workers(&complete(machine)), workers(&told), "daemon-reload touched the workers");
+    // A changed setting holds after daemon-reload and a restart, and a stop is but a pause.
+    edit(machine, "Environment=COLOUR=blue");
+    machine.run("systemctl restart gunicorn").succeeded();
+    let told = complete(machine);
+    for pid in workers(&told) {
+        machine.run(&format!("tr '\\0' '\\n' </proc/{pid}/environ | grep COLOUR=blue")).succeeded();
+    }
+    machine.run("systemctl stop gunicorn").succeeded();
+    complete(machine);
+    judge(&load.finish(), &[], "daemon-reload, restart and stop");
+
+    // The socket goes and comes again, its queue is lost: whoever comes after is served by the new one.
+    machine.run("systemctl restart gunicorn.socket").succeeded();
+    machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
+    machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
+    machine.run("systemctl stop gunicorn.socket; systemctl is-active gunicorn || true").says("inactive").succeeded();
+}
+
+/// The Flask guide's unit, which has no socket unit and a socket of relative name and mode 007: its reload loses nothing.
+pub fn a_socket_of_our_own(machine: &Machine) {
+    application(machine, APPLICATION);
+    machine.write_file(
+        "/etc/systemd/system/myproject.service",
+        0o644,
+        &format!(
+            "[Service]\nUser=sammy\nGroup=www-data\nWorkingDirectory={PROJECT}\n\
+             Environment=\"PATH={PROJECT}/myprojectenv/bin\"\n\
+             ExecStart={}{PROJECT}/myprojectenv/bin/gunicorn --workers 3 --bind unix:myproject.sock -m 007 \
+             myproject.wsgi\n",
+            crate::PREFIX
+        ),
+    );
+    machine.run("systemctl daemon-reload; systemctl start myproject").succeeded();
+    let socket = format!("{PROJECT}/myproject.sock");
+    machine.wait_for("the socket", PATIENCE, &format!("test -S {socket}"));
+    let load = Load::begin(machine, &[&socket]);
+    let inode = format!("stat --format '%A %U %G %i' {socket}");
+    let before = machine.run(&inode).says("srwxrwx--- sammy www-data ").succeeded();
+    for generation in 2..4 {
+        machine.run("systemctl kill --signal HUP --kill-whom main myproject").succeeded();
+        machine.wait_for(
+            "the end of the rollout",
+            PATIENCE,
+            &format!("journalctl -q -u myproject SOCKD_EVENT=reload-finished SOCKD_GENERATION={generation} | grep ."),
+        );
+    }
+    assert_eq!(machine.run(&inode).succeeded(), before, "the socket is another one");
+    judge(&load.finish(), &[], "reloads with a socket of our own");
+    machine.run(&format!("systemctl stop myproject; test ! -e {socket}")).succeeded();
+}
