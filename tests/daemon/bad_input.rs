@@ -173,13 +173,15 @@ fn fifty_megabytes_on_stderr_neither_fill_the_memory_nor_stop_the_loop() {
     for _ in 0..3 {
         assert_eq!(web.report().workers.len(), 2);
     }
+    let mut marks = [START; 2];
     for megabyte in 1..=25 {
-        for worker in 1..=2 {
-            web.log(&format!("worker {worker}: flood, megabyte {megabyte}."));
+        for (worker, mark) in (1..).zip(&mut marks) {
+            *mark = web.log_since(*mark, &format!("worker {worker}: flood, megabyte {megabyte}.")).mark();
         }
     }
-    let end = web.log("the flood ends");
-    web.log_since(end.mark(), "the flood ends");
+    for (worker, mark) in (1..).zip(marks) {
+        web.log_since(mark, &format!("worker {worker}: the flood ends"));
+    }
     let after = memory();
     assert!(after < before + 4, "{before} MiB before, {after} MiB after");
     assert_eq!(web.get("/").status, 200);
