@@ -46,6 +46,7 @@
 
 pub mod adapter;
 pub mod app;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -7,4 +7,4 @@ const SIGTERM: i32 = 15;
 
 /// The manners of a good systemd service.
 pub static CONVENTIONS: Conventions =
-    Conventions { name: "generic", manners: Manners::Exec, drain_signal: SIGTERM, exits: &[] };
+    Conventions { name: "generic", manners: Manners::Exec, drain_signal: SIGTERM, stop_signal: SIGTERM, exits: &[] };

@@ -14,14 +14,17 @@ use std::path::Path;
 
 use crate::app::{Conventions, ExitMeaning, Manners};
 
-/// SIGTERM (signal(7)): a gunicorn worker stops accepting and finishes its requests.
+/// SIGTERM (signal(7)).
 const SIGTERM: i32 = 15;
+/// SIGUSR2 (signal(7)): unused in gunicorn's workers; our worker program takes it as a patient SIGTERM.
+const SIGUSR2: i32 = 12;
 
 /// A gunicorn worker's manners. The exit codes are those of gunicorn's `arbiter.py`.
 pub static CONVENTIONS: Conventions = Conventions {
     name: "gunicorn",
     manners: Manners::Template,
-    drain_signal: SIGTERM,
+    drain_signal: SIGUSR2,
+    stop_signal: SIGTERM,
     exits: &[
         (3, ExitMeaning::FailedToStart("worker failed to boot")),
         (4, ExitMeaning::FailedToStart("application failed to load")),

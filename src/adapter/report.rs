@@ -23,7 +23,7 @@ pub struct Report {
     pub backlog: u32,
 }
 
-/// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/gunicorn.py`.
+/// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/reports.py`.
 fn heartbeat_interval(timeout: Duration) -> Duration {
     let quarter = timeout / 4;
     if timeout > Duration::from_secs(4) { quarter.max(Duration::from_secs(1)) } else { quarter }

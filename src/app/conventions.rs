@@ -7,8 +7,11 @@ pub struct Conventions {
     pub name: &'static str,
     /// How a worker is made and told of its sockets.
     pub manners: Manners,
-    /// The signal that makes a worker stop accepting and finish its requests (a number of signal(7)).
+    /// The signal that makes a replaced worker stop accepting and finish what it has begun, long-lived connections
+    /// included (a number of signal(7)).
     pub drain_signal: i32,
+    /// The signal at the end of the service: stop accepting, finish the requests in flight, close the rest.
+    pub stop_signal: i32,
     /// What exit codes other than zero mean.
     pub exits: &'static [(i32, ExitMeaning)],
 }

@@ -9,6 +9,7 @@
 mod check;
 mod demo;
 mod demo_worker;
+mod drain;
 mod fallback;
 mod output;
 mod reload;
@@ -52,6 +53,9 @@ enum Command {
     Check(check::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
+    /// Wait for the workers of a sockd that was killed: for ExecStop=
+    #[command(hide = true)]
+    Drain(drain::Arguments),
     /// Answer 503 on inherited sockets: started by sockd itself
     #[command(hide = true)]
     Fallback(fallback::Arguments),
@@ -68,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Fallback(arguments) => fallback::run(&arguments),
         Command::DemoWorker(arguments) => demo_worker::run(&arguments),
     }

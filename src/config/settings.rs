@@ -70,11 +70,11 @@ pub enum Start {
 /// The request that asks a worker whether it is well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// The path to ask for, with its leading slash. `None`: no question is asked.
+    /// The path to ask for, with its leading slash. `None`: `/`, and the answer is compared with a serving worker's.
     pub path: Option<String>,
     /// The Host header. `None`: `localhost`.
     pub host: Option<String>,
-    /// The replies that count as well, each 100 to 599, never empty. `None`: any reply below 500.
+    /// The replies to `path` that count as well, each 100 to 599, never empty. `None`: 200 to 299.
     pub status: Option<Vec<u16>>,
     /// How long the reply may take. More than zero.
     pub timeout: Duration,
@@ -87,7 +87,7 @@ pub struct Reload {
     pub canary: bool,
     /// How many workers more than `count` may live during a rollout, 1 to 4096. `None`: as many as `count`.
     pub surge: Option<u32>,
-    /// How long a new worker must live before the next is replaced.
+    /// How long the complete new generation must stay well before the old one drains.
     pub soak: Duration,
 }
 

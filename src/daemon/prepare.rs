@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The template program of gunicorn, carried in the binary.
-const GUNICORN: &str = include_str!("../adapter/python/gunicorn.py");
+const GUNICORN: &str =
+    concat!(include_str!("../adapter/python/reports.py"), include_str!("../adapter/python/gunicorn.py"));
 /// Beyond its own graceful timeout a worker gets this long to end by itself.
 const GRACE: Duration = Duration::from_secs(1);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);

@@ -182,6 +182,9 @@ fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
         tracing::error!("cannot become the parent of orphaned workers (PR_SET_CHILD_SUBREAPER): {error}");
         return ExitCode::from(exit::FAILURE);
     }
+    if let Err(error) = process::raise_descriptor_limit() {
+        tracing::warn!("cannot raise the limit of descriptors: {error}; large pools may not come up");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -11,7 +11,7 @@ use crate::journal::message_id;
 use crate::listener::Listener;
 use crate::notify::{Datagram, Directory};
 use crate::process::{Ended, Report, reap};
-use crate::supervisor::{Answer, Event, GenerationId, Notice, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
+use crate::supervisor::{Answer, Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
 use crate::systemd::{Notifier, ReloadGuard, environment};
 use crate::{exit, process};
 use std::collections::{BTreeMap, VecDeque};
@@ -299,10 +299,6 @@ impl Shell {
             self.fallback.forget_if_gone();
         }
         tracing::warn!("some processes could not be killed; the service manager will try");
-    }
-
-    pub(super) fn carry_out_notice(&mut self, notice: &Notice) {
-        self.narrate(notice);
     }
 }
 

@@ -103,7 +103,7 @@ impl Shell {
                     listen_names: Some(&names),
                     stderr: Some(write.as_fd()),
                     pipes: None,
-                    parent_death: drain_signal(conventions),
+                    parent_death: by_number(conventions.stop_signal),
                 };
                 let child = launch.spawn().map_err(|error| error.to_string())?;
                 if let Some(worker) = self.workers.get_mut(&id) {
@@ -236,7 +236,8 @@ impl Shell {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(child) = &worker.child else { return };
         let sent = match signal {
-            Signal::Drain => child.signal(drain_signal(worker.conventions)),
+            Signal::Drain => child.signal(by_number(worker.conventions.drain_signal)),
+            Signal::Stop => child.signal(by_number(worker.conventions.stop_signal)),
             Signal::Terminate => child.signal(rustix::process::Signal::TERM),
             Signal::Abort => child.signal(rustix::process::Signal::ABORT),
             Signal::Kill => child.kill(),
@@ -351,8 +352,8 @@ fn is_alive(pid: Pid) -> bool {
     rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
 }
 
-fn drain_signal(conventions: &Conventions) -> rustix::process::Signal {
-    rustix::process::Signal::from_named_raw(conventions.drain_signal).unwrap_or(rustix::process::Signal::TERM)
+fn by_number(signal: i32) -> rustix::process::Signal {
+    rustix::process::Signal::from_named_raw(signal).unwrap_or(rustix::process::Signal::TERM)
 }
 
 /// How a process ended, in the words of its server, with the line of its stderr that says most.

@@ -6,7 +6,7 @@
 
 use super::Child;
 use crate::app::Command;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Signal};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -93,13 +93,17 @@ impl Launch<'_> {
         let mut envp = SendPointers(pointers(&environment));
         let mut pid_text = pid_variable.map(|index| (index, environment[index].as_bytes_with_nul().to_vec()));
         let parent_death = self.parent_death;
-        // SAFETY: the closure runs in the forked child before exec. It calls only setsid, prctl, dup2, getpid and
-        // execve, all async-signal-safe, and writes to memory of its own that was allocated before the fork.
+        let descriptor_limit = super::limit::original();
+        // SAFETY: the closure runs in the forked child before exec. It calls only setsid, prctl, setrlimit, dup2,
+        // getpid and execve, all async-signal-safe, and writes to memory of its own that was allocated before the fork.
         unsafe {
             command.pre_exec(move || {
                 let (argv, envp) = (&argv, &mut envp);
                 rustix::process::setsid()?;
                 rustix::process::set_parent_process_death_signal(Some(parent_death))?;
+                if let Some(limit) = &descriptor_limit {
+                    rustix::process::setrlimit(Resource::Nofile, *limit)?;
+                }
                 for &(from, to) in &targets {
                     if libc::dup2(from, to) < 0 {
                         return Err(io::Error::last_os_error());

@@ -143,7 +143,7 @@ impl Tail {
     }
 
     /// Oldest first.
-    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
+    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
         self.0.iter().map(String::as_str)
     }
 

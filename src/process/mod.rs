@@ -8,12 +8,14 @@
 //! that may have been reaped.
 
 mod exec;
+mod limit;
 mod lines;
 mod reap;
 mod template;
 mod tree;
 
 pub use exec::{Launch, LaunchError};
+pub use limit::raise_descriptor_limit;
 pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use reap::{End, Ended, become_subreaper, reap};
 pub use template::{ForkError, ForkRequest, Hello, Report, Reports, Template};
@@ -63,6 +65,7 @@ impl Child {
         // It is not reaped, so its number still names its group and no other.
         let descendants = descendants(self.pid);
         self.signal(Signal::KILL)?;
+        #[expect(clippy::disallowed_methods, reason = "its leader is not reaped, so the number names no other group")]
         let _ = kill_process_group(self.pid, Signal::KILL);
         for pid in descendants {
             tree::kill_descendant(pid);

@@ -60,8 +60,10 @@ pub enum Role {
 /// A signal by its purpose; the adapter knows the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
-    /// Stop accepting, finish what is in flight, leave.
+    /// You are replaced: stop accepting, finish what is in flight, long-lived connections included, and leave.
     Drain,
+    /// The service ends: stop accepting, finish the requests in flight, leave.
+    Stop,
     /// Leave: you have not served yet.
     Terminate,
     /// Write your stack and leave.

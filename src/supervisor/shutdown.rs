@@ -13,7 +13,7 @@ impl Supervisor {
             Mode::Waiting | Mode::Running => self.begin_stop(now, effects),
             Mode::Stopping => {
                 effects.notice(Notice::Hurrying);
-                self.workers.values_mut().for_each(|worker| worker.drain(now, HURRIED_DRAIN, effects));
+                self.workers.values_mut().for_each(|worker| worker.stop(now, HURRIED_DRAIN, effects));
             }
             Mode::Stopped => {}
         }
@@ -36,7 +36,7 @@ impl Supervisor {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(longest + MANAGER_MARGIN)));
         }
         for worker in self.workers.values_mut() {
-            worker.drain(now, worker.stop_timeout(), effects);
+            worker.stop(now, worker.stop_timeout(), effects);
         }
         self.slots.clear();
         for (id, _) in std::mem::take(&mut self.generations) {

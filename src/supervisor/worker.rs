@@ -264,15 +264,30 @@ impl Worker {
         }
     }
 
-    /// Finish your requests and leave, within `timeout`. One that is already leaving gets no more time than it had.
+    /// You are replaced: finish what you have begun and leave, within `timeout`. One that is already leaving gets no
+    /// more time than it had.
     pub(super) fn drain(&mut self, now: Time, timeout: Duration, effects: &mut Effects) {
+        self.send_off(now, timeout, Signal::Drain, effects);
+    }
+
+    /// The service ends: finish your requests and leave, within `timeout`; nobody waits for long-lived connections.
+    pub(super) fn stop(&mut self, now: Time, timeout: Duration, effects: &mut Effects) {
+        self.send_off(now, timeout, Signal::Stop, effects);
+    }
+
+    fn send_off(&mut self, now: Time, timeout: Duration, signal: Signal, effects: &mut Effects) {
         match self.state.clone() {
             State::Starting { .. } => self.terminate(now, effects),
             State::Ready { .. } => {
                 effects.notice(Notice::WorkerDrains(self.place));
-                self.enter(State::Draining { deadline: now + timeout }, Signal::Drain, effects);
+                self.enter(State::Draining { deadline: now + timeout }, signal, effects);
             }
-            State::Draining { deadline } => self.state = State::Draining { deadline: deadline.min(now + timeout) },
+            State::Draining { deadline } => {
+                self.state = State::Draining { deadline: deadline.min(now + timeout) };
+                if signal == Signal::Stop {
+                    effects.push(Effect::Signal(self.place.worker, signal));
+                }
+            }
             State::Terminating { deadline, signal } => {
                 self.state = State::Terminating { deadline: deadline.min(now + timeout), signal };
             }

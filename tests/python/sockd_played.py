@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 
-TEMPLATE = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python", "gunicorn.py")
+PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
+# As sockd puts them together.
+TEMPLATE = [os.path.join(PROGRAMS, name) for name in ("reports.py", "gunicorn.py")]
 GUNICORN = os.path.join(os.path.dirname(sys.executable), "gunicorn")
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
 SERIAL = itertools.count()
@@ -254,8 +256,9 @@ class Template:
 
 def template_memfd():
     fd = os.memfd_create("gunicorn.py")
-    with open(TEMPLATE, "rb") as file:
-        os.write(fd, file.read())
+    for part in TEMPLATE:
+        with open(part, "rb") as file:
+            os.write(fd, file.read())
     return fd
 
 

@@ -4,7 +4,9 @@ Run with the interpreter of an environment that has gunicorn; worker classes who
 installed are skipped:  VENV/bin/python -m unittest discover tests/python
 """
 
+import errno
 import importlib.metadata
+import importlib.util
 import json
 import os
 import signal
@@ -867,6 +869,46 @@ def post_fork(server, worker):
                 self.assertIn(worker.wait(), (0, 1, -signal.SIGABRT))
 
 
+def need(*modules):
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise unittest.SkipTest("%s is not installed" % module)
+
+
+def refuses(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == errno.ECONNREFUSED
+
+
+class WebSocket:
+    """Just enough of RFC 6455 to send short texts and read short frames."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(str(path))
+        self.socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+        self.stream = self.socket.makefile("rb")
+        status = self.stream.readline()
+        if b" 101 " not in status:
+            raise AssertionError("no WebSocket: %r" % status)
+        while self.stream.readline().strip():
+            pass
+
+    def echo(self, text):
+        # A masked text frame; the mask of zeros leaves the text as it is.
+        self.socket.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+        kind, length = self.stream.read(2)
+        if kind != 0x81:
+            raise AssertionError("a frame of kind %#x" % kind)
+        return self.stream.read(length)
+
+    def close(self):
+        self.stream.close()
+        self.socket.close()
+
+
 class Draining(Case):
 
     def test_request_in_flight_is_finished(self):
@@ -885,6 +927,36 @@ class Draining(Case):
                     pass
                 self.assertEqual(client.getresponse().read().split()[0], str(worker.pid).encode())
                 client.close()
+                self.assertEqual(worker.wait(), 0)
+
+    def test_a_replaced_worker_keeps_its_websockets_until_the_service_ends(self):
+        need("uvicorn_worker", "websockets")
+        self.directory.write("echo.py", '''
+async def app(scope, receive, send):
+    if scope["type"] != "websocket":
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+''')
+        worker = self.started("-k", "uvicorn_worker.UvicornWorker", "echo:app").fork(1)
+        worker.wait_ready()
+        client = WebSocket(worker.probe_path)
+        self.addCleanup(client.close)
+        self.assertEqual(client.echo(b"before"), b"before")
+        worker.signal(signal.SIGUSR2)
+        wait_until(lambda: refuses(worker.probe_path), "the worker accepts nobody any more")
+        self.assertEqual(client.echo(b"after"), b"after")
+        client.close()
+        self.assertEqual(worker.wait(), -signal.SIGTERM)
+
+    def test_sigusr2_drains_like_sigterm(self):
+        for worker_class in ("sync", "gthread"):
+            with self.subTest(worker_class=worker_class):
+                worker = self.started("-k", worker_class, "hello:app").fork(1)
+                worker.wait_ready()
+                worker.signal(signal.SIGUSR2)
                 self.assertEqual(worker.wait(), 0)
 
     def test_term_before_the_worker_is_ready(self):

@@ -309,7 +309,13 @@ impl World {
                             let why = "web.toml:3:1: unknown key".to_owned();
                             self.later(delay, Happening::Event(Event::PrepareFailed { generation, why }));
                         }
-                        _ => {
+                        Code::Good
+                        | Code::ImportError
+                        | Code::HangsInImport
+                        | Code::NeverReady
+                        | Code::CrashesSoonAfterReady
+                        | Code::AnswersWorse
+                        | Code::BindsElsewhere => {
                             let spec = self.spec.clone();
                             self.later(delay, Happening::Event(Event::Prepared { generation, spec }));
                         }
@@ -415,8 +421,8 @@ impl World {
         let (stopped, leaves_after) = (process.stopped, process.leaves_after);
         match signal {
             Signal::Kill => self.later(ms(1), Happening::Die(id, "killed by SIGKILL")),
-            Signal::Drain | Signal::Terminate | Signal::Abort if stopped => {}
-            Signal::Drain | Signal::Terminate => {
+            Signal::Drain | Signal::Stop | Signal::Terminate | Signal::Abort if stopped => {}
+            Signal::Drain | Signal::Stop | Signal::Terminate => {
                 if let Some(after) = leaves_after {
                     self.later(after, Happening::Die(id, "exit 0"));
                 }
@@ -455,10 +461,7 @@ impl World {
             Some(Event::Worker(id, WorkerEvent::Exited { .. } | WorkerEvent::FoundSick { .. })) => vec![*id],
             _ => effects
                 .iter()
-                .filter_map(|effect| match effect {
-                    Effect::Signal(id, Signal::Abort) => Some(*id),
-                    _ => None,
-                })
+                .filter_map(|effect| if let Effect::Signal(id, Signal::Abort) = effect { Some(*id) } else { None })
                 .collect(),
         };
         let was_ready = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());

@@ -208,7 +208,8 @@ fn the_journal(machine: &Machine) {
     let stderr = said("stderr");
     assert_eq!(stderr["MESSAGE_ID"], "8f86f7cae8a791453ecc0386c91a5b47", "{stderr:#}");
     let workers = told["workers"].as_array().expect("a list");
-    let worker = workers.iter().find(|worker| worker["pid"].to_string() == speaker(&stderr)).expect("a worker's pid");
+    let worker =
+        workers.iter().find(|worker| speaker(&stderr) == worker["pid"].to_string().as_str()).expect("a worker's pid");
     assert_eq!(stderr["SOCKD_WORKER"], worker["id"].to_string(), "{stderr:#}");
     assert_eq!(stderr["SOCKD_GENERATION"], "1", "{stderr:#}");
 }
@@ -271,7 +272,7 @@ fn workers_and_template_die(machine: &Machine, load: &Load) -> Vec<Accident> {
 fn restarted(machine: &Machine, before: &Value) {
     machine.wait_until("another sockd", PATIENCE, || {
         let pid = property(machine, "MainPID");
-        (pid != "0" && pid != before["pid"].to_string()).then_some(())
+        (pid != "0" && before["pid"].to_string().as_str() != pid).then_some(())
     });
     complete(machine);
 }

@@ -13,7 +13,7 @@ use crate::machine::Machine;
 /// How many visitors there are at a time.
 const CLIENTS: u32 = 8;
 /// The visitors leave by themselves after this time: longer than any test, short of for ever.
-const LIMIT: Duration = Duration::from_secs(280);
+const LIMIT: Duration = Duration::from_secs(900);
 const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 const END_LIMIT: Duration = Duration::from_secs(60);
 
@@ -66,11 +66,13 @@ impl<'machine> Load<'machine> {
     /// Waits until the visitors have come for so many seconds in all.
     #[track_caller]
     pub fn wait_for_span(&self, seconds: f64) {
-        let script = format!("python3 - <<'EOF'
+        let script = format!(
+            "python3 - <<'EOF'
 import json, os, sys
 lines = open('{RECORD}').read().splitlines()
 sys.exit(json.loads(lines[-1])['began'] - json.loads(lines[0])['began'] < {seconds})
-EOF");
+EOF"
+        );
         self.machine.wait_for("visitors to have come long enough", END_LIMIT, &script);
     }
 

@@ -317,8 +317,8 @@ fn broken_deploy(load: &Load, way: Way, fault: &Fault, round: usize, diary: &mut
         assert!(reload.stderr.contains(fault.reason), "{}: {:?} is not said by {reload}", fault.name, fault.reason);
     }
     refused(machine, way, fault, before);
-    let page =
-        machine.run("curl -sS --unix-socket /run/gunicorn.sock localhost; curl -sS -H 'Host: localhost' 127.0.0.1:8000");
+    let page = machine
+        .run("curl -sS --unix-socket /run/gunicorn.sock localhost; curl -sS -H 'Host: localhost' 127.0.0.1:8000");
     assert_eq!(page.succeeded(), text(round).repeat(2), "after the refusal of {}", fault.name);
     if fault.death != Death::None {
         diary.kills.extend(load.kill_a_worker("gunicorn", round, 3));
@@ -350,7 +350,11 @@ fn good_deploy(load: &Load, way: Way, fault: &Fault, round: usize, diary: &mut D
     reload.finish().succeeded();
     diary.deploys.push(((from, moment(machine)), round + 1));
     let line = format!("serving, 3 of 3 workers, generation {}", before + 2);
-    machine.wait_for(&line, PATIENCE, &format!("sockd status gunicorn; sockd status gunicorn | grep 'Status: {line}$'"));
+    machine.wait_for(
+        &line,
+        PATIENCE,
+        &format!("sockd status gunicorn; sockd status gunicorn | grep 'Status: {line}$'"),
+    );
     settled(machine);
 }
 

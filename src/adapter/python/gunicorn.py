@@ -19,7 +19,7 @@ The protocol: one JSON object per datagram.
   template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
 A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_RETIRE=1.
 
-It is one file, for it reaches the interpreter as a memfd: there is nowhere to import a second one from.
+reports.py stands before this file: both reach the interpreter as one memfd, where there is nothing to import from.
 """
 
 import gc
@@ -578,11 +578,40 @@ def report_ready(worker, heartbeat, probe):
     def run_and_report():
         if probe is not None:
             serve_probe_aside(worker, probe)
+        drain_on_usr2()
         heartbeat.running = True
         hasten_first_beat(worker)
         run()
 
     worker.run = run_and_report
+
+
+def drain_on_usr2():
+    """A worker that is replaced gets SIGUSR2: SIGTERM, but WebSockets may live until sockd's drain-timeout.
+
+    uvicorn closes them at once when it shuts down, which is right when the service ends. A reload must
+    not cut them: the visitors' pages would all come back in the same moment.
+    """
+    import signal
+    state = {"patient": False}
+    uvicorn = sys.modules.get("uvicorn.server")
+    if uvicorn:
+        shutdown = uvicorn.Server.shutdown
+
+        async def shut_down(self, sockets=None):
+            if state["patient"]:
+                for connection in self.server_state.connections:
+                    if type(connection).__module__.startswith("uvicorn.protocols.websockets"):
+                        connection.shutdown = lambda: None
+            await shutdown(self, sockets)
+
+        uvicorn.Server.shutdown = shut_down
+
+    def drain(_signal, _frame):
+        state["patient"] = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, drain)
 
 
 def hasten_first_beat(worker):
@@ -608,127 +637,6 @@ def code_mentions(code, name):
         return False
     return name in code.co_names or any(
         code_mentions(constant, name) for constant in code.co_consts if isinstance(constant, type(code)))
-
-
-class Notifier:
-    """The worker's end of its NOTIFY_SOCKET.
-
-    Connected at once: later the worker may run as a user who could not.
-    """
-
-    def __init__(self, address):
-        import socket
-        import struct
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        # A supervisor that does not read must not hold up a worker for long.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0))
-        self.without_waiting = socket.MSG_DONTWAIT
-        self.said = set()
-        if address:
-            self.socket.connect("\0" + address[1:] if address.startswith("@") else address)
-
-    def say_once(self, state):
-        """Send what must arrive, unless it was sent before. False if it could not be sent."""
-        if state not in self.said and self._send(state, 0):
-            self.said.add(state)
-        return state in self.said
-
-    def mention(self, state):
-        """Send what the next such message makes up for, if this one is lost."""
-        return self._send(state, self.without_waiting)
-
-    def _send(self, state, flags):
-        try:
-            self.socket.send(state, flags)
-        except OSError:
-            return False
-        return True
-
-
-class Heartbeat:
-    """Takes the place of gunicorn's WorkerTmp: a beat becomes a datagram to sockd.
-
-    Workers beat as often as once per request; a datagram goes out at most every quarter of the timeout
-    (but not more often than once a second, if the timeout allows). sockd adds that quarter to the
-    timeout before it calls a worker hung.
-    """
-
-    def __init__(self, notifier, timeout, supervisor):
-        import time
-        self.notifier = notifier
-        self.supervisor = supervisor
-        self.clock = time.monotonic
-        self.interval = beat_interval(timeout)
-        self.running = False
-        self.ready = False
-        self.last = self.clock()
-
-    def notify(self):
-        if not self.running:
-            return
-        if os.getppid() != self.supervisor:
-            self.drain()
-        now = self.clock()
-        if not self.ready:
-            self.ready = self.notifier.say_once(b"READY=1")
-            self.last = now
-        elif now - self.last >= self.interval:
-            self.notifier.mention(b"WATCHDOG=1")
-            self.last = now
-
-    def drain(self):
-        """Without sockd there is nobody to watch or replace this worker; uvicorn's does not look itself."""
-        import signal
-        self.supervisor = os.getppid()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def last_update(self):
-        return self.last
-
-    def fileno(self):
-        return self.notifier.socket.fileno()
-
-    def close(self):
-        self.running = False
-        self.notifier.socket.close()
-
-
-def beat_interval(timeout):
-    """Seconds between two datagrams; gunicorn's timeout 0 means that nobody watches."""
-    if timeout <= 0:
-        return float("inf")
-    return timeout / 4 if timeout <= 4 else max(1.0, timeout / 4)
-
-
-class RequestLimit(int):
-    """max_requests as a number that reports when it is reached, and then says it was not.
-
-    Every worker class compares its own counter with it and would leave; sockd wants to start the
-    successor first. Python asks the right-hand side of `count >= limit` first, when its class derives
-    from the left-hand side's, so the report happens here, whichever class counts. The jitter is added
-    to it by gunicorn, and zero by uvicorn: sums stay limits.
-    """
-
-    notifier = None
-
-    def reporting_to(self, notifier):
-        self.notifier = notifier
-        return self
-
-    def __add__(self, other):
-        return RequestLimit(int(self) + other).reporting_to(self.notifier)
-
-    __radd__ = __add__
-
-    def __le__(self, count):
-        if int(self) <= count:
-            self.notifier.say_once(b"X_SOCKD_RETIRE=1")
-        return False
-
-    def __lt__(self, count):
-        if int(self) < count:
-            self.notifier.say_once(b"X_SOCKD_RETIRE=1")
-        return False
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+//! `sockd drain`: what a unit's ExecStop= names, for the case that sockd itself was killed.
+//!
+//! When the main process of a unit with KillMode=mixed dies, systemd kills everything that is left at once, and with it
+//! the requests that the workers were serving. ExecStop= comes before that, also after a crash. The workers notice
+//! that sockd is gone and finish by themselves; this command waits for them.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+use crate::cgroup;
+
+/// Visitors wait in the queue until the service has been restarted: a slow request must not keep them for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The options of `drain`.
+#[derive(Debug, Args)]
+#[command(after_help = "In a unit file:\n  ExecStop=/usr/bin/sockd drain")]
+pub struct Arguments {}
+
+/// Runs the subcommand.
+pub fn run(_: &Arguments) -> ExitCode {
+    // systemd sets MAINPID while the main process lives (systemd.service(5)): then it is sockd who stops the workers.
+    if std::env::var_os("MAINPID").is_none() {
+        wait_for_workers(Instant::now() + PATIENCE);
+    }
+    ExitCode::SUCCESS
+}
+
+fn wait_for_workers(end: Instant) {
+    loop {
+        let others = cgroup::processes_of_own_unit().into_iter().filter(|pid| *pid != getpid());
+        let Some(process) = others.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).next() else { return };
+        let left = end.saturating_duration_since(Instant::now());
+        let Ok(left) = Timespec::try_from(left) else { return };
+        // A pidfd becomes readable when its process ends (pidfd_open(2)).
+        let mut fds = [PollFd::new(&process, PollFlags::IN)];
+        if poll(&mut fds, Some(&left)).is_ok_and(|ended| ended == 0) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Many workers.
+
+use std::collections::BTreeSet;
+
+use rustix::process::Signal;
+
+use super::instance::Instance;
+use super::processes;
+
+#[test]
+fn two_hundred_workers_come_up_die_and_end() {
+    let options = "--workers 200 --ready-after 200ms --start at-once";
+    let web = Instance::on_unix().options(options).command(&["sleep", "infinity"]);
+    web.status("serving, 200 of 200 workers, generation 1");
+    let report = web.report();
+    assert_eq!((report.workers.len(), report.slots.len(), report.wanted_workers), (200, 200, 200));
+    let before: BTreeSet<_> = web.ready().iter().map(|pid| pid.as_raw_nonzero()).collect();
+    assert_eq!(before.len(), 200);
+    // A hundred at a time.
+    let mark = web.mark();
+    web.ready().into_iter().take(100).for_each(|pid| processes::signal(pid, Signal::KILL));
+    let fewer = web.status_like(mark, "serving, 1");
+    web.status_since(fewer.mark(), "serving, 200 of 200 workers, generation 1");
+    let after: BTreeSet<_> = web.ready().iter().map(|pid| pid.as_raw_nonzero()).collect();
+    assert_eq!(after.intersection(&before).count(), 100);
+    web.stop();
+}
+
+#[test]
+fn a_low_soft_limit_of_descriptors_does_not_limit_the_workers_and_stays_as_it_is_for_them() {
+    let options = "--workers 100 --ready-after 200ms --start at-once";
+    let web = Instance::on_unix().most_descriptors(128).options(options).command(&["sleep", "infinity"]);
+    web.status("serving, 100 of 100 workers, generation 1");
+    // select(2) knows descriptors up to 1023 alone: programs rely on the low soft limit.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", web.ready()[0])).expect("readable");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    assert_eq!(line.split_whitespace().nth(3), Some("128"), "{line}");
+    web.stop();
+}
