@@ -11,8 +11,11 @@ use tokio::io::unix::AsyncFd;
 pub const TAIL_LINES: usize = 50;
 /// A longer line is cut into several (bytes).
 const LINE_LIMIT: usize = 8 << 10;
-/// What is read in one go, so that a process that writes without end does not keep everybody waiting (bytes).
-const PUMP_LIMIT: usize = 256 << 10;
+/// What is read in one go (bytes). Everybody else waits meanwhile, and each line costs a message to the log, which may
+/// be slow: a process that writes short lines without end must not keep them waiting for long.
+const CHUNK: usize = 8 << 10;
+/// What is read of a dead process before it is quoted: more than a pipe holds (pipe(7): 64 KiB).
+const LAST_CHUNKS: usize = 32;
 
 /// The reading end of a process's stderr.
 pub struct Stderr {
@@ -48,7 +51,7 @@ impl Stderr {
     pub async fn follow(self: Arc<Self>) {
         while !self.state().ended {
             let Ok(mut ready) = self.pipe.readable().await else { return };
-            if self.pump() {
+            if self.read_chunks(1) {
                 ready.clear_ready();
             }
             drop(ready);
@@ -59,8 +62,12 @@ impl Stderr {
     /// Reads what is there at this moment; true if that was all. Called before a dead process is quoted, since its
     /// last words may still be in the pipe.
     pub fn pump(&self) -> bool {
-        let mut chunk = [0; 16 << 10];
-        for _ in 0..PUMP_LIMIT / chunk.len() {
+        self.read_chunks(LAST_CHUNKS)
+    }
+
+    fn read_chunks(&self, most: usize) -> bool {
+        let mut chunk = [0; CHUNK];
+        for _ in 0..most {
             match rustix::io::read(self.pipe.as_fd(), &mut chunk[..]) {
                 Ok(0) => {
                     self.take(&[]);

@@ -10,7 +10,7 @@ use sockd::process::usage;
 
 use super::instance::{Builder, Instance};
 use super::processes;
-use super::transcript::{PATIENCE, START};
+use super::transcript::{PATIENCE, START, Source};
 
 /// It refuses to start: says why, and runs nothing.
 fn refuses(builder: Builder, why: &[&str]) {
@@ -112,9 +112,11 @@ fn a_worker_that_says_ready_twice_is_ready_once() {
         .worker("service.py", &["notify=READY=1", "notify=READY=1\\nREADY=1", "notify=?"]);
     web.log("a line has no equals sign");
     assert_eq!(web.logged(START, "is ready after").len(), 1);
-    assert_eq!(web.heard(START, "READY=1").len(), 1);
+    web.told("READY=1");
     assert_eq!(web.get("/").status, 200);
-    web.stop();
+    let transcript = web.stop();
+    let said = transcript.all(START, Source::Manager);
+    assert_eq!(said.iter().filter(|entry| entry.text.contains("READY=1")).count(), 1);
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn the_survivors_go_on_while_a_slot_cannot_be_filled() {
 
 /// Its worker has spoken, so that silence is no proof; it is killed, and its successor hangs.
 fn with_a_hanging_successor(behaviour: &[&str]) -> Instance {
-    let options = "--ready-after 1500ms --start-timeout 2s --start at-once";
+    let options = "--ready-after 4s --start-timeout 5s --start at-once";
     let web = Instance::on_unix().options(options).worker("service.py", &[behaviour, &["hang-if=hang"]].concat());
     web.status("serving, 1 of 1 worker, generation 1");
     assert_eq!(web.get("/").status, 200);
@@ -126,9 +126,9 @@ fn a_worker_that_hangs_before_it_is_ready_is_aborted_and_the_log_says_so() {
     let web = with_a_hanging_successor(&[]);
     let mut connection = web.addresses[0].connect(PATIENCE).expect("it waits");
     http::send_get(&mut connection, "/").expect("sent");
-    let hangs = web.log("worker 2 hangs: not ready within 2s; sending SIGABRT");
+    let hangs = web.log("worker 2 hangs: not ready within 5s; sending SIGABRT");
     assert!(hangs.text.contains("error: "), "{}", hangs.text);
-    web.log("worker 2 could not start: not ready within 2s");
+    web.log("worker 2 could not start: not ready within 5s");
     web.log("worker 2 has left (killed by SIGABRT)");
     // Whoever waited meanwhile is told.
     assert_eq!(http::read_response(&mut connection).expect("answered").status, 503);

@@ -112,8 +112,7 @@ fn at_once_starts_without_a_connection_and_ready_follows_the_first_proven_worker
     assert!(web.heard(START, "READY=1").is_empty(), "READY=1 before any worker was proven");
     std::fs::write(web.path().join(gate), "").expect("the gate opens");
     let ready = web.told("READY=1");
-    let proven = web.log("is ready after");
-    assert!(ready.at.duration_since(proven.at) < PATIENCE);
+    assert_eq!(ready.value("STATUS"), Some("serving, 1 of 1 worker, generation 1"));
     assert!(web.get("/").body.starts_with("hello"));
     web.stop();
 }
@@ -204,7 +203,7 @@ fn a_silent_program_is_ready_after_it_has_lived_for_a_while() {
 
 #[test]
 fn once_a_worker_has_spoken_silence_proves_nothing() {
-    let options = "--ready-after 1500ms --start-timeout 2s --start at-once";
+    let options = "--ready-after 4s --start-timeout 5s --start at-once";
     let web = Instance::on_unix().options(options).worker("service.py", &["silent-if=mute"]);
     web.status("serving, 1 of 1 worker, generation 1");
     assert_eq!(web.get("/").status, 200);
@@ -212,7 +211,7 @@ fn once_a_worker_has_spoken_silence_proves_nothing() {
     let mark = web.mark();
     processes::signal(web.ready()[0], Signal::KILL);
     web.output_since(mark, "runs");
-    web.log_since(mark, "worker 2 hangs: not ready within 2s");
+    web.log_since(mark, "worker 2 hangs: not ready within 5s");
     assert!(web.logged(mark, "is ready").is_empty(), "its silence was taken for a proof");
     web.stop();
 }
@@ -230,9 +229,9 @@ fn a_worker_that_closed_its_sockets_or_listens_elsewhere_is_reported_in_plain_wo
 
 #[test]
 fn a_silent_program_without_our_socket_is_never_ready() {
-    let options = "--ready-after 1s --start-timeout 1500ms --start at-once";
+    let options = "--ready-after 2s --start-timeout 2500ms --start at-once";
     let web = Instance::on_unix().options(options).worker("service.py", &["silent", "close"]);
-    web.log("worker 1 could not start: not ready within 1.5s");
+    web.log("worker 1 could not start: not ready within 2.5s");
     assert!(web.logged(START, "is ready").is_empty());
     assert_eq!(web.get("/").status, 503);
     web.stop();

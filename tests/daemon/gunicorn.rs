@@ -189,7 +189,8 @@ fn a_request_longer_than_the_timeout_aborts_its_worker_with_the_stack_in_the_log
     let stack = web.log_since(hangs.mark(), "in hang_for_ever");
     assert!(stack.text.contains("myproject.py"), "{}", stack.text);
     assert_eq!(web.get("/").status, 200);
-    web.status_since(stack.mark(), "serving, 2 of 2 workers, generation 1");
+    let one = web.status_since(hanging.mark(), "serving, 1 of 2 workers, generation 1");
+    web.status_since(one.mark(), "serving, 2 of 2 workers, generation 1");
     web.stop();
 }
 

@@ -37,7 +37,7 @@ impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let token = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(format!("sockd-test-{token}"));
+        let path = std::env::temp_dir().join(format!("sockd-daemon-test-{token}"));
         std::fs::create_dir(&path).expect("a directory of our own");
         Self { path, token }
     }
@@ -418,6 +418,7 @@ impl Instance {
     pub fn signal(&self, signal: Signal) {
         // Not reaped: its number is its own.
         assert!(self.child.is_some(), "it was reaped");
+        #[expect(clippy::disallowed_methods, reason = "the child is not reaped")]
         rustix::process::kill_process(self.pid, signal).expect("it is there");
     }
 

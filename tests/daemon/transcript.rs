@@ -123,12 +123,19 @@ impl Transcript {
     /// The last entries, for the message of a failed test.
     pub fn show(&self) -> String {
         let entries = self.entries();
+        if entries.is_empty() {
+            return "--- nothing was heard".to_owned();
+        }
         let skipped = entries.len().saturating_sub(SHOWN);
         let began = entries.first().map_or_else(Instant::now, |first| first.at);
         let mut text = format!("--- what was heard ({skipped} earlier entries left out)\n");
-        for entry in &entries[skipped..] {
+        for (entry, next) in entries[skipped..].iter().zip(entries[skipped + 1..].iter().map(Some).chain([None])) {
+            // Of equal lines the last one will do.
+            if next.is_some_and(|next| next.text == entry.text) {
+                continue;
+            }
             let at = entry.at.duration_since(began).as_secs_f64();
-            let line: String = entry.text.trim_end().replace('\n', " | ").chars().take(400).collect();
+            let line: String = entry.text.trim_end().replace('\n', " | ").chars().take(200).collect();
             text.push_str(&format!("{at:8.3} {:?}: {line}\n", entry.source));
         }
         text

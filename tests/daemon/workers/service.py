@@ -205,6 +205,9 @@ def flood(megabytes):
     lines = (b"z" * 999 + b"\n") * 50
     for _ in range(megabytes * 20):
         os.write(2, lines)
+    # And what costs most for its size.
+    for _ in range(200):
+        os.write(2, b"z\n" * 100)
     os.write(2, b"the flood ends\n")
 
 
