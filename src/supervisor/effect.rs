@@ -155,7 +155,7 @@ impl<'a> IntoIterator for &'a Effects {
 pub struct Place {
     /// The process.
     pub worker: WorkerId,
-    /// Its slot; a canary has none.
+    /// Its slot; a canary has none, unless it proves what a dead worker's successor is made from.
     pub slot: Option<SlotId>,
     /// Its generation.
     pub generation: GenerationId,

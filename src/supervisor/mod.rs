@@ -301,8 +301,13 @@ impl Supervisor {
         match change {
             Change::None => {}
             Change::Judge => {
+                // Of the same generation only where a replacement is doubted: it was made from what is on disk since.
                 let generation = self.workers[&id].place.generation;
-                let reference = self.ready_workers().find(|w| w.place.generation != generation).map(Worker::id);
+                let reference = self
+                    .ready_workers()
+                    .find(|w| w.place.generation != generation)
+                    .or_else(|| self.ready_workers().find(|w| w.id() != id))
+                    .map(Worker::id);
                 effects.push(Effect::Judge { worker: id, reference });
             }
             Change::Proven => self.worker_proven(now, id, effects),
@@ -330,6 +335,13 @@ impl Supervisor {
             self.canary_proven(now, id, effects);
             return;
         };
+        if worker.role() == Role::Canary {
+            let slot = &mut self.slots[slot_id.0 as usize];
+            slot.forget(id);
+            slot.trusted = true;
+            self.drain(now, Some(id), effects);
+            return;
+        }
         self.failing = None;
         // What made the others wait is over: the code works.
         if place.generation == self.serving {
@@ -474,7 +486,7 @@ impl Supervisor {
         }
     }
 
-    /// Makes a worker of `generation`; one without a slot is a canary.
+    /// Makes a worker of `generation`; one without a slot, or for a slot whose next worker is doubted, is a canary.
     fn spawn(
         &mut self,
         now: Time,
@@ -485,8 +497,11 @@ impl Supervisor {
     ) -> WorkerId {
         let id = WorkerId(self.next_worker);
         self.next_worker += 1;
-        if let Some(slot) = slot {
+        let trusted = |slot: SlotId| generation != self.serving || !self.doubted(slot);
+        let role = if slot.is_some_and(trusted) { Role::Serving } else { Role::Canary };
+        if let (Some(slot), Role::Serving) = (slot, role) {
             let slot = &mut self.slots[slot.0 as usize];
+            slot.trusted = false;
             slot.restarts += u32::from(slot.used);
             slot.used = true;
         }
@@ -498,11 +513,18 @@ impl Supervisor {
             let most = spec.start_timeout + MANAGER_MARGIN;
             effects.push(Effect::Announce(Announcement::ExtendTimeout(most)));
         }
-        let role = if slot.is_some() { Role::Serving } else { Role::Canary };
-        let judged = generation != self.serving;
+        let judged = generation != self.serving || role == Role::Canary;
         let place = Place { worker: id, slot, generation };
         self.workers.insert(id, Worker::spawn(now, place, role, judged, &spec, effects));
         id
+    }
+
+    /// Whether a canary must prove the replacement in a slot first: while a refusal stands or a rollout runs, what is on
+    /// disk is not what serves, and a server that says READY takes visitors before anybody can judge it. With nobody who
+    /// serves there is nothing to protect.
+    fn doubted(&self, slot: SlotId) -> bool {
+        let other_code = self.refusal.is_some() || self.rollout.is_some();
+        other_code && self.ready_count() > 0 && !self.slots[slot.0 as usize].trusted
     }
 
     fn drain(&mut self, now: Time, id: Option<WorkerId>, effects: &mut Effects) {

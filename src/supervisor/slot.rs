@@ -14,6 +14,8 @@ pub(super) struct Slot {
     pub(super) successor: Option<WorkerId>,
     /// Whether the current worker asked for a successor.
     pub(super) retiring: bool,
+    /// Whether a canary has just proven what the next worker is made from.
+    pub(super) trusted: bool,
     /// No attempt before this time.
     pub(super) retry_at: Option<Time>,
     /// How many workers were started here after the first one.

@@ -59,6 +59,28 @@ fn every_broken_deploy_is_refused_and_the_old_workers_serve_on() {
 }
 
 #[test]
+fn a_dead_workers_place_is_not_taken_by_code_that_was_refused() {
+    let mut world = serving();
+    world.code = Code::AnswersWorse;
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    assert!(matches!(world.answers[&request], Outcome::Refused { .. }), "{:?}", world.answers);
+    let victim = world.pick_ready().expect("three are ready");
+    let from = world.trace().len();
+    world.kill(victim);
+    world.run_until(ms(60_000), "the slot backs off", |world| {
+        assert!(world.ready() <= 2, "a worker of the code that was refused serves");
+        world.core.snapshot(world.now).slots.iter().any(|slot| slot.retry_in.is_some())
+    });
+    world.run_for(ms(60_000));
+    assert_eq!(world.ready(), 2, "the others serve on");
+    let spawned: Vec<_> = world.trace()[from..].iter().filter(|line| line.contains("Spawn {")).collect();
+    assert!(spawned.len() > 1 && spawned.iter().all(|line| line.contains("role: Canary")), "{spawned:#?}");
+    world.code = Code::Good;
+    world.run_until(ms(60_000), "three workers, once the code is mended", |world| world.ready() == 3);
+}
+
+#[test]
 fn a_good_reload_never_has_fewer_than_all_workers_ready() {
     for surge in [1, 2, 3] {
         let mut world = serving();

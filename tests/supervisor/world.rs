@@ -486,6 +486,7 @@ impl World {
         // Whoever is drained while it is ready leaves somebody ready in its place, or its place is gone.
         for effect in effects {
             if let Effect::Signal(id, Signal::Drain) = effect
+                && was_ready(id)
                 && let Some(slot) = before.slots.iter().find(|slot| slot.current == Some(*id))
                 && let Some(slot) = after.slots.get(slot.slot.0 as usize)
             {

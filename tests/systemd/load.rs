@@ -13,7 +13,7 @@ use crate::machine::Machine;
 /// How many visitors there are at a time.
 const CLIENTS: u32 = 8;
 /// The visitors leave by themselves after this time: longer than any test, short of for ever.
-const LIMIT: Duration = Duration::from_secs(280);
+const LIMIT: Duration = Duration::from_secs(900);
 const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 const END_LIMIT: Duration = Duration::from_secs(60);
 

@@ -143,6 +143,11 @@ on_every_release! {
         reload::under_our_unit(machine);
     }
 
+    fn a_hangup_is_a_reload_under_the_guides_unit(machine) {
+        install(machine);
+        reload::under_the_guides_unit(machine);
+    }
+
     fn everybody_tells_the_same_story(machine) {
         install(machine);
         life::everybody_tells_the_same_story(machine);

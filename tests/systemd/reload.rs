@@ -106,8 +106,19 @@ struct Fault {
     journal: &'static str,
     /// A script that mends it.
     mend: &'static str,
-    /// Whether a worker that dies meanwhile leaves the others in peace.
-    survivable: bool,
+    /// Whether a worker is killed while the code is broken, and what becomes of its place.
+    death: Death,
+}
+
+/// The death of a worker while the code is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    /// Not tried.
+    None,
+    /// Whatever takes its place is of no concern for the visitors.
+    Unseen,
+    /// What takes its place fails, and the next attempt waits.
+    BacksOff,
 }
 
 /// The ways of the issue, and some more.
@@ -118,7 +129,7 @@ const FAULTS: [Fault; 10] = [
         reason: "sook",
         journal: "/etc/sockd/gunicorn.toml:8",
         mend: "sed -i /sook/d /etc/sockd/gunicorn.toml",
-        survivable: true,
+        death: Death::Unseen,
     },
     Fault {
         name: "a syntax error in gunicorn.conf.py",
@@ -126,7 +137,7 @@ const FAULTS: [Fault; 10] = [
         reason: "SyntaxError: invalid syntax",
         journal: "workers = = 3",
         mend: "rm /home/sammy/myprojectdir/gunicorn.conf.py",
-        survivable: true,
+        death: Death::Unseen,
     },
     Fault {
         name: "a virtual environment that was moved",
@@ -134,7 +145,7 @@ const FAULTS: [Fault; 10] = [
         reason: "/home/sammy/myprojectdir/myprojectenv/bin/gunicorn",
         journal: "refused",
         mend: "mv /home/sammy/myprojectdir/elsewhere /home/sammy/myprojectdir/myprojectenv",
-        survivable: true,
+        death: Death::Unseen,
     },
     Fault {
         name: "an import of a module that is not there",
@@ -142,7 +153,7 @@ const FAULTS: [Fault; 10] = [
         reason: "ModuleNotFoundError: No module named 'no_such_module'",
         journal: "import no_such_module",
         mend: "sed -i /no_such_module/d /home/sammy/myprojectdir/myproject/wsgi.py",
-        survivable: true,
+        death: Death::BacksOff,
     },
     Fault {
         name: "a syntax error in settings.py",
@@ -150,7 +161,7 @@ const FAULTS: [Fault; 10] = [
         reason: "SyntaxError: invalid syntax",
         journal: "DEBUG = = True",
         mend: "sed -i '/= =/d' /home/sammy/myprojectdir/myproject/settings.py",
-        survivable: true,
+        death: Death::Unseen,
     },
     Fault {
         name: "an import that never ends",
@@ -160,7 +171,7 @@ const FAULTS: [Fault; 10] = [
         journal: "myproject/wsgi.py\", line",
         mend: "sed -i /3600/d /home/sammy/myprojectdir/myproject/wsgi.py
                sed -i 's/^start-timeout = \"2s\"/start-timeout = \"30s\"/' /etc/sockd/gunicorn.toml",
-        survivable: true,
+        death: Death::Unseen,
     },
     Fault {
         name: "a page that fails",
@@ -170,7 +181,7 @@ const FAULTS: [Fault; 10] = [
         journal: "KeyError: ",
         mend: "sed -i 's/    raise KeyError.*# HttpResponse/    return HttpResponse/' \
                /home/sammy/myprojectdir/myproject/urls.py",
-        survivable: true,
+        death: Death::BacksOff,
     },
     Fault {
         name: "a process that ends after its first answer",
@@ -180,7 +191,7 @@ const FAULTS: [Fault; 10] = [
         journal: "exit 7",
         mend: "sed -i /Timer/d /home/sammy/myprojectdir/myproject/urls.py",
         // What takes its place serves, and takes its visitors along when it ends: nobody could have known.
-        survivable: false,
+        death: Death::None,
     },
     Fault {
         name: "an application of another name",
@@ -188,7 +199,7 @@ const FAULTS: [Fault; 10] = [
         reason: "Failed to find attribute 'application' in 'myproject.wsgi'.",
         journal: "exit 4",
         mend: "sed -i 's/^app = /application = /' /home/sammy/myprojectdir/myproject/wsgi.py",
-        survivable: true,
+        death: Death::Unseen,
     },
     Fault {
         name: "a file of environment variables that is missing",
@@ -196,7 +207,7 @@ const FAULTS: [Fault; 10] = [
         reason: "/etc/sockd/gunicorn.env",
         journal: "/etc/sockd/gunicorn.env",
         mend: "mv /etc/sockd/gunicorn.lost /etc/sockd/gunicorn.env",
-        survivable: true,
+        death: Death::Unseen,
     },
 ];
 
@@ -204,7 +215,7 @@ const FAULTS: [Fault; 10] = [
 #[derive(Default)]
 struct Diary {
     kills: Vec<Accident>,
-    /// Restarts of the service, until it had all its workers again.
+    /// The first start and the restarts of the service, until it had all its workers again.
     restarts: Vec<Span>,
     /// Good deploys: from the first changed file to the end of the reload, and the text from then on.
     deploys: Vec<(Span, usize)>,
@@ -220,11 +231,14 @@ pub fn under_our_unit(machine: &Machine) {
     site(machine, &service);
 
     let load = Load::begin(machine, &PLACES);
-    wait_complete(machine);
     let mut diary = Diary::default();
+    wait_complete(machine);
+    // The first visitors wait for the start, as after a restart.
+    diary.restarts.push((f64::NEG_INFINITY, moment(machine)));
     for (round, fault) in FAULTS.iter().enumerate() {
-        broken_deploy(&load, fault, round, &mut diary);
-        good_deploy(&load, fault, round, &mut diary);
+        let way = if round % 3 == 2 { Way::Sockd } else { Way::Systemctl };
+        broken_deploy(&load, way, fault, round, &mut diary);
+        good_deploy(&load, way, fault, round, &mut diary);
         if round % 2 == 1 {
             let from = moment(machine);
             machine.run("systemctl restart gunicorn").succeeded();
@@ -241,42 +255,106 @@ pub fn under_our_unit(machine: &Machine) {
     }
     wait_complete(machine);
     let record = load.finish();
-    assert_eq!((diary.restarts.len(), diary.kills.len()), (5, 20));
+    assert_eq!((diary.restarts.len(), diary.kills.len()), (1 + 5, 20));
     judge(&record, &diary, "under our unit");
 }
 
+/// The guide's own unit has no Type=, no ExecReload= and no configuration: SIGHUP does the same rollout.
+pub fn under_the_guides_unit(machine: &Machine) {
+    site(machine, &guide::service_unit(crate::PREFIX, ""));
+    let load = Load::begin(machine, &PLACES);
+    let mut diary = Diary::default();
+    wait_complete(machine);
+    // The first visitors wait for the start, as after a restart.
+    diary.restarts.push((f64::NEG_INFINITY, moment(machine)));
+    let wanted = ["an import of a module that is not there", "a page that fails"];
+    for (round, fault) in FAULTS.iter().filter(|fault| wanted.contains(&fault.name)).enumerate() {
+        broken_deploy(&load, Way::Hangup, fault, round, &mut diary);
+        good_deploy(&load, Way::Hangup, fault, round, &mut diary);
+    }
+    assert!(diary.kills.len() >= 2, "too few workers were killed: {:?}", diary.kills);
+    judge(&load.finish(), &diary, "under the guide's unit");
+}
+
+/// How a reload is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// `systemctl reload`, which runs ExecReload=.
+    Systemctl,
+    /// `sockd reload`.
+    Sockd,
+    /// SIGHUP, for units without ExecReload=; its outcome is in the journal.
+    Hangup,
+}
+
+impl Way {
+    /// A script that reloads and fails if the reload did. `generation` is the new one's.
+    fn script(self, generation: u64) -> String {
+        match self {
+            Self::Systemctl => "systemctl reload gunicorn".to_owned(),
+            Self::Sockd => "sockd reload gunicorn".to_owned(),
+            Self::Hangup => format!(
+                "main=$(systemctl show --property MainPID --value gunicorn)
+                 ended() {{
+                     journalctl --sync
+                     journalctl -q _PID=$main SOCKD_EVENT=reload-$1 SOCKD_GENERATION={generation} | grep -q .
+                 }}
+                 systemctl kill --signal HUP --kill-whom main gunicorn
+                 until ended finished; do ! ended refused || exit 1; done"
+            ),
+        }
+    }
+}
+
 /// The reload fails and says why; the old text is served on, also when a worker dies while the code is broken.
-fn broken_deploy(load: &Load, fault: &Fault, round: usize, diary: &mut Diary) {
+fn broken_deploy(load: &Load, way: Way, fault: &Fault, round: usize, diary: &mut Diary) {
     let machine = load.machine();
     machine.run(fault.fault).succeeded();
     let before = generation(machine);
-    let reload = machine.run("systemctl reload gunicorn");
+    let reload = machine.run(&way.script(before + 1));
     assert_eq!(reload.code, 1, "{}: reloading must fail; {reload}", fault.name);
-    refused(machine, fault, before);
+    if way == Way::Sockd {
+        assert!(reload.stderr.contains(fault.reason), "{}: {:?} is not said by {reload}", fault.name, fault.reason);
+    }
+    refused(machine, way, fault, before);
     let page = machine
         .run("curl -sS --unix-socket /run/gunicorn.sock localhost; curl -sS -H 'Host: localhost' 127.0.0.1:8000");
     assert_eq!(page.succeeded(), text(round).repeat(2), "after the refusal of {}", fault.name);
-    if fault.survivable {
+    if fault.death != Death::None {
         diary.kills.extend(load.kill_a_worker("gunicorn", round, 3));
         load.wait_for_visits(60);
+    }
+    if fault.death == Death::BacksOff {
+        let why = machine.wait_until("the empty slot to back off, with two workers that serve", PATIENCE, || {
+            let told = sockd_status(machine);
+            let slots = told["slots"].as_array()?.clone();
+            slots.into_iter().find(|slot| slot["retry_in_ms"].is_number())
+        });
+        let reason = why["last_death"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(fault.reason), "{}: the slot says {why:#}", fault.name);
+        machine.run("sockd status gunicorn").says("Workers: 2 of 3 ready").succeeded();
     }
 }
 
 /// The code is mended and changed; the reload succeeds, and the new text is served. A worker of the old generation dies
 /// while the new one takes over.
-fn good_deploy(load: &Load, fault: &Fault, round: usize, diary: &mut Diary) {
+fn good_deploy(load: &Load, way: Way, fault: &Fault, round: usize, diary: &mut Diary) {
     let machine = load.machine();
     let before = generation(machine);
     let from = moment(machine);
     machine.run(fault.mend).succeeded();
     deploy_text(machine, round + 1).succeeded();
-    let reload = machine.spawn("systemctl reload gunicorn");
-    machine.wait_for("the rollout to begin", PATIENCE, &format!("{STATUS} | grep -F '(reload: '"));
+    let reload = machine.spawn(&way.script(before + 2));
+    machine.wait_for("the rollout to begin", PATIENCE, "sockd status gunicorn | grep -F '(reload: '");
     diary.kills.extend(load.kill_a_worker("gunicorn", 100 + round, 3));
     reload.finish().succeeded();
     diary.deploys.push(((from, moment(machine)), round + 1));
     let line = format!("serving, 3 of 3 workers, generation {}", before + 2);
-    machine.wait_for(&line, PATIENCE, &format!("status=$({STATUS}); echo \"$status\"; [ \"$status\" = '{line}' ]"));
+    machine.wait_for(
+        &line,
+        PATIENCE,
+        &format!("sockd status gunicorn; sockd status gunicorn | grep 'Status: {line}$'"),
+    );
     settled(machine);
 }
 
@@ -284,23 +362,29 @@ fn good_deploy(load: &Load, fault: &Fault, round: usize, diary: &mut Diary) {
 const STATUS: &str = "systemctl show --property StatusText --value gunicorn";
 
 /// The reload was refused: everybody says so and why, and the unit is as active as before.
-fn refused(machine: &Machine, fault: &Fault, generation: u64) {
+fn refused(machine: &Machine, way: Way, fault: &Fault, generation: u64) {
     let name = fault.name;
-    let status = machine.run(STATUS).succeeded();
-    let expected = format!("serving, 3 of 3 workers, generation {generation} (reload to {} refused: ", generation + 1);
-    assert!(status.starts_with(&expected) && status.contains(fault.reason), "{name}: STATUS is {status}");
-    machine.run("systemctl status gunicorn").says("Active: active (running)").succeeded();
-
     let told = sockd_status(machine);
+    let line = told["status_line"].as_str().unwrap_or_default();
+    let expected = format!("serving, 3 of 3 workers, generation {generation} (reload to {} refused: ", generation + 1);
+    assert!(line.starts_with(&expected) && line.contains(fault.reason), "{name}: the status is {line:?}");
     let refusal = &told["reload"]["last_refused"];
-    let reason = refusal["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains(fault.reason), "{name}: sockd status says {told:#}");
+    assert!(refusal["reason"].as_str().is_some_and(|reason| reason.contains(fault.reason)), "{name}: {told:#}");
     assert_eq!(refusal["generation"], generation + 1, "{name}");
     assert_eq!(told["generation"], generation, "{name}");
-    machine.run("sockd status gunicorn").says("Refused: ").succeeded();
+    machine.run("sockd status gunicorn").says("Refused: the reload to ").succeeded();
+    if way != Way::Hangup {
+        assert_eq!(machine.run(STATUS).succeeded().trim(), line, "{name}: systemd shows another status than sockd");
+    }
 
     let journal = machine.run("journalctl --sync; journalctl -q -u gunicorn -o cat --since '-1min'").succeeded();
-    assert!(journal.contains(fault.journal), "{name}: {:?} is missing in the journal:\n{journal}", fault.journal);
+    let mut wanted = vec![fault.journal];
+    if way == Way::Systemctl {
+        wanted.push("sockd: error: reload to generation ");
+    }
+    for text in wanted {
+        assert!(journal.contains(text), "{name}: {text:?} is missing in the journal:\n{journal}");
+    }
     settled(machine);
 }
 
