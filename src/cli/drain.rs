@@ -1,15 +1,16 @@
 //! `sockd drain`: what a unit's ExecStop= names, for the case that sockd itself was killed.
 //!
 //! When the main process of a unit with KillMode=mixed dies, systemd kills everything that is left at once, and with it
-//! the requests that the workers were serving. ExecStop= comes before that, also after a crash. The workers notice
-//! that sockd is gone and finish by themselves; this command waits for them.
+//! the requests that the workers were serving. ExecStop= comes before that, also after a crash: this command tells the
+//! workers to finish, and waits for them.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use crate::cgroup;
 
@@ -30,14 +31,24 @@ pub fn run(_: &Arguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Tells every process of the unit, once, to finish, and waits until all have ended.
 fn wait_for_workers(end: Instant) {
+    let mut told = BTreeSet::new();
     loop {
         let others = cgroup::processes_of_own_unit().into_iter().filter(|pid| *pid != getpid());
-        let Some(process) = others.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).next() else { return };
+        let processes: Vec<_> =
+            others.filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
+        for (pid, process) in &processes {
+            if told.insert(pid.as_raw_nonzero()) {
+                // One that has ended meanwhile is as good as told.
+                let _ = pidfd_send_signal(process, Signal::TERM);
+            }
+        }
+        let Some((_, process)) = processes.first() else { return };
         let left = end.saturating_duration_since(Instant::now());
         let Ok(left) = Timespec::try_from(left) else { return };
         // A pidfd becomes readable when its process ends (pidfd_open(2)).
-        let mut fds = [PollFd::new(&process, PollFlags::IN)];
+        let mut fds = [PollFd::new(process, PollFlags::IN)];
         if poll(&mut fds, Some(&left)).is_ok_and(|ended| ended == 0) {
             return;
         }

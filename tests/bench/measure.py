@@ -57,9 +57,12 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--idle", type=float, required=True)
     parser.add_argument("--clients", type=int, required=True)
+    parser.add_argument("--realtime", action="store_true")
     options = parser.parse_args()
     figures = Figures()
     set_up()
+    if options.realtime:
+        take_precedence()
     for app in APPS:
         for side in SIDES:
             # Bytecode is compiled and files are read from disk once, before anything is measured.
@@ -109,13 +112,11 @@ class Service:
     def main_pid(self):
         return int(output("systemctl", "show", "--property=MainPID", "--value", self.name + ".service"))
 
-    def worker_pids(self):
-        """gunicorn's arbiter has workers only; sockd has its template besides, the oldest."""
-        main = self.main_pid()
-        children = sorted((started_at(pid), pid) for pid in self.pids() if parent_of(pid) == main)
-        workers = [pid for _, pid in children[-self.workers:]]
-        assert len(workers) == self.workers, "%s has processes %s" % (self.name, self.pids())
-        return workers
+    def worker_pids(self, main=None):
+        """The processes that hold the listening socket, but for the supervisor itself."""
+        main = main or self.main_pid()
+        socket_link = "socket:[%s]" % listener_inode(self.address)
+        return [pid for pid in self.pids() if pid != main and socket_link in descriptors(pid)]
 
     def busy_us(self):
         """Processor time of all its processes so far, the dead ones included."""
@@ -124,14 +125,14 @@ class Service:
 
     def wait_until_quiet(self):
         """Until every worker has started and nothing is done any more."""
-        expected = self.workers + (2 if self.side == "sockd" else 1)
+        main = self.main_pid()
         deadline = time.monotonic() + PATIENCE
         still = 0
         while still < 5:
             assert time.monotonic() < deadline, "%s does not come to rest: %s" % (self.name, self.pids())
             before = self.busy_us()
             time.sleep(0.1)
-            quiet = len(self.pids()) == expected and self.busy_us() - before < 1000
+            quiet = self.busy_us() - before < 1000 and len(self.worker_pids(main)) == self.workers
             still = still + 1 if quiet else 0
 
     def stop(self):
@@ -156,6 +157,13 @@ def set_up():
                 sockets.append(service.name + ".socket")
     subprocess.run(["systemctl", "daemon-reload"], check=True)
     subprocess.run(["systemctl", "start", *sockets], check=True)
+
+
+def take_precedence():
+    """Let the rest of the host wait: this process and systemd with all its services, also those to come."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            os.sched_setscheduler(int(name), os.SCHED_RR, os.sched_param(1))
 
 
 def write(path, text, mode="w"):
@@ -286,26 +294,27 @@ def visit_again_and_again(address, seconds):
 def successor_exists(service):
     """Seconds from a worker's death to the first sight of the process that takes its place.
 
-    Processes that only help to make it come and go; the successor is the one that stays. Looking without
-    a pause would take the processor, and a lock that forking needs, from those who are looked at.
+    Processes that only help to make it come and go; the successor is the one that holds the socket in the
+    end. Looking without a pause would take the processor, and a lock that forking needs, from those who
+    are looked at.
     """
-    known = set(service.pids())
-    victim = service.worker_pids()[0]
-    seen = {}
+    before = service.worker_pids()
+    victim = before[0]
+    seen = dict.fromkeys(service.pids(), 0.0)
+    complete = len(seen)
     file = os.open(service.cgroup + "/cgroup.procs", os.O_RDONLY)
     begun = time.monotonic()
     os.kill(victim, signal.SIGKILL)
-    while not seen or time.monotonic() - begun < 0.3:
-        for pid in os.pread(file, 65536, 0).split():
-            pid = int(pid)
-            if pid not in known and pid not in seen:
-                seen[pid] = time.monotonic() - begun
+    while time.monotonic() - begun < 0.5 or len(pids) < complete:
+        pids = os.pread(file, 65536, 0).split()
+        for pid in pids:
+            seen.setdefault(int(pid), time.monotonic() - begun)
         time.sleep(0.0001)
         assert time.monotonic() - begun < PATIENCE, "no successor in %s" % service.name
     os.close(file)
     service.wait_until_quiet()
-    left = service.pids()
-    return min(when for pid, when in seen.items() if pid in left)
+    successor, = set(service.worker_pids()).difference(before)
+    return seen[successor]
 
 
 def pss(pid):
@@ -322,18 +331,21 @@ def idle_state(pid):
         return wakeups, int(file.read().split()[0]) / 1e6
 
 
-def stat(pid):
-    """The fields of /proc/PID/stat (proc(5)) from the third on: state, parent, …"""
-    with open("/proc/%d/stat" % pid) as file:
-        return file.read().rpartition(")")[2].split()
+def listener_inode(address):
+    with open("/proc/net/unix") as file:
+        sockets = [line.split() for line in file]
+    # The flag is SO_ACCEPTCON: connections have the same address.
+    inode, = [fields[6] for fields in sockets if fields[-1] == address and fields[3] == "00010000"]
+    return inode
 
 
-def parent_of(pid):
-    return int(stat(pid)[1])
-
-
-def started_at(pid):
-    return int(stat(pid)[19])
+def descriptors(pid):
+    """What the descriptors of a process are; nothing if it has just gone."""
+    directory = "/proc/%d/fd/" % pid
+    try:
+        return [os.readlink(directory + name) for name in os.listdir(directory)]
+    except FileNotFoundError:
+        return []
 
 
 def environment():

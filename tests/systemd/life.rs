@@ -208,7 +208,8 @@ fn the_journal(machine: &Machine) {
     let stderr = said("stderr");
     assert_eq!(stderr["MESSAGE_ID"], "8f86f7cae8a791453ecc0386c91a5b47", "{stderr:#}");
     let workers = told["workers"].as_array().expect("a list");
-    let worker = workers.iter().find(|worker| speaker(&stderr) == worker["pid"].to_string().as_str()).expect("a worker's pid");
+    let worker =
+        workers.iter().find(|worker| speaker(&stderr) == worker["pid"].to_string().as_str()).expect("a worker's pid");
     assert_eq!(stderr["SOCKD_WORKER"], worker["id"].to_string(), "{stderr:#}");
     assert_eq!(stderr["SOCKD_GENERATION"], "1", "{stderr:#}");
 }
