@@ -168,6 +168,13 @@ fn every_dependency_has_a_licence_like_ours() {
     report(&offences, "Find another crate, or read the licence and add it to the list here.");
 }
 
+/// What the README shows of `sockd status` is what the rendering's own test compares with.
+#[test]
+fn the_readme_shows_what_sockd_shows() {
+    let shown = read("tests/cli/status/running.80.txt");
+    assert!(read("README.md").contains(&shown), "Copy tests/cli/status/running.80.txt into README.md:\n{shown}");
+}
+
 /// The reader below sees what it should; without this the tests above could pass by seeing nothing.
 #[test]
 fn the_reader_reads() {

@@ -30,7 +30,7 @@ const INSTANCES: &str = "/etc/sockd";
     after_help = "Examples:\n  sockd check\n  sockd check gunicorn.service\n  sockd check /etc/sockd/web.toml\n  sockd check -- venv/bin/gunicorn --workers 3 myproject.wsgi:application"
 )]
 pub struct Arguments {
-    /// A configuration file, an instance (web: /etc/sockd/web.toml) or a unit [default: all of /etc/sockd/*.toml]
+    /// A file, an instance (web: /etc/sockd/web.toml) or a unit [default: all instances]
     #[arg(value_name = "FILE or UNIT", conflicts_with = "command")]
     pub target: Option<String>,
     /// Tell the problems as JSON

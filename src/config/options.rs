@@ -38,7 +38,7 @@ pub struct Options {
     /// How long a replaced worker may finish its requests [default: as --stop-timeout]
     #[arg(long, value_name = "TIME", value_parser = duration::parse_positive)]
     pub drain_timeout: Option<Duration>,
-    /// Replace a worker that gives no heartbeat for so long [default: what the server's own options say, else never]
+    /// Replace a worker without a heartbeat for so long [default: the server's own, else never]
     #[arg(long, value_name = "TIME", value_parser = duration::parse_positive)]
     pub watchdog: Option<Duration>,
     /// When a worker that can tell nothing of itself counts as ready [default: 1s]

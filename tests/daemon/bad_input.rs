@@ -169,12 +169,19 @@ fn fifty_megabytes_on_stderr_neither_fill_the_memory_nor_stop_the_loop() {
     let memory = || usage(web.pid).memory.expect("readable") >> 20;
     let before = memory();
     // The loop turns: it answers while the flood lasts.
-    let first = web.log("zzzz");
+    web.log("zzzz");
     for _ in 0..3 {
         assert_eq!(web.report().workers.len(), 2);
     }
-    let end = web.log_since(first.mark(), "the flood ends");
-    web.log_since(end.mark(), "the flood ends");
+    let mut marks = [START; 2];
+    for megabyte in 1..=25 {
+        for (worker, mark) in (1..).zip(&mut marks) {
+            *mark = web.log_since(*mark, &format!("worker {worker}: flood, megabyte {megabyte}.")).mark();
+        }
+    }
+    for (worker, mark) in (1..).zip(marks) {
+        web.log_since(mark, &format!("worker {worker}: the flood ends"));
+    }
     let after = memory();
     assert!(after < before + 4, "{before} MiB before, {after} MiB after");
     assert_eq!(web.get("/").status, 200);

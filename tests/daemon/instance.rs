@@ -418,8 +418,7 @@ impl Instance {
     pub fn signal(&self, signal: Signal) {
         // Not reaped: its number is its own.
         assert!(self.child.is_some(), "it was reaped");
-        #[expect(clippy::disallowed_methods, reason = "the child is not reaped")]
-        rustix::process::kill_process(self.pid, signal).expect("it is there");
+        processes::signal(self.pid, signal);
     }
 
     /// Waits for its end.

@@ -103,6 +103,15 @@ pub fn an_instance_lives_through_an_upgrade(machine: &Machine) {
     machine.wait_for("the new code", PATIENCE, &format!("{ask} | grep second"));
     machine.run(ask).says("second from www-data").succeeded();
 
+    // Broken code is refused, the reason is in the journal, and the site goes on.
+    machine.write_file("/srv/web/hello.py", 0o644, "raise RuntimeError('this is broken')\n");
+    let refused = machine.run("systemctl reload sockd@web.service");
+    assert_eq!(refused.code, 1, "a reload with broken code: {refused}");
+    machine.wait_for("the reason", PATIENCE, "journalctl -u sockd@web.service | grep -F 'this is broken'");
+    machine.run("systemctl is-active sockd@web.service").says("active\n").succeeded();
+    machine.run(ask).says("second from www-data").succeeded();
+    machine.write_file("/srv/web/hello.py", 0o644, &application("second"));
+
     // The socket outlives the service, and takes it along when it goes.
     machine.run("systemctl restart sockd@web.service").succeeded();
     machine.run(ask).says("second").succeeded();

@@ -388,7 +388,7 @@ def run_worker(server, order, supervisor):
     from gunicorn import util
     from gunicorn.errors import AppImportError
 
-    become_worker(order, supervisor)
+    become_worker(order)
     log, cfg = server.log, server.cfg
     worker = None
     try:
@@ -399,6 +399,7 @@ def run_worker(server, order, supervisor):
         worker.pid = os.getpid()
         # Private, but the one name for "the process title, if setproctitle is there".
         util._setproctitle("worker [%s]" % server.proc_name)
+        wait_for_adoption(supervisor)
         log.info("Booting worker with pid: %s", worker.pid)
         cfg.post_fork(server, worker)
         worker.init_process()
@@ -429,7 +430,7 @@ def leave(server, worker):
         server.log.warning("Exception during worker exit:\n%s", traceback.format_exc())
 
 
-def become_worker(order, supervisor):
+def become_worker(order):
     """Turn a copy of the template into a process that has only what a worker may have."""
     import faulthandler
     import random
@@ -442,7 +443,6 @@ def become_worker(order, supervisor):
     faulthandler.enable(file=2, all_threads=True)
     os.environ.update(order.environment)
     random.seed()
-    wait_for_adoption(supervisor)
 
 
 def wait_for_adoption(supervisor):
@@ -504,7 +504,7 @@ def serve_probe_aside(worker, probe):
     wait, notify, clock = worker.wait, worker.notify, time.monotonic
     worker.wait_fds = worker.wait_fds + [probe]
     probe.setblocking(0)
-    last = clock()
+    due = 0.0
 
     def accept():
         try:
@@ -520,10 +520,11 @@ def serve_probe_aside(worker, probe):
         return ready
 
     def notify_and_look():
-        nonlocal last
-        notify()
-        if clock() - last >= 0.5:
-            last = clock()
+        nonlocal due
+        now = clock()
+        if now >= due:
+            due = now + 0.5
+            notify()
             accept()
 
     worker.wait, worker.notify = wait_for_both, notify_and_look

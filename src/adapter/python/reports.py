@@ -61,19 +61,27 @@ class Heartbeat:
         self.running = False
         self.ready = False
         self.last = self.clock()
+        # Nothing is to be done before this time: most beats come with a request and must cost it nothing.
+        self.due = 0.0
 
     def notify(self):
+        now = self.clock()
+        if now >= self.due:
+            self.beat(now)
+
+    def beat(self, now):
         if not self.running:
             return
         if os.getppid() != self.supervisor:
             self.drain()
-        now = self.clock()
         if not self.ready:
             self.ready = self.notifier.say_once(b"READY=1")
             self.last = now
         elif now - self.last >= self.interval:
             self.notifier.mention(b"WATCHDOG=1")
             self.last = now
+        if self.ready:
+            self.due = now + min(1.0, self.interval)
 
     def drain(self):
         """Without sockd there is nobody to watch or replace this worker; uvicorn's does not look itself."""

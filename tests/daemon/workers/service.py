@@ -203,8 +203,10 @@ def afterwards():
 
 def flood(megabytes):
     lines = (b"z" * 999 + b"\n") * 50
-    for _ in range(megabytes * 20):
-        os.write(2, lines)
+    for megabyte in range(megabytes):
+        for _ in range(20):
+            os.write(2, lines)
+        os.write(2, b"flood, megabyte %d.\n" % (megabyte + 1))
     # And what costs most for its size.
     for _ in range(200):
         os.write(2, b"z\n" * 100)
