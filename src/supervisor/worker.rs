@@ -8,7 +8,7 @@ use super::effect::{Effect, Effects, Place, Role, Signal};
 use super::event::{Holds, WorkerEvent};
 use super::id::WorkerId;
 use super::notice::Notice;
-use super::spec::{ABORT_GRACE, Spec};
+use super::spec::{ABORT_GRACE, Spec, UNHEARD_GRACE};
 use super::time::Time;
 use std::time::Duration;
 
@@ -296,8 +296,10 @@ impl Worker {
     }
 
     fn terminate(&mut self, now: Time, effects: &mut Effects) {
-        let state = State::Terminating { deadline: now + self.stop_timeout, signal: Signal::Terminate };
-        self.enter(state, Signal::Terminate, effects);
+        // Before its first word it has no request that it could finish. One that says nothing ever may serve already.
+        let mute = matches!(self.state, State::Starting { stage: Stage::Booting { ask_at: None }, .. });
+        let grace = if mute { self.stop_timeout.min(UNHEARD_GRACE) } else { self.stop_timeout };
+        self.enter(State::Terminating { deadline: now + grace, signal: Signal::Terminate }, Signal::Terminate, effects);
     }
 
     fn abort(&mut self, now: Time, why: String, effects: &mut Effects) -> Change {

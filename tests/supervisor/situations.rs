@@ -81,6 +81,20 @@ fn a_dead_workers_place_is_not_taken_by_code_that_was_refused() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_worker_that_hangs_before_its_first_word() {
+    for seed in 1..40 {
+        let mut spec = spec();
+        spec.ready_after = None;
+        let mut world = World::new(seed, Start::OnConnection, spec);
+        world.code = Code::HangsInImport;
+        world.run_until(ms(10_000), "a first worker", |world| world.spawns == 1);
+        world.run_for(ms(100));
+        world.event(Event::StopRequested);
+        world.run_until(ms(2_500), "the end", |world| world.exited);
+    }
+}
+
+#[test]
 fn a_good_reload_never_has_fewer_than_all_workers_ready() {
     for surge in [1, 2, 3] {
         let mut world = serving();
