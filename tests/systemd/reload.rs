@@ -299,12 +299,9 @@ impl Way {
             Self::Sockd => "sockd reload gunicorn".to_owned(),
             Self::Hangup => format!(
                 "main=$(systemctl show --property MainPID --value gunicorn)
-                 ended() {{
-                     journalctl --sync
-                     journalctl -q _PID=$main SOCKD_EVENT=reload-$1 SOCKD_GENERATION={generation} | grep -q .
-                 }}
+                 ended() {{ journalctl -q _PID=$main SOCKD_EVENT=reload-$1 SOCKD_GENERATION={generation} | grep -q .; }}
                  systemctl kill --signal HUP --kill-whom main gunicorn
-                 until ended finished; do ! ended refused || exit 1; done"
+                 until ended finished; do ! ended refused || exit 1; sleep 0.1; done"
             ),
         }
     }
