@@ -11,6 +11,21 @@ import sys
 import threading
 import time
 
+
+
+def descriptors():
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink("/proc/self/fd/" + name)
+        except FileNotFoundError:
+            # The directory itself.
+            pass
+    return found
+
+
+# Before it has opened anything.
+INHERITED = descriptors()
 BEHAVIOUR = {}
 for argument in sys.argv[1:]:
     name, _, value = argument.partition("=")
@@ -31,14 +46,8 @@ def say(text):
 
 def facts():
     import json
-    descriptors = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            descriptors[name] = os.readlink("/proc/self/fd/" + name)
-        except FileNotFoundError:
-            pass
     return json.dumps({"pid": os.getpid(), "ppid": os.getppid(), "environment": dict(os.environ),
-                       "descriptors": descriptors, "arguments": sys.argv, "directory": os.getcwd()})
+                       "descriptors": INHERITED, "arguments": sys.argv, "directory": os.getcwd()})
 
 
 class Service:
@@ -49,9 +58,9 @@ class Service:
         self.listeners = [socket.socket(fileno=fd) for fd in range(3, 3 + count)]
         self.in_flight = 0
         self.lock = threading.Lock()
-        self.wake, write = socket.socketpair()
-        write.setblocking(False)
-        signal.set_wakeup_fd(write.fileno())
+        self.wake, self.waker = socket.socketpair()
+        self.waker.setblocking(False)
+        signal.set_wakeup_fd(self.waker.fileno())
         self.stopping = False
 
     def accept_without_flags(self):
@@ -161,9 +170,9 @@ def misbehave(service):
     if wants("ignore-abort"):
         signal.signal(signal.SIGABRT, signal.SIG_IGN)
     if wants("hang-if") and os.path.exists(BEHAVIOUR["hang-if"][0]) or wants("never-ready"):
-        print("worker %d hangs" % os.getpid(), flush=True)
         if not wants("ignore-term"):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        print("worker %d hangs" % os.getpid(), flush=True)
         while True:
             signal.pause()
     if wants("daemon") and os.fork() != 0:
