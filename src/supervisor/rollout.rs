@@ -21,10 +21,11 @@ use super::id::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::Notice;
 use super::slot::Slot;
 use super::snapshot::{Refusal, RolloutStep};
-use super::spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
+use super::spec::{CANARY_WATCH, MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
 use super::worker::Phase;
 use super::{Mode, Supervisor};
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub(super) struct Rollout {
@@ -36,16 +37,23 @@ pub(super) struct Rollout {
 #[derive(Clone, Debug)]
 enum Step {
     Preparing,
-    Proving { canary: WorkerId },
+    /// Once it is proven the canary is watched for a moment.
+    Proving {
+        canary: WorkerId,
+        watch_until: Option<Time>,
+    },
     Replacing,
-    Soaking { until: Time },
+    Soaking {
+        until: Time,
+    },
 }
 
 impl Rollout {
     pub(super) fn soak_until(&self) -> Option<Time> {
         match self.step {
             Step::Soaking { until } => Some(until),
-            Step::Preparing | Step::Proving { .. } | Step::Replacing => None,
+            Step::Proving { watch_until, .. } => watch_until,
+            Step::Preparing | Step::Replacing => None,
         }
     }
 
@@ -71,6 +79,11 @@ impl Supervisor {
         let Some(spec) = self.generations.get(&id).and_then(Generation::spawnable).cloned() else { return };
         match rollout.step {
             Step::Preparing => self.leave_preparing(now, id, &spec, effects),
+            Step::Proving { canary, watch_until: Some(until) } if until <= now => {
+                self.drain(now, Some(canary), effects);
+                effects.notice(Notice::CanaryProven(id));
+                self.leave_proving(now, id, &spec, effects);
+            }
             Step::Proving { .. } => {}
             Step::Replacing => self.replace(now, id, &spec, effects),
             Step::Soaking { until } if until <= now => self.complete_rollout(now, id, &spec, effects),
@@ -94,20 +107,21 @@ impl Supervisor {
         let protects = self.mode == Mode::Waiting || self.ready_count() > 0;
         if spec.canary && protects {
             let canary = self.spawn(now, id, None, spec, effects);
-            self.set_step(Step::Proving { canary });
+            self.set_step(Step::Proving { canary, watch_until: None });
         } else {
             self.leave_proving(now, id, spec, effects);
         }
     }
 
-    /// The canary is proven and has done its work.
+    /// The canary has answered well. It is watched a little longer: a process that ends right after its first request
+    /// would otherwise take a visitor along, once its code holds the public socket.
     pub(super) fn canary_proven(&mut self, now: Time, canary: WorkerId, effects: &mut Effects) {
-        self.drain(now, Some(canary), effects);
-        let Some(Rollout { generation, step: Step::Proving { .. }, .. }) = &self.rollout else { return };
-        let id = *generation;
-        effects.notice(Notice::CanaryProven(id));
-        let Some(spec) = self.generations.get(&id).and_then(Generation::spawnable).cloned() else { return };
-        self.leave_proving(now, id, &spec, effects);
+        let Some(Rollout { generation, step: Step::Proving { .. }, .. }) = &self.rollout else {
+            self.drain(now, Some(canary), effects);
+            return;
+        };
+        let soak = self.generations.get(generation).and_then(|g| g.spec.as_ref()).map_or(Duration::ZERO, |s| s.soak);
+        self.set_step(Step::Proving { canary, watch_until: Some(now + soak.min(CANARY_WATCH)) });
     }
 
     fn leave_proving(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
@@ -217,7 +231,7 @@ impl Supervisor {
     pub(super) fn refuse_rollout(&mut self, now: Time, why: String, worker: Option<WorkerId>, effects: &mut Effects) {
         let Some(rollout) = self.rollout.take() else { return };
         let id = rollout.generation;
-        if let Step::Proving { canary } = rollout.step {
+        if let Step::Proving { canary, .. } = rollout.step {
             self.drain(now, Some(canary), effects);
         }
         let wanted = self.wanted().unwrap_or(0) as usize;

@@ -40,6 +40,8 @@ pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 /// A worker that is given up before it said that it is ready serves nobody: it gets this long to leave. gunicorn's do not
 /// heed SIGTERM before the application is imported, and a stop would wait for one that hangs there while visitors queue.
 pub const UNHEARD_GRACE: Duration = Duration::from_secs(2);
+/// A canary that has answered is watched for this long, or for the soak if that is shorter.
+pub const CANARY_WATCH: Duration = Duration::from_millis(500);
 /// What is left of a drain after a second request to stop.
 pub const HURRIED_DRAIN: Duration = Duration::from_secs(1);
 /// The shell may take this long to prepare a generation.

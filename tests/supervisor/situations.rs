@@ -81,6 +81,23 @@ fn a_dead_workers_place_is_not_taken_by_code_that_was_refused() {
 }
 
 #[test]
+fn code_that_ends_right_after_an_answer_gets_no_public_socket() {
+    let mut refused_early = 0;
+    for seed in 1..40 {
+        let mut world = World::new(seed, Start::OnConnection, spec());
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        world.code = Code::CrashesSoonAfterReady;
+        let from = world.trace().len();
+        let request = world.reload();
+        world.run_until(ms(200_000), "an answer", |world| world.answers.contains_key(&request));
+        assert!(matches!(world.answers[&request], Outcome::Refused { .. }), "{:?}", world.answers);
+        refused_early += u32::from(!world.trace()[from..].iter().any(|line| line.contains("role: Serving")));
+    }
+    // It lives for up to 1.5 s: in some worlds longer than the canary is watched.
+    assert!(refused_early > 5, "the canary's end was seen in {refused_early} worlds");
+}
+
+#[test]
 fn a_stop_does_not_wait_for_a_worker_that_hangs_before_its_first_word() {
     for seed in 1..40 {
         let mut spec = spec();

@@ -465,7 +465,9 @@ impl World {
                 .collect(),
         };
         let was_ready = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());
-        let lost = lost.iter().filter(|id| was_ready(id)).count() as u32;
+        // A canary that is watched is ready and serves nobody.
+        let served = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.slot.is_some());
+        let lost = lost.iter().filter(|id| was_ready(id) && served(id)).count() as u32;
         let floor = (before.ready - lost).min(after.wanted.unwrap_or(0));
         assert!(
             after.ready >= floor,
