@@ -50,13 +50,15 @@ fn free_address() -> Option<SocketAddr> {
 
 fn greeting(address: SocketAddr) -> String {
     let pid = std::process::id();
+    // Built by cargo it is not in PATH.
+    let sockd = std::env::current_exe().map_or_else(|_| "sockd".to_owned(), |path| path.display().to_string());
     format!(
         "sockd demo: {WORKERS} workers behind http://{address}/. In another terminal:\n\n  \
          curl http://{address}/              # which worker answers?\n  \
          kill -9 \"$(curl -s http://{address}/pid)\"   # kill it: the others serve, a new one comes at once\n  \
          curl http://{address}/hang &         # let one hang: it is found, aborted and replaced\n  \
          kill -HUP {pid}                       # reload: the new ones are proven before the old ones go\n  \
-         sockd status                           # the whole story\n\n\
+         {sockd} status   # the whole story\n\n\
          Ctrl-C stops it.\n"
     )
 }
