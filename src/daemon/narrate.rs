@@ -86,6 +86,14 @@ impl Shell {
             Notice::WorkerDrains(place) => {
                 tell!(info, WORKER_DRAINING, "worker-draining", *place, "{} finishes its requests", name(*place));
             }
+            Notice::DrainOver(place) => tell!(
+                info,
+                WORKER_DRAINING,
+                "worker-drain-over",
+                *place,
+                "{} still has connections after drain-timeout; it is told to close them",
+                name(*place)
+            ),
             Notice::WorkerLeft { place, why } => {
                 tell!(info, WORKER_EXITED, "worker-exited", *place, "{} has left ({why})", name(*place));
             }

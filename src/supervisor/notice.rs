@@ -40,6 +40,8 @@ pub enum Notice {
     },
     /// A worker is told to drain.
     WorkerDrains(Place),
+    /// A worker that is replaced has not left within its time to drain; it is told to close what is still connected.
+    DrainOver(Place),
     /// A worker that was told to end has ended.
     WorkerLeft {
         /// Who.

@@ -21,7 +21,7 @@ pub struct Spec {
     pub ready_after: Option<Duration>,
     /// From the decision to start a worker to its readiness, at most.
     pub start_timeout: Duration,
-    /// How long a worker may drain when it is replaced.
+    /// How long a worker may drain when it is replaced; then it is told to close what is still connected.
     pub drain_timeout: Duration,
     /// How long a worker may take to end when the service stops, or when it is given up before it served.
     pub stop_timeout: Duration,
@@ -37,6 +37,8 @@ pub struct Spec {
 
 /// Between SIGABRT, which lets a hung worker write its stack, and SIGKILL.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+/// Between the end of a drain, when a replaced worker is told to close its long-lived connections, and SIGKILL.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// A worker that is given up before it said that it is ready serves nobody: it gets this long to leave. gunicorn's do not
 /// heed SIGTERM before the application is imported, and a stop would wait for one that hangs there while visitors queue.
 pub const UNHEARD_GRACE: Duration = Duration::from_secs(2);

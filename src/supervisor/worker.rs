@@ -8,7 +8,7 @@ use super::effect::{Effect, Effects, Place, Role, Signal};
 use super::event::{Holds, WorkerEvent};
 use super::id::WorkerId;
 use super::notice::Notice;
-use super::spec::{ABORT_GRACE, Spec, UNHEARD_GRACE};
+use super::spec::{ABORT_GRACE, CLOSE_GRACE, Spec, UNHEARD_GRACE};
 use super::time::Time;
 use std::time::Duration;
 
@@ -30,10 +30,23 @@ pub(super) struct Worker {
 
 #[derive(Clone, Debug)]
 enum State {
-    Starting { stage: Stage, deadline: Time },
-    Ready { since: Time, heartbeat: Time },
-    Draining { deadline: Time },
-    Terminating { deadline: Time, signal: Signal },
+    Starting {
+        stage: Stage,
+        deadline: Time,
+    },
+    Ready {
+        since: Time,
+        heartbeat: Time,
+    },
+    /// Told `Drain` because it is replaced, or `Stop` because its time to drain or the service ends.
+    Draining {
+        deadline: Time,
+        told: Signal,
+    },
+    Terminating {
+        deadline: Time,
+        signal: Signal,
+    },
     Killing,
 }
 
@@ -235,6 +248,13 @@ impl Worker {
                 let why = format!("no heartbeat for {:.1} s", now.since(heartbeat).as_secs_f64());
                 self.abort(now, why, effects)
             }
+            // Whoever is still connected is told before the connection ends.
+            State::Draining { told: Signal::Drain, .. } if self.exists => {
+                effects.notice(Notice::DrainOver(self.place));
+                let state = State::Draining { deadline: now + CLOSE_GRACE, told: Signal::Stop };
+                self.enter(state, Signal::Stop, effects);
+                Change::None
+            }
             State::Draining { .. } | State::Terminating { .. } => {
                 if !self.exists {
                     self.state = State::Killing;
@@ -259,13 +279,13 @@ impl Worker {
                 deadline,
             } => Some(*deadline),
             State::Ready { heartbeat, .. } => self.watchdog.map(|watchdog| *heartbeat + watchdog),
-            State::Draining { deadline } | State::Terminating { deadline, .. } => Some(*deadline),
+            State::Draining { deadline, .. } | State::Terminating { deadline, .. } => Some(*deadline),
             State::Killing => None,
         }
     }
 
-    /// You are replaced: finish what you have begun and leave, within `timeout`. One that is already leaving gets no
-    /// more time than it had.
+    /// You are replaced: finish what you have begun and leave, within `timeout`; what is connected after that is told to
+    /// go. One that is already leaving gets no more time than it had.
     pub(super) fn drain(&mut self, now: Time, timeout: Duration, effects: &mut Effects) {
         self.send_off(now, timeout, Signal::Drain, effects);
     }
@@ -280,12 +300,14 @@ impl Worker {
             State::Starting { .. } => self.terminate(now, effects),
             State::Ready { .. } => {
                 effects.notice(Notice::WorkerDrains(self.place));
-                self.enter(State::Draining { deadline: now + timeout }, signal, effects);
+                self.enter(State::Draining { deadline: now + timeout, told: signal }, signal, effects);
             }
-            State::Draining { deadline } => {
-                self.state = State::Draining { deadline: deadline.min(now + timeout) };
+            State::Draining { deadline, told } => {
+                let deadline = deadline.min(now + timeout);
                 if signal == Signal::Stop {
-                    effects.push(Effect::Signal(self.place.worker, signal));
+                    self.enter(State::Draining { deadline, told: signal }, signal, effects);
+                } else {
+                    self.state = State::Draining { deadline, told };
                 }
             }
             State::Terminating { deadline, signal } => {

@@ -1,7 +1,7 @@
 //! Single situations, each told step by step.
 
 use super::world::{Code, FAULTS, World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Start, WorkerEvent};
+use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Place, Start, WorkerEvent};
 
 fn serving() -> World {
     let mut world = World::new(1, Start::OnConnection, spec());
@@ -124,6 +124,39 @@ fn a_good_reload_never_has_fewer_than_all_workers_ready() {
         });
         assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(2)));
         world.run_until(ms(60_000), "the old ones leave", |world| world.core.snapshot(world.now).workers.len() == 3);
+    }
+}
+
+#[test]
+fn whoever_stays_connected_is_told_at_the_end_of_the_drain_before_anybody_is_killed() {
+    // A worker that heeds its signals leaves by itself; one that does not is killed after a grace.
+    for (seed, stubborn) in [(1, false), (2, true)] {
+        let mut world = World::new(seed, Start::OnConnection, spec());
+        world.lasting_connections = true;
+        world.stubborn = stubborn;
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        let request = world.reload();
+        world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+        assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(2)));
+        let drained = world.now;
+        let old = |world: &World| {
+            let now = world.core.snapshot(world.now);
+            now.workers.iter().filter(|w| w.generation == GenerationId(1) && w.phase == Phase::Draining).count()
+        };
+        world.run_for(ms(29_900));
+        assert_eq!(old(&world), 3, "they drain until drain-timeout");
+        assert_eq!(world.ready(), 3, "the new generation serves meanwhile");
+        let first = |place: &Place| place.generation == GenerationId(1);
+        let told = |world: &World| {
+            world.notices.iter().filter(|n| matches!(n, Notice::DrainOver(place) if first(place))).count()
+        };
+        assert_eq!(told(&world), 0);
+        world.run_until(ms(8_000), "the old ones are gone", |world| old(world) == 0);
+        assert_eq!(told(&world), 3);
+        let killed = world.notices.iter().filter(|n| matches!(n, Notice::WorkerKilled(place) if first(place))).count();
+        assert_eq!(killed, if stubborn { 3 } else { 0 });
+        let took = world.now.since(drained);
+        assert_eq!(took >= ms(35_000), stubborn, "{took:?}");
     }
 }
 

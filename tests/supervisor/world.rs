@@ -45,6 +45,8 @@ struct Process {
     stopped: bool,
     /// How long it takes to leave when told; None: it ignores everything but KILL.
     leaves_after: Option<Duration>,
+    /// A visitor stays connected until the worker is told to stop: draining does not end.
+    has_lasting_connection: bool,
     signals: Vec<Signal>,
 }
 
@@ -63,6 +65,10 @@ pub struct World {
     pub spec: Spec,
     /// How many visitors knock while nobody serves.
     pub visitors: bool,
+    /// Whether every worker has a visitor who stays connected.
+    pub lasting_connections: bool,
+    /// Whether every worker ignores all signals but KILL.
+    pub stubborn: bool,
     /// Whether spawning itself fails from time to time and preparations get lost.
     pub shaky: bool,
     pub spawns: u64,
@@ -111,6 +117,8 @@ impl World {
             code: Code::Good,
             spec,
             visitors: true,
+            lasting_connections: false,
+            stubborn: false,
             shaky: false,
             spawns: 0,
             steps: 0,
@@ -374,14 +382,24 @@ impl World {
         assert!(!self.processes.contains_key(&worker), "an id was used again\n{}", self.story());
         self.spawns += 1;
         let leaves_after = match self.roll(12) {
+            _ if self.stubborn => None,
             0 => None,
             1 => Some(ms(40_000)),
             n => Some(ms(n * 40)),
         };
+        let has_lasting_connection = role == Role::Serving && (self.lasting_connections || self.roll(8) == 0);
         let code = if role == Role::Canary && self.code == Code::BindsElsewhere { Code::Good } else { self.code };
         self.processes.insert(
             worker,
-            Process { generation, code, alive: false, stopped: false, leaves_after, signals: Vec::new() },
+            Process {
+                generation,
+                code,
+                alive: false,
+                stopped: false,
+                leaves_after,
+                has_lasting_connection,
+                signals: Vec::new(),
+            },
         );
         let delay = ms(self.roll(15));
         if self.shaky && self.roll(15) == 0 {
@@ -417,11 +435,19 @@ impl World {
             signal != Signal::Kill || !process.signals.is_empty(),
             "worker {id} was killed without a gentler signal\n{story}"
         );
+        assert!(
+            signal != Signal::Kill
+                || !process.signals.contains(&Signal::Drain)
+                || process.signals.contains(&Signal::Stop),
+            "worker {id} was killed at the end of its drain without being told to close its connections\n{story}"
+        );
         process.signals.push(signal);
         let (stopped, leaves_after) = (process.stopped, process.leaves_after);
+        let stays = process.has_lasting_connection;
         match signal {
             Signal::Kill => self.later(ms(1), Happening::Die(id, "killed by SIGKILL")),
             Signal::Drain | Signal::Stop | Signal::Terminate | Signal::Abort if stopped => {}
+            Signal::Drain if stays => {}
             Signal::Drain | Signal::Stop | Signal::Terminate => {
                 if let Some(after) = leaves_after {
                     self.later(after, Happening::Die(id, "exit 0"));
