@@ -1,184 +1,36 @@
-//! What is known of gunicorn: how it is called, what its command line says, which Python runs it, its exit codes.
+//! What is known of gunicorn: how it is recognised, what its command line says, its exit codes.
 //!
 //! All of this serves the time before the template, gunicorn's own code, has reported its settings; the report wins.
-//! Owns no IO: callers read the script and pass in its beginning.
 
 mod known;
-mod shebang;
 
 pub use known::Known;
-pub use shebang::interpreter;
 
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::{Adapter, Making};
+use crate::app::{Conventions, ExitMeaning};
 
-use crate::app::{Conventions, ExitMeaning, Manners};
-
-/// SIGTERM (signal(7)).
-const SIGTERM: i32 = 15;
-/// SIGUSR2 (signal(7)): unused in gunicorn's workers; our worker program takes it as a patient SIGTERM.
-const SIGUSR2: i32 = 12;
-
-/// A gunicorn worker's manners. The exit codes are those of gunicorn's `arbiter.py`.
-pub static CONVENTIONS: Conventions = Conventions {
-    name: "gunicorn",
-    manners: Manners::Template,
-    drain_signal: SIGUSR2,
-    stop_signal: SIGTERM,
-    exits: &[
-        (3, ExitMeaning::FailedToStart("worker failed to boot")),
-        (4, ExitMeaning::FailedToStart("application failed to load")),
-    ],
+/// gunicorn, by its console script or by `python -m gunicorn`.
+pub static ADAPTER: Adapter = Adapter {
+    conventions: Conventions {
+        name: "gunicorn",
+        drain_signal: DRAIN_SIGNAL,
+        stop_signal: STOP_SIGNAL,
+        // gunicorn's `arbiter.py`.
+        exits: &[
+            (3, ExitMeaning::FailedToStart("worker failed to boot")),
+            (4, ExitMeaning::FailedToStart("application failed to load")),
+        ],
+    },
+    making: Making::Template(&PYTHON),
+    speaks_http: true,
 };
 
-/// A command that runs gunicorn, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invocation<'a> {
-    /// What finds Python.
-    pub launcher: Launcher<'a>,
-    /// What gunicorn itself is told.
-    pub arguments: &'a [OsString],
-}
-
-/// How a command names the Python that runs gunicorn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Launcher<'a> {
-    /// A console script: its first lines name the [`interpreter`].
-    Script(&'a OsStr),
-    /// A Python with its own options, those before `-m gunicorn` or the script.
-    Python(&'a OsStr, Vec<OsString>),
-}
-
-/// Takes a command apart. `None`: it does not run gunicorn.
-///
-/// Recognised are `gunicorn`, `gunicorn3`, `gunicorn-3.11` and the like, `python… -m gunicorn`, and `python…
-/// …/gunicorn`.
-pub fn invocation(command: &[OsString]) -> Option<Invocation<'_>> {
-    let (program, rest) = command.split_first()?;
-    if is_gunicorn(program) {
-        return Some(Invocation { launcher: Launcher::Script(program), arguments: rest });
-    }
-    if !is_python(program) {
-        return None;
-    }
-    let (options, after) = python_options(rest)?;
-    Some(Invocation { launcher: Launcher::Python(program, options), arguments: after })
-}
-
-/// Splits Python's arguments into its options and what follows `-m gunicorn` or gunicorn's script. `None`: Python
-/// runs something else.
-fn python_options(arguments: &[OsString]) -> Option<(Vec<OsString>, &[OsString])> {
-    let mut at = 0;
-    while let Some(argument) = arguments.get(at) {
-        let text = argument.to_str()?;
-        if text == "--check-hash-based-pycs" {
-            at += 2;
-            continue;
-        }
-        let Some(letters) = text.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
-            return is_gunicorn(argument).then(|| (arguments[..at].to_vec(), &arguments[at + 1..]));
-        };
-        if letters.starts_with('-') {
-            return None;
-        }
-        // As getopt does: W, X, c and m take the rest of the word, or the next one.
-        let Some((index, letter)) = letters.char_indices().find(|(_, letter)| "WXcm".contains(*letter)) else {
-            at += 1;
-            continue;
-        };
-        let joined = &letters[index + 1..];
-        let next = if joined.is_empty() { at + 2 } else { at + 1 };
-        match letter {
-            'm' => {
-                let module = if joined.is_empty() { arguments.get(at + 1)?.to_str()? } else { joined };
-                let mut options = arguments[..at].to_vec();
-                if index > 0 {
-                    options.push(format!("-{}", &letters[..index]).into());
-                }
-                return matches!(module, "gunicorn" | "gunicorn.app.wsgiapp").then(|| (options, &arguments[next..]));
-            }
-            'c' => return None,
-            _ => at = next,
-        }
-    }
-    None
-}
-
-fn is_gunicorn(program: &OsStr) -> bool {
-    name_after(program, "gunicorn")
-        .is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit() || b".-".contains(&b)))
-}
-
-fn is_python(program: &OsStr) -> bool {
-    ["python", "pypy"].iter().any(|name| {
-        // 3.13t is the free-threaded one, 3.13d the one for debugging.
-        name_after(program, name)
-            .is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit() || b".td".contains(&b)))
-    })
-}
-
-fn name_after<'a>(program: &'a OsStr, prefix: &str) -> Option<&'a str> {
-    Path::new(program).file_name()?.to_str()?.strip_prefix(prefix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Vec<OsString> {
-        line.split_whitespace().map(OsString::from).collect()
-    }
-
-    #[test]
-    fn recognises_scripts() {
-        for line in ["gunicorn", "/srv/venv/bin/gunicorn app:app", "gunicorn3 -w 3", "./gunicorn-3.11", "gunicorn3.11"]
-        {
-            let command = words(line);
-            let invocation = invocation(&command).expect(line);
-            assert_eq!(invocation.launcher, Launcher::Script(&command[0]), "{line}");
-            assert_eq!(invocation.arguments, &command[1..], "{line}");
-        }
-    }
-
-    #[test]
-    fn recognises_python() {
-        for (line, options, arguments) in [
-            ("python -m gunicorn app:app", "", "app:app"),
-            ("/v/bin/python3.13t -u -m gunicorn -w 3 app:app", "-u", "-w 3 app:app"),
-            ("python3 -X dev -W error -I -mgunicorn app", "-X dev -W error -I", "app"),
-            ("python3 -Xdev -Werror -um gunicorn app", "-Xdev -Werror -u", "app"),
-            ("python3 -m gunicorn.app.wsgiapp -m 007 app", "", "-m 007 app"),
-            ("python3 --check-hash-based-pycs always -m gunicorn app", "--check-hash-based-pycs always", "app"),
-            ("pypy3 -OO venv/bin/gunicorn -c x.py", "-OO", "-c x.py"),
-            ("python3 -uX dev -m gunicorn", "-uX dev", ""),
-        ] {
-            let command = words(line);
-            let invocation = invocation(&command).expect(line);
-            assert_eq!(invocation.launcher, Launcher::Python(&command[0], words(options)), "{line}");
-            assert_eq!(invocation.arguments, words(arguments), "{line}");
-        }
-    }
-
-    #[test]
-    fn leaves_others_alone() {
-        for line in [
-            "",
-            "uvicorn main:app",
-            "gunicorn.sh",
-            "gunicorn_paster x.ini",
-            "mygunicorn",
-            "python",
-            "python -m",
-            "python -c gunicorn",
-            "python -m uvicorn gunicorn",
-            "python -W gunicorn",
-            "python manage.py gunicorn",
-            "python - gunicorn",
-            "python --help -m gunicorn",
-            "pythonic -m gunicorn",
-            "env python -m gunicorn",
-        ] {
-            assert_eq!(invocation(&words(line)), None, "{line}");
-        }
-    }
-}
+/// How gunicorn is called, and its template.
+pub static PYTHON: Python = Python {
+    script: "gunicorn",
+    modules: &["gunicorn", "gunicorn.app.wsgiapp"],
+    program: template!("uvicorn_drain.py", "gunicorn.py"),
+    default_bind: "127.0.0.1:8000",
+    bind_options: "--bind",
+};

@@ -2,10 +2,21 @@
 //!
 //! Owns the answer to "what kind of server is this command, and what are its manners?". It must never do IO: callers
 //! read files and run programs, and pass in what they found.
+//!
+//! # How an adapter is added
+//!
+//! One file for each server, with one [`Adapter`], and its line in [`ADAPTERS`].
+//! - A Python server gets a [`python::Python`] as well: the name of its script, and a template of its own in `python/`
+//!   (what it must offer is told at the head of `python/template.py`; its settings are a [`report::Report`]). List the
+//!   template's files in `TEMPLATES` of `tests/python/sockd_played.py`, and test the template there.
+//! - A server that is executed once for each worker is [`Making::Exec`]. What it needs beyond the manners of a good
+//!   systemd service (a rewritten command line, a recognition of its own) becomes a part of that variant, so that
+//!   [`recognise`] and the daemon's `prepare` ask the table and never a name.
 #![forbid(unsafe_code)]
 
 pub mod generic;
 pub mod gunicorn;
+pub mod python;
 pub mod report;
 pub mod words;
 
@@ -13,26 +24,41 @@ use std::ffi::OsString;
 
 use crate::app::Conventions;
 
-/// The kinds of server that are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Adapter {
-    /// gunicorn, by its console script or by `python -m gunicorn`.
-    Gunicorn,
-    /// Any other program: one worker is one process that takes its sockets as under systemd.
-    Generic,
+/// One kind of server: all that is known of it before it runs.
+#[derive(Debug)]
+pub struct Adapter {
+    /// How it wants to be treated.
+    pub conventions: Conventions,
+    /// How its workers come into being.
+    pub making: Making,
+    /// Whether its sockets are sure to speak HTTP, so that any other answer is a fault.
+    pub speaks_http: bool,
 }
 
+/// How a worker comes into being.
+#[derive(Debug)]
+pub enum Making {
+    /// The command is executed once for each worker and finds LISTEN_FDS as under systemd.
+    Exec,
+    /// A template, a process with the server loaded, forks workers on command.
+    Template(&'static python::Python),
+}
+
+/// The servers that are recognised.
+pub static ADAPTERS: [&Adapter; 1] = [&gunicorn::ADAPTER];
+
 impl Adapter {
-    /// How this kind of server wants to be treated.
-    pub fn conventions(self) -> &'static Conventions {
-        match self {
-            Self::Gunicorn => &gunicorn::CONVENTIONS,
-            Self::Generic => &generic::CONVENTIONS,
+    /// Whether a command, the program's name and its arguments, runs this server.
+    fn runs(&self, command: &[OsString]) -> bool {
+        match self.making {
+            Making::Template(python) => python.invocation(command).is_some(),
+            Making::Exec => false,
         }
     }
 }
 
-/// Tells the kind of server by its command line: the program's name, then its arguments.
-pub fn recognise(command: &[OsString]) -> Adapter {
-    if gunicorn::invocation(command).is_some() { Adapter::Gunicorn } else { Adapter::Generic }
+/// Tells the kind of server by its command line: the program's name, then its arguments. Any other program is
+/// [`generic`].
+pub fn recognise(command: &[OsString]) -> &'static Adapter {
+    ADAPTERS.into_iter().find(|adapter| adapter.runs(command)).unwrap_or(&generic::ADAPTER)
 }

@@ -1,21 +1,21 @@
-//! What gunicorn's template reports of its settings: the server's own reading of command line, environment and file.
+//! What a template reports of its server's settings: the server's own reading of command line, environment and file.
 
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The settings that matter to us, as gunicorn itself understood them. Unknown ones are ignored.
+/// The settings that matter to us, as the server itself understood them. Unknown ones are ignored.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Report {
     /// How many workers, 1 or more.
     pub workers: u32,
     /// Seconds without a heartbeat after which a worker hangs; 0 means never.
     pub timeout: u32,
-    /// Seconds a worker may drain.
-    pub graceful_timeout: u32,
+    /// Seconds a worker may drain. `None`: the server sets no limit, and ours counts.
+    pub graceful_timeout: Option<u32>,
     /// The directory it changed to, relative to where it was started.
     pub chdir: PathBuf,
-    /// Where gunicorn would listen by itself.
+    /// Where the server would listen by itself, as gunicorn writes it: see [`super::gunicorn::Known::address`].
     pub bind: Vec<String>,
     /// The umask for unix sockets it would bind.
     pub umask: u32,

@@ -5,8 +5,6 @@
 pub struct Conventions {
     /// What the adapter is called in messages: `gunicorn`, `generic`.
     pub name: &'static str,
-    /// How a worker is made and told of its sockets.
-    pub manners: Manners,
     /// The signal that makes a replaced worker stop accepting and finish what it has begun, long-lived connections
     /// included (a number of signal(7)).
     pub drain_signal: i32,
@@ -14,15 +12,6 @@ pub struct Conventions {
     pub stop_signal: i32,
     /// What exit codes other than zero mean.
     pub exits: &'static [(i32, ExitMeaning)],
-}
-
-/// How a worker comes into being.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manners {
-    /// The command is executed once for each worker and finds LISTEN_FDS as under systemd.
-    Exec,
-    /// A template, a process with the server loaded, forks workers on command.
-    Template,
 }
 
 /// What a worker's exit code says.

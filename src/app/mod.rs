@@ -8,4 +8,4 @@ mod conventions;
 
 pub use address::{Address, ParseAddressError};
 pub use command::Command;
-pub use conventions::{Conventions, ExitMeaning, Manners};
+pub use conventions::{Conventions, ExitMeaning};

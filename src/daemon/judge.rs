@@ -90,11 +90,11 @@ impl Shell {
     }
 }
 
-fn expectation(health: &Health, adapter: Adapter) -> Expectation {
+fn expectation(health: &Health, adapter: &Adapter) -> Expectation {
     Expectation {
         path: health.path.clone().unwrap_or_else(|| "/".to_owned()),
         wanted: health.path.as_ref().map(|_| health.status.clone().unwrap_or_default()),
-        speaks_http: adapter == Adapter::Gunicorn,
+        speaks_http: adapter.speaks_http,
     }
 }
 

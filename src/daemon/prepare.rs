@@ -3,10 +3,10 @@
 use super::setup::{bind_addresses, bind_all};
 use super::shell::{Message, Shell};
 use super::workers::verdict;
-use crate::adapter::gunicorn::Launcher;
-use crate::adapter::report::Report as GunicornReport;
-use crate::adapter::{self, Adapter};
-use crate::app::{Address, Command, Manners};
+use crate::adapter::python::{self, Launcher, Python};
+use crate::adapter::report::Report as ServerReport;
+use crate::adapter::{self, Adapter, Making};
+use crate::app::{Address, Command};
 use crate::config::{self, Settings};
 use crate::journal::message_id;
 use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
@@ -18,9 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The template program of gunicorn, carried in the binary.
-const GUNICORN: &str =
-    concat!(include_str!("../adapter/python/reports.py"), include_str!("../adapter/python/gunicorn.py"));
 /// Beyond its own graceful timeout a worker gets this long to end by itself.
 const GRACE: Duration = Duration::from_secs(1);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,7 +28,7 @@ const SHEBANG_LIMIT: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) settings: Settings,
-    pub(super) adapter: Adapter,
+    pub(super) adapter: &'static Adapter,
     pub(super) command: Command,
     pub(super) spec: Option<Spec>,
     /// How its first worker that was asked over HTTP answered: what is usual for it.
@@ -81,26 +78,26 @@ impl Shell {
         let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
         let adapter = adapter::recognise(&settings.command);
         let mut generation = Generation { settings, adapter, command, spec: None, answered: None, template: None };
-        match adapter.conventions().manners {
-            Manners::Exec => {
+        match adapter.making {
+            Making::Exec => {
                 let spec = spec(&generation.settings, None);
                 generation.spec = Some(spec.clone());
                 self.events.push_back(Event::Prepared { generation: id, spec });
             }
-            Manners::Template => generation.template = Some(self.boot_template(id, &generation)?),
+            Making::Template(python) => generation.template = Some(self.boot_template(id, &generation, python)?),
         }
         self.generations.insert(id, generation);
         Ok(())
     }
 
-    fn boot_template(&mut self, id: GenerationId, generation: &Generation) -> Result<u64, String> {
-        let command = template_command(generation)?;
+    fn boot_template(&mut self, id: GenerationId, generation: &Generation, python: &Python) -> Result<u64, String> {
+        let command = template_command(generation, python)?;
         let (stderr, write) = Stderr::new(move |line| {
             tracing::info!(MESSAGE_ID = message_id::STDERR_LINE, SOCKD_GENERATION = id.0, "template: {line}");
         })
         .map_err(|error| format!("cannot make a pipe: {error}"))?;
         let template =
-            Template::boot(&command, GUNICORN, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
+            Template::boot(&command, python.program, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
         drop(tokio::spawn(Arc::clone(&stderr).follow()));
         self.templates.last += 1;
         let number = self.templates.last;
@@ -192,7 +189,7 @@ impl Shell {
     }
 
     fn take_report(&mut self, id: GenerationId, hello: Hello) -> Result<Spec, String> {
-        let report = GunicornReport::read(hello.settings)?;
+        let report = ServerReport::read(hello.settings)?;
         let directory =
             self.generations.get(&id).map_or_else(PathBuf::new, |g| g.command.directory.join(&report.chdir));
         let addresses = bind_addresses(&report.bind, &directory)?;
@@ -211,17 +208,21 @@ impl Shell {
         Ok(spec)
     }
 
-    /// `--bind` that names another socket than the one we serve is ignored, and its owner should know.
+    /// An address of the command line's that is another than the one we serve is ignored, and its owner should know.
     fn compare_addresses(&self, id: GenerationId, wanted: &[Address]) {
-        // gunicorn's default, when nobody said anything.
-        let default = [Address::Tcp(([127, 0, 0, 1], 8000).into())];
-        for address in wanted.iter().filter(|_| wanted != default) {
+        let Some(Making::Template(python)) = self.generations.get(&id).map(|g| &g.adapter.making) else { return };
+        let default: [Result<Address, _>; 1] = [python.default_bind.parse()];
+        if wanted.iter().map(Ok).eq(default.iter().map(Result::as_ref)) {
+            return;
+        }
+        for address in wanted {
             if !self.listeners.iter().any(|listener| same_place(&listener.address, address)) {
                 let ours: Vec<_> = self.listeners.iter().map(ToString::to_string).collect();
+                let option = python.bind_options;
                 tracing::warn!(
                     SOCKD_GENERATION = id.0,
-                    "--bind {address} is ignored: sockd serves {}; make ListenStream= of the socket unit and --bind name \
-                     the same place",
+                    "{option} {address} is ignored: sockd serves {}; make ListenStream= of the socket unit and {option} \
+                     name the same place",
                     ours.join(" and ")
                 );
             }
@@ -246,7 +247,7 @@ impl Shell {
         let Some(id) = booted.generation else { return };
         booted.stderr.pump();
         let tail = booted.stderr.tail();
-        let conventions = self.generations.get(&id).map(|g| g.adapter.conventions());
+        let conventions = self.generations.get(&id).map(|g| &g.adapter.conventions);
         let why = verdict(end, conventions, &tail);
         for worker in booted.ordered {
             let why = format!("its template ended ({why})");
@@ -274,10 +275,10 @@ fn same_place(a: &Address, b: &Address) -> bool {
 }
 
 /// What the core must know, from our settings and, where they are silent, from the server's own.
-fn spec(settings: &Settings, report: Option<&GunicornReport>) -> Spec {
+fn spec(settings: &Settings, report: Option<&ServerReport>) -> Spec {
     let workers = &settings.workers;
     let count = workers.count.or(report.map(|r| r.workers)).unwrap_or(1).clamp(1, 4096);
-    let graceful = report.map(|r| Duration::from_secs(r.graceful_timeout.into()) + GRACE);
+    let graceful = report.and_then(|r| r.graceful_timeout).map(|limit| Duration::from_secs(limit.into()) + GRACE);
     let stop_timeout = workers.stop_timeout.or(graceful).unwrap_or(DEFAULT_STOP_TIMEOUT);
     Spec {
         workers: count,
@@ -285,7 +286,7 @@ fn spec(settings: &Settings, report: Option<&GunicornReport>) -> Spec {
         start_timeout: workers.start_timeout,
         drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
         stop_timeout,
-        watchdog: workers.watchdog.or(report.and_then(GunicornReport::watchdog)),
+        watchdog: workers.watchdog.or(report.and_then(ServerReport::watchdog)),
         canary: settings.reload.canary,
         surge: settings.reload.surge.unwrap_or(count),
         soak: settings.reload.soak,
@@ -293,15 +294,15 @@ fn spec(settings: &Settings, report: Option<&GunicornReport>) -> Spec {
 }
 
 /// The command that boots the template of this generation: its interpreter, our program, the server's arguments.
-fn template_command(generation: &Generation) -> Result<Command, String> {
+fn template_command(generation: &Generation, python: &Python) -> Result<Command, String> {
     let command = &generation.command;
-    let Some(invocation) = adapter::gunicorn::invocation(&generation.settings.command) else {
-        return Err("this is not gunicorn".to_owned());
+    let Some(invocation) = python.invocation(&generation.settings.command) else {
+        return Err(format!("this is not {}", python.script));
     };
     let (program, options, how) = match invocation.launcher {
         Launcher::Script(_) => {
             let head = first_lines(&command.program)?;
-            let (interpreter, options) = adapter::gunicorn::interpreter(&head, &command.program)?;
+            let (interpreter, options) = python::interpreter(&head, &command.program)?;
             (interpreter, options, "script")
         }
         Launcher::Python(_, options) => (command.program.clone(), options, "module"),

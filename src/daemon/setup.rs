@@ -1,8 +1,8 @@
 //! From what systemd and the command line give to a running shell.
 
 use super::shell::Shell;
-use crate::adapter;
-use crate::adapter::gunicorn::Known;
+use crate::adapter::gunicorn::{self, Known};
+use crate::adapter::{self, Making};
 use crate::app::Address;
 use crate::config::{self, Options, Settings};
 use crate::diagnostic::Diagnostics;
@@ -120,7 +120,11 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
         let backlog = listen.backlog.unwrap_or(DEFAULT_BACKLOG);
         return bind_all(listen.addresses.iter(), None, listen.mode, backlog);
     }
-    let Some(invocation) = adapter::gunicorn::invocation(&settings.command) else {
+    let Some(invocation) = gunicorn::PYTHON.invocation(&settings.command) else {
+        // Every other template reports where its server would listen.
+        if matches!(adapter::recognise(&settings.command).making, Making::Template(_)) {
+            return Ok(Vec::new());
+        }
         return Err(
             "there is nothing to listen on: start sockd from a .socket unit, or name an address with --listen \
                     unix:/run/NAME.sock or --listen 127.0.0.1:8000"

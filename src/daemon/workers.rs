@@ -1,7 +1,8 @@
 //! The processes behind the core's workers: how they are made, signalled, listened to, and how they ended.
 
 use super::shell::{Message, Shell};
-use crate::app::{Address, Conventions, ExitMeaning, Manners};
+use crate::adapter::Making;
+use crate::app::{Address, Conventions, ExitMeaning};
 use crate::journal::message_id;
 use crate::notify::{self, Datagram};
 use crate::probe;
@@ -70,12 +71,13 @@ impl Shell {
     /// Makes the worker, or orders it; true if it exists.
     fn try_spawn(&mut self, id: WorkerId, generation_id: GenerationId, role: Role) -> Result<bool, String> {
         let generation = self.generations.get(&generation_id).ok_or("its generation was released")?;
-        let conventions = generation.adapter.conventions();
+        let adapter = generation.adapter;
+        let conventions = &adapter.conventions;
         let address = self.directory.address(&format!("notify-{id}"));
         let (worker, write) = self.new_worker(id, generation_id, role, conventions, &address)?;
         self.workers.insert(id, worker);
-        match conventions.manners {
-            Manners::Exec => {
+        match adapter.making {
+            Making::Exec => {
                 let mut environment: BTreeMap<OsString, OsString> = [("NOTIFY_SOCKET".into(), address.into())].into();
                 if let Some(watchdog) = self.generations[&generation_id].spec.as_ref().and_then(|spec| spec.watchdog) {
                     environment.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
@@ -111,7 +113,7 @@ impl Shell {
                 }
                 Ok(true)
             }
-            Manners::Template => {
+            Making::Template(_) => {
                 self.order(id, generation_id, role, address, &write)?;
                 Ok(false)
             }
@@ -187,7 +189,7 @@ impl Shell {
         stderr: &OwnedFd,
     ) -> Result<(), String> {
         let environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
-        // gunicorn serves sockets of any family beside each other, and a unix socket has no port that others see.
+        // The Python servers serve sockets of any family beside each other, and a unix socket has no port that others see.
         let probe = self.private_socket(id, 0, &Address::Abstract(String::new()))?;
         let listeners = Arc::clone(&self.listeners);
         let sockets: Vec<_> = match role {

@@ -3,7 +3,7 @@
 //! It listens on one end of a SOCK_SEQPACKET pair and takes one JSON object per datagram; a worker's stderr and sockets
 //! travel with the command (SCM_RIGHTS), so the template itself holds no visitor's socket. The worker is forked twice
 //! and so becomes a child of ours, the subreaper. The other side of the protocol is told in
-//! `src/adapter/python/gunicorn.py`.
+//! `src/adapter/python/template.py`.
 
 use super::Child;
 use super::exec::{Launch, LaunchError};

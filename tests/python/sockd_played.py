@@ -19,9 +19,11 @@ import tempfile
 import time
 
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
-# As sockd puts them together.
-TEMPLATE = [os.path.join(PROGRAMS, name) for name in ("reports.py", "gunicorn.py")]
-GUNICORN = os.path.join(os.path.dirname(sys.executable), "gunicorn")
+# The files of each server's template, as sockd puts them together, and the server's console script.
+TEMPLATES = {
+    "gunicorn": ("reports", "template", "uvicorn_drain", "gunicorn"),
+}
+SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
 SERIAL = itertools.count()
 PR_SET_CHILD_SUBREAPER = 36
@@ -177,15 +179,15 @@ class Worker:
 class Template:
     """A running template and the workers it was told to fork."""
 
-    def __init__(self, directory, *arguments, how="script", options=(), environment=None):
+    def __init__(self, directory, *arguments, server="gunicorn", how="script", options=(), environment=None):
         self.directory = directory
         self.output = Output()
         self.stdout = Output()
         self.workers = []
         self.status = None
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = GUNICORN if how == "script" else sys.executable
-        code = template_memfd()
+        program = os.path.join(SCRIPTS, server) if how == "script" else sys.executable
+        code = template_memfd(server)
         # Out of the way of the numbers that the child shall see.
         theirs_high = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 100)
         code_high = fcntl.fcntl(code, fcntl.F_DUPFD_CLOEXEC, 100)
@@ -254,10 +256,10 @@ class Template:
         self.output.close()
 
 
-def template_memfd():
-    fd = os.memfd_create("gunicorn.py")
-    for part in TEMPLATE:
-        with open(part, "rb") as file:
+def template_memfd(server):
+    fd = os.memfd_create(server)
+    for part in TEMPLATES[server]:
+        with open(os.path.join(PROGRAMS, part + ".py"), "rb") as file:
             os.write(fd, file.read())
     return fd
 

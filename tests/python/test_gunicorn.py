@@ -18,7 +18,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(__file__))
 
 from sockd_played import (  # noqa: E402
-    GUNICORN, Client, Directory, Template, become_subreaper, get, listen_tcp, listen_unix, wait_for_exit,
+    SCRIPTS, Client, Directory, Template, become_subreaper, get, listen_tcp, listen_unix, wait_for_exit,
     wait_readable, wait_until)
 
 WSGI = '''
@@ -86,6 +86,7 @@ ASGI_CLASSES = {
     "uvicorn_worker.UvicornWorker": "uvicorn_worker",
     "uvicorn_worker.UvicornH11Worker": "uvicorn_worker",
 }
+GUNICORN = os.path.join(SCRIPTS, "gunicorn")
 GUNICORN_VERSION = tuple(int(part) for part in importlib.metadata.version("gunicorn").split(".")[:2])
 
 

@@ -1,104 +1,41 @@
-"""sockd's template for gunicorn: one process per generation that forks gunicorn workers on command.
+"""The template of gunicorn: template.py with gunicorn's own configuration, worker classes, hooks and exit codes.
 
-What it is for. sockd runs this program with the interpreter of the application's environment. It reads
-gunicorn's configuration exactly as gunicorn does, tells sockd the settings that matter, and then turns
-each "fork" command into one worker process. A worker is gunicorn's own worker class with gunicorn's own
-logger, hooks and exit codes; only the arbiter, gunicorn's supervisor, is replaced.
+What it is for. A worker is gunicorn's own worker class with gunicorn's own logger, hooks and exit codes; only the
+arbiter, gunicorn's supervisor, is replaced.
 
-What it owns. The control socket (descriptor 3) and gunicorn's configuration. Interpreter, gunicorn and
-worker class are loaded once, before the first fork, so that workers start fast and share their memory.
-
-What it must never do. Hold a visitor's socket longer than it takes to pass it to a worker. Load the
-application: new code must be able to fail in one worker while the old generation serves. Decide
-anything: when workers start, stop or are killed is sockd's business.
-
-The protocol: one JSON object per datagram.
-  template -> sockd   {"hello": {"gunicorn": …, "python": …, "settings": {…}}}
-  sockd -> template   {"fork": {"worker": 17, "environment": {…}, "listeners": 2, "probe": true}} with the
-                      descriptors: the worker's stderr, the listeners, the worker's probe socket
-  template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
-A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_RETIRE=1.
-
-reports.py stands before this file: both reach the interpreter as one memfd, where there is nothing to import from.
+What it owns. gunicorn's configuration. What it must never do. What gunicorn's arbiter does not do, before the fork;
+load the application there.
 """
 
 import gc
 import os
 import sys
 
-CONTROL_FD = 3
-LARGEST_MESSAGE = 65536
-# The kernel's SCM_MAX_FD: no message can bring more descriptors.
-MOST_DESCRIPTORS = 253
-# A worker's grandparent adopts it as soon as its parent is gone, which takes microseconds.
-ADOPTION_SECONDS = 10.0
-# gunicorn.arbiter.Arbiter has these, too; they are part of what gunicorn documents.
-WORKER_BOOT_ERROR = 3
+# gunicorn.arbiter.Arbiter has it, too; it is part of what gunicorn documents, like WORKER_BOOT_ERROR.
 APP_LOAD_ERROR = 4
 
 
-def main():
-    how, program = sys.argv[1:3]
-    become_gunicorn(how, program)
-    supervisor = os.getppid()
-    ignore_signals()
-    control = socket_from(CONTROL_FD)
-    # This file's own descriptor stays open, close-on-exec: tracebacks and stack dumps read the source
-    # through the path /proc/self/fd/4, which would otherwise come to mean whatever is opened next; a
-    # pipe, for instance, which a reader would wait on for ever.
-    os.set_inheritable(CONTROL_FD + 1, False)
-    server = configure(how)
-    template = Template(control, server, supervisor)
-    # What is there now stays, in every worker: collections there need not look at it, and so need not
-    # write to the memory they share (1.4 MB a worker with Django).
-    gc.freeze()
-    # Else every worker would print once more what the configuration file has printed.
-    sys.stdout.flush()
-    template.send({"hello": hello(server)})
-    order = template.serve()
-    if order is not None:
-        run_worker(server, order, supervisor)
+class Gunicorn:
+    """What template.py asks of a server."""
+
+    name = "gunicorn"
+    module = "gunicorn.__main__"
+
+    def version(self):
+        import gunicorn
+        return gunicorn.__version__
+
+    def configure(self, how):
+        self.server = configure(how)
+        return self.server.settings
+
+    def work(self, order, supervisor):
+        run_worker(self.server, order, supervisor)
 
 
 # ---------------------------------------------------------------------------------------------------
-# Start: look like gunicorn, be configured like gunicorn
+# Start: be configured like gunicorn
 # ---------------------------------------------------------------------------------------------------
-
-def become_gunicorn(how, program):
-    """Leave sys.argv, sys.path and __main__ as gunicorn's own start would have left them."""
-    # Python put the directory of /proc/self/fd/4 first, unless it was told to put nothing there.
-    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-        sys.path[0] = os.getcwd() if how == "module" else os.path.dirname(os.path.realpath(program))
-    main_module = sys.modules["__main__"]
-    if how == "module":
-        from importlib.util import find_spec
-        main_module.__spec__ = find_spec("gunicorn.__main__")
-        program = main_module.__spec__.origin
-    sys.argv[:] = [program] + sys.argv[3:]
-    # multiprocessing's "spawn" imports this file again in the application's child processes.
-    main_module.__file__ = program
-
-
-def ignore_signals():
-    """A signal for the process group, or gunicorn's own reload habits, must not end the template."""
-    import signal
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def restore_signals():
-    import signal
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def socket_from(fd):
-    import socket
-    result = socket.socket(fileno=fd)
-    result.set_inheritable(False)
-    return result
-
 
 def configure(how):
     """Let gunicorn read its configuration; return what stands in for the arbiter.
@@ -183,15 +120,6 @@ def reported_settings(app):
     return settings
 
 
-def hello(server):
-    import gunicorn
-    return {
-        "gunicorn": gunicorn.__version__,
-        "python": "%d.%d.%d" % sys.version_info[:3],
-        "settings": server.settings,
-    }
-
-
 class Server:
     """What gunicorn's hooks get as their first argument, `server`: the arbiter's facts, not its powers.
 
@@ -224,162 +152,6 @@ class Server:
 
 
 # ---------------------------------------------------------------------------------------------------
-# The template's life: one command at a time
-# ---------------------------------------------------------------------------------------------------
-
-class BadMessage(Exception):
-    """A message that cannot be obeyed; the text is for the log."""
-
-
-class ForkOrder:
-    """One parsed "fork" command and the descriptors that came with it, which it owns."""
-
-    def __init__(self, command, descriptors):
-        self.descriptors = descriptors
-        self.worker = expect(command, "worker", int)
-        self.environment = expect(command, "environment", dict)
-        if not all(isinstance(value, str) for value in self.environment.values()):
-            raise BadMessage("the environment of worker %d has a value that is not a string" % self.worker)
-        self.has_probe = bool(command.get("probe"))
-        wanted = 1 + expect(command, "listeners", int) + (1 if self.has_probe else 0)
-        if len(descriptors) != wanted:
-            raise BadMessage("worker %d needs %d descriptors, %d came" % (self.worker, wanted, len(descriptors)))
-        if not self.sockets:
-            raise BadMessage("worker %d would have nothing to serve" % self.worker)
-
-    @property
-    def stderr(self):
-        return self.descriptors[0]
-
-    @property
-    def sockets(self):
-        """The public listeners, then the probe socket: gunicorn serves all of them alike."""
-        return self.descriptors[1:]
-
-
-def expect(command, key, kind):
-    value = command.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise BadMessage('"fork" has no proper "%s"' % key)
-    return value
-
-
-class Template:
-    """Receives commands and forks. serve() returns in the template at its end, and in each worker."""
-
-    def __init__(self, control, server, supervisor):
-        self.control = control
-        self.server = server
-        self.supervisor = supervisor
-
-    def serve(self):
-        """Obey until sockd closes the control socket (None), or until this is a worker (its order)."""
-        while True:
-            descriptors = []
-            try:
-                message = self.receive(descriptors)
-                if message is None:
-                    return None
-                order = self.parse(message, descriptors)
-                if self.fork(order):
-                    return order
-            except BadMessage as problem:
-                complain(problem)
-            close_all(descriptors)
-
-    def receive(self, descriptors):
-        """One datagram, its descriptors appended to the list given; None at the end."""
-        import socket
-        try:
-            message, received, flags, _ = socket.recv_fds(
-                self.control, LARGEST_MESSAGE, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            return None
-        descriptors.extend(received)
-        if flags & socket.MSG_TRUNC:
-            raise BadMessage("a message is longer than %d bytes" % LARGEST_MESSAGE)
-        if flags & socket.MSG_CTRUNC:
-            raise BadMessage("descriptors of a message were lost")
-        return message if message or received else None
-
-    def parse(self, message, descriptors):
-        import json
-        try:
-            content = json.loads(message)
-        except (ValueError, RecursionError) as error:
-            raise BadMessage("a message is not JSON: %s" % error)
-        command = content.get("fork") if isinstance(content, dict) else None
-        if not isinstance(command, dict):
-            raise BadMessage("a message is not a command: %.100r" % message)
-        try:
-            return ForkOrder(command, descriptors)
-        except BadMessage as problem:
-            # sockd waits for an answer about this worker.
-            if isinstance(command.get("worker"), int):
-                self.send({"failed": {"worker": command["worker"], "error": str(problem)}})
-            raise
-
-    def fork(self, order):
-        """Fork the worker and report it. True in the worker, False in the template.
-
-        The worker's parent is a short-lived intermediate, so that the kernel gives the worker to the
-        nearest subreaper, which is sockd: its parent, as if sockd had forked it.
-        """
-        reader, writer = os.pipe()
-        try:
-            intermediate = os.fork()
-            if intermediate == 0:
-                self.fork_again_and_leave(writer)
-                return True
-            os.close(writer)
-            writer = None
-            answer = os.read(reader, 256).decode()
-            # Once the intermediate is reaped the worker is sockd's child, and sockd may wait for it.
-            os.waitpid(intermediate, 0)
-        except OSError as error:
-            answer = "fork: %s" % error.strerror
-        finally:
-            os.close(reader)
-            if writer is not None:
-                os.close(writer)
-        if answer.isdigit():
-            self.send({"forked": {"worker": order.worker, "pid": int(answer)}})
-        else:
-            self.send({"failed": {"worker": order.worker, "error": answer or "fork: the intermediate died"}})
-        return False
-
-    def fork_again_and_leave(self, writer):
-        """In the intermediate: fork the worker, pass its pid on, exit. Returns only in the worker."""
-        try:
-            worker = os.fork()
-            if worker == 0:
-                return
-            answer = str(worker)
-        except OSError as error:
-            answer = "fork: %s" % error.strerror
-        os.write(writer, answer.encode())
-        # Nothing of the template's may be flushed, closed or finalized a second time.
-        os._exit(0)
-
-    def send(self, message):
-        import json
-        try:
-            self.control.send(json.dumps(message).encode())
-        except OSError as error:
-            # With sockd gone the next receive() ends the template.
-            complain("cannot answer: %s" % error.strerror)
-
-
-def complain(problem):
-    print("sockd template: %s" % problem, file=sys.stderr, flush=True)
-
-
-def close_all(descriptors):
-    for fd in descriptors:
-        os.close(fd)
-
-
-# ---------------------------------------------------------------------------------------------------
 # In a worker
 # ---------------------------------------------------------------------------------------------------
 
@@ -388,7 +160,6 @@ def run_worker(server, order, supervisor):
     from gunicorn import util
     from gunicorn.errors import AppImportError
 
-    become_worker(order)
     log, cfg = server.log, server.cfg
     worker = None
     try:
@@ -428,32 +199,6 @@ def leave(server, worker):
         server.cfg.worker_exit(server, worker)
     except Exception:
         server.log.warning("Exception during worker exit:\n%s", traceback.format_exc())
-
-
-def become_worker(order):
-    """Turn a copy of the template into a process that has only what a worker may have."""
-    import faulthandler
-    import random
-    os.setsid()
-    os.close(CONTROL_FD)
-    os.dup2(order.stderr, 2)
-    os.close(order.stderr)
-    restore_signals()
-    # From here on SIGABRT prints every thread's stack, even of a worker that hangs in an import.
-    faulthandler.enable(file=2, all_threads=True)
-    os.environ.update(order.environment)
-    random.seed()
-
-
-def wait_for_adoption(supervisor):
-    """Wait until sockd is the parent: gunicorn's workers leave when getppid() is not what they were told."""
-    import time
-    deadline = time.monotonic() + ADOPTION_SECONDS
-    while os.getppid() != supervisor:
-        if time.monotonic() > deadline:
-            complain("worker %d was adopted by process %d, not by sockd" % (os.getpid(), os.getppid()))
-            sys.exit(WORKER_BOOT_ERROR)
-        time.sleep(0.0002)
 
 
 def construct_worker(server, order, supervisor):
@@ -579,40 +324,15 @@ def report_ready(worker, heartbeat, probe):
     def run_and_report():
         if probe is not None:
             serve_probe_aside(worker, probe)
-        drain_on_usr2()
+        drain = Drain()
+        if "uvicorn.server" in sys.modules:
+            spare_uvicorns_websockets(drain)
+        drain.on_usr2()
         heartbeat.running = True
         hasten_first_beat(worker)
         run()
 
     worker.run = run_and_report
-
-
-def drain_on_usr2():
-    """A worker that is replaced gets SIGUSR2: SIGTERM, but WebSockets may live until sockd's drain-timeout.
-
-    uvicorn closes them at once when it shuts down, which is right when the service ends. A reload must
-    not cut them: the visitors' pages would all come back in the same moment.
-    """
-    import signal
-    state = {"patient": False}
-    uvicorn = sys.modules.get("uvicorn.server")
-    if uvicorn:
-        shutdown = uvicorn.Server.shutdown
-
-        async def shut_down(self, sockets=None):
-            if state["patient"]:
-                for connection in self.server_state.connections:
-                    if type(connection).__module__.startswith("uvicorn.protocols.websockets"):
-                        connection.shutdown = lambda: None
-            await shutdown(self, sockets)
-
-        uvicorn.Server.shutdown = shut_down
-
-    def drain(_signal, _frame):
-        state["patient"] = True
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGUSR2, drain)
 
 
 def hasten_first_beat(worker):
@@ -640,5 +360,4 @@ def code_mentions(code, name):
         code_mentions(constant, name) for constant in code.co_consts if isinstance(constant, type(code)))
 
 
-if __name__ == "__main__":
-    main()
+run(Gunicorn())

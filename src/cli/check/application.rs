@@ -7,7 +7,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::adapter::gunicorn::{self, Known, Launcher};
+use crate::adapter::gunicorn::{self, Known};
+use crate::adapter::python::{self, Launcher};
 use crate::app::Command;
 use crate::config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -18,7 +19,7 @@ const SCRIPT_HEAD: u64 = 4096;
 /// Checks a command: as it is written, and as it was resolved. Nothing is known of servers other than gunicorn.
 pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
     let mut problems = Diagnostics::default();
-    let Some(invocation) = gunicorn::invocation(written) else { return problems };
+    let Some(invocation) = gunicorn::PYTHON.invocation(written) else { return problems };
     if let Launcher::Script(_) = invocation.launcher {
         check_interpreter(command, &mut problems);
     }
@@ -63,7 +64,7 @@ fn check_interpreter(command: &Command, problems: &mut Diagnostics) {
         problems.push(Diagnostic::warning(format!("cannot read {}: {error}", command.program.display())));
         return;
     }
-    match gunicorn::interpreter(&String::from_utf8_lossy(&head), &command.program) {
+    match python::interpreter(&String::from_utf8_lossy(&head), &command.program) {
         Err(why) => {
             problems.push(Diagnostic::warning(why).help("sockd needs gunicorn's Python to ask it its settings"))
         }
