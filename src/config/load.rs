@@ -12,7 +12,7 @@ use crate::app::Address;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
 use super::reader::{Reader, Section, Value};
-use super::value::{boolean, integer, list, permissions, text, time, variables};
+use super::value::{boolean, integer, list, memory, permissions, text, time, variables};
 use super::{Health, Listen, Options, Reload, Settings, Start, Workers, duration};
 
 /// The largest file that is read, in bytes.
@@ -106,6 +106,8 @@ fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
         stop_timeout: section.get("stop-timeout", time(duration::positive)),
         drain_timeout: section.get("drain-timeout", time(duration::positive)),
         watchdog: section.get("watchdog", time(duration::positive)),
+        memory_high: section.get("memory-high", memory),
+        memory_max: section.get("memory-max", memory),
     }
 }
 
@@ -231,6 +233,12 @@ fn check(settings: &Settings, reader: &mut Reader<'_>) {
     if workers.ready_after >= workers.start_timeout {
         let message = "no worker could ever be ready: ready-after is not shorter than start-timeout";
         reader.about("workers", "ready-after", Diagnostic::error(message));
+    }
+    if let (Some(high), Some(max)) = (workers.memory_high, workers.memory_max)
+        && high >= max
+    {
+        let message = "memory-high has no effect: it is not less than memory-max";
+        reader.about("workers", "memory-high", Diagnostic::warning(message));
     }
     let addresses = &settings.listen.addresses;
     for (index, address) in addresses.iter().enumerate() {

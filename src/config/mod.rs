@@ -13,6 +13,7 @@ mod options;
 mod reader;
 mod resolve;
 mod settings;
+pub mod size;
 mod value;
 
 pub use inherited::speaks_of_sockd_alone;

@@ -56,6 +56,12 @@ pub struct Workers {
     pub drain_timeout: Option<Duration>,
     /// A worker without a heartbeat for so long is replaced. `None`: what the server's own options say, else never.
     pub watchdog: Option<Duration>,
+    /// Bytes above which a worker with its descendants is slowed down and its memory reclaimed (cgroups(7),
+    /// memory.high). `None`: no limit of its own.
+    pub memory_high: Option<u64>,
+    /// Bytes that a worker with its descendants cannot exceed: the kernel kills it first (memory.max). `None`: no limit
+    /// of its own.
+    pub memory_max: Option<u64>,
 }
 
 /// When the first worker starts.
@@ -101,6 +107,8 @@ impl Default for Workers {
             stop_timeout: None,
             drain_timeout: None,
             watchdog: None,
+            memory_high: None,
+            memory_max: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::{Reader, Value, kind};
-use super::{duration, inherited};
+use super::{duration, inherited, size};
 
 /// An integer within a range.
 pub(super) fn integer(range: RangeInclusive<u32>) -> impl Fn(&Value<'_>, &mut Reader<'_>) -> Option<u32> {
@@ -84,6 +84,20 @@ pub(super) fn time(
         };
         duration::parse(&written).and_then(&check).map_err(|error| reader.error(value.span(), error, None)).ok()
     }
+}
+
+/// A size of memory as systemd writes it, or an integer of bytes.
+pub(super) fn memory(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<u64> {
+    let written = match value.get_ref() {
+        DeValue::String(text) => text.as_ref().to_owned(),
+        DeValue::Integer(integer) => integer.to_string(),
+        DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            let help = "write \"256M\", \"1G\" or a number of bytes".to_owned();
+            reader.error(value.span(), format!("expected a size, found {}", kind(value)), Some(help));
+            return None;
+        }
+    };
+    size::parse(&written).map_err(|error| reader.error(value.span(), error, None)).ok()
 }
 
 /// Permissions: an octal string ("0660") or an octal integer (0o660).
