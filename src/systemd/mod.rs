@@ -8,6 +8,7 @@
 pub mod bus;
 pub mod environment;
 pub mod notify;
+pub mod show;
 pub mod unit_files;
 
 pub use environment::{unit_of, unit_of_pid};

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::Parser;
 
 use crate::adapter::words;
 use crate::config::Options;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::systemd::show::{self, Properties, arguments, first};
 
 use super::Subject;
 use super::account::Account;
@@ -19,9 +19,6 @@ const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 const PROPERTIES: &str = "LoadState,LoadError,ExecStart,User,Group,SupplementaryGroups,DynamicUser,WorkingDirectory,\
                           Environment,EnvironmentFiles";
-
-/// A unit's properties; one that is there several times has several values.
-pub(super) type Properties = BTreeMap<String, Vec<String>>;
 
 /// The arguments of sockd in an ExecStart line.
 #[derive(Parser)]
@@ -36,15 +33,7 @@ struct Line {
 /// # Errors
 /// Why there is no answer: no systemctl, no systemd, no such unit.
 pub(super) fn show(unit: &str) -> Result<Properties, String> {
-    let output = Command::new("systemctl")
-        .args(["show", "--no-pager", "--property", PROPERTIES, "--", unit])
-        .output()
-        .map_err(|error| format!("cannot run systemctl: {error}"))?;
-    if !output.status.success() {
-        let told = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("systemctl show {unit}: {}", told.lines().next().unwrap_or_default()));
-    }
-    let properties = parse(&String::from_utf8_lossy(&output.stdout));
+    let properties = show::properties(unit, PROPERTIES)?;
     match first(&properties, "LoadState") {
         "loaded" => Ok(properties),
         "not-found" => Err(format!("there is no unit {unit}")),
@@ -120,14 +109,6 @@ fn options(unit: &str, properties: &Properties) -> Result<Options, Diagnostic> {
     })
 }
 
-/// The words of a command as `systemctl show` prints them: `{ path=… ; argv[]=… ; ignore_errors=… }`. It puts spaces
-/// between the words and quotes nothing, so that a word with a space in it comes out as two.
-fn arguments(line: &str) -> Option<Vec<String>> {
-    let (_, rest) = line.split_once("argv[]=")?;
-    let (words, _) = rest.split_once(" ; ignore_errors=")?;
-    Some(words.split_whitespace().map(str::to_owned).collect())
-}
-
 /// `EnvironmentFiles=/etc/default/web (ignore_errors=yes)`, once for each file.
 fn environment_files(properties: &Properties) -> Vec<PathBuf> {
     let lines = properties.get("EnvironmentFiles").into_iter().flatten();
@@ -140,21 +121,10 @@ fn environment_files(properties: &Properties) -> Vec<PathBuf> {
     files.collect()
 }
 
-fn parse(text: &str) -> Properties {
-    let mut properties = Properties::new();
-    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
-        properties.entry(key.to_owned()).or_default().push(value.to_owned());
-    }
-    properties
-}
-
-fn first<'a>(properties: &'a Properties, key: &str) -> &'a str {
-    properties.get(key).and_then(|values| values.first()).map_or("", String::as_str)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::systemd::show::parse;
 
     /// As systemd 252 prints it.
     const SHOWN: &str = "\
