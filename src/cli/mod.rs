@@ -6,11 +6,13 @@
 //! Each file has `pub struct Arguments` (clap) and `pub fn run(&Arguments) -> ExitCode`.
 #![forbid(unsafe_code)]
 
+pub mod adopt;
 mod check;
 mod demo;
 mod demo_worker;
 mod drain;
 mod fallback;
+mod files;
 mod output;
 mod reload;
 mod run;
@@ -53,6 +55,8 @@ enum Command {
     Check(check::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
+    /// Turn a service that runs its server itself into one that sockd runs
+    Adopt(adopt::Arguments),
     /// Wait for the workers of a sockd that was killed: for ExecStop=
     #[command(hide = true)]
     Drain(drain::Arguments),
@@ -72,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Fallback(arguments) => fallback::run(&arguments),
         Command::DemoWorker(arguments) => demo_worker::run(&arguments),

@@ -1,4 +1,5 @@
 //! The command line as its users meet it: what `status` shows, what the program does when run.
 
+mod adopt;
 mod cases;
 mod program;

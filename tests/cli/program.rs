@@ -18,7 +18,7 @@ fn output(command: &mut Command) -> (Output, String) {
 
 #[test]
 fn every_subcommand_explains_itself_with_an_example() {
-    for subcommand in ["run", "demo", "status", "check", "reload"] {
+    for subcommand in ["run", "demo", "status", "check", "reload", "adopt"] {
         let (output, text) = output(&mut sockd(&[subcommand, "--help"]));
         assert!(output.status.success());
         assert!(text.contains("Example") && text.contains(&format!("sockd {subcommand}")), "{text}");

@@ -3,6 +3,7 @@
 //! They need root and, the first time, the network. Where machines cannot be made the tests say
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
+mod adopt;
 mod guide;
 mod life;
 mod load;
@@ -172,5 +173,21 @@ on_every_release! {
         install(machine);
         life::what_an_administrator_types(machine);
         life::a_socket_of_our_own(machine);
+    }
+
+    /// The guide's site is adopted and given back while visitors come.
+    fn a_site_is_adopted_and_given_back(machine) {
+        install(machine);
+        adopt::there_and_back(machine);
+    }
+
+    fn a_missing_socket_is_made_by_adopting(machine) {
+        install(machine);
+        adopt::a_missing_socket_is_made(machine);
+    }
+
+    fn what_cannot_be_adopted_is_left_alone(machine) {
+        install(machine);
+        adopt::what_is_refused(machine);
     }
 }

@@ -1,0 +1,147 @@
+//! Where a unit and its sockets are: systemd is asked, and the files that it names are read.
+//!
+//! Owns: the questions to systemd, and the plain word where there is nothing to adopt.
+//! Never: changes anything, or reads a file without end.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::service::drop_in_path;
+use super::unit::Unit;
+use crate::systemd::show;
+
+/// Unit files are far shorter.
+const FILE_LIMIT: u64 = 256 << 10;
+/// Where the units of users' own managers are, with the home directory before the first.
+const USER_UNITS: [&str; 3] = [".config/systemd/user", "/etc/systemd/user", "/usr/lib/systemd/user"];
+
+/// A unit and the sockets that start it.
+#[derive(Debug)]
+pub struct Found {
+    /// The unit without the drop-in of an earlier adoption.
+    pub unit: Unit,
+    /// Its sockets.
+    pub sockets: Vec<String>,
+}
+
+/// The name of a service as people write it, with its type.
+///
+/// # Errors
+/// It is the name of something else.
+pub fn name(written: &str) -> Result<String, String> {
+    let known = |end: &str| written.ends_with(end);
+    if known(".service") {
+        Ok(written.to_owned())
+    } else if let Some(name) = written.strip_suffix(".socket") {
+        Err(format!("{written} is a socket unit: name the service that it starts, as in `sockd adopt {name}.service`"))
+    } else if [".timer", ".target", ".path", ".mount", ".slice", ".scope"].into_iter().any(known) {
+        Err(format!("{written} is no service"))
+    } else if written.contains('/') {
+        Err(format!("{written} is neither the name of a unit nor a uWSGI .ini file"))
+    } else {
+        Ok(format!("{written}.service"))
+    }
+}
+
+/// Looks a service up.
+///
+/// # Errors
+/// Why there is nothing to adopt.
+pub fn find(name: &str) -> Result<Found, String> {
+    // A template is no unit that systemd could show. Any instance has its files.
+    let asked = name.replace("@.", "@sockd.");
+    let properties = show::properties(&asked, "Id,LoadState,FragmentPath,DropInPaths,TriggeredBy")?;
+    let value = |key| show::first(&properties, key);
+    let fragment = value("FragmentPath");
+    match value("LoadState") {
+        "not-found" => return Err(not_found(name)),
+        "masked" => return Err(format!("{name} is masked: systemctl unmask {name}")),
+        _ if fragment.is_empty() => return Err(format!("{name} has no unit file")),
+        // Also one with faults: what they are is told from its text.
+        _ => {}
+    }
+    // An alias has the files of the unit that it stands for.
+    let name = if asked == name { value("Id") } else { name };
+    let own = drop_in_path(name);
+    let paths = [fragment].into_iter().chain(value("DropInPaths").split_whitespace());
+    let mut files = Vec::new();
+    for path in paths.map(PathBuf::from).filter(|path| *path != own) {
+        let text = read(&path)?;
+        files.push((path, text));
+    }
+    let unit = Unit::read(name, files.iter().map(|(path, text)| (path.clone(), text.as_str())));
+    Ok(Found { sockets: sockets(name, &asked, value("TriggeredBy"))?, unit })
+}
+
+/// The sockets of a service: those that systemd knows to start it, and the one of its name, which systemd need not have
+/// loaded.
+fn sockets(name: &str, asked: &str, triggers: &str) -> Result<Vec<String>, String> {
+    let is_socket = |unit: &&str| unit.ends_with(".socket");
+    let mut sockets: Vec<String> = triggers.split_whitespace().filter(is_socket).map(str::to_owned).collect();
+    let same_name = |service: &str| service.replace(".service", ".socket");
+    if sockets.is_empty() {
+        let properties = show::properties(&same_name(asked), "LoadState")?;
+        if show::first(&properties, "LoadState") == "loaded" {
+            sockets.push(same_name(asked));
+        }
+    }
+    // What belongs to the instance that was asked for belongs to each.
+    if name != asked {
+        sockets.iter_mut().for_each(|socket| *socket = socket.replace("@sockd.", "@%i."));
+    }
+    Ok(sockets)
+}
+
+fn not_found(name: &str) -> String {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    match USER_UNITS.iter().map(|directory| home.join(directory).join(name)).find(|file| file.exists()) {
+        Some(file) => format!(
+            "{name} is a unit of a user's own systemd ({}): sockd adopts units of the system alone",
+            file.display()
+        ),
+        None => format!("there is no unit {name}: `systemctl list-units --type=service` shows what there is"),
+    }
+}
+
+/// The text of a file that systemd or the user has named.
+///
+/// # Errors
+/// "cannot read PATH: why".
+pub fn read(path: &Path) -> Result<String, String> {
+    let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
+    let file = File::open(path).map_err(|error| cannot(&error))?;
+    if !file.metadata().map_err(|error| cannot(&error))?.is_file() {
+        return Err(cannot(&"it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(FILE_LIMIT).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+    if text.len() as u64 == FILE_LIMIT {
+        return Err(cannot(&format!("it is longer than {} KiB", FILE_LIMIT >> 10)));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_completed_and_others_told() {
+        assert_eq!(name("gunicorn").as_deref(), Ok("gunicorn.service"));
+        assert_eq!(name("shop.example.com.service").as_deref(), Ok("shop.example.com.service"));
+        assert_eq!(name("site@.service").as_deref(), Ok("site@.service"));
+        for (written, part) in
+            [("gunicorn.socket", "sockd adopt gunicorn.service"), ("x.timer", "no service"), ("./x", "neither")]
+        {
+            let said = name(written).expect_err(written);
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_read() {
+        assert!(read(Path::new("/dev/zero")).expect_err("endless").contains("no regular file"));
+        assert!(read(Path::new("/nonexistent")).expect_err("missing").starts_with("cannot read /nonexistent: "));
+    }
+}

@@ -1,0 +1,151 @@
+//! `sockd adopt`: a service that runs its server itself is run by sockd, by one drop-in that can be taken away again.
+//!
+//! Owns: the order of things: find, propose, show or write or undo, and let systemd read its units anew.
+//! Never: changes a file that it has not written itself, or restarts anything: when visitors may wait is the owner's to
+//! say.
+
+mod find;
+pub mod proposal;
+pub mod service;
+mod socket;
+pub mod unit;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{files, output};
+use crate::exit;
+use crate::systemd::show;
+use files::Found;
+use proposal::{Done, MARK, Proposal};
+use service::Surroundings;
+
+/// The options of `adopt`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sockd adopt gunicorn.service           show what would be written, and why\n  \
+                  sudo sockd adopt --write gunicorn.service\n  sudo sockd adopt --undo gunicorn.service\n  \
+                  sockd adopt --socket myproject.service with a socket unit, where there is none\n\n\
+                  Nothing is restarted: the last lines of the output say what to type next.")]
+pub struct Arguments {
+    /// The service
+    #[arg(value_name = "UNIT")]
+    target: String,
+    /// Write the files, and let systemd read its units anew
+    #[arg(long, conflicts_with = "undo")]
+    write: bool,
+    /// Remove what an earlier --write has written
+    #[arg(long)]
+    undo: bool,
+    /// Make a socket unit, too, that takes the place of the server's own --bind
+    #[arg(long, conflicts_with = "undo")]
+    socket: bool,
+}
+
+/// Runs the subcommand: 0 when it is shown, written or undone, 1 when it cannot be.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let told = if arguments.undo { undo(&arguments.target) } else { adopt(arguments) };
+    match told.and_then(|text| output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            output::complain(&why);
+            ExitCode::from(exit::FAILURE)
+        }
+    }
+}
+
+fn adopt(arguments: &Arguments) -> Result<String, String> {
+    let proposal = propose(arguments)?;
+    let files: Vec<_> = proposal.files.iter().map(proposal::Draft::file).collect();
+    let mut same = true;
+    for draft in &proposal.files {
+        match files::find(&draft.path, MARK)? {
+            files::Found::Foreign => return Err(not_ours(&draft.path)),
+            files::Found::Ours(text) => same &= text == draft.text(),
+            files::Found::Nothing => same = false,
+        }
+    }
+    let done = match (same, arguments.write) {
+        (false, false) => Done::Shown,
+        (true, false) => Done::Before,
+        (_, true) => {
+            files::write_all(&files, Some(MARK)).map_err(as_root)?;
+            reload_manager()?;
+            if same { Done::Before } else { Done::Written }
+        }
+    };
+    Ok(proposal.render(done, is_root(), output::colour_wanted()))
+}
+
+fn propose(arguments: &Arguments) -> Result<Proposal, String> {
+    let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
+    if sockd.to_string_lossy().contains(|c: char| c.is_whitespace() || "%$\"'\\;".contains(c)) {
+        return Err(format!("{} is no path for a unit file: install sockd elsewhere", sockd.display()));
+    }
+    let name = find::name(&arguments.target)?;
+    let found = find::find(&name)?;
+    // A socket that an earlier run has written is taken for missing: it belongs to what is proposed.
+    let ours = service::socket_path(&found.unit.name);
+    let adopted = matches!(files::find(&ours, MARK)?, Found::Ours(_));
+    let sockets = if adopted { Vec::new() } else { found.sockets };
+    let around = Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted };
+    service::propose(&found.unit, &around)
+}
+
+/// Takes back what was written for a unit. Nothing there to take back is no error: that is what was wanted.
+fn undo(target: &str) -> Result<String, String> {
+    let name = find::name(target)?;
+    let socket = service::socket_path(&name);
+    let mut ours: Vec<PathBuf> = Vec::new();
+    for path in [service::drop_in_path(&name), socket.clone()] {
+        match files::find(&path, MARK)? {
+            Found::Ours(_) => ours.push(path),
+            Found::Foreign if path != socket => return Err(not_ours(&path)),
+            // A socket unit of its own is what most services have.
+            Found::Foreign | Found::Nothing => {}
+        }
+    }
+    if ours.is_empty() {
+        return Ok(format!("{name} is not adopted: there is nothing to undo\n"));
+    }
+    let with_socket = ours.contains(&socket);
+    let socket = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if with_socket {
+        // Its links into sockets.target.wants go with it.
+        systemctl(&["disable", &socket])?;
+    }
+    // Disabling removes no file that lies in /etc itself, only links.
+    files::remove_all(ours.iter().map(PathBuf::as_path)).map_err(as_root)?;
+    reload_manager()?;
+    let mut text: String = ours.iter().map(|path| format!("removed {}\n", path.display())).collect();
+    let stop = if with_socket { format!("systemctl stop {socket} && ") } else { String::new() };
+    let restart = if name.ends_with("@.service") { format!("'{}'", name.replace("@.", "@*.")) } else { name.clone() };
+    text.push_str(&format!("systemd has read its units anew.\n\nNext:\n  {stop}systemctl restart {restart}  brings the server back as it was\n"));
+    Ok(text)
+}
+
+fn not_ours(path: &Path) -> String {
+    format!("{} is not of sockd's making: move it away first", path.display())
+}
+
+/// Who may not write is told how.
+fn as_root(why: String) -> String {
+    if is_root() { why } else { format!("{why}; try it with sudo") }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Lets systemd read its units anew.
+fn reload_manager() -> Result<(), String> {
+    systemctl(&["daemon-reload"])
+}
+
+fn systemctl(arguments: &[&str]) -> Result<(), String> {
+    match show::output("systemctl", arguments)? {
+        (true, _) => Ok(()),
+        (false, said) => Err(format!("systemctl {}: {}", arguments.join(" "), said.trim_end())),
+    }
+}

@@ -1,0 +1,105 @@
+//! What `sockd adopt` would write: each unit of `adopt/*.case` against the text beside it.
+//!
+//! A case holds the unit's files, each below a line `#### PATH`, as systemd orders them; before them, after `#!`: the
+//! unit's name where it is not that of the first file, its sockets, and `socket` where one is wanted.
+//! SOCKD_BLESS=1 writes the texts anew; read the difference before it is committed.
+
+use std::path::{Path, PathBuf};
+
+use sockd::cli::adopt::proposal::{Done, MARK, Proposal};
+use sockd::cli::adopt::service::{Surroundings, propose};
+use sockd::cli::adopt::unit::Unit;
+
+fn cases() -> Vec<(PathBuf, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/adopt");
+    let paths = std::fs::read_dir(directory).expect("the cases").map(|entry| entry.expect("an entry").path());
+    let mut cases: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "case"))
+        .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a case")))
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 20, "{cases:?}");
+    cases
+}
+
+fn adopt(case: &str) -> Result<Proposal, String> {
+    let (head, files) = case.split_once("#### ").expect("a file");
+    let files: Vec<(PathBuf, &str)> = files
+        .split("#### ")
+        .map(|file| file.split_once('\n').expect("a path"))
+        .map(|(path, text)| (path.into(), text))
+        .collect();
+    let mut around = Surroundings { sockd: "/usr/bin/sockd".into(), ..Surroundings::default() };
+    let mut name = files[0].0.file_name().expect("a name").to_str().expect("text").to_owned();
+    for line in head.lines() {
+        match line.strip_prefix("#! ").expect(line).split_once(' ') {
+            Some(("sockets", sockets)) => around.sockets = sockets.split(' ').map(str::to_owned).collect(),
+            Some(("unit", unit)) => name = unit.to_owned(),
+            None if line == "#! socket" => around.socket_wanted = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    propose(&Unit::read(&name, files), &around)
+}
+
+#[test]
+fn each_unit_is_adopted_as_its_text_says() {
+    let bless = std::env::var_os("SOCKD_BLESS").is_some();
+    let mut wrong = String::new();
+    for (path, case) in cases() {
+        let shown = match adopt(&case) {
+            Ok(proposal) => proposal.render(Done::Shown, false, false),
+            Err(why) => format!("{why}\n"),
+        };
+        let refused = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("refused-"));
+        assert_eq!(refused, adopt(&case).is_err(), "{}: {shown}", path.display());
+        let file = path.with_extension("txt");
+        if bless {
+            std::fs::write(&file, &shown).expect("written");
+        } else if std::fs::read_to_string(&file).ok().as_deref() != Some(&shown) {
+            wrong.push_str(&format!("{} should hold:\n{shown}\n", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// What is shown with `+` and without a mark is what is written, and each setting has been told why.
+#[test]
+fn what_is_shown_is_what_is_written() {
+    for (path, case) in cases() {
+        let Ok(proposal) = adopt(&case) else { continue };
+        let shown = proposal.render(Done::Shown, false, false);
+        for draft in &proposal.files {
+            let text = draft.text();
+            assert!(text.starts_with(MARK), "{text}");
+            let head = format!("{}\n\n", draft.path.display());
+            let rest = shown.split_once(&head).unwrap_or_else(|| panic!("{}: {shown}", path.display())).1;
+            let mut lines = rest.lines().filter(|line| !line.starts_with('-'));
+            for line in text.lines() {
+                assert_eq!(lines.next().map(|shown| shown.get(2..).unwrap_or("")), Some(line), "{}", path.display());
+            }
+        }
+    }
+}
+
+/// The drop-in, put behind the unit's own files, leaves one command: sockd with the line that the unit had.
+#[test]
+fn the_command_is_the_units_own_behind_sockd() {
+    for (path, case) in cases() {
+        let Ok(proposal) = adopt(&case) else { continue };
+        let files = case.split("#### ").skip(1).map(|file| file.split_once('\n').expect("a path").1);
+        let before: String = files.collect();
+        let drop_in = proposal.files[0].text();
+        let read = |text: &str| {
+            let unit = Unit::read("x.service", [(PathBuf::from("/x"), text)]);
+            let starts = unit.list("Service", "ExecStart");
+            assert_eq!(starts.len(), 1, "{}: {starts:?}", path.display());
+            starts[0].value.clone()
+        };
+        let bare = |line: &str| line.trim_start_matches(['-', '+', '@']).to_owned();
+        let (old, new) = (bare(&read(&before)), bare(&read(&format!("{before}\n{drop_in}"))));
+        let rest = new.strip_prefix("/usr/bin/sockd run -- ").unwrap_or_else(|| panic!("{new}"));
+        // The name after `@` is no part of the command.
+        assert_eq!(rest, old.replace("gunicorn gunicorn-web", "gunicorn"), "{}", path.display());
+    }
+}
