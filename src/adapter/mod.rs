@@ -18,6 +18,7 @@ pub mod generic;
 pub mod gunicorn;
 pub mod python;
 pub mod report;
+pub mod uvicorn;
 pub mod words;
 
 use std::ffi::OsString;
@@ -45,7 +46,7 @@ pub enum Making {
 }
 
 /// The servers that are recognised.
-pub static ADAPTERS: [&Adapter; 1] = [&gunicorn::ADAPTER];
+pub static ADAPTERS: [&Adapter; 2] = [&gunicorn::ADAPTER, &uvicorn::ADAPTER];
 
 impl Adapter {
     /// Whether a command, the program's name and its arguments, runs this server.

@@ -79,8 +79,8 @@ impl Shell {
         match adapter.making {
             Making::Exec => {
                 let mut environment: BTreeMap<OsString, OsString> = [("NOTIFY_SOCKET".into(), address.into())].into();
-                if let Some(watchdog) = self.generations[&generation_id].spec.as_ref().and_then(|spec| spec.watchdog) {
-                    environment.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
+                if let Some(watchdog) = self.watchdog(generation_id) {
+                    environment.insert("WATCHDOG_USEC".into(), watchdog.into());
                 }
                 let listeners = Arc::clone(&self.listeners);
                 let private = match role {
@@ -118,6 +118,12 @@ impl Shell {
                 Ok(false)
             }
         }
+    }
+
+    /// What a generation's workers are told in WATCHDOG_USEC (sd_watchdog_enabled(3)).
+    fn watchdog(&self, generation: GenerationId) -> Option<String> {
+        let watchdog = self.generations.get(&generation)?.spec.as_ref()?.watchdog?;
+        Some(watchdog.as_micros().to_string())
     }
 
     fn new_worker(
@@ -188,7 +194,10 @@ impl Shell {
         address: String,
         stderr: &OwnedFd,
     ) -> Result<(), String> {
-        let environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
+        let mut environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
+        if let Some(watchdog) = self.watchdog(generation) {
+            environment.insert("WATCHDOG_USEC".to_owned(), watchdog);
+        }
         // The Python servers serve sockets of any family beside each other, and a unix socket has no port that others see.
         let probe = self.private_socket(id, 0, &Address::Abstract(String::new()))?;
         let listeners = Arc::clone(&self.listeners);

@@ -28,3 +28,4 @@ mod gunicorn;
 mod limits;
 mod protocol;
 mod reload;
+mod servers;

@@ -17,11 +17,13 @@ import socket
 import sys
 import tempfile
 import time
+import unittest
 
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
 # The files of each server's template, as sockd puts them together, and the server's console script.
 TEMPLATES = {
     "gunicorn": ("reports", "template", "uvicorn_drain", "gunicorn"),
+    "uvicorn": ("reports", "template", "uvicorn_drain", "uvicorn"),
 }
 SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
@@ -103,6 +105,42 @@ class Directory:
 
     def remove(self):
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Case(unittest.TestCase):
+    """A test with a directory of its own, of a template of `server`."""
+
+    server = "gunicorn"
+    files = {}
+
+    def setUp(self):
+        self.directory = Directory(**self.files)
+        self.addCleanup(self.directory.remove)
+
+    def template(self, *arguments, **options):
+        template = Template(self.directory, *arguments, server=self.server, **options)
+        self.addCleanup(template.stop)
+        return template
+
+    def started(self, *arguments, **options):
+        template = self.template(*arguments, **options)
+        template.settings()
+        return template
+
+    def listener(self):
+        listener = listen_unix(self.directory / "public")
+        self.addCleanup(listener.close)
+        return listener
+
+    def tcp_listener(self, *where):
+        listener = listen_tcp(*where)
+        self.addCleanup(listener.close)
+        return listener
+
+    def fifo(self):
+        path = self.directory / "fifo"
+        os.mkfifo(path)
+        return path
 
 
 class Worker:

@@ -4,7 +4,6 @@ Run with the interpreter of an environment that has gunicorn; worker classes who
 installed are skipped:  VENV/bin/python -m unittest discover tests/python
 """
 
-import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -17,9 +16,11 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
+import sockd_played  # noqa: E402
 from sockd_played import (  # noqa: E402
     SCRIPTS, Client, Directory, Template, become_subreaper, get, listen_tcp, listen_unix, wait_for_exit,
     wait_readable, wait_until)
+from websocket import WebSocket, refuses  # noqa: E402
 
 WSGI = '''
 import os, sys
@@ -105,36 +106,8 @@ def setUpModule():
         os.environ.pop(name, None)
 
 
-class Case(unittest.TestCase):
-
-    def setUp(self):
-        self.directory = Directory(hello=WSGI, asgi_hello=ASGI)
-        self.addCleanup(self.directory.remove)
-
-    def template(self, *arguments, **options):
-        template = Template(self.directory, *arguments, **options)
-        self.addCleanup(template.stop)
-        return template
-
-    def started(self, *arguments, **options):
-        template = self.template(*arguments, **options)
-        template.settings()
-        return template
-
-    def listener(self):
-        listener = listen_unix(self.directory / "public")
-        self.addCleanup(listener.close)
-        return listener
-
-    def tcp_listener(self, *where):
-        listener = listen_tcp(*where)
-        self.addCleanup(listener.close)
-        return listener
-
-    def fifo(self):
-        path = self.directory / "fifo"
-        os.mkfifo(path)
-        return path
+class Case(sockd_played.Case):
+    files = {"hello": WSGI, "asgi_hello": ASGI}
 
 
 def application_for(worker_class):
@@ -874,40 +847,6 @@ def need(*modules):
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise unittest.SkipTest("%s is not installed" % module)
-
-
-def refuses(path):
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(path)) == errno.ECONNREFUSED
-
-
-class WebSocket:
-    """Just enough of RFC 6455 to send short texts and read short frames."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(str(path))
-        self.socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
-        self.stream = self.socket.makefile("rb")
-        status = self.stream.readline()
-        if b" 101 " not in status:
-            raise AssertionError("no WebSocket: %r" % status)
-        while self.stream.readline().strip():
-            pass
-
-    def echo(self, text):
-        # A masked text frame; the mask of zeros leaves the text as it is.
-        self.socket.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
-        kind, length = self.stream.read(2)
-        if kind != 0x81:
-            raise AssertionError("a frame of kind %#x" % kind)
-        return self.stream.read(length)
-
-    def close(self):
-        self.stream.close()
-        self.socket.close()
 
 
 class Draining(Case):

@@ -326,7 +326,7 @@ def report_ready(worker, heartbeat, probe):
             serve_probe_aside(worker, probe)
         drain = Drain()
         if "uvicorn.server" in sys.modules:
-            spare_uvicorns_websockets(drain)
+            drain_uvicorn(drain)
         drain.on_usr2()
         heartbeat.running = True
         hasten_first_beat(worker)

@@ -57,7 +57,7 @@ class Heartbeat:
         self.notifier = notifier
         self.supervisor = supervisor
         self.clock = time.monotonic
-        self.interval = beat_interval(timeout)
+        self.interval = beat_interval(timeout, float(os.environ.get("WATCHDOG_USEC", "inf")) / 1e6)
         self.running = False
         self.ready = False
         self.last = self.clock()
@@ -100,11 +100,11 @@ class Heartbeat:
         self.notifier.socket.close()
 
 
-def beat_interval(timeout):
-    """Seconds between two datagrams; gunicorn's timeout 0 means that nobody watches."""
+def beat_interval(timeout, watchdog):
+    """Seconds between two datagrams, by the server's timeout (0 means that nobody watches) and sockd's own."""
     if timeout <= 0:
-        return float("inf")
-    return timeout / 4 if timeout <= 4 else max(1.0, timeout / 4)
+        return watchdog / 4
+    return min(timeout / 4 if timeout <= 4 else max(1.0, timeout / 4), watchdog / 4)
 
 
 class RequestLimit(int):

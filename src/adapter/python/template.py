@@ -39,6 +39,8 @@ MOST_DESCRIPTORS = 253
 ADOPTION_SECONDS = 10.0
 # What a worker that cannot start exits with. gunicorn documents it, uvicorn has it, too.
 WORKER_BOOT_ERROR = 3
+# A worker whose loop has not turned for so long hangs, where the server has no option for it: gunicorn's default.
+HANG_SECONDS = 30
 
 
 def run(server):
@@ -83,6 +85,7 @@ def look_like(module, how, program):
     if how == "module":
         from importlib.util import find_spec
         main_module.__spec__ = find_spec(module)
+        main_module.__package__ = main_module.__spec__.parent
         program = main_module.__spec__.origin
     sys.argv[:] = [program] + sys.argv[3:]
     # multiprocessing's "spawn" imports this file again in the application's child processes.
@@ -101,6 +104,13 @@ def restore_signals():
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def tcp_bind(host, port):
+    """An address as the report has it: in numbers. Names are looked up, as the server would."""
+    import socket
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return ("[%s]:%d" if family == socket.AF_INET6 else "%s:%d") % address[:2]
 
 
 def socket_from(fd):
@@ -292,6 +302,23 @@ def wait_for_adoption(supervisor):
             complain("worker %d was adopted by process %d, not by sockd" % (os.getpid(), os.getppid()))
             sys.exit(WORKER_BOOT_ERROR)
         time.sleep(0.0002)
+
+
+def start_heartbeat(timeout, supervisor):
+    """The worker's voice; the first beat is READY=1."""
+    heartbeat = Heartbeat(Notifier(os.environ.get("NOTIFY_SOCKET")), timeout, supervisor)
+    heartbeat.running = True
+    return heartbeat
+
+
+async def read_what_was_accepted():
+    """Let an event loop turn some more, so that it meets what visitors have sent or are about to send.
+
+    A connection takes up to three turns from accept() to its first read.
+    """
+    from asyncio import sleep
+    for _ in range(5):
+        await sleep(0.02)
 
 
 class Drain:

@@ -1,0 +1,130 @@
+"""The template of uvicorn: template.py with uvicorn's own command line, Config and Server.
+
+What it is for. A worker is uvicorn's Server.run() with the sockets that sockd hands over; only uvicorn's supervisor of
+processes (--workers) and its reloader are replaced.
+
+What it owns. uvicorn's Config. What it must never do. Import the application before the fork.
+"""
+
+import gc
+import os
+import sys
+
+# uvicorn.config.STARTUP_FAILURE.
+STARTUP_FAILURE = 3
+
+
+class Uvicorn:
+    """What template.py asks of a server."""
+
+    name = "uvicorn"
+    module = "uvicorn.__main__"
+
+    def version(self):
+        import uvicorn
+        return uvicorn.__version__
+
+    def configure(self, how):
+        options, self.timeout = command_line()
+        app = options.pop("app")
+        # What the command does itself before it makes a Config.
+        app_dir = options.pop("app_dir", None)
+        if app_dir is not None:
+            sys.path.insert(0, app_dir)
+        if options.get("reload"):
+            complain("--reload is ignored: reload the service instead")
+            options["reload"] = False
+        from uvicorn import Config
+        self.config = config = Config(app, **options)
+        rehearse(config)
+        return {
+            "workers": config.workers,
+            "timeout": self.timeout,
+            "graceful_timeout": config.timeout_graceful_shutdown,
+            "chdir": os.getcwd(),
+            "bind": [bind(config)],
+            # uvicorn makes its unix socket 0666.
+            "umask": 0o111,
+            "backlog": config.backlog,
+        }
+
+    def work(self, order, supervisor):
+        wait_for_adoption(supervisor)
+        config = self.config
+        # As uvicorn's own workers do; log files are opened afresh.
+        config.configure_logging()
+        heartbeat = start_heartbeat(self.timeout, supervisor)
+        if config.limit_max_requests:
+            config.limit_max_requests = RequestLimit(config.limit_max_requests).reporting_to(heartbeat.notifier)
+        report_ready(config, heartbeat)
+        drain = Drain()
+        drain_uvicorn(drain)
+        drain.on_usr2()
+        from uvicorn import Server
+        server = Server(config)
+        server.run(sockets=[socket_from(fd) for fd in order.sockets])
+        if not server.started:
+            sys.exit(STARTUP_FAILURE)
+
+
+def command_line():
+    """What uvicorn's command would call uvicorn.run() with, and the seconds without a heartbeat that mean a hang.
+
+    Whatever else the command does (--help, --version, a mistake) ends the process.
+    """
+    gc.disable()
+    import uvicorn.main  # noqa: F401
+    gc.enable()
+    # The name uvicorn.main is the command's, which hides the module.
+    module = sys.modules["uvicorn.main"]
+    caught = {}
+
+    def run(app, **options):
+        from click import get_current_context
+        caught.update(options, app=app)
+        source = get_current_context().get_parameter_source("timeout_worker_healthcheck")
+        # uvicorn's default of 5 s is for a thread that always answers; here it is the event loop that must turn.
+        said = source is not None and source.name != "DEFAULT"
+        caught["timeout"] = options["timeout_worker_healthcheck"] if said else HANG_SECONDS
+
+    module.run = run
+    try:
+        module.main()
+    except SystemExit:
+        if not caught:
+            raise
+    return caught, caught.pop("timeout")
+
+
+def rehearse(config):
+    """Import what a worker will need, and read its certificates, with another application in place of the user's."""
+    import copy
+
+    async def nothing(scope, receive, send):
+        pass
+
+    rehearsal = copy.copy(config)
+    rehearsal.app = nothing
+    rehearsal.factory = False
+    rehearsal.load()
+
+
+def bind(config):
+    """Where uvicorn would listen."""
+    if config.fd is not None:
+        return "fd://%d" % config.fd
+    if config.uds:
+        return "unix:" + config.uds
+    return tcp_bind(config.host, config.port)
+
+
+def report_ready(config, heartbeat):
+    """Beat from uvicorn's main loop, whose first turn comes after the lifespan start-up."""
+    async def beat():
+        heartbeat.notify()
+
+    config.callback_notify = beat
+    config.timeout_notify = 0
+
+
+run(Uvicorn())

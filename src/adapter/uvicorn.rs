@@ -1,0 +1,26 @@
+//! What is known of uvicorn.
+
+use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::{Adapter, Making};
+use crate::app::{Conventions, ExitMeaning};
+
+/// uvicorn, by its console script or by `python -m uvicorn`.
+pub static ADAPTER: Adapter = Adapter {
+    conventions: Conventions {
+        name: "uvicorn",
+        drain_signal: DRAIN_SIGNAL,
+        stop_signal: STOP_SIGNAL,
+        // `STARTUP_FAILURE` of uvicorn's `config.py`.
+        exits: &[(3, ExitMeaning::FailedToStart("application failed to start"))],
+    },
+    making: Making::Template(&PYTHON),
+    speaks_http: true,
+};
+
+static PYTHON: Python = Python {
+    script: "uvicorn",
+    modules: &["uvicorn"],
+    program: template!("uvicorn_drain.py", "uvicorn.py"),
+    default_bind: "127.0.0.1:8000",
+    bind_options: "--host, --port, --uds or --fd",
+};
