@@ -99,7 +99,7 @@ pub struct Status {
     pub unit: Option<String>,
     /// When the supervisor started.
     pub started_unix_ms: u64,
-    /// The text last sent to systemd as STATUS=.
+    /// The state in one line. STATUS= puts the alarms of the listeners before it.
     pub status_line: String,
     /// The number of the generation that serves; 0 before the first.
     pub generation: u64,
@@ -179,6 +179,8 @@ pub struct Listener {
     pub in_flight: Option<u32>,
     /// Why the numbers are missing, in one line.
     pub error: Option<String>,
+    /// What is wrong with its path and the command that mends it, in one line; `None` when nothing is.
+    pub alarm: Option<String>,
 }
 
 /// A living worker.

@@ -8,6 +8,8 @@
 //!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
 //!   judge.rs      Effect::Judge: asking a worker over HTTP
 //!   fallback.rs   the helper process that answers 503
+//!   listeners.rs  looking after the listeners: queue, backlog, path
+//!   ticker.rs     when to look at them
 //!   narrate.rs    notices -> log
 //!   status.rs     snapshot -> STATUS= and `sockd status`
 //! ```
@@ -19,11 +21,13 @@
 mod effects;
 mod fallback;
 mod judge;
+mod listeners;
 mod narrate;
 mod prepare;
 mod setup;
 mod shell;
 mod status;
+mod ticker;
 mod workers;
 
 pub use setup::{Setup, run};

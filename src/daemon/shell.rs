@@ -3,6 +3,7 @@
 
 use super::fallback::Fallback;
 use super::judge::Purpose;
+use super::listeners::Lookout;
 use super::prepare::Generation;
 use super::setup::Setup;
 use super::workers::Worker;
@@ -59,6 +60,7 @@ pub(super) struct Shell {
     began: Instant,
     pub(super) began_at: SystemTime,
     pub(super) listeners: Arc<Vec<Listener>>,
+    pub(super) lookout: Lookout,
     /// The core wants to know of the first connection, and nothing listens yet.
     pub(super) watch_wanted: bool,
     pub(super) generations: BTreeMap<GenerationId, Generation>,
@@ -127,6 +129,7 @@ impl Shell {
             began,
             began_at: SystemTime::now(),
             listeners: Arc::new(listeners),
+            lookout: Lookout::new()?,
             watch_wanted: false,
             generations: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -146,6 +149,7 @@ impl Shell {
             signals,
         };
         shell.tell_listeners();
+        shell.look_at_paths();
         shell.carry_out(effects);
         shell.settle();
         Ok(shell)
@@ -174,6 +178,7 @@ impl Shell {
                     self.carry_out(effects);
                 }
                 () = tick(&mut watchdog) => self.notifier.watchdog(),
+                () = self.lookout.ticker.tick() => self.look(),
             }
             self.settle();
         }
@@ -239,7 +244,7 @@ impl Shell {
         }
     }
 
-    fn request_reload(&mut self, client: Option<Replier>) {
+    pub(super) fn request_reload(&mut self, client: Option<Replier>) {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         if let Some(client) = client {
@@ -274,6 +279,7 @@ impl Shell {
     pub(super) fn take_listeners(&mut self, listeners: Vec<Listener>) {
         self.listeners = Arc::new(listeners);
         self.tell_listeners();
+        self.look_at_paths();
         if std::mem::take(&mut self.watch_wanted) {
             self.watch_listeners();
         }

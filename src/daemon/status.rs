@@ -11,14 +11,15 @@ impl Shell {
     /// Tells the service manager and the 503 helper what has changed.
     pub(super) fn show(&mut self) {
         let snapshot = self.core.snapshot(self.now());
-        self.notifier.status(&status_line(&snapshot));
+        self.lookout.plan(&snapshot);
+        self.notifier.status(&self.lookout.status_line(status_line(&snapshot)));
         if snapshot.fallback {
             self.tell_fallback(snapshot.next_attempt_in);
         }
     }
 
     pub(super) fn status_line(&self) -> String {
-        status_line(&self.core.snapshot(self.now()))
+        self.lookout.status_line(status_line(&self.core.snapshot(self.now())))
     }
 
     /// The whole state, for `sockd status`.
@@ -66,6 +67,7 @@ impl Shell {
                 backlog: depth.as_ref().ok().map(|depth| depth.limit),
                 in_flight: in_flight.ok().map(|in_flight| in_flight.connections),
                 error: depth.err().map(|error| error.to_string()),
+                alarm: self.lookout.alarm(listener).map(str::to_owned),
             }
         };
         self.listeners.iter().map(report).collect()

@@ -57,6 +57,14 @@ ids! {
     CONFIGURATION_REFUSED = "60f30ec7d79d120a91b84fdd16e31eab";
     /// A listening socket was received or bound.
     LISTENER_TAKEN = "b8b584921467c87da8d3afc2250c0068";
+    /// The queue of a listener is half full or fuller. SOCKD_WAITING of SOCKD_BACKLOG connections wait.
+    QUEUE_LONG = "7a74e5886fb27d85a2a6e26cff2ec93d";
+    /// A queue that was half full is as good as empty.
+    QUEUE_DRAINED = "bfc574bf1fa1eed64db49dee03859706";
+    /// The path of a unix socket leads to it no longer.
+    PATH_LOST = "0b09baf96fcc974c26eddfaaf4dd2d5e";
+    /// A path that was lost leads to a socket of ours again.
+    PATH_RESTORED = "bcc3d640d3f121c2b34306daa2f3a75c";
     /// Something happened inside sockd that its authors held impossible.
     INTERNAL_ERROR = "69e5a3c1bfb1a56c099fc5d4c7394831";
 }

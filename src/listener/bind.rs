@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, lstat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, lstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
 use tokio::runtime::Handle;
 
-use super::{Holder, Listener, socket_file};
+use super::{AtPath, Holder, Listener, Permissions, socket_file};
 use crate::app::Address;
 use crate::sock_diag;
 
@@ -100,6 +100,29 @@ pub fn bind(address: &Address, umask: Option<u32>, mode: Option<u32>, backlog: u
     let failed =
         BindError::System { address: address.clone(), step: "fstat", source: io::Error::from(io::ErrorKind::Other) };
     Listener::new(socket, None, address, Some(backlog), true).map_err(|_| failed)
+}
+
+impl Listener {
+    /// Binds the same address again, because the path of this one leads here no longer: a new socket with the name, the
+    /// backlog and, as far as we may, the permissions of this one. Connections that wait here stay here.
+    ///
+    /// # Errors
+    /// As [`bind`]: what listens at the path by now is left alone. A group or an owner that could not be given is told
+    /// in the second value; the socket is bound all the same.
+    pub fn bind_again(&self, permissions: Permissions) -> Result<(Self, Option<io::Error>), BindError> {
+        let mut listener = bind(&self.address, None, Some(permissions.mode), self.backlog)?;
+        listener.name.clone_from(&self.name);
+        let AtPath::Ours(Some(found)) = listener.at_path() else { return Ok((listener, None)) };
+        let Address::Unix(path) = &listener.address else { return Ok((listener, None)) };
+        let user = (found.user != permissions.user).then(|| Uid::from_raw(permissions.user));
+        let group = (found.group != permissions.group).then(|| Gid::from_raw(permissions.group));
+        let refused = match (user, group) {
+            (None, None) => None,
+            // Not through a link that somebody puts there meanwhile.
+            (user, group) => chownat(CWD, path, user, group, AtFlags::SYMLINK_NOFOLLOW).err().map(io::Error::from),
+        };
+        Ok((listener, refused))
+    }
 }
 
 fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {

@@ -1,7 +1,7 @@
 //! Listening sockets: those systemd hands over, and those sockd binds itself.
 //!
 //! Purpose: take every descriptor of LISTEN_FDS or bind an address, keep the backlog as it was wanted, tell when a
-//! connection waits, and clean up the socket file that we made.
+//! connection waits, tell when the socket's path leads elsewhere, and clean up the socket file that we made.
 //!
 //! Owns: the descriptors. Each is close-on-exec; workers get duplicates from whoever starts them.
 //!
@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, fstat, lstat};
+use rustix::io::Errno;
 
 use crate::app::Address;
 use crate::sock_diag;
@@ -44,6 +45,32 @@ pub struct Listener {
     bound_here: bool,
     /// The file of a unix socket, when it is known to be this socket's.
     file: Option<FileIdentity>,
+    /// The file that the kernel says it was bound to, where it says so.
+    bound: Option<sock_diag::BoundFile>,
+}
+
+/// What stands at the path of a unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtPath {
+    /// The socket's own file; or it is a socket without one (TCP, abstract).
+    Ours(Option<Permissions>),
+    /// Nothing: whoever connects by the path gets ENOENT.
+    Nothing,
+    /// Another file: whoever connects by the path arrives elsewhere, or nowhere.
+    Another,
+    /// That cannot be seen from here.
+    Unknown,
+}
+
+/// Who may connect to a socket by its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    /// The nine bits of chmod(2).
+    pub mode: u32,
+    /// The owner.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
 }
 
 /// A file as lstat(2) tells it from others.
@@ -70,14 +97,15 @@ impl Listener {
                 all.into_iter().find(|listening| listening.inode == inode)
             }
         };
+        let bound = kernel.as_ref().and_then(|kernel| kernel.file);
         let file = match &address {
-            Address::Unix(path) => identity(path, kernel.as_ref().and_then(|kernel| kernel.file)),
+            Address::Unix(path) => identity(path, bound),
             Address::Abstract(_) | Address::Tcp(_) => None,
         };
         // Without an answer (RestrictAddressFamilies=, PrivateNetwork=) the wish is systemd's own default, the most.
         let backlog = backlog.or(kernel.map(|kernel| kernel.limit)).unwrap_or(u32::MAX);
         let name = name.unwrap_or_else(|| address.to_string());
-        Ok(Self { fd, name, address, inode, backlog, bound_here, file })
+        Ok(Self { fd, name, address, inode, backlog, bound_here, file, bound })
     }
 
     /// The wanted backlog. The kernel cuts it to net.core.somaxconn.
@@ -101,17 +129,27 @@ impl Listener {
         Ok(rustix::net::listen(&self.fd, i32::try_from(self.backlog).unwrap_or(i32::MAX))?)
     }
 
-    /// Whether clients that go by the path still arrive here: the socket file exists and is this socket's, as far as
-    /// can be known. Always true for a socket without a file (TCP, abstract).
+    /// What clients that go by the path find there.
     ///
     /// For an inherited socket the kernel says which file it was bound to. Where it does not (RestrictAddressFamilies=,
-    /// PrivateNetwork=), a socket that stood at the path when we inherited it is taken for ours.
+    /// PrivateNetwork=), a socket that stood at the path when we inherited it is taken for ours. The file of a socket
+    /// that is open keeps its inode, so that no other file can have the same number.
     #[must_use]
-    pub fn path_intact(&self) -> bool {
-        match &self.address {
-            Address::Unix(path) => self.file.is_some() && socket_file(path) == self.file,
-            Address::Abstract(_) | Address::Tcp(_) => true,
-        }
+    pub fn at_path(&self) -> AtPath {
+        let Address::Unix(path) = &self.address else { return AtPath::Ours(None) };
+        let stat = match lstat(path) {
+            Ok(stat) => stat,
+            // One that was never seen may be hidden from us alone.
+            Err(Errno::NOENT | Errno::NOTDIR) if self.file.is_some() || !may_be_hidden(path) => return AtPath::Nothing,
+            Err(_) => return AtPath::Unknown,
+        };
+        let ours = match self.file {
+            Some(file) => socket_of(&stat) == Some(file),
+            None if self.bound.is_some() => identity(path, self.bound).is_some(),
+            None => return AtPath::Unknown,
+        };
+        let permissions = Permissions { mode: stat.st_mode & 0o777, user: stat.st_uid, group: stat.st_gid };
+        if ours { AtPath::Ours(Some(permissions)) } else { AtPath::Another }
     }
 
     /// Removes the socket file if [`bind`] made it and it is still the one it made. True when it was removed.
@@ -120,7 +158,7 @@ impl Listener {
     /// What unlink(2) says, as when the directory is read-only by now.
     pub fn unlink_if_bound_here(&self) -> io::Result<bool> {
         match &self.address {
-            Address::Unix(path) if self.bound_here && self.path_intact() => {
+            Address::Unix(path) if self.bound_here && matches!(self.at_path(), AtPath::Ours(_)) => {
                 rustix::fs::unlink(path)?;
                 Ok(true)
             }
@@ -145,9 +183,17 @@ impl fmt::Display for Listener {
 
 /// The identity of a socket file; `None` when there is none or it is another kind of file.
 fn socket_file(path: &Path) -> Option<FileIdentity> {
-    let stat = lstat(path).ok()?;
+    socket_of(&lstat(path).ok()?)
+}
+
+fn socket_of(stat: &rustix::fs::Stat) -> Option<FileIdentity> {
     (FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
         .then_some(FileIdentity { device: stat.st_dev, inode: stat.st_ino })
+}
+
+/// Whether PrivateTmp=, ProtectHome= or their like may hide a path from us that others see (systemd.exec(5)).
+fn may_be_hidden(path: &Path) -> bool {
+    ["/tmp", "/var/tmp", "/home", "/root", "/run/user"].iter().any(|top| path.starts_with(top))
 }
 
 /// The identity of the socket file at `path`, unless the kernel says that our socket is bound to another file.

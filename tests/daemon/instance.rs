@@ -73,18 +73,25 @@ impl Builder {
     }
 
     /// Another unix socket, as ListenStream= of a socket unit.
-    pub fn unix(mut self, name: &str) -> Self {
+    pub fn unix(self, name: &str) -> Self {
+        self.unix_with_backlog(name, BACKLOG)
+    }
+
+    /// The same with Backlog=.
+    pub fn unix_with_backlog(mut self, name: &str, backlog: i32) -> Self {
         let path = self.path().join(name);
         let listener = UnixListener::bind(&path).expect("bound");
         self.addresses.push(Address::Unix(path));
-        self.listening(listener.into())
+        rustix::net::listen(&listener, backlog).expect("listens");
+        self.descriptor(listener.into())
     }
 
     /// Another TCP socket.
     pub fn tcp(mut self, ip: impl Into<std::net::IpAddr>) -> Self {
         let listener = TcpListener::bind(SocketAddr::new(ip.into(), 0)).expect("bound");
         self.addresses.push(Address::Tcp(listener.local_addr().expect("its address")));
-        self.listening(listener.into())
+        rustix::net::listen(&listener, BACKLOG).expect("listens");
+        self.descriptor(listener.into())
     }
 
     pub fn tcp4(self) -> Self {
@@ -93,11 +100,6 @@ impl Builder {
 
     pub fn tcp6(self) -> Self {
         self.tcp(Ipv6Addr::LOCALHOST)
-    }
-
-    fn listening(self, listener: OwnedFd) -> Self {
-        rustix::net::listen(&listener, BACKLOG).expect("listens");
-        self.descriptor(listener)
     }
 
     /// Another descriptor of any kind.

@@ -26,6 +26,7 @@ mod crashes;
 mod generic;
 mod gunicorn;
 mod limits;
+mod listeners;
 mod protocol;
 mod reload;
 mod servers;

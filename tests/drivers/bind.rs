@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sockd::app::Address;
-use sockd::listener::{BindError, Listener, bind};
+use sockd::listener::{AtPath, BindError, Listener, bind};
 use sockd::queue;
 
 use crate::directory::{Directory, umask_lock};
@@ -18,6 +18,10 @@ use crate::directory::{Directory, umask_lock};
 fn unix(path: &Path) -> Result<Listener, BindError> {
     let _umask = umask_lock();
     bind(&Address::Unix(path.to_owned()), Some(0), None, 64)
+}
+
+fn is_at_its_path(listener: &Listener) -> bool {
+    matches!(listener.at_path(), AtPath::Ours(_))
 }
 
 fn tcp(address: &str) -> Result<Listener, BindError> {
@@ -62,7 +66,7 @@ fn a_stale_socket_file_is_removed() {
     drop(UnixListener::bind(&path).expect("a listener"));
     let listener = unix(&path).expect("the stale file is no hindrance");
     UnixStream::connect(&path).expect("a connection");
-    assert!(listener.path_intact() && listener.is_bound_here());
+    assert!(is_at_its_path(&listener) && listener.is_bound_here());
 }
 
 #[test]
@@ -143,16 +147,16 @@ fn only_our_own_file_is_removed() {
     let directory = Directory::new();
     let path = directory.join("x.sock");
     let listener = unix(&path).expect("a listener");
-    assert!(listener.path_intact());
+    assert!(is_at_its_path(&listener));
     std::fs::rename(&path, directory.join("moved")).expect("a move");
-    assert!(!listener.path_intact(), "nothing is there");
+    assert!(!is_at_its_path(&listener), "nothing is there");
     let _other = UnixListener::bind(&path).expect("another one");
-    assert!(!listener.path_intact(), "another one is there");
+    assert!(!is_at_its_path(&listener), "another one is there");
     assert!(!listener.unlink_if_bound_here().expect("no error"));
     assert!(path.exists());
     std::fs::rename(directory.join("moved"), &path).expect("a move");
     assert!(listener.unlink_if_bound_here().expect("no error"));
-    assert!(!path.exists() && !listener.path_intact());
+    assert!(!path.exists() && !is_at_its_path(&listener));
     assert!(!listener.unlink_if_bound_here().expect("no error"));
 }
 
@@ -165,7 +169,7 @@ fn a_tcp_address_in_use_names_its_holder() {
         let error = tcp(&format!("{wanted}:{}", address.port())).expect_err("it is in use").to_string();
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{held}: {error}");
         first.unlink_if_bound_here().expect("there is no file");
-        assert!(first.path_intact());
+        assert!(is_at_its_path(&first));
     }
 }
 
@@ -175,7 +179,7 @@ fn an_abstract_name_in_use_names_its_holder() {
     let first = bind(&address, None, None, 5).expect("a listener");
     let error = bind(&address, None, None, 5).expect_err("it is in use").to_string();
     assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
-    assert!(first.path_intact() && !first.unlink_if_bound_here().expect("there is no file"));
+    assert!(is_at_its_path(&first) && !first.unlink_if_bound_here().expect("there is no file"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use sockd::listener::AtPath;
 use sockd::{listener, queue};
 
 use crate::descriptors::{child_test, with_descriptors};
@@ -35,7 +36,11 @@ fn describe(listener: &listener::Listener) -> String {
     rustix::net::listen(listener, 2).expect("another backlog");
     listener.restore_backlog().expect("the backlog");
     let limit = queue::depth(&listener.address, listener.inode).expect("a queue").limit;
-    format!("{listener} cloexec={cloexec} limit={limit} intact={} inode={}", listener.path_intact(), listener.inode)
+    format!(
+        "{listener} cloexec={cloexec} limit={limit} intact={} inode={}",
+        matches!(listener.at_path(), AtPath::Ours(_)),
+        listener.inode
+    )
 }
 
 fn inherited(descriptors: Vec<OwnedFd>, before: &str, variables: &[(&str, &str)]) -> String {

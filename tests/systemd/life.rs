@@ -331,6 +331,34 @@ pub fn a_broken_application_is_answered_for(machine: &Machine) {
     assert!(late.is_empty(), "turned away although the site serves:\n{}", list(late));
 }
 
+/// Somebody removes the socket file: what everybody says names the command that mends it, while sockd runs and after a
+/// restart of the service alone, which brings nothing back.
+pub fn a_socket_file_is_removed(machine: &Machine) {
+    let visit = format!("curl -sS --unix-socket {SOCKET} localhost");
+    for (unit, cause) in
+        [(guide::service_unit(crate::PREFIX, ""), ""), (BETTER.to_owned(), "systemctl restart gunicorn")]
+    {
+        site(machine, &unit);
+        machine.run(&visit).says("hello").succeeded();
+        machine.run(&format!("rm {SOCKET}; {cause}")).succeeded();
+        let alarm = machine.wait_until("the alarm", PATIENCE, || {
+            let told: Value = serde_json::from_str(&machine.run("sockd status --json gunicorn").stdout).ok()?;
+            Some(told[0]["sockd"]["listeners"][0]["alarm"].as_str()?.to_owned())
+        });
+        assert!(alarm.starts_with(&format!("nothing is left at unix:{SOCKET}: ")), "{alarm}");
+        machine.run("sockd status gunicorn").says("nothing is left at").succeeded();
+        machine.run("journalctl -q -u gunicorn SOCKD_EVENT=path-lost -o cat").says(&alarm).succeeded();
+        if property(machine, "Type") == "notify" {
+            assert!(property(machine, "StatusText").starts_with(&format!("{alarm} (")));
+        }
+        let (_, command) = alarm.split_once("to mend it: ").expect("it names a command");
+        machine.run(command).succeeded();
+        machine.run(&visit).says("hello").succeeded();
+        machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
+        machine.run("systemctl stop gunicorn.socket gunicorn.service").succeeded();
+    }
+}
+
 /// What an administrator types, while visitors come: none of it may refuse anybody, but for the restart of a socket.
 pub fn what_an_administrator_types(machine: &Machine) {
     site(machine, BETTER);
@@ -387,5 +415,13 @@ pub fn a_socket_of_our_own(machine: &Machine) {
     }
     assert_eq!(machine.run(&inode).succeeded(), before, "the socket is another one");
     judge(&load.finish(), &[], "reloads with a socket of our own");
+    // Somebody removes the file: sockd binds the socket again, and a reload brings it to the workers.
+    let names = format!("stat --format '%A %U %G' {socket}");
+    let before = machine.run(&names).succeeded();
+    machine.run(&format!("rm {socket}")).succeeded();
+    machine.wait_for("another socket file", PATIENCE, &format!("test -S {socket}"));
+    machine.run(&format!("curl -sS --unix-socket {socket} localhost")).says("hello").succeeded();
+    assert_eq!(machine.run(&names).succeeded(), before);
+    machine.run("journalctl -q -u myproject SOCKD_EVENT=path-mended -o cat").says("bound it again").succeeded();
     machine.run(&format!("systemctl stop myproject; test ! -e {socket}")).succeeded();
 }

@@ -169,6 +169,11 @@ on_every_release! {
         life::a_broken_application_is_answered_for(machine);
     }
 
+    fn a_socket_file_may_be_removed(machine) {
+        install(machine);
+        life::a_socket_file_is_removed(machine);
+    }
+
     fn what_an_administrator_types(machine) {
         install(machine);
         life::what_an_administrator_types(machine);

@@ -196,7 +196,11 @@ impl Page {
                 text = format!("{text}, queue {waiting} of {backlog}");
                 // A full queue refuses clients; half a queue is on its way there.
                 paint = if waiting >= backlog { Paint::Bad } else { paint };
-                paint = if waiting < backlog && waiting > backlog / 2 { Paint::Passing } else { paint };
+                paint = if waiting < backlog && waiting > 0 && waiting >= backlog.div_ceil(2) {
+                    Paint::Passing
+                } else {
+                    paint
+                };
             }
             (Some(waiting), None) => text = format!("{text}, queue {waiting}"),
             (None, _) => {}
@@ -205,6 +209,9 @@ impl Page {
             text = format!("{text}, {in_flight} in flight");
         }
         self.labelled("Socket", &text, paint);
+        if let Some(alarm) = &listener.alarm {
+            self.lines(MARGIN, &harmless(alarm), Paint::Bad);
+        }
         if let Some(error) = &listener.error {
             self.lines(MARGIN, &format!("no numbers: {}", harmless(error)), Paint::Passing);
         }

@@ -1,0 +1,382 @@
+//! Looking after the listeners while they are served: how full their queues are, whether they still hold as many
+//! connections as was wanted, and whether the path of a unix socket still leads to it.
+//!
+//! Owns: what was seen of each listener, and what was said of it.
+//! Never: looks while nobody serves, so that an instance that waits for its first connection sleeps.
+//!
+//! A path is lost when somebody removes the socket file. Some servers do so when they end: gunicorn with `-b fd://N`,
+//! daphne, uWSGI with `vacuum`. Whoever is connected stays so, and nobody else comes. A socket that sockd bound itself
+//! it binds again, and a reload brings it to every worker; one that systemd bound only systemd can bind again.
+
+use super::shell::Shell;
+use super::ticker::Ticker;
+use crate::journal::message_id;
+use crate::listener::{AtPath, Listener, Permissions};
+use crate::queue::{self, Depth};
+use crate::supervisor::{GenerationId, Snapshot};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Between two warnings about the same queue, two attempts to bind where another one listens, and two reloads that bring
+/// the workers a new socket.
+const PAUSE: Duration = Duration::from_secs(60);
+/// So often in [`SPAN`] a socket is bound again. A server that removes the file at every end would do so for ever.
+const MOST_MENDINGS: usize = 3;
+const SPAN: Duration = Duration::from_secs(600);
+
+/// What was seen at the last look.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    pub(super) ticker: Ticker,
+    /// By the socket's inode.
+    seen: BTreeMap<u64, Seen>,
+    /// When sockets were bound again, within [`SPAN`].
+    mended: Vec<Instant>,
+    /// Workers up to this generation hold a socket that no path leads to.
+    behind: Option<Behind>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    rush: Rush,
+    /// The limit of the queue.
+    limit: Option<u32>,
+    /// That the kernel tells nothing of its queue was said.
+    blind: bool,
+    permissions: Option<Permissions>,
+    /// What is wrong with its path, and what to do about it.
+    alarm: Option<String>,
+    /// When it could not be bound again, and what stood at the path.
+    refused: Option<(Instant, AtPath)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    generation: GenerationId,
+    asked: Option<Instant>,
+}
+
+impl Lookout {
+    /// Must be called within a tokio runtime.
+    pub(super) fn new() -> io::Result<Self> {
+        let ticker = Ticker::new(PERIOD)?;
+        Ok(Self { ticker, seen: BTreeMap::new(), mended: Vec::new(), behind: None })
+    }
+
+    /// Goes on looking, or stops.
+    pub(super) fn plan(&mut self, snapshot: &Snapshot) {
+        let somebody = !snapshot.workers.is_empty() || snapshot.fallback;
+        self.ticker.run(somebody && !snapshot.waiting && !snapshot.stopping);
+    }
+
+    /// What is wrong with a listener's path.
+    pub(super) fn alarm(&self, listener: &Listener) -> Option<&str> {
+        self.seen.get(&listener.inode)?.alarm.as_deref()
+    }
+
+    /// The status line, behind whatever is wrong with a path.
+    pub(super) fn status_line(&self, line: String) -> String {
+        let alarms: Vec<_> = self.seen.values().filter_map(|seen| seen.alarm.as_deref()).collect();
+        if alarms.is_empty() { line } else { format!("{} ({line})", alarms.join("; ")) }
+    }
+
+    /// Whether one more mending is healthy.
+    fn may_mend(&mut self, now: Instant) -> bool {
+        self.mended.retain(|at| now.duration_since(*at) < SPAN);
+        self.mended.len() < MOST_MENDINGS
+    }
+}
+
+/// A time in which a queue was found half full or fuller.
+#[derive(Debug, Default)]
+struct Rush {
+    told_at: Option<Instant>,
+    /// Its end is to be told.
+    open: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    HalfFull,
+    Drained,
+}
+
+impl Rush {
+    fn news(&mut self, now: Instant, depth: Depth) -> Option<News> {
+        let full = depth.waiting > 0 && depth.waiting >= depth.limit.div_ceil(2);
+        if full && self.told_at.is_none_or(|at| now.duration_since(at) >= PAUSE) {
+            self.told_at = Some(now);
+            self.open = true;
+            return Some(News::HalfFull);
+        }
+        // Not at every swing around the half.
+        if self.open && depth.waiting <= depth.limit / 10 {
+            self.open = false;
+            return Some(News::Drained);
+        }
+        None
+    }
+}
+
+impl Shell {
+    /// Looks at every listener.
+    pub(super) fn look(&mut self) {
+        for index in 0..self.listeners.len() {
+            self.look_at_queue(index);
+        }
+        self.look_at_paths();
+        self.catch_up();
+    }
+
+    fn look_at_queue(&mut self, index: usize) {
+        let listener = &self.listeners[index];
+        let ask = || queue::depth(&listener.address, listener.inode);
+        let seen = self.lookout.seen.entry(listener.inode).or_default();
+        let mut depth = match ask() {
+            Ok(depth) => depth,
+            Err(error) => {
+                if !std::mem::replace(&mut seen.blind, true) {
+                    tracing::info!("the queue of {listener} cannot be watched: {error}");
+                }
+                return;
+            }
+        };
+        // Some servers call listen(2) only after they were taken to be ready. The kernel may allow less than is
+        // wanted (net.core.somaxconn): then one attempt is enough. That it is not allowed at all is said elsewhere.
+        if depth.limit < listener.backlog() && seen.limit != Some(depth.limit) && listener.restore_backlog().is_ok() {
+            depth = ask().unwrap_or(depth);
+        }
+        seen.limit = Some(depth.limit);
+        let Some(news) = seen.rush.news(Instant::now(), depth) else { return };
+        self.tell_of_queue(listener, depth, news);
+    }
+
+    fn tell_of_queue(&self, listener: &Listener, depth: Depth, news: News) {
+        let Depth { waiting, limit } = depth;
+        match news {
+            News::HalfFull => {
+                let snapshot = self.core.snapshot(self.now());
+                tracing::warn!(
+                    MESSAGE_ID = message_id::QUEUE_LONG,
+                    SOCKD_EVENT = "queue-long",
+                    SOCKD_LISTENER = %listener.name,
+                    SOCKD_WAITING = waiting,
+                    SOCKD_BACKLOG = limit,
+                    "{waiting} connections wait on {listener}, where {limit} may: {} of {} workers are ready and do not \
+                     keep up; more workers help (count in [workers], or the server's --workers), in a short rush also a \
+                     longer queue ({})",
+                    snapshot.ready,
+                    snapshot.wanted.unwrap_or(0),
+                    longer(listener, limit)
+                );
+            }
+            News::Drained => tracing::info!(
+                MESSAGE_ID = message_id::QUEUE_DRAINED,
+                SOCKD_EVENT = "queue-drained",
+                SOCKD_LISTENER = %listener.name,
+                "the queue of {listener} has drained: {waiting} of {limit} wait"
+            ),
+        }
+    }
+
+    /// Looks where the paths of unix sockets lead.
+    pub(super) fn look_at_paths(&mut self) {
+        for index in 0..self.listeners.len() {
+            let listener = &self.listeners[index];
+            let seen = self.lookout.seen.entry(listener.inode).or_default();
+            let found = listener.at_path();
+            let what = match found {
+                AtPath::Ours(permissions) => {
+                    seen.permissions = permissions;
+                    if seen.alarm.take().is_some() {
+                        tracing::info!(
+                            MESSAGE_ID = message_id::PATH_RESTORED,
+                            SOCKD_EVENT = "path-restored",
+                            SOCKD_LISTENER = %listener.name,
+                            "the path of {listener} leads here again"
+                        );
+                    }
+                    continue;
+                }
+                AtPath::Unknown => continue,
+                AtPath::Nothing => "nothing is left at",
+                AtPath::Another => "another file stands at",
+            };
+            // To find out who listens there takes a connection, which that one must deal with.
+            if seen.refused.is_some_and(|(at, then)| then == found && at.elapsed() < PAUSE) {
+                continue;
+            }
+            let mut alarm = format!("{what} {}: nobody can connect there", listener.address);
+            if listener.is_bound_here() {
+                seen.refused = Some((Instant::now(), found));
+                match self.mend(index) {
+                    Ok(()) => continue,
+                    Err(why) => alarm = format!("{alarm}, and it cannot be bound again: {why}"),
+                }
+            }
+            self.raise_alarm(index, alarm);
+        }
+        let listeners = &self.listeners;
+        self.lookout.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
+    }
+
+    fn raise_alarm(&mut self, index: usize, alarm: String) {
+        let listener = &self.listeners[index];
+        let alarm = format!("{alarm}; to mend it: {}", remedy(listener, self.setup.unit.as_deref()));
+        let seen = self.lookout.seen.entry(listener.inode).or_default();
+        if seen.alarm.as_ref() == Some(&alarm) {
+            return;
+        }
+        tracing::error!(
+            MESSAGE_ID = message_id::PATH_LOST,
+            SOCKD_EVENT = "path-lost",
+            SOCKD_LISTENER = %listener.name,
+            "{alarm} (some servers remove the socket file when they end: uWSGI with vacuum, gunicorn with -b fd://)"
+        );
+        seen.alarm = Some(alarm);
+    }
+
+    /// Binds a socket again that we bound before.
+    fn mend(&mut self, index: usize) -> Result<(), String> {
+        let seen = self.lookout.seen.get(&self.listeners[index].inode);
+        let permissions = seen.and_then(|seen| seen.permissions).ok_or("its permissions are not known")?;
+        // Whoever waits for a first connection on the old one would wait in vain; nobody looks in that state.
+        let listeners = Arc::get_mut(&mut self.listeners).ok_or("it is being waited on")?;
+        if !self.lookout.may_mend(Instant::now()) {
+            return Err(format!(
+                "that was done {MOST_MENDINGS} times within ten minutes, and it was removed each time"
+            ));
+        }
+        let (listener, refused) = listeners[index].bind_again(permissions).map_err(|error| error.to_string())?;
+        self.lookout.mended.push(Instant::now());
+        tracing::warn!(
+            MESSAGE_ID = message_id::PATH_RESTORED,
+            SOCKD_EVENT = "path-mended",
+            SOCKD_LISTENER = %listener.name,
+            "somebody removed the file of {listener}: bound it again; a reload brings the new socket to the workers"
+        );
+        if let Some(error) = refused {
+            tracing::warn!("cannot give {listener} its former owner and group: {error}, ignoring");
+        }
+        let seen = Seen { permissions: Some(permissions), ..Seen::default() };
+        self.lookout.seen.insert(listener.inode, seen);
+        listeners[index] = listener;
+        let snapshot = self.core.snapshot(self.now());
+        let youngest = snapshot.rollout.map_or(snapshot.generation, |(generation, _)| generation);
+        self.lookout.behind = Some(Behind { generation: youngest, asked: None });
+        if snapshot.fallback {
+            self.fallback.stop();
+            self.start_fallback();
+        }
+        Ok(())
+    }
+
+    /// Asks for a reload as long as workers serve that were started before a socket was bound again.
+    fn catch_up(&mut self) {
+        let Some(behind) = self.lookout.behind else { return };
+        let snapshot = self.core.snapshot(self.now());
+        if snapshot.generation > behind.generation {
+            self.lookout.behind = None;
+        } else if snapshot.rollout.is_none()
+            && snapshot.ready > 0
+            && behind.asked.is_none_or(|asked| asked.elapsed() >= PAUSE)
+        {
+            self.lookout.behind = Some(Behind { asked: Some(Instant::now()), ..behind });
+            self.request_reload(None);
+        }
+    }
+}
+
+/// What makes a queue longer.
+fn longer(listener: &Listener, limit: u32) -> String {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
+    if most.is_some_and(|most: u32| limit >= most) {
+        return "the kernel's net.core.somaxconn is its limit".to_owned();
+    }
+    if listener.is_bound_here() {
+        "backlog in [listen], or the server's --backlog".to_owned()
+    } else {
+        format!("Backlog= of {}", socket_unit(listener, None).unwrap_or_else(|| "the socket unit".to_owned()))
+    }
+}
+
+/// The command that makes a lost path lead to a socket again.
+fn remedy(listener: &Listener, unit: Option<&str>) -> String {
+    if listener.is_bound_here() {
+        return unit.map_or_else(|| "restart sockd".to_owned(), |unit| format!("systemctl restart {unit}"));
+    }
+    match (socket_unit(listener, unit), unit) {
+        // Both at once: systemd starts no socket whose service runs.
+        (Some(socket), Some(unit)) => format!("systemctl restart {socket} {unit}"),
+        (Some(socket), None) => format!("systemctl restart {socket}"),
+        (None, _) => format!("bind {} anew and start sockd with it", listener.address),
+    }
+}
+
+/// The socket unit: FileDescriptorName= is its name unless set otherwise, and its own name is the service's.
+fn socket_unit(listener: &Listener, unit: Option<&str>) -> Option<String> {
+    if listener.name.ends_with(".socket") {
+        return Some(listener.name.clone());
+    }
+    Some(format!("{}.socket", unit?.strip_suffix(".service")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn depth(waiting: u32) -> Depth {
+        Depth { waiting, limit: 100 }
+    }
+
+    #[test]
+    fn a_rush_is_told_once_a_minute_and_its_end_once() {
+        let begin = Instant::now();
+        let mut rush = Rush::default();
+        for (second, waiting, news) in [
+            (0, 0, None),
+            (5, 49, None),
+            (10, 50, Some(News::HalfFull)),
+            (15, 100, None),
+            // It swings, which is no end.
+            (20, 11, None),
+            (25, 70, None),
+            (70, 70, Some(News::HalfFull)),
+            (75, 10, Some(News::Drained)),
+            (80, 0, None),
+            // Within the minute nothing is said of the next rush, nor of its end.
+            (85, 90, None),
+            (90, 0, None),
+            (130, 90, Some(News::HalfFull)),
+            (135, 0, Some(News::Drained)),
+        ] {
+            let now = begin + Duration::from_secs(second);
+            assert_eq!(rush.news(now, depth(waiting)), news, "{waiting} after {second} s");
+        }
+    }
+
+    #[test]
+    fn a_short_queue_is_half_full_with_one_and_never_with_none() {
+        let now = Instant::now();
+        assert_eq!(Rush::default().news(now, Depth { waiting: 0, limit: 0 }), None);
+        assert_eq!(Rush::default().news(now, Depth { waiting: 1, limit: 1 }), Some(News::HalfFull));
+        assert_eq!(Rush::default().news(now, Depth { waiting: 2, limit: 5 }), None);
+    }
+
+    #[tokio::test]
+    async fn mending_has_an_end_and_begins_again_later() {
+        let begin = Instant::now();
+        let mut lookout = Lookout::new().expect("a timer");
+        let at = |second| begin + Duration::from_secs(second);
+        for second in [0, 10, 20] {
+            assert!(lookout.may_mend(at(second)));
+            lookout.mended.push(at(second));
+        }
+        assert!(!lookout.may_mend(at(30)) && !lookout.may_mend(at(599)));
+        assert!(lookout.may_mend(at(600)));
+    }
+}
