@@ -891,6 +891,43 @@ async def app(scope, receive, send):
         client.close()
         self.assertEqual(worker.wait(), -signal.SIGTERM)
 
+    def test_whoever_has_just_come_to_an_uvicorn_worker_is_served(self):
+        need("uvicorn_worker")
+        for leaving in (signal.SIGUSR2, signal.SIGTERM):
+            with self.subTest(signal=leaving):
+                worker_class = "uvicorn_worker.UvicornWorker"
+                worker = self.started("-k", worker_class, application_for(worker_class)).fork(1)
+                worker.wait_ready()
+                # Whoever is answered came after the others: they are accepted, and have not asked.
+                late, mute, answered = (Client(worker.probe_path) for _ in range(3))
+                self.addCleanup(late.close)
+                self.addCleanup(mute.close)
+                self.assertEqual(answered.get().split()[0], str(worker.pid))
+                answered.close()
+                worker.signal(leaving)
+                worker.output.read_until("Waiting for connections to close")
+                self.assertEqual(late.get().split()[0], str(worker.pid))
+                # Nobody waits for somebody who never asks.
+                self.assertEqual(worker.wait(), -signal.SIGTERM)
+
+    def test_the_graceful_timeout_does_not_end_a_replaced_worker(self):
+        # These two wait for their clients to go; sockd's own drain-timeout bounds that.
+        for worker_class in ("gevent", "asgi"):
+            with self.subTest(worker_class=worker_class):
+                if worker_class == "gevent":
+                    need("gevent")
+                template = self.started("-k", worker_class, "--keep-alive", "3600", "--graceful-timeout", "1",
+                                        application_for(worker_class))
+                worker = template.fork(1)
+                worker.wait_ready()
+                client = Client(worker.probe_path)
+                self.assertEqual(client.get().split()[0], str(worker.pid))
+                worker.signal(signal.SIGUSR2)
+                with self.assertRaises(AssertionError):
+                    worker.wait(patience=3)
+                client.close()
+                self.assertEqual(worker.wait(), 0)
+
     def test_sigusr2_drains_like_sigterm(self):
         for worker_class in ("sync", "gthread"):
             with self.subTest(worker_class=worker_class):

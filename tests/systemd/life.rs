@@ -14,10 +14,10 @@ use crate::load::{Accident, Load, Record, Visit, list};
 use crate::machine::Machine;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const PROJECT: &str = "/home/sammy/myprojectdir";
-const SOCKET: &str = "/run/gunicorn.sock";
+pub const PROJECT: &str = "/home/sammy/myprojectdir";
+pub const SOCKET: &str = "/run/gunicorn.sock";
 /// The unit of units/examples/better.
-const BETTER: &str = include_str!("../../units/examples/better/gunicorn.service");
+pub const BETTER: &str = include_str!("../../units/examples/better/gunicorn.service");
 /// How many workers either unit has; each has one request in its hands at most.
 const WORKERS: usize = 3;
 /// After its code is mended the site serves within this time, in seconds, while visitors come.
@@ -36,12 +36,12 @@ def application(environ, start_response):
     return [b'hello']
 ";
 
-fn application(machine: &Machine, text: &str) {
+pub fn application(machine: &Machine, text: &str) {
     machine.write_file_as("sammy", &format!("{PROJECT}/myproject/wsgi.py"), 0o644, text);
 }
 
 /// A site in the environment of the Django guide, under this service unit; its socket listens.
-fn site(machine: &Machine, service: &str) {
+pub fn site(machine: &Machine, service: &str) {
     application(machine, APPLICATION);
     machine.write_file("/etc/systemd/system/gunicorn.socket", 0o644, guide::SOCKET_UNIT);
     machine.write_file("/etc/systemd/system/gunicorn.service", 0o644, service);
@@ -49,14 +49,14 @@ fn site(machine: &Machine, service: &str) {
 }
 
 /// An addition to the service unit, as `systemctl edit` makes it.
-fn edit(machine: &Machine, lines: &str) {
+pub fn edit(machine: &Machine, lines: &str) {
     let text = format!("[Service]\n{lines}\n");
     machine.write_file("/etc/systemd/system/gunicorn.service.d/override.conf", 0o644, &text);
     machine.run("systemctl daemon-reload").succeeded();
 }
 
 /// Waits until every slot has a worker that serves, and returns what `sockd status --json` says of the supervisor.
-fn complete(machine: &Machine) -> Value {
+pub fn complete(machine: &Machine) -> Value {
     machine.wait_until("three workers that serve, and nothing else under way", PATIENCE, || {
         let json = machine.run("sockd status --json gunicorn");
         let told: Value = serde_json::from_str(&json.stdout).ok()?;
@@ -67,7 +67,7 @@ fn complete(machine: &Machine) -> Value {
     })
 }
 
-fn workers(told: &Value) -> BTreeSet<u64> {
+pub fn workers(told: &Value) -> BTreeSet<u64> {
     told["workers"].as_array().expect("a list").iter().map(|worker| worker["pid"].as_u64().expect("a pid")).collect()
 }
 
@@ -88,7 +88,7 @@ fn template(machine: &Machine, told: &Value) -> u64 {
     others[0]
 }
 
-fn property(machine: &Machine, name: &str) -> String {
+pub fn property(machine: &Machine, name: &str) -> String {
     machine.run(&format!("systemctl show --property {name} --value gunicorn")).succeeded().trim().to_owned()
 }
 

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod guide;
+mod lasting;
 mod life;
 mod load;
 mod machine;
@@ -147,6 +148,16 @@ on_every_release! {
     fn a_hangup_is_a_reload_under_the_guides_unit(machine) {
         install(machine);
         reload::under_the_guides_unit(machine);
+    }
+
+    fn a_reload_cuts_nobody_who_stays(machine) {
+        install(machine);
+        lasting::a_reload_cuts_nobody(machine);
+    }
+
+    fn a_restart_waits_for_requests_and_for_nobody_else(machine) {
+        install(machine);
+        lasting::a_restart_waits_for_requests_and_for_nobody_else(machine);
     }
 
     fn everybody_tells_the_same_story(machine) {

@@ -13,6 +13,8 @@ import sys
 
 # gunicorn.arbiter.Arbiter has it, too; it is part of what gunicorn documents, like WORKER_BOOT_ERROR.
 APP_LOAD_ERROR = 4
+# About as long as an event loop's timer can be (seconds).
+NO_TIMEOUT = 1000000
 
 
 class Gunicorn:
@@ -324,7 +326,9 @@ def report_ready(worker, heartbeat, probe):
     def run_and_report():
         if probe is not None:
             serve_probe_aside(worker, probe)
-        drain = Drain()
+        # sockd's drain-timeout bounds a drain, not gunicorn's --graceful-timeout.
+        graceful_timeout = worker.cfg.settings["graceful_timeout"]
+        drain = Drain(lambda: setattr(graceful_timeout, "value", NO_TIMEOUT))
         if "uvicorn.server" in sys.modules:
             drain_uvicorn(drain)
         drain.on_usr2()

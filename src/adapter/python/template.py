@@ -324,11 +324,12 @@ async def read_what_was_accepted():
 class Drain:
     """A worker that is replaced gets SIGUSR2: SIGTERM, but long-lived connections may live until sockd's drain-timeout.
 
-    `patient` says whether it came.
+    `patient` says whether it came; `begun` is called before the server learns of it.
     """
 
-    def __init__(self):
+    def __init__(self, begun=lambda: None):
         self.patient = False
+        self.begun = begun
 
     def on_usr2(self):
         import signal
@@ -337,4 +338,5 @@ class Drain:
     def begin(self, _signal, _frame):
         import signal
         self.patient = True
+        self.begun()
         os.kill(os.getpid(), signal.SIGTERM)

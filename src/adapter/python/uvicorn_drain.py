@@ -3,6 +3,9 @@
 What it must never do. Keep WebSockets at the end of the service: then uvicorn closes them at once, which is right.
 """
 
+# An accepted connection whose request has not come is closed after this time.
+FIRST_REQUEST_SECONDS = 1.0
+
 
 def drain_uvicorn(drain):
     """Serve every request of an accepted connection, and let WebSockets live until sockd's drain-timeout (see Drain).
@@ -16,14 +19,22 @@ def drain_uvicorn(drain):
     spared = []
 
     async def shut_down(self, sockets=None):
+        from asyncio import get_running_loop
+        loop, connections = get_running_loop(), self.server_state.connections
+        # Not by closing the servers: asyncio drops what it has accepted and is about to hand over when one closes.
         for listening in self.servers:
-            listening.close()
+            for public in listening.sockets:
+                loop.remove_reader(public.fileno())
         await read_what_was_accepted()
+        for connection in connections:
+            if not has_asked(connection):
+                connection.shutdown = lambda it=connection: loop.call_later(
+                    FIRST_REQUEST_SECONDS, lambda: it in connections and type(it).shutdown(it))
         if drain.patient:
             # sockd has a limit of its own.
             self.config.timeout_graceful_shutdown = None
-            for connection in self.server_state.connections:
-                if type(connection).__module__.startswith("uvicorn.protocols.websockets"):
+            for connection in connections:
+                if is_websocket(connection):
                     spared.append(connection.shutdown)
                     connection.shutdown = lambda: None
         await shutdown(self, sockets)
@@ -37,3 +48,12 @@ def drain_uvicorn(drain):
         handle_exit(self, number, frame)
 
     server.Server.shutdown, server.Server.handle_exit = shut_down, close_spared
+
+
+def is_websocket(connection):
+    return type(connection).__module__.startswith("uvicorn.protocols.websockets")
+
+
+def has_asked(connection):
+    # HTTP/2 has several requests at a time.
+    return is_websocket(connection) or bool(getattr(connection, "cycle", None) or getattr(connection, "cycles", None))
