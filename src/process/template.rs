@@ -1,9 +1,9 @@
 //! A template: a process with the server loaded, which forks workers on command.
 //!
 //! It listens on one end of a SOCK_SEQPACKET pair and takes one JSON object per datagram; a worker's stderr and sockets
-//! travel with the command (SCM_RIGHTS), so the template itself holds no visitor's socket. The worker is forked twice
-//! and so becomes a child of ours, the subreaper. The other side of the protocol is told in
-//! `src/adapter/python/template.py`.
+//! travel with the command (SCM_RIGHTS), so the template itself holds no visitor's socket. Who takes the command is a
+//! spare, forked in advance, and twice, so that it is a child of ours, the subreaper, before it becomes the worker. The
+//! other side of the protocol is told in `src/adapter/python/template.py`.
 
 use super::Child;
 use super::exec::{Launch, LaunchError};
@@ -60,7 +60,7 @@ pub struct ForkRequest<'a> {
 pub enum Report {
     /// It is ready to fork.
     Hello(Hello),
-    /// A worker exists; it is or is about to become our child.
+    /// A worker exists, and is our child.
     Forked {
         /// Who.
         worker: u64,

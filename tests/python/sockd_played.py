@@ -280,6 +280,16 @@ class Template:
         worker.pid = answer["forked"]["pid"]
         return worker
 
+    def spare(self):
+        """The process that will be the next worker: ours by now, but still of the template's process group."""
+        found = []
+
+        def is_there():
+            found[:] = [pid for pid in children() if pid != self.pid and process_group(pid) == self.pid]
+            return found
+        wait_until(is_there, "a spare")
+        return found[0]
+
     def wait(self):
         if self.status is None:
             self.status = wait_for_exit(self.pid)
@@ -292,6 +302,39 @@ class Template:
         self.wait()
         self.stdout.close()
         self.output.close()
+
+
+def children():
+    with open("/proc/self/task/%d/children" % os.getpid()) as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def process_group(pid):
+    with open("/proc/%d/stat" % pid) as stat:
+        return int(stat.read().rpartition(")")[2].split()[2])
+
+
+def open_files(pid):
+    directory = "/proc/%d/fd" % pid
+    links = {}
+    for fd in os.listdir(directory):
+        try:
+            links[int(fd)] = os.readlink(os.path.join(directory, fd))
+        except FileNotFoundError:
+            # Closed since the directory was read.
+            pass
+    return links
+
+
+def descriptors_of(template):
+    """What the template has open, but for its pipe from the spare, which is another one each time."""
+    return sorted(link for link in open_files(template.pid).values() if link not in own_pipes(template.pid))
+
+
+def own_pipes(pid):
+    """Pipes of a process that we have no end of: between template and spare, where each learns of the other's end."""
+    ours = set(open_files(os.getpid()).values())
+    return {link for link in open_files(pid).values() if link.startswith("pipe:") and link not in ours}
 
 
 def template_memfd(server):

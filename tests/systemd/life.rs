@@ -77,15 +77,23 @@ fn processes(machine: &Machine) -> BTreeSet<u64> {
     machine.run(all).succeeded().lines().map(|pid| pid.parse().expect("a pid")).collect()
 }
 
-/// The template: of the unit's processes the one that is neither sockd nor a worker.
-fn template(machine: &Machine, told: &Value) -> u64 {
+/// The template and its spare: of the unit's processes the two that are neither sockd nor a worker. The template leads
+/// the process group of both.
+fn template_and_spare(machine: &Machine, told: &Value) -> [u64; 2] {
     let known = workers(told);
-    let others = || -> Vec<u64> {
+    let leader = |pid: u64| machine.run(&format!("ps -o pgid= {pid}")).stdout.trim().parse().unwrap_or(0);
+    machine.wait_until("one template and its spare", PATIENCE, || {
         let main = told["pid"].as_u64().expect("a pid");
-        processes(machine).into_iter().filter(|pid| *pid != main && !known.contains(pid)).collect()
-    };
-    let others = machine.wait_until("one template", PATIENCE, || Some(others()).filter(|others| others.len() == 1));
-    others[0]
+        let others: Vec<u64> =
+            processes(machine).into_iter().filter(|pid| *pid != main && !known.contains(pid)).collect();
+        let &[one, other] = others.as_slice() else { return None };
+        match (leader(one), leader(other)) {
+            (a, b) if a != b => None,
+            (a, _) if a == one => Some([one, other]),
+            (a, _) if a == other => Some([other, one]),
+            (_, _) => None,
+        }
+    })
 }
 
 pub fn property(machine: &Machine, name: &str) -> String {
@@ -128,11 +136,14 @@ pub fn everybody_tells_the_same_story(machine: &Machine) {
     assert_eq!(property(machine, "StatusText"), line);
     assert_eq!(property(machine, "MainPID"), told["pid"].to_string());
     assert_eq!(told["unit"], "gunicorn.service");
-    let ours: BTreeSet<u64> =
-        workers(&told).into_iter().chain([told["pid"].as_u64().unwrap_or(0), template(machine, &told)]).collect();
+    let mut ours = workers(&told);
+    ours.insert(told["pid"].as_u64().unwrap_or(0));
+    ours.extend(template_and_spare(machine, &told));
     assert_eq!(processes(machine), ours, "the unit's processes and those that sockd knows");
     let shown = machine.run("systemctl status gunicorn").says(line).says(&format!("Main PID: {}", told["pid"]));
-    ours.iter().fold(shown, |shown, pid| shown.says(&format!("─{pid} "))).succeeded();
+    // systemctl writes the numbers one below the other.
+    let width = ours.last().expect("a process").to_string().len();
+    ours.iter().fold(shown, |shown, pid| shown.says(&format!("─{pid:>width$} "))).succeeded();
     machine.run("sockd status gunicorn").says(line).says("Workers: 3 of 3 ready").succeeded();
 
     who_may_look(machine, line);
@@ -250,15 +261,21 @@ for entry in map(json.loads, sys.stdin):
     judge(&record, &accidents, "processes of our unit killed");
 }
 
-/// The workers and the template die, one after the other; returns what that may have cost.
+/// The spare, the template and the workers die, one after the other; returns what that may have cost.
 fn workers_and_template_die(machine: &Machine, load: &Load) -> Vec<Accident> {
     let mut accidents = Vec::new();
     let told = complete(machine);
-    let victim = template(machine, &told);
-    // The template holds no request: nothing may be lost with it.
-    accidents.push(kill(machine, "KILL", victim, 0));
+    // Neither holds a request: nothing may be lost with them.
+    let [template, spare] = template_and_spare(machine, &told);
+    accidents.push(kill(machine, "KILL", spare, 0));
+    machine.wait_until("another spare", PATIENCE, || {
+        let [same, other] = template_and_spare(machine, &told);
+        (same == template && other != spare).then_some(())
+    });
+    accidents.push(kill(machine, "KILL", template, 0));
     load.wait_for_visits(30);
-    machine.wait_until("another template", PATIENCE, || (template(machine, &told) != victim).then_some(()));
+    machine
+        .wait_until("another template", PATIENCE, || (template_and_spare(machine, &told)[0] != template).then_some(()));
     for pid in workers(&told) {
         accidents.push(kill(machine, "KILL", pid, 1));
         machine.wait_until("a successor", PATIENCE, || (!workers(&complete(machine)).contains(&pid)).then_some(()));

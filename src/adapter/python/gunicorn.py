@@ -172,7 +172,6 @@ def run_worker(server, order, supervisor):
         worker.pid = os.getpid()
         # Private, but the one name for "the process title, if setproctitle is there".
         util._setproctitle("worker [%s]" % server.proc_name)
-        wait_for_adoption(supervisor)
         log.info("Booting worker with pid: %s", worker.pid)
         cfg.post_fork(server, worker)
         worker.init_process()

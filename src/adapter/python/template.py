@@ -12,11 +12,19 @@ What it must never do. Hold a visitor's socket longer than it takes to pass it t
 code must be able to fail in one worker while the old generation serves. Decide anything: when workers start, stop or
 are killed is sockd's business.
 
+The spare. A fork takes milliseconds that a visitor would wait for, so one process is always forked in advance: a copy
+of the template, already sockd's child, which waits for the next command, answers it and is that worker from there on,
+while the template makes the next spare. Commands in a row wait in the socket. Template and spare hold the ends of a
+pipe: a spare without its template leaves, a template without its spare makes another, and both leave with sockd.
+Moving a process into a control group can take 10 ms and more, too, which the spare could have behind it: the template
+would report it ({"spare": {"pid": …}}), and sockd would write the pid into the group that its next worker will have.
+
 The protocol: one JSON object per datagram.
   template -> sockd   {"hello": {"gunicorn": …, "python": …, "settings": {…}}}; src/adapter/report.rs has the settings
   sockd -> template   {"fork": {"worker": 17, "environment": {…}, "listeners": 2, "probe": true}} with the
                       descriptors: the worker's stderr, the listeners, the worker's probe socket
   template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
+A worker's pid is that of the spare, which sends the answer itself.
 A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_RETIRE=1.
 
 A server's program ends with run(server), where `server` has
@@ -37,6 +45,8 @@ LARGEST_MESSAGE = 65536
 MOST_DESCRIPTORS = 253
 # A worker's grandparent adopts it as soon as its parent is gone, which takes microseconds.
 ADOPTION_SECONDS = 10.0
+# So many spares in a row that end without a command, and the template ends, too: sockd says so and makes another.
+MOST_LOST_SPARES = 3
 # What a worker that cannot start exits with. gunicorn documents it, uvicorn has it, too.
 WORKER_BOOT_ERROR = 3
 # A worker whose loop has not turned for so long hangs, where the server has no option for it: gunicorn's default.
@@ -55,7 +65,7 @@ def run(server):
     # pipe, for instance, which a reader would wait on for ever.
     os.set_inheritable(CONTROL_FD + 1, False)
     settings = server.configure(how)
-    template = Template(control)
+    template = Template(control, supervisor)
     # What is there now stays, in every worker: collections there need not look at it, and so need not
     # write to the memory they share (1.4 MB a worker with Django).
     gc.freeze()
@@ -121,7 +131,7 @@ def socket_from(fd):
 
 
 # ---------------------------------------------------------------------------------------------------
-# The template's life: one command at a time
+# The template's life and its spare's: one command at a time
 # ---------------------------------------------------------------------------------------------------
 
 class BadMessage(Exception):
@@ -162,40 +172,135 @@ def expect(command, key, kind):
 
 
 class Template:
-    """Receives commands and forks. serve() returns in the template at its end, and in each worker."""
+    """Keeps a spare; serve() returns in the template at its end, and in each worker."""
 
-    def __init__(self, control):
+    def __init__(self, control, supervisor):
         self.control = control
+        self.supervisor = supervisor
 
     def serve(self):
-        """Obey until sockd closes the control socket (None), or until this is a worker (its order)."""
-        while True:
-            descriptors = []
-            try:
-                message = self.receive(descriptors)
-                if message is None:
-                    return None
-                order = self.parse(message, descriptors)
-                if self.fork(order):
-                    return order
-            except BadMessage as problem:
-                complain(problem)
-            close_all(descriptors)
+        """Keep a spare until sockd closes the control socket (None), or until this is a worker (its order)."""
+        lost, command_waits = 0, False
+        while lost < MOST_LOST_SPARES:
+            # The spare alone holds the writing end, the template alone the reading end: each learns of the other's end.
+            reader, writer = os.pipe()
+            problem = self.fork_orphan()
+            if problem is None:
+                os.close(reader)
+                return self.be_spare(writer)
+            os.close(writer)
+            if problem:
+                # The next command is worth another try, and is refused only if that fails, too.
+                if command_waits:
+                    self.refuse(problem)
+                command_waits = self.wait_for(self.control)
+                at_end = not command_waits
+            else:
+                command_waits = False
+                at_end = not self.wait_for(reader)
+                lost = 0 if at_end or os.read(reader, 1) else lost + 1
+            os.close(reader)
+            if at_end:
+                return None
+        sys.exit("sockd template: %d spares in a row ended before a command came" % lost)
 
-    def receive(self, descriptors):
-        """One datagram, its descriptors appended to the list given; None at the end."""
-        import socket
+    def fork_orphan(self):
+        """Fork a process that is sockd's child. None in that process; in the template "", or why there is none.
+
+        Its parent is a short-lived intermediate, so that the kernel gives it to the nearest subreaper, which is sockd:
+        its parent, as if sockd had forked it.
+        """
         try:
-            message, received, flags, _ = socket.recv_fds(
-                self.control, LARGEST_MESSAGE, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            intermediate = os.fork()
+            if intermediate == 0:
+                self.fork_again_and_leave()
+                return None
+            _, status = os.waitpid(intermediate, 0)
+        except OSError as error:
+            return "fork: %s" % error.strerror
+        if os.WIFSIGNALED(status):
+            return "fork: the intermediate died"
+        number = os.WEXITSTATUS(status)
+        return "fork: %s" % os.strerror(number) if number else ""
+
+    def fork_again_and_leave(self):
+        """In the intermediate: fork, and exit with the error number if that fails. Returns only in the new process."""
+        try:
+            if os.fork() == 0:
+                return
+            number = 0
+        except OSError as error:
+            number = error.errno
+        # Nothing of the template's may be flushed, closed or finalized a second time.
+        os._exit(number)
+
+    def wait_for(self, source):
+        """Wait until there is something to read, or the end of it. False once sockd has closed the control socket."""
+        import select
+        poll = select.poll()
+        poll.register(self.control, 0)
+        poll.register(source, select.POLLIN)
+        return not dict(poll.poll()).get(self.control.fileno(), 0) & select.POLLHUP
+
+    def be_spare(self, writer):
+        """In the spare: wait for a command, and take it. Returns the order of the worker that this process is now."""
+        import select
+        wait_for_adoption(self.supervisor)
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        # The one thing that can happen to it: nobody is left to read.
+        poll.register(writer, 0)
+        while True:
+            events = dict(poll.poll())
+            if writer in events or events[self.control.fileno()] & select.POLLHUP:
+                os._exit(0)
+            order = self.take(lambda worker: {"forked": {"worker": worker, "pid": os.getpid()}})
+            if order is not None:
+                os.write(writer, b"taken")
+                os.close(writer)
+                return order
+
+    def refuse(self, problem):
+        """Answer the next command with why it cannot be obeyed."""
+        order = self.take(lambda worker: {"failed": {"worker": worker, "error": problem}})
+        if order is not None:
+            close_all(order.descriptors)
+
+    def take(self, answer):
+        """Answer the next command, then remove it from the socket. None if it makes no sense, or sockd is gone.
+
+        In this order it is answered even if this process dies at the worst moment: the next spare finds it again.
+        """
+        descriptors = []
+        try:
+            order = self.parse(self.peek(descriptors), descriptors)
+            self.send(answer(order.worker))
+        except BadMessage as problem:
+            order = None
+            complain(problem)
+            close_all(descriptors)
         except ConnectionResetError:
             return None
-        descriptors.extend(received)
+        self.control.recv(1)
+        return order
+
+    def peek(self, descriptors):
+        """The next datagram, which stays; its descriptors, appended to the list given, are copies."""
+        import array
+        import socket
+        numbers = array.array("i")
+        # Not socket.recv_fds(), which forgets its flags.
+        message, ancillary, flags, _ = self.control.recvmsg(
+            LARGEST_MESSAGE, socket.CMSG_SPACE(MOST_DESCRIPTORS * numbers.itemsize),
+            socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC)
+        for _, _, data in ancillary:
+            numbers.frombytes(data)
+        descriptors.extend(numbers)
         if flags & socket.MSG_TRUNC:
             raise BadMessage("a message is longer than %d bytes" % LARGEST_MESSAGE)
         if flags & socket.MSG_CTRUNC:
             raise BadMessage("descriptors of a message were lost")
-        return message if message or received else None
+        return message
 
     def parse(self, message, descriptors):
         import json
@@ -214,54 +319,12 @@ class Template:
                 self.send({"failed": {"worker": command["worker"], "error": str(problem)}})
             raise
 
-    def fork(self, order):
-        """Fork the worker and report it. True in the worker, False in the template.
-
-        The worker's parent is a short-lived intermediate, so that the kernel gives the worker to the
-        nearest subreaper, which is sockd: its parent, as if sockd had forked it.
-        """
-        reader, writer = os.pipe()
-        try:
-            intermediate = os.fork()
-            if intermediate == 0:
-                self.fork_again_and_leave(writer)
-                return True
-            os.close(writer)
-            writer = None
-            answer = os.read(reader, 256).decode()
-            # Once the intermediate is reaped the worker is sockd's child, and sockd may wait for it.
-            os.waitpid(intermediate, 0)
-        except OSError as error:
-            answer = "fork: %s" % error.strerror
-        finally:
-            os.close(reader)
-            if writer is not None:
-                os.close(writer)
-        if answer.isdigit():
-            self.send({"forked": {"worker": order.worker, "pid": int(answer)}})
-        else:
-            self.send({"failed": {"worker": order.worker, "error": answer or "fork: the intermediate died"}})
-        return False
-
-    def fork_again_and_leave(self, writer):
-        """In the intermediate: fork the worker, pass its pid on, exit. Returns only in the worker."""
-        try:
-            worker = os.fork()
-            if worker == 0:
-                return
-            answer = str(worker)
-        except OSError as error:
-            answer = "fork: %s" % error.strerror
-        os.write(writer, answer.encode())
-        # Nothing of the template's may be flushed, closed or finalized a second time.
-        os._exit(0)
-
     def send(self, message):
         import json
         try:
             self.control.send(json.dumps(message).encode())
         except OSError as error:
-            # With sockd gone the next receive() ends the template.
+            # With sockd gone the control socket's end comes next.
             complain("cannot answer: %s" % error.strerror)
 
 
@@ -281,7 +344,6 @@ def close_all(descriptors):
 def become_worker(order):
     """Turn a copy of the template into a process that has only what a worker may have."""
     import faulthandler
-    import random
     os.setsid()
     os.close(CONTROL_FD)
     os.dup2(order.stderr, 2)
@@ -290,7 +352,6 @@ def become_worker(order):
     # From here on SIGABRT prints every thread's stack, even of a worker that hangs in an import.
     faulthandler.enable(file=2, all_threads=True)
     os.environ.update(order.environment)
-    random.seed()
 
 
 def wait_for_adoption(supervisor):
@@ -299,7 +360,7 @@ def wait_for_adoption(supervisor):
     deadline = time.monotonic() + ADOPTION_SECONDS
     while os.getppid() != supervisor:
         if time.monotonic() > deadline:
-            complain("worker %d was adopted by process %d, not by sockd" % (os.getpid(), os.getppid()))
+            complain("process %d was adopted by process %d, not by sockd" % (os.getpid(), os.getppid()))
             sys.exit(WORKER_BOOT_ERROR)
         time.sleep(0.0002)
 

@@ -49,7 +49,6 @@ class Uvicorn:
         }
 
     def work(self, order, supervisor):
-        wait_for_adoption(supervisor)
         config = self.config
         # As uvicorn's own workers do; log files are opened afresh.
         config.configure_logging()

@@ -1,0 +1,106 @@
+"""What every template shares, where it does not depend on the server: here under gunicorn, the test playing sockd."""
+
+import os
+import signal
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+import sockd_played  # noqa: E402
+from sockd_played import become_subreaper, wait_for_exit  # noqa: E402
+
+APPLICATION = '''
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+'''
+
+
+def setUpModule():
+    become_subreaper()
+
+
+class Spares(sockd_played.Case):
+    """The process that waits for the next command, and what becomes of commands when it dies."""
+
+    files = {"hello": APPLICATION}
+
+    def test_the_worker_is_the_process_that_waited(self):
+        template = self.started("hello:app")
+        spare = template.spare()
+        worker = template.fork(1)
+        self.assertEqual(worker.pid, spare)
+        worker.wait_ready()
+        self.assertNotEqual(template.spare(), spare)
+
+    def test_killed_spare_is_replaced(self):
+        template = self.started("hello:app")
+        spare = template.spare()
+        os.kill(spare, signal.SIGKILL)
+        self.assertEqual(wait_for_exit(spare), -signal.SIGKILL)
+        worker = template.fork(1)
+        self.assertNotEqual(worker.pid, spare)
+        worker.wait_ready()
+
+    def test_commands_outlive_a_killed_spare(self):
+        template = self.started("hello:app")
+        spare = template.spare()
+        os.kill(spare, signal.SIGSTOP)
+        workers = [template.order(number) for number in range(3)]
+        os.kill(spare, signal.SIGKILL)
+        self.assertEqual(wait_for_exit(spare), -signal.SIGKILL)
+        for worker in workers:
+            answer = template.receive()["forked"]
+            self.assertEqual(answer["worker"], worker.number)
+            worker.pid = answer["pid"]
+        for worker in workers:
+            worker.wait_ready()
+
+    def test_killed_template_takes_its_spare_along(self):
+        template = self.started("hello:app")
+        spare = template.spare()
+        os.kill(template.pid, signal.SIGKILL)
+        self.assertEqual(template.wait(), -signal.SIGKILL)
+        self.assertEqual(wait_for_exit(spare), 0)
+        # Nobody is left who could take a command: sockd sees the end.
+        self.assertEqual(template.control.recv(1), b"")
+
+    def test_end_of_control_socket_ends_template_and_spare(self):
+        template = self.started("hello:app")
+        spare = template.spare()
+        template.control.close()
+        self.assertEqual(wait_for_exit(spare), 0)
+        self.assertEqual(template.wait(), 0)
+
+    def test_spares_that_die_one_after_the_other_end_the_template(self):
+        template = self.started("hello:app")
+        for _ in range(3):
+            spare = template.spare()
+            os.kill(spare, signal.SIGKILL)
+            wait_for_exit(spare)
+        self.assertEqual(template.wait(), 1)
+        self.assertIn("3 spares in a row ended", template.output.read_to_end())
+
+    def test_fork_refused(self):
+        self.directory.write("gunicorn.conf.py", """
+import errno, os
+fork = os.fork
+def refusing():
+    if os.path.exists("refuse"):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = refusing
+""")
+        obstacle = self.directory.write("refuse", "")
+        template = self.started("hello:app")
+        for number in (5, 6):
+            template.order(number)
+            self.assertEqual(template.receive(), {"failed": {
+                "worker": number, "error": "fork: Resource temporarily unavailable"}})
+        os.remove(obstacle)
+        template.fork(7).wait_ready()
+
+
+if __name__ == "__main__":
+    unittest.main()
