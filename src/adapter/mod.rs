@@ -16,6 +16,7 @@
 
 pub mod generic;
 pub mod gunicorn;
+pub mod hypercorn;
 pub mod python;
 pub mod report;
 pub mod uvicorn;
@@ -46,7 +47,7 @@ pub enum Making {
 }
 
 /// The servers that are recognised.
-pub static ADAPTERS: [&Adapter; 2] = [&gunicorn::ADAPTER, &uvicorn::ADAPTER];
+pub static ADAPTERS: [&Adapter; 3] = [&gunicorn::ADAPTER, &uvicorn::ADAPTER, &hypercorn::ADAPTER];
 
 impl Adapter {
     /// Whether a command, the program's name and its arguments, runs this server.

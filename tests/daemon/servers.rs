@@ -36,6 +36,15 @@ const UVICORN: Server = Server {
     broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
 };
 
+const HYPERCORN: Server = Server {
+    script: "hypercorn",
+    workers: &["--access-logfile", "-", "--workers", "2"],
+    unix: &["--bind", "unix:bound.sock", "--umask", "63"],
+    mode: 0o700,
+    source: ASGI,
+    broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
+};
+
 impl Server {
     fn start(&self, builder: Builder, arguments: &[&str]) -> Instance {
         let script = bin(self.script);
@@ -122,4 +131,19 @@ fn uvicorn_binds_where_its_options_say() {
 #[test]
 fn uvicorn_is_told_that_another_address_is_ignored() {
     UVICORN.warns();
+}
+
+#[test]
+fn hypercorn_lives() {
+    HYPERCORN.lives();
+}
+
+#[test]
+fn hypercorn_binds_where_its_options_say() {
+    HYPERCORN.binds();
+}
+
+#[test]
+fn hypercorn_is_told_that_another_address_is_ignored() {
+    HYPERCORN.warns();
 }

@@ -16,6 +16,9 @@ from sockd_played import (  # noqa: E402
     SCRIPTS, Client, Template, become_subreaper, get, wait_for_exit, wait_until)
 from websocket import WebSocket, refuses  # noqa: E402
 
+UMASK = os.umask(0o22)
+os.umask(UMASK)
+
 HELLO = '''
 import os, sys, time
 
@@ -378,6 +381,69 @@ class Uvicorn(Checks):
             client = Client(tcp)
             self.addCleanup(client.close)
             self.assertEqual(client.get("/", {"X-Forwarded-For": "192.0.2.7"}).split()[1], expected)
+
+
+class Hypercorn(Checks):
+    server = module = "hypercorn"
+    options = ("--graceful-timeout", "20")
+    failed_start = 1
+    request_limit = "--max-requests"
+
+    def test_settings(self):
+        self.directory.write("hypercorn.toml", 'bind = ["unix:a.sock", "localhost"]\nworkers = 7\numask = 7\n')
+        for arguments, expected in (
+                ([], {"workers": 1, "timeout": 30, "graceful_timeout": 3, "bind": ["127.0.0.1:8000"], "backlog": 100,
+                      "umask": UMASK}),
+                (["--workers", "3", "-b", "unix:/run/x.sock", "-b", "[::1]:81", "-b", "127.0.0.2", "-b", "fd://4",
+                  "--backlog", "77"],
+                 {"workers": 3, "bind": ["unix:/run/x.sock", "[::1]:81", "127.0.0.2:8000", "fd://4"], "backlog": 77}),
+                (["--workers", "0", "--graceful-timeout", "9", "--umask", "63"],
+                 {"workers": 1, "graceful_timeout": 9, "umask": 63}),
+                (["-c", "hypercorn.toml"], {"workers": 7, "umask": 7, "bind": ["unix:a.sock", "127.0.0.1:8000"]})):
+            with self.subTest(arguments=arguments):
+                settings = self.template(*arguments, "hello:app").settings()
+                self.assertEqual({name: settings[name] for name in expected}, expected)
+
+    def test_what_sockd_cannot_do_is_said(self):
+        template = self.start("--reload", "--quic-bind", "127.0.0.1:4433")
+        template.output.read_until("--reload is ignored")
+        template.output.read_until("--quic-bind is ignored")
+
+    def test_unknown_worker_class(self):
+        own, ours = self.both("-k", "nonesuch", "hello:app")
+        self.assertEqual(ours[0], own[0])
+        self.assertEqual(ours[2].splitlines()[-1], own[2].splitlines()[-1])
+
+    def test_wsgi(self):
+        self.directory.write("wsgi.py", "def app(environ, start_response):\n"
+                                        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+                                        "    return [b'wsgi']\n")
+        worker = self.started("wsgi:app").fork(1)
+        worker.wait_ready()
+        self.assertEqual(get(worker.probe_path), "wsgi")
+
+    def test_the_graceful_timeout_is_for_the_end_of_the_service_alone(self):
+        for number, served in ((signal.SIGTERM, False), (signal.SIGUSR2, True)):
+            fifo = self.directory / str(int(number))
+            os.mkfifo(fifo)
+            worker = self.worker("--graceful-timeout", "1")
+            client = self.request(worker, "/wait", {"X-Fifo": fifo})
+            worker.signal(number)
+            if served:
+                with self.assertRaises(AssertionError):
+                    wait_for_exit(worker.pid, 3)
+                self.release(fifo)
+            try:
+                status = client.getresponse().status
+            except OSError:
+                status = None
+            self.assertEqual(status == 200, served)
+            # A thread of the application's may still wait for what never comes.
+            worker.signal(signal.SIGKILL)
+
+
+class HypercornOnUvloop(Hypercorn):
+    options = ("-k", "uvloop", "--graceful-timeout", "20")
 
 
 class UvicornOnUvloop(Uvicorn):

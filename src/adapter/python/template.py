@@ -123,6 +123,12 @@ def tcp_bind(host, port):
     return ("[%s]:%d" if family == socket.AF_INET6 else "%s:%d") % address[:2]
 
 
+def own_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def socket_from(fd):
     import socket
     result = socket.socket(fileno=fd)

@@ -1,0 +1,170 @@
+"""The template of hypercorn: template.py with hypercorn's own command line, Config and worker functions.
+
+What it is for. A worker is the function that hypercorn's own worker processes run (asyncio, uvloop or trio), with the
+sockets that sockd hands over; only hypercorn's supervisor of processes and its reloader are replaced.
+
+What it owns. hypercorn's Config. What it must never do. Import the application before the fork.
+"""
+
+import gc
+import importlib
+import math
+import os
+import sys
+
+# A patient drain has sockd's limit alone: seconds that nobody lives to see.
+WITHOUT_LIMIT = 10 ** 8
+
+
+class Hypercorn:
+    """What template.py asks of a server."""
+
+    name = "hypercorn"
+    module = "hypercorn.__main__"
+
+    def version(self):
+        from importlib.metadata import version
+        return version("hypercorn")
+
+    def configure(self, how):
+        gc.disable()
+        from hypercorn import __main__ as command
+        gc.enable()
+        caught = []
+        command.run = caught.append
+        command.main()
+        self.config = config = caught[0]
+        if config.use_reloader:
+            complain("--reload is ignored: reload the service instead")
+        if config.quic_bind:
+            complain("--quic-bind is ignored: sockd has no sockets for QUIC")
+        self.worker = worker_function(config.worker_class)
+        return {
+            "workers": max(1, config.workers),
+            "timeout": HANG_SECONDS,
+            "graceful_timeout": math.ceil(config.graceful_timeout),
+            "chdir": os.getcwd(),
+            "bind": [bind(text) for text in config.bind + config.insecure_bind * config.ssl_enabled],
+            "umask": own_umask() if config.umask is None else config.umask,
+            "backlog": config.backlog,
+        }
+
+    def work(self, order, supervisor):
+        from hypercorn.config import Sockets
+        wait_for_adoption(supervisor)
+        config = self.config
+        config.workers = 1
+        heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
+        if config.max_requests is not None:
+            config.max_requests = RequestLimit(config.max_requests).reporting_to(heartbeat.notifier)
+        public = [socket_from(fd) for fd in order.sockets]
+        probe = [public.pop()] if order.has_probe else []
+        if config.ssl_enabled:
+            sockets = Sockets(public, probe, [])
+        else:
+            sockets = Sockets([], public + probe, [])
+        websockets = WebSockets()
+        load_through(websockets.watch)
+        close_idle_connections_later()
+        self.worker(config, sockets, shutdown_event=ShutdownEvent(config, heartbeat, websockets))
+
+
+def worker_function(worker_class):
+    """As hypercorn.run.run() chooses it; an unknown class is its error, too."""
+    if worker_class == "trio":
+        return importlib.import_module("hypercorn.trio.run").trio_worker
+    if worker_class not in ("asyncio", "uvloop"):
+        raise ValueError("No worker of class %s exists" % worker_class)
+    if worker_class == "uvloop":
+        importlib.import_module("uvloop")
+    return getattr(importlib.import_module("hypercorn.asyncio.run"), worker_class + "_worker")
+
+
+def bind(text):
+    """A bind of hypercorn's as the report has it."""
+    if text.startswith(("unix:", "fd://")):
+        return text
+    host, _, port = text.replace("[", "").replace("]", "").rpartition(":")
+    return tcp_bind(host, int(port)) if host and port.isdigit() else tcp_bind(text, 8000)
+
+
+def load_through(watch):
+    """Have the application that the worker function will load looked after."""
+    for name in ("hypercorn.asyncio.run", "hypercorn.trio.run"):
+        module = sys.modules.get(name)
+        if module:
+            load = module.load_application
+            module.load_application = lambda *arguments, load=load: watch(load(*arguments))
+
+
+def close_idle_connections_later():
+    """Read what visitors have sent before idle connections are closed.
+
+    hypercorn closes every connection that has no request in the moment in which it stops to accept: also those whose
+    request it has not read yet, which would be lost.
+    """
+    module = sys.modules.get("hypercorn.asyncio.run")
+    if module is None:
+        return
+
+    class Terminated(module.WorkerContext.event_class):
+        async def set(self):
+            from asyncio import ensure_future
+
+            async def set_later():
+                await read_what_was_accepted()
+                await super(Terminated, self).set()
+
+            self.setting = ensure_future(set_later())
+
+    class Context(module.WorkerContext):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.terminated = Terminated()
+
+    module.WorkerContext = Context
+
+
+class ShutdownEvent:
+    """What a worker function asks, ten times a second, whether it is to end, once it serves.
+
+    So the first question means that it is ready, and every question that its loop turns.
+    """
+
+    def __init__(self, config, heartbeat, websockets):
+        self.config = config
+        self.heartbeat = heartbeat
+        self.websockets = websockets
+        self.loop = None
+        self.ended = False
+
+    def is_set(self):
+        if self.loop is None:
+            self.listen_to_signals()
+        self.heartbeat.notify()
+        return self.ended
+
+    def listen_to_signals(self):
+        import signal
+        try:
+            from asyncio import get_running_loop
+            self.loop = get_running_loop()
+        except RuntimeError:
+            # trio's; its WebSockets end with the worker.
+            self.loop = False
+        drain = Drain()
+        drain.on_usr2()
+
+        def end(_signal, _frame):
+            patient, drain.patient = drain.patient, False
+            self.ended = True
+            if patient:
+                self.config.graceful_timeout = WITHOUT_LIMIT
+            elif self.loop:
+                self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.websockets.close()))
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+
+
+run(Hypercorn())
