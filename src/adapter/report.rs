@@ -21,6 +21,9 @@ pub struct Report {
     pub umask: u32,
     /// The backlog it would ask for.
     pub backlog: u32,
+    /// Whether a worker serves one request at a time, so that a busy one is as silent as a hung one.
+    #[serde(default)]
+    pub silent_when_busy: bool,
 }
 
 /// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/reports.py`.

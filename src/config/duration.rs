@@ -56,6 +56,17 @@ pub(super) fn positive(time: Duration) -> Result<Duration, String> {
     if time.is_zero() { Err("the time must be longer than zero".to_owned()) } else { Ok(time) }
 }
 
+/// Refuses what is not a whole number of seconds, one or more.
+///
+/// # Errors
+/// When it is not.
+pub(super) fn seconds(time: Duration) -> Result<Duration, String> {
+    if time.is_zero() || time.subsec_nanos() != 0 {
+        return Err("the time must be a whole number of seconds, one or more".to_owned());
+    }
+    Ok(time)
+}
+
 /// The length of a unit, all the names of systemd.time(7) up to the week. No unit means seconds.
 fn nanoseconds(unit: &str) -> Option<u128> {
     const SECOND: u128 = 1_000_000_000;

@@ -77,7 +77,7 @@ pub(super) fn read(file: &Path) -> Result<String, Diagnostics> {
 /// All keys, in the order of `default.toml`. What cannot be used has been reported and reads as its default.
 fn lower(top: &mut Section<'_, '_, '_>) -> Settings {
     Settings {
-        command: top.get("command", command).unwrap_or_default(),
+        command: top.get("command", command(COMMAND_HELP)).unwrap_or_default(),
         directory: top.get("directory", text(absolute)),
         environment_files: top.get("environment-files", list(text(environment_file))).unwrap_or_default(),
         environment: top.get("environment", variables).unwrap_or_default(),
@@ -106,6 +106,7 @@ fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
         stop_timeout: section.get("stop-timeout", time(duration::positive)),
         drain_timeout: section.get("drain-timeout", time(duration::positive)),
         watchdog: section.get("watchdog", time(duration::positive)),
+        max_age: section.get("max-age", time(duration::positive)),
         memory_high: section.get("memory-high", memory),
         memory_max: section.get("memory-max", memory),
     }
@@ -114,13 +115,19 @@ fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
 fn health(section: &mut Section<'_, '_, '_>) -> Health {
     let default = Health::default();
     Health {
+        probe: section.get("probe", boolean).unwrap_or(default.probe),
         path: section.get("path", text(request_path)),
         host: section.get("host", text(host)),
+        headers: section.get("headers", list(text(header))).unwrap_or_default(),
         status: section.get("status", list(integer(100..=599))).map(|codes| {
             // integer() keeps every code below 600.
             codes.into_iter().filter_map(|code| u16::try_from(code).ok()).collect()
         }),
+        command: section.get("command", command(PROGRAM_HELP)).unwrap_or_default(),
+        interval: section.get("interval", time(duration::seconds)),
         timeout: section.get("timeout", time(duration::positive)).unwrap_or(default.timeout),
+        failures: section.get("failures", integer(1..=100)),
+        grace: section.get("grace", time(Ok)).unwrap_or(default.grace),
     }
 }
 
@@ -137,13 +144,18 @@ fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
 const COMMAND_HELP: &str = "write command = [\"venv/bin/gunicorn\", \"myproject.wsgi:application\"] in the file, or \
                             -- venv/bin/gunicorn myproject.wsgi:application on the command line";
 
-fn command(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Vec<OsString>> {
-    let command = list(text(word))(value, reader)?;
-    if command.first().is_none_or(|program| program.is_empty()) {
-        reader.error(value.span(), "the command names no program", Some(COMMAND_HELP.to_owned()));
-        return None;
+const PROGRAM_HELP: &str = "the program is the first string of the list: [\"program\", \"argument\"]";
+
+/// A program and its arguments.
+fn command(help: &'static str) -> impl Fn(&Value<'_>, &mut Reader<'_>) -> Option<Vec<OsString>> {
+    move |value, reader| {
+        let command = list(text(word))(value, reader)?;
+        if command.first().is_none_or(|program| program.is_empty()) {
+            reader.error(value.span(), "the command names no program", Some(help.to_owned()));
+            return None;
+        }
+        Some(command)
     }
-    Some(command)
 }
 
 fn word(text: &str) -> Result<OsString, &'static str> {
@@ -184,6 +196,21 @@ fn host(text: &str) -> Result<String, &'static str> {
         Ok(text.to_owned())
     } else {
         Err("expected a host as in a Host header: \"example.com\" or \"example.com:8000\"")
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let shape = || format!("{text:?} is not a header: write \"Name: value\"");
+    let (name, value) = text.split_once(':').ok_or_else(shape)?;
+    let (name, value) = (name.trim(), value.trim());
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(letter) || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+        return Err(shape());
+    }
+    match name.to_ascii_lowercase().as_str() {
+        "host" => Err("the Host header is `host`".to_owned()),
+        "connection" | "content-length" | "transfer-encoding" => Err(format!("{name} is for sockd to say")),
+        _ => Ok((name.to_owned(), value.to_owned())),
     }
 }
 
@@ -256,10 +283,20 @@ fn check(settings: &Settings, reader: &mut Reader<'_>) {
         let help = "leave status out to accept any reply below 500";
         reader.about("health", "status", Diagnostic::error("no reply would count as well").help(help));
     }
-    for key in ["host", "status"] {
-        if health.path.is_none() && reader.has("health", key) && !reader.has("health", "path") {
-            let help = "add path = \"/\" to ask the application";
-            reader.about("health", key, Diagnostic::warning(format!("{key} has no effect without path")).help(help));
+    if health.path.is_none() && reader.has("health", "status") && !reader.has("health", "path") {
+        let help = "add path = \"/\" to ask the application";
+        reader.about("health", "status", Diagnostic::warning("status has no effect without path").help(help));
+    }
+    for key in ["path", "host", "headers", "status"] {
+        if !health.command.is_empty() && reader.has("health", key) {
+            let message = format!("{key} has no effect beside command, which is run in place of a request");
+            reader.about("health", key, Diagnostic::warning(message));
+        }
+    }
+    for key in ["interval", "failures", "grace"] {
+        if !health.probe && reader.has("health", key) {
+            let message = format!("{key} has no effect with probe = false");
+            reader.about("health", key, Diagnostic::warning(message));
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Workers {
     pub drain_timeout: Option<Duration>,
     /// A worker without a heartbeat for so long is replaced. `None`: what the server's own options say, else never.
     pub watchdog: Option<Duration>,
+    /// A worker so old, give or take a tenth, is replaced. More than zero. `None`: never.
+    pub max_age: Option<Duration>,
     /// Bytes above which a worker with its descendants is slowed down and its memory reclaimed (cgroups(7),
     /// memory.high). `None`: no limit of its own.
     pub memory_high: Option<u64>,
@@ -73,17 +75,31 @@ pub enum Start {
     OnConnection,
 }
 
-/// The request that asks a worker whether it is well.
+/// The question that tells whether a worker is well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// The path to ask for, with its leading slash. `None`: `/`, and the answer is compared with a serving worker's.
+    /// Whether ready workers are asked again and again; new code is asked in any case.
+    pub probe: bool,
+    /// The path to ask for, with its leading slash. `None`: `/`, and any answer is a good one.
     pub path: Option<String>,
     /// The Host header. `None`: `localhost`.
     pub host: Option<String>,
+    /// More headers, name and value.
+    pub headers: Vec<(String, String)>,
     /// The replies to `path` that count as well, each 100 to 599, never empty. `None`: 200 to 299.
     pub status: Option<Vec<u16>>,
+    /// What is run in place of an HTTP request, its program first. Empty: nothing.
+    pub command: Vec<OsString>,
+    /// Between two questions to the same worker: at least a second. `None`: 10 seconds, or less where the server's own
+    /// timeout is shorter.
+    pub interval: Option<Duration>,
     /// How long the reply may take. More than zero.
     pub timeout: Duration,
+    /// So many failures in a row mean that a worker is not well, 1 to 100. `None`: as many as fit into the server's own
+    /// timeout.
+    pub failures: Option<u32>,
+    /// Failures so soon after a worker got ready do not count.
+    pub grace: Duration,
 }
 
 /// How a reload goes about it.
@@ -107,6 +123,7 @@ impl Default for Workers {
             stop_timeout: None,
             drain_timeout: None,
             watchdog: None,
+            max_age: None,
             memory_high: None,
             memory_max: None,
         }
@@ -115,7 +132,18 @@ impl Default for Workers {
 
 impl Default for Health {
     fn default() -> Self {
-        Self { path: None, host: None, status: None, timeout: Duration::from_secs(5) }
+        Self {
+            probe: true,
+            path: None,
+            host: None,
+            headers: Vec::new(),
+            status: None,
+            command: Vec::new(),
+            interval: None,
+            timeout: Duration::from_secs(5),
+            failures: None,
+            grace: Duration::ZERO,
+        }
     }
 }
 

@@ -205,6 +205,18 @@ pub struct Worker {
     pub memory_bytes: Option<u64>,
     /// Processor time used by its processes, user and system.
     pub cpu_ms: Option<u64>,
+    /// What came of it when it was last asked whether it is well; `None` when it was not.
+    pub last_probe: Option<Probe>,
+}
+
+/// What came of asking a worker whether it is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Probe {
+    /// How long ago.
+    pub ago_ms: u64,
+    /// What it failed at; `None` when it is well.
+    pub failure: Option<String>,
 }
 
 /// Where a worker is in its life.

@@ -24,6 +24,7 @@ impl Shell {
                 Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
                 Effect::Inspect(worker) => self.inspect(worker),
                 Effect::Judge { worker, reference } => self.judge(worker, reference),
+                Effect::Probe { worker, doubted } => self.probe(worker, doubted),
                 Effect::Signal(worker, signal) => self.signal(worker, signal),
                 Effect::WatchListeners => self.watch_listeners(),
                 Effect::StartFallback => self.start_fallback(),

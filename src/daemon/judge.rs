@@ -1,25 +1,26 @@
-//! Effect::Judge: the question goes to the worker and to one that serves, the core's rule decides.
+//! Effect::Judge and Effect::Probe: a worker is asked, the core's rules say what its answer means.
 
+use super::prepare::Generation;
 use super::shell::{Message, Shell};
-use crate::adapter::Adapter;
-use crate::config::Health;
 use crate::probe::{AskError, Question, ask};
-use crate::supervisor::{Answer, Event, Expectation, GenerationId, Phase, WorkerEvent, WorkerId, judge};
-use std::time::Duration;
-use tokio::time::sleep;
+use crate::queue;
+use crate::supervisor::{Answer, Event, Expectation, Finding, WorkerEvent, WorkerId, find, judge};
 
 /// Why a worker is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It is to become ready.
-    Proof,
-    /// It is ready, and its generation soaks.
-    Soak,
+    /// Effect::Judge: may its code serve?
+    Judgement,
+    /// Effect::Probe: is it well?
+    Probe,
 }
 
 impl Shell {
     /// Asks the worker and the reference. One without a private socket is judged by its readiness.
     pub(super) fn judge(&mut self, id: WorkerId, reference: Option<WorkerId>) {
+        if self.run_health_command(id, Purpose::Judgement) {
+            return;
+        }
         let address = |id: WorkerId| Some(self.workers.get(&id)?.probe_address()?.to_owned());
         let (Some(worker), Some(question)) = (address(id), self.question(id)) else {
             self.events.push_back(Event::Worker(id, WorkerEvent::Judged { verdict: Ok(()) }));
@@ -37,45 +38,56 @@ impl Shell {
                 }
                 None => (asked.await, None),
             };
-            Some(Message::Answered { worker: id, purpose: Purpose::Proof, new: answer(new), old })
+            Some(Message::Answered { worker: id, purpose: Purpose::Judgement, new: answer(new), old })
         });
     }
 
-    /// Asks every worker of a generation again, halfway through its soak.
-    pub(super) fn ask_soaking(&self, generation: GenerationId, soak: Duration) {
-        for worker in self.core.snapshot(self.now()).workers {
-            if worker.generation != generation || worker.phase != Phase::Ready {
-                continue;
-            }
-            let id = worker.worker;
-            let address = self.workers.get(&id).and_then(|worker| worker.probe_address());
-            let (Some(address), Some(question)) = (address.map(str::to_owned), self.question(id)) else { continue };
-            self.later(async move {
-                sleep(soak / 2).await;
-                let new = answer(ask(&address, &question).await);
-                Some(Message::Answered { worker: id, purpose: Purpose::Soak, new, old: None })
-            });
+    /// Asks a worker whether it is well.
+    pub(super) fn probe(&mut self, id: WorkerId, doubted: bool) {
+        if self.run_health_command(id, Purpose::Probe) {
+            return;
         }
+        let address = self.workers.get(&id).and_then(|worker| worker.probe_address()).map(str::to_owned);
+        let (Some(address), Some(question)) = (address, self.question(id)) else {
+            self.events.push_back(Event::Worker(id, WorkerEvent::Probed(Finding::Well)));
+            return;
+        };
+        let generation = self.generations.get(&self.workers[&id].generation());
+        // A question without a path of its own is the application's start page. Where nobody is being served, nobody
+        // can be stuck, and neither the application nor its access log need to be troubled.
+        if generation.is_some_and(|g| g.settings.health.path.is_none()) && !doubted && self.nobody_is_served() {
+            self.events.push_back(Event::Worker(id, WorkerEvent::Probed(Finding::Well)));
+            return;
+        }
+        self.later(async move {
+            let new = answer(ask(&address, &question).await);
+            Some(Message::Answered { worker: id, purpose: Purpose::Probe, new, old: None })
+        });
+    }
+
+    /// Whether the kernel is certain that no connection waits or is open on any of our sockets.
+    fn nobody_is_served(&self) -> bool {
+        self.listeners.iter().all(|listener| {
+            let open = queue::in_flight(&listener.address).is_ok_and(|in_flight| in_flight.connections == 0);
+            open && queue::depth(&listener.address, listener.inode).is_ok_and(|depth| depth.waiting == 0)
+        })
     }
 
     pub(super) fn answered(&mut self, id: WorkerId, purpose: Purpose, new: Answer, old: Option<Answer>) {
         let Some(worker) = self.workers.get(&id) else { return };
         let generation_id = worker.generation();
         let Some(generation) = self.generations.get_mut(&generation_id) else { return };
-        let expectation = expectation(&generation.settings.health, generation.adapter);
-        let old = old.or_else(|| generation.answered.clone());
-        let verdict = match (&new, &generation.answered) {
-            // A worker that serves may be busy: silence proves nothing against it once its generation has answered.
-            (Answer::None(_), Some(Answer::Status(_) | Answer::NotHttp)) => Ok(()),
-            (Answer::None(_) | Answer::NotHttp | Answer::Status(_), _) => judge(&expectation, &new, old.as_ref()),
-        };
-        if verdict.is_ok() && generation.answered.is_none() {
-            generation.answered = Some(new);
-        }
-        let event = match (purpose, verdict) {
-            (Purpose::Proof, verdict) => WorkerEvent::Judged { verdict },
-            (Purpose::Soak, Err(why)) => WorkerEvent::FoundSick { why },
-            (Purpose::Soak, Ok(())) => return,
+        let expectation = expectation(generation);
+        let event = match purpose {
+            Purpose::Judgement => {
+                let old = old.or_else(|| generation.answered.clone());
+                let verdict = judge(&expectation, &new, old.as_ref());
+                if verdict.is_ok() && generation.answered.is_none() {
+                    generation.answered = Some(new);
+                }
+                WorkerEvent::Judged { verdict }
+            }
+            Purpose::Probe => WorkerEvent::Probed(find(&expectation, &new)),
         };
         self.events.push_back(Event::Worker(id, event));
     }
@@ -85,16 +97,20 @@ impl Shell {
         Some(Question {
             path: health.path.clone().unwrap_or_else(|| "/".to_owned()),
             host: health.host.clone().unwrap_or_else(|| "localhost".to_owned()),
+            headers: health.headers.clone(),
             patience: health.timeout,
         })
     }
 }
 
-fn expectation(health: &Health, adapter: &Adapter) -> Expectation {
+fn expectation(generation: &Generation) -> Expectation {
+    let health = &generation.settings.health;
     Expectation {
         path: health.path.clone().unwrap_or_else(|| "/".to_owned()),
         wanted: health.path.as_ref().map(|_| health.status.clone().unwrap_or_default()),
-        speaks_http: adapter.speaks_http,
+        speaks_http: generation.adapter.speaks_http,
+        silent_when_busy: generation.silent_when_busy,
+        answered_before: matches!(generation.answered, Some(Answer::Status(_) | Answer::NotHttp)),
     }
 }
 

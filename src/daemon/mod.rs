@@ -6,7 +6,9 @@
 //!   effects.rs    one arm for each effect
 //!   prepare.rs    Effect::Prepare: configuration -> command -> Spec, or a template that reports it
 //!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
-//!   judge.rs      Effect::Judge: asking a worker over HTTP
+//!   spec.rs       settings and the server's own words -> Spec
+//!   judge.rs      Effect::Judge and Effect::Probe: asking a worker over HTTP
+//!   health_command.rs  the same, by a program
 //!   fallback.rs   the helper process that answers 503
 //!   listeners.rs  looking after the listeners: queue, backlog, path
 //!   ticker.rs     when to look at them
@@ -20,12 +22,14 @@
 
 mod effects;
 mod fallback;
+mod health_command;
 mod judge;
 mod listeners;
 mod narrate;
 mod prepare;
 mod setup;
 mod shell;
+mod spec;
 mod status;
 mod ticker;
 mod workers;

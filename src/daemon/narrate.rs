@@ -2,7 +2,7 @@
 
 use super::shell::{Death, Shell};
 use crate::journal::message_id;
-use crate::supervisor::{GenerationId, Notice, Place};
+use crate::supervisor::{GenerationId, Notice, Place, Retirement};
 use std::time::{Duration, SystemTime};
 
 /// Writes one event with the fields that every event about a worker has.
@@ -105,13 +105,25 @@ impl Shell {
                 "{} did not leave in time: killed with its descendants",
                 name(*place)
             ),
-            Notice::WorkerRetires(place) => tell!(
+            Notice::WorkerAils { place, why } => tell!(
+                warn,
+                WORKER_AILS,
+                "worker-ails",
+                *place,
+                "{} is not well: {why}; its successor is started first",
+                name(*place)
+            ),
+            Notice::WorkerRecovered(place) => {
+                tell!(info, WORKER_RECOVERED, "worker-recovered", *place, "{} is well again", name(*place));
+            }
+            Notice::WorkerRetires { place, why } => tell!(
                 info,
                 WORKER_REPLACED,
                 "worker-retires",
                 *place,
-                "{} has served its number of requests; its successor is started first",
-                name(*place)
+                "{} {}; its successor is started first",
+                name(*place),
+                retirement(*why)
             ),
             Notice::PreparationFailed { generation, why, retry_in } => tell_of!(
                 error,
@@ -152,7 +164,6 @@ impl Shell {
             }
             Notice::Soaking { generation, soak } => {
                 self.tell_clients(&format!("all workers are ready; watching them for {}", seconds(*soak)));
-                self.ask_soaking(*generation, *soak);
                 tracing::debug!(SOCKD_GENERATION = generation.0, "reload: watching generation {generation}");
             }
             Notice::RolloutDone(generation) => tell_of!(
@@ -217,6 +228,20 @@ fn name(place: Place) -> String {
         Some(_) => format!("worker {}", place.worker),
         None => format!("canary {}", place.worker),
     }
+}
+
+fn retirement(why: Retirement) -> String {
+    match why {
+        Retirement::Requests => "has served its number of requests".to_owned(),
+        Retirement::Age(age) => format!("has been there for {}", seconds(age)),
+        Retirement::Memory { memory, limit } => {
+            format!("holds {} of memory, more than {}", mebibytes(memory), mebibytes(limit))
+        }
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1}M", bytes as f64 / f64::from(1 << 20))
 }
 
 fn next(retry_in: Option<Duration>) -> String {

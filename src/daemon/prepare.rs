@@ -2,6 +2,7 @@
 
 use super::setup::{bind_addresses, bind_all};
 use super::shell::{Message, Shell};
+use super::spec::spec;
 use super::workers::verdict;
 use crate::adapter::python::{self, Launcher, Python};
 use crate::adapter::report::Report as ServerReport;
@@ -16,11 +17,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Beyond its own graceful timeout a worker gets this long to end by itself.
-const GRACE: Duration = Duration::from_secs(1);
-const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a console script is read up to here (bytes): Linux itself reads 256 (BINPRM_BUF_SIZE).
 const SHEBANG_LIMIT: u64 = 4096;
 
@@ -31,6 +28,10 @@ pub(super) struct Generation {
     pub(super) adapter: &'static Adapter,
     pub(super) command: Command,
     pub(super) spec: Option<Spec>,
+    /// Whether its workers serve one request at a time.
+    pub(super) silent_when_busy: bool,
+    /// `health.command`, ready to be executed.
+    pub(super) health_command: Option<Command>,
     /// How its first worker that was asked over HTTP answered: what is usual for it.
     pub(super) answered: Option<Answer>,
     /// Its template, by number.
@@ -77,7 +78,17 @@ impl Shell {
         let settings = loaded.settings;
         let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
         let adapter = adapter::recognise(&settings.command);
-        let mut generation = Generation { settings, adapter, command, spec: None, answered: None, template: None };
+        let health_command = health_command(&settings, &command)?;
+        let mut generation = Generation {
+            settings,
+            adapter,
+            command,
+            spec: None,
+            silent_when_busy: false,
+            health_command,
+            answered: None,
+            template: None,
+        };
         match adapter.making {
             Making::Exec => {
                 let spec = spec(&generation.settings, None);
@@ -205,6 +216,7 @@ impl Shell {
         let generation = self.generations.get_mut(&id).ok_or("the generation was released")?;
         let spec = spec(&generation.settings, Some(&report));
         generation.spec = Some(spec.clone());
+        generation.silent_when_busy = report.silent_when_busy;
         Ok(spec)
     }
 
@@ -274,23 +286,12 @@ fn same_place(a: &Address, b: &Address) -> bool {
     }
 }
 
-/// What the core must know, from our settings and, where they are silent, from the server's own.
-fn spec(settings: &Settings, report: Option<&ServerReport>) -> Spec {
-    let workers = &settings.workers;
-    let count = workers.count.or(report.map(|r| r.workers)).unwrap_or(1).clamp(1, 4096);
-    let graceful = report.and_then(|r| r.graceful_timeout).map(|limit| Duration::from_secs(limit.into()) + GRACE);
-    let stop_timeout = workers.stop_timeout.or(graceful).unwrap_or(DEFAULT_STOP_TIMEOUT);
-    Spec {
-        workers: count,
-        ready_after: report.is_none().then_some(workers.ready_after),
-        start_timeout: workers.start_timeout,
-        drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
-        stop_timeout,
-        watchdog: workers.watchdog.or(report.and_then(ServerReport::watchdog)),
-        canary: settings.reload.canary,
-        surge: settings.reload.surge.unwrap_or(count),
-        soak: settings.reload.soak,
-    }
+/// `health.command` in the directory and the environment of the workers.
+fn health_command(settings: &Settings, command: &Command) -> Result<Option<Command>, String> {
+    let Some(name) = settings.health.command.first() else { return Ok(None) };
+    let program = config::find_program(name, &command.directory, &command.environment)
+        .map_err(|problem| format!("health.command: {}", problem.message))?;
+    Ok(Some(Command { program, arguments: settings.health.command.clone(), ..command.clone() }))
 }
 
 /// The command that boots the template of this generation: its interpreter, our program, the server's arguments.

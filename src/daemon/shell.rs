@@ -2,6 +2,7 @@
 //! what the core answers.
 
 use super::fallback::Fallback;
+use super::health_command::HealthCommands;
 use super::judge::Purpose;
 use super::listeners::Lookout;
 use super::prepare::Generation;
@@ -15,6 +16,7 @@ use crate::process::{Ended, Report, reap};
 use crate::supervisor::{Answer, Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
 use crate::systemd::{Notifier, ReloadGuard, environment};
 use crate::{exit, process};
+use rustix::process::Pid;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub(super) enum Message {
     Notify(WorkerId, Datagram),
     /// What came of a question to a worker, and to one that serves.
     Answered { worker: WorkerId, purpose: Purpose, new: Answer, old: Option<Answer> },
+    /// The program that was run for a worker has had its time.
+    HealthCommandLate { worker: WorkerId, pid: Pid, timeout: Duration },
     /// The 503 helper shall be tried again.
     RestartFallback,
 }
@@ -70,6 +74,7 @@ pub(super) struct Shell {
     pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
     pub(super) templates: super::prepare::Templates,
     pub(super) fallback: Fallback,
+    pub(super) health_commands: HealthCommands,
     pub(super) notifier: Notifier,
     pub(super) reload_guard: Option<ReloadGuard>,
     pub(super) directory: Directory,
@@ -137,6 +142,7 @@ impl Shell {
             last_words: BTreeMap::new(),
             templates: super::prepare::Templates::default(),
             fallback: Fallback::default(),
+            health_commands: HealthCommands::new(),
             reload_guard: None,
             clients: BTreeMap::new(),
             next_request: 1,
@@ -228,6 +234,7 @@ impl Shell {
             Message::Template(template, report) => self.template_reports(template, report),
             Message::Notify(worker, datagram) => self.worker_says(worker, datagram),
             Message::Answered { worker, purpose, new, old } => self.answered(worker, purpose, new, old),
+            Message::HealthCommandLate { worker, pid, timeout } => self.health_command_late(worker, pid, timeout),
             Message::RestartFallback => self.restart_fallback(),
         }
     }
@@ -255,7 +262,11 @@ impl Shell {
 
     fn reap_all(&mut self) {
         while let Some(ended) = reap() {
-            if self.worker_ended(ended) || self.template_ended(ended) || self.fallback_ended(ended) {
+            let known = self.worker_ended(ended)
+                || self.template_ended(ended)
+                || self.fallback_ended(ended)
+                || self.health_command_ended(ended);
+            if known {
                 continue;
             }
             if self.strangers.len() == STRANGERS {

@@ -97,6 +97,10 @@ impl Shell {
                     restarts: restarts(worker.slot).into(),
                     memory_bytes: usage.memory,
                     cpu_ms: usage.cpu.map(ms),
+                    last_probe: worker
+                        .last_probe
+                        .as_ref()
+                        .map(|(ago, verdict)| told::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
                 }
             })
             .collect()

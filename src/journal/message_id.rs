@@ -31,9 +31,13 @@ ids! {
     WORKER_NOT_READY = "e0633d242cf1413fd7bf714486163d82";
     /// A worker gave no sign of life in time and is taken away.
     WORKER_HUNG = "a618c2a1531e2df23e077edd353c4bfe";
+    /// A worker fails its probes; its successor is started first.
+    WORKER_AILS = "18f05ea87aff476886f06e6c2d0aa89f";
+    /// A worker that failed its probes answers them again.
+    WORKER_RECOVERED = "3f932baa7f7f4501a5519197dbcf3c96";
     /// A worker did not end within its stop-timeout and was sent SIGKILL.
     WORKER_KILLED = "8c7f61f89e002ec6181509590fd7f533";
-    /// A worker too old, too big or sick is being replaced by plan.
+    /// A worker too old, too big or with its number of requests served is being replaced by plan.
     WORKER_REPLACED = "dd42905c72633f507c329be38c85f706";
     /// A slot's workers keep dying; the next attempt waits. SOCKD_RETRY_MS says how long.
     SLOT_BACK_OFF = "e10738fa32ea1d3bd6842eb0421dd88b";

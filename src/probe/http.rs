@@ -26,6 +26,8 @@ pub struct Question {
     pub path: String,
     /// The Host header.
     pub host: String,
+    /// More headers, name and value.
+    pub headers: Vec<(String, String)>,
     /// How long the answer's head may take.
     pub patience: Duration,
 }
@@ -60,11 +62,14 @@ pub async fn ask(address: &str, question: &Question) -> Result<StatusCode, AskEr
 }
 
 async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskError> {
-    let request = Request::get(&question.path)
-        .header(HOST, &question.host)
-        .header(USER_AGENT, concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)"))
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+    let mut request = Request::get(&question.path).header(HOST, &question.host).header(CONNECTION, "close");
+    for (name, value) in &question.headers {
+        request = request.header(name, value);
+    }
+    if !question.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(USER_AGENT.as_str())) {
+        request = request.header(USER_AGENT, concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)"));
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let stream = connect(address).map_err(AskError::Connect)?;
     let answered = |error: hyper::Error| if error.is_parse() { AskError::NotHttp(error) } else { AskError::Closed };
     let (mut sender, connection) = http1::Builder::new()
@@ -131,13 +136,24 @@ mod tests {
             String::from_utf8_lossy(&head[..length]).into_owned()
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let question = Question { path: "/healthz".to_owned(), host: "example.com".to_owned(), patience };
+        let headers = vec![("X-Forwarded-Proto".to_owned(), "https".to_owned())];
+        let question = Question { path: "/healthz".to_owned(), host: "example.com".to_owned(), headers, patience };
         let answer = runtime.block_on(ask(socket.address(), &question));
         drop(runtime);
         let request = server.join().expect("it answered");
         assert!(request.starts_with("GET /healthz HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("host: example.com\r\n"), "{request}");
+        assert!(request.to_lowercase().contains("x-forwarded-proto: https\r\n"), "{request}");
         answer
+    }
+
+    fn plain_question() -> Question {
+        Question {
+            path: "/".to_owned(),
+            host: "localhost".to_owned(),
+            headers: Vec::new(),
+            patience: Duration::from_secs(10),
+        }
     }
 
     #[test]
@@ -167,8 +183,7 @@ mod tests {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("it listens");
             });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let question =
-                Question { path: "/".to_owned(), host: "localhost".to_owned(), patience: Duration::from_secs(10) };
+            let question = plain_question();
             assert_eq!(runtime.block_on(ask(socket.address(), &question)).expect("an answer"), StatusCode::OK);
             server.join().expect("it answered");
         }
@@ -179,8 +194,7 @@ mod tests {
         let (socket, fd) = Socket::listen(&format!("@sockd-probe-dead-{}", std::process::id())).expect("a socket");
         drop(fd);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let question =
-            Question { path: "/".to_owned(), host: "localhost".to_owned(), patience: Duration::from_secs(10) };
+        let question = plain_question();
         assert!(matches!(runtime.block_on(ask(socket.address(), &question)), Err(AskError::Connect(_))));
     }
 }

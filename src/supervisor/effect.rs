@@ -30,6 +30,13 @@ pub enum Effect {
         /// Who shows what is normal.
         reference: Option<WorkerId>,
     },
+    /// Ask a ready worker whether it is well. Answered, once, by `Probed`; a worker is never asked twice at a time.
+    Probe {
+        /// Who is asked.
+        worker: WorkerId,
+        /// Whether it failed when it was last asked: then it must be asked in earnest.
+        doubted: bool,
+    },
     /// Send a signal. The process exists.
     Signal(WorkerId, Signal),
     /// Wait for a connection without accepting it. Answered, once, by `ConnectionWaiting`.

@@ -1,6 +1,7 @@
 //! What the shell tells the core.
 
 use super::id::{GenerationId, RequestId, WorkerId};
+use super::judgement::Finding;
 use super::spec::Spec;
 
 /// Something that happened outside.
@@ -61,11 +62,18 @@ pub enum WorkerEvent {
         /// Whether the new code may serve, or why it may not.
         verdict: Result<(), String>,
     },
+    /// Answers [`Effect::Probe`](super::Effect), whatever happens to the worker meanwhile.
+    Probed(Finding),
     /// The worker said WATCHDOG=1.
     Heartbeat,
-    /// The worker has served long enough and asks for a successor.
+    /// The worker has served as many requests as it should and asks for a successor.
     WantsRetirement,
-    /// Somebody found out that the worker is not well (WATCHDOG=trigger, a failed probe).
+    /// How much memory the worker holds, in bytes.
+    Measured {
+        /// Its proportional set size, or its control group's.
+        memory: u64,
+    },
+    /// The worker says itself that it is not well (WATCHDOG=trigger).
     FoundSick {
         /// How, for people.
         why: String,

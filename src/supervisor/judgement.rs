@@ -15,6 +15,17 @@ pub enum Answer {
     None(String),
 }
 
+/// What came of asking a ready worker whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It is.
+    Well,
+    /// It answers, but not what is wanted; what, for people.
+    Ill(String),
+    /// It does not answer; why, for people.
+    Silent(String),
+}
+
 /// What is asked and what is expected of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
@@ -24,6 +35,27 @@ pub struct Expectation {
     pub wanted: Option<Vec<u16>>,
     /// Whether the server is known to speak HTTP, so that silence is a fault.
     pub speaks_http: bool,
+    /// Whether a worker serves one request at a time: then a busy one is as silent as a hung one, and its heartbeats
+    /// alone tell the difference.
+    pub silent_when_busy: bool,
+    /// Whether a worker of the same generation has answered before: then one that is silent is busy, since it serves
+    /// visitors from its first word on.
+    pub answered_before: bool,
+}
+
+/// What the answer of a ready worker says of its health. Without a health path any answer is a good sign: what the
+/// application says on `/` is its own business.
+pub fn find(expectation: &Expectation, answer: &Answer) -> Finding {
+    let path = &expectation.path;
+    match (answer, &expectation.wanted) {
+        (Answer::Status(status), Some(wanted)) if !is_wanted(wanted, *status) => {
+            Finding::Ill(format!("GET {path} answers {status}, not {}", wanted_text(wanted)))
+        }
+        (Answer::NotHttp, Some(_)) => Finding::Ill(format!("GET {path} is not answered in HTTP")),
+        (Answer::Status(_) | Answer::NotHttp, _) => Finding::Well,
+        (Answer::None(_), _) if expectation.silent_when_busy => Finding::Well,
+        (Answer::None(why), _) => Finding::Silent(format!("GET {path}: {why}")),
+    }
 }
 
 /// Decides about a worker that answered `new`, where a serving one answered `old` (None: none could be asked).
@@ -32,6 +64,9 @@ pub struct Expectation {
 /// Why the new code may not serve, for people.
 pub fn judge(expectation: &Expectation, new: &Answer, old: Option<&Answer>) -> Result<(), String> {
     let path = &expectation.path;
+    if expectation.answered_before && matches!(new, Answer::None(_)) {
+        return Ok(());
+    }
     if let Some(wanted) = &expectation.wanted {
         return match new {
             Answer::Status(status) if is_wanted(wanted, *status) => Ok(()),
@@ -78,7 +113,13 @@ mod tests {
     use super::*;
 
     fn comparing() -> Expectation {
-        Expectation { path: "/".to_owned(), wanted: None, speaks_http: true }
+        Expectation {
+            path: "/".to_owned(),
+            wanted: None,
+            speaks_http: true,
+            silent_when_busy: false,
+            answered_before: false,
+        }
     }
 
     #[test]
@@ -104,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_worker_of_code_that_has_answered_may_be_silent() {
+        let silent = Answer::None("no answer within 5s".to_owned());
+        let proven = Expectation { answered_before: true, wanted: Some(Vec::new()), ..comparing() };
+        assert_eq!(judge(&proven, &silent, None), Ok(()));
+        assert!(judge(&proven, &Answer::Status(500), None).is_err());
+    }
+
+    #[test]
     fn a_health_path_wants_its_own_status() {
         let health = |wanted: &[u16]| Expectation { wanted: Some(wanted.to_vec()), ..comparing() };
         assert_eq!(judge(&health(&[]), &Answer::Status(204), None), Ok(()));
@@ -111,5 +160,18 @@ mod tests {
         assert_eq!(judge(&health(&[301, 401]), &Answer::Status(401), None), Ok(()));
         let why = judge(&health(&[301, 401]), &Answer::Status(200), None).expect_err("not wanted");
         assert_eq!(why, "GET / answers 200, not 301 or 401");
+    }
+
+    #[test]
+    fn a_ready_worker_is_well_silent_or_ill() {
+        let health = Expectation { wanted: Some(Vec::new()), ..comparing() };
+        let silent = Answer::None("no answer within 5s".to_owned());
+        assert_eq!(find(&comparing(), &Answer::Status(500)), Finding::Well);
+        assert_eq!(find(&health, &Answer::Status(204)), Finding::Well);
+        assert_eq!(find(&health, &Answer::Status(500)), Finding::Ill("GET / answers 500, not 2xx".to_owned()));
+        assert_eq!(find(&comparing(), &silent), Finding::Silent("GET /: no answer within 5s".to_owned()));
+        let busy = Expectation { silent_when_busy: true, ..health };
+        assert_eq!(find(&busy, &silent), Finding::Well);
+        assert!(matches!(find(&busy, &Answer::Status(500)), Finding::Ill(_)));
     }
 }

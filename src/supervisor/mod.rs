@@ -27,6 +27,7 @@ mod backoff;
 mod effect;
 mod event;
 mod generation;
+mod health;
 mod id;
 mod judgement;
 mod notice;
@@ -42,14 +43,15 @@ mod worker;
 pub use effect::{Announcement, Effect, Effects, Outcome, Place, Role, Signal};
 pub use event::{Event, Holds, WorkerEvent};
 pub use id::{GenerationId, RequestId, SlotId, WorkerId};
-pub use judgement::{Answer, Expectation, judge};
-pub use notice::Notice;
+pub use judgement::{Answer, Expectation, Finding, find, judge};
+pub use notice::{Notice, Retirement};
 pub use snapshot::{Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
-pub use spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Spec, Start};
+pub use spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Probe, Spec, Start};
 pub use time::Time;
 pub use worker::Phase;
 
 use generation::{Generation, Preparation};
+use health::{Ailment, Health};
 use random::Random;
 use rollout::Rollout;
 use slot::Slot;
@@ -172,8 +174,8 @@ impl Supervisor {
         let due: Vec<WorkerId> =
             self.workers.values().filter(|w| w.deadline().is_some_and(|at| at <= now)).map(Worker::id).collect();
         for id in due {
-            // What an earlier one of them brought about may have moved this one's deadline.
-            if let Some(worker) = self.workers.get_mut(&id)
+            // What an earlier one of them brought about may have moved this one's deadline, and it may have several.
+            while let Some(worker) = self.workers.get_mut(&id)
                 && worker.deadline().is_some_and(|at| at <= now)
             {
                 let change = worker.handle_deadline(now, &mut effects);
@@ -293,25 +295,41 @@ impl Supervisor {
         {
             self.speaks = true;
         }
+        let complaint =
+            if let WorkerEvent::Judged { verdict: Err(why) } | WorkerEvent::Probed(Finding::Ill(why)) = &event {
+                Some(why.clone())
+            } else {
+                None
+            };
+        let was_ready = worker.phase() == Phase::Ready;
+        let place = worker.place;
         let change = worker.handle(now, event, effects);
+        // Beside the old code, the new must not be ill even once.
+        if let Some(why) = complaint
+            && was_ready
+            && self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation)
+        {
+            effects.notice(Notice::WorkerAils { place, why: why.clone() });
+            self.refuse_rollout(now, why, Some(id), effects);
+            return;
+        }
         self.apply(now, id, change, effects);
     }
 
     fn apply(&mut self, now: Time, id: WorkerId, change: Change, effects: &mut Effects) {
         match change {
             Change::None => {}
-            Change::Judge => {
-                // Of the same generation only where a replacement is doubted: it was made from what is on disk since.
-                let generation = self.workers[&id].place.generation;
-                let reference = self
-                    .ready_workers()
-                    .find(|w| w.place.generation != generation)
-                    .or_else(|| self.ready_workers().find(|w| w.id() != id))
-                    .map(Worker::id);
-                effects.push(Effect::Judge { worker: id, reference });
-            }
+            Change::Judge => self.judge(id, effects),
             Change::Proven => self.worker_proven(now, id, effects),
-            Change::Retires => self.worker_retires(id, effects),
+            Change::Ask if self.soaks(self.workers[&id].place.generation) => self.judge(id, effects),
+            Change::Ask => {
+                let failed = |health: &Health| health.last().is_some_and(|(_, verdict)| verdict.is_err());
+                let doubted = self.workers[&id].health().is_some_and(failed);
+                effects.push(Effect::Probe { worker: id, doubted });
+            }
+            Change::Ails { why } => effects.notice(Notice::WorkerAils { place: self.workers[&id].place, why }),
+            Change::Recovered => self.worker_recovered(now, id, effects),
+            Change::Retires(why) => effects.notice(Notice::WorkerRetires { place: self.workers[&id].place, why }),
             Change::Failed { why, ready_for, gone } => self.worker_failed(now, id, why, ready_for, gone, effects),
             Change::Unborn => {
                 let generation = self.workers[&id].place.generation;
@@ -355,14 +373,27 @@ impl Supervisor {
         }
     }
 
-    fn worker_retires(&mut self, id: WorkerId, effects: &mut Effects) {
-        let place = self.workers[&id].place;
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.current == Some(id))
-            && !slot.retiring
-        {
-            slot.retiring = true;
-            effects.notice(Notice::WorkerRetires(place));
+    fn judge(&self, id: WorkerId, effects: &mut Effects) {
+        // Of the same generation only where a replacement is doubted: it was made from what is on disk since.
+        let generation = self.workers[&id].place.generation;
+        let reference = self
+            .ready_workers()
+            .find(|w| w.place.generation != generation)
+            .or_else(|| self.ready_workers().find(|w| w.id() != id))
+            .map(Worker::id);
+        effects.push(Effect::Judge { worker: id, reference });
+    }
+
+    /// It answers again: nobody needs to take its place, unless for another reason.
+    fn worker_recovered(&mut self, now: Time, id: WorkerId, effects: &mut Effects) {
+        let worker = &self.workers[&id];
+        effects.notice(Notice::WorkerRecovered(worker.place));
+        if self.rollout.is_some() || worker.wants_successor() || worker.place.generation != self.serving {
+            return;
         }
+        let slot = self.slots.iter_mut().find(|slot| slot.current == Some(id));
+        let successor = slot.and_then(|slot| slot.successor.take());
+        self.drain(now, successor, effects);
     }
 
     fn worker_failed(
@@ -463,8 +494,9 @@ impl Supervisor {
             let replace = match slot.current {
                 None => false,
                 Some(current) => {
-                    let outdated = self.workers.get(&current).is_some_and(|w| w.place.generation != serving);
-                    if self.rollout.is_some() || replacements == 0 || !(outdated || slot.retiring) {
+                    let replaceable = |w: &Worker| w.place.generation != serving || w.wants_successor();
+                    let replaceable = self.workers.get(&current).is_some_and(replaceable);
+                    if self.rollout.is_some() || replacements == 0 || !replaceable {
                         continue;
                     }
                     true
@@ -509,11 +541,18 @@ impl Supervisor {
         if self.speaks {
             spec.ready_after = None;
         }
+        // Workers that started together do not grow old together.
+        spec.max_age = spec.max_age.map(|age| age.mul_f64(1.0 - self.random.fraction() / 10.0));
         if !self.announced_ready || self.rollout.is_some() {
             let most = spec.start_timeout + MANAGER_MARGIN;
             effects.push(Effect::Announce(Announcement::ExtendTimeout(most)));
         }
-        let judged = generation != self.serving || role == Role::Canary;
+        // One that is ill is followed by one that answers better, or by none.
+        let ill = |slot: SlotId| {
+            let current = self.slots[slot.0 as usize].current.and_then(|id| self.workers.get(&id));
+            current.and_then(Worker::health).is_some_and(|health| health.ailment() == Some(Ailment::Ill))
+        };
+        let judged = generation != self.serving || role == Role::Canary || slot.is_some_and(ill);
         let place = Place { worker: id, slot, generation };
         self.workers.insert(id, Worker::spawn(now, place, role, judged, &spec, effects));
         id

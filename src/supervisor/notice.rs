@@ -4,6 +4,22 @@ use super::effect::Place;
 use super::id::GenerationId;
 use std::time::Duration;
 
+/// Why a worker that is well is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retirement {
+    /// It has served as many requests as it should.
+    Requests,
+    /// It is so old.
+    Age(Duration),
+    /// It holds so much memory, in bytes, where `limit` is allowed.
+    Memory {
+        /// What it holds.
+        memory: u64,
+        /// What it may.
+        limit: u64,
+    },
+}
+
 /// Something a person may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -51,8 +67,22 @@ pub enum Notice {
     },
     /// A worker did not end in time and is killed.
     WorkerKilled(Place),
-    /// A worker asked for a successor.
-    WorkerRetires(Place),
+    /// A worker fails its probes: it gets a successor before it goes.
+    WorkerAils {
+        /// Who.
+        place: Place,
+        /// What it fails at.
+        why: String,
+    },
+    /// A worker that failed its probes answers them again.
+    WorkerRecovered(Place),
+    /// A worker that is well shall be replaced.
+    WorkerRetires {
+        /// Who.
+        place: Place,
+        /// Why.
+        why: Retirement,
+    },
     /// A generation could not be prepared, or what was prepared is lost.
     PreparationFailed {
         /// Which.

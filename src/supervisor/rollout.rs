@@ -167,6 +167,9 @@ impl Supervisor {
         }
         if starting == 0 {
             effects.notice(Notice::Soaking { generation: id, soak: spec.soak });
+            for worker in self.workers.values_mut().filter(|w| w.place.generation == id) {
+                worker.ask_by(now + spec.soak / 2);
+            }
             effects.push(Effect::Announce(Announcement::ExtendTimeout(spec.soak + MANAGER_MARGIN)));
             self.set_step(Step::Soaking { until: now + spec.soak });
             if spec.soak.is_zero() {
@@ -269,6 +272,12 @@ impl Supervisor {
         for request in rollout.requests {
             effects.push(Effect::Answer(request, outcome.clone()));
         }
+    }
+
+    /// Whether this generation is complete and watched before the old one goes.
+    pub(super) fn soaks(&self, generation: GenerationId) -> bool {
+        let soaking = |r: &Rollout| r.generation == generation && matches!(r.step, Step::Soaking { .. });
+        self.rollout.as_ref().is_some_and(soaking)
     }
 
     fn set_step(&mut self, step: Step) {

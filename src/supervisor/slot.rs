@@ -12,8 +12,6 @@ pub(super) struct Slot {
     pub(super) current: Option<WorkerId>,
     /// The worker that shall take its place: starting, or ready and held until a rollout is complete.
     pub(super) successor: Option<WorkerId>,
-    /// Whether the current worker asked for a successor.
-    pub(super) retiring: bool,
     /// Whether a canary has just proven what the next worker is made from.
     pub(super) trusted: bool,
     /// No attempt before this time.
@@ -41,7 +39,6 @@ impl Slot {
     pub(super) fn forget(&mut self, worker: WorkerId) {
         if self.current == Some(worker) {
             self.current = None;
-            self.retiring = false;
         }
         if self.successor == Some(worker) {
             self.successor = None;
@@ -52,7 +49,6 @@ impl Slot {
     pub(super) fn promote(&mut self) -> Option<WorkerId> {
         let predecessor = self.current.take();
         self.current = self.successor.take();
-        self.retiring = false;
         self.retry_at = None;
         predecessor
     }

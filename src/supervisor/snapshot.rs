@@ -1,5 +1,6 @@
 //! What the core knows, for `sockd status` and the status line.
 
+use super::health::Health;
 use super::id::{GenerationId, SlotId, WorkerId};
 use super::rollout::Rollout;
 use super::time::Time;
@@ -75,6 +76,10 @@ pub struct WorkerSnapshot {
     pub age: Duration,
     /// Since it was proven, if it is ready.
     pub ready_for: Option<Duration>,
+    /// What came of asking it, and how long ago; None while nobody has.
+    pub last_probe: Option<(Duration, Result<(), String>)>,
+    /// Whether a successor shall take its place, although it serves.
+    pub wants_successor: bool,
 }
 
 /// One slot.
@@ -127,6 +132,11 @@ impl Supervisor {
                     phase: worker.phase(),
                     age: now.since(worker.born()),
                     ready_for: worker.ready_for(now),
+                    last_probe: worker
+                        .health()
+                        .and_then(Health::last)
+                        .map(|(at, verdict)| (now.since(*at), verdict.clone())),
+                    wants_successor: worker.wants_successor(),
                 })
                 .collect(),
             slots,

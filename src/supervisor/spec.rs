@@ -27,12 +27,29 @@ pub struct Spec {
     pub stop_timeout: Duration,
     /// A ready worker whose last heartbeat is older than this hangs. None: heartbeats are not expected.
     pub watchdog: Option<Duration>,
+    /// How a ready worker is asked whether it is well. None: it is not asked.
+    pub probe: Option<Probe>,
+    /// A worker that has been there for so long, or up to a tenth less by chance, is replaced while it is well.
+    pub max_age: Option<Duration>,
+    /// A worker that holds more memory than this, in bytes, is replaced while it is well.
+    pub max_memory: Option<u64>,
     /// Whether a reload proves the new generation on a worker without the public socket first.
     pub canary: bool,
     /// How many slots may hold an old and a new worker at the same time during a rollout: 1 or more.
     pub surge: u32,
     /// How long the complete new generation must stay well before the old one drains.
     pub soak: Duration,
+}
+
+/// When a ready worker is asked, and how many failures count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Between two questions to the same worker, whole seconds.
+    pub interval: Duration,
+    /// So many failures in a row, 1 or more, mean that the worker is not well.
+    pub failures: u32,
+    /// Failures so soon after the worker got ready do not count.
+    pub grace: Duration,
 }
 
 /// Between SIGABRT, which lets a hung worker write its stack, and SIGKILL.
@@ -42,6 +59,11 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// A worker that is given up before it said that it is ready serves nobody: it gets this long to leave. gunicorn's do not
 /// heed SIGTERM before the application is imported, and a stop would wait for one that hangs there while visitors queue.
 pub const UNHEARD_GRACE: Duration = Duration::from_secs(2);
+/// A worker that no longer answers and has a proven successor gets this long, at most, for the requests that it may still
+/// be serving; then it writes its stack and goes.
+pub const SILENT_DRAIN: Duration = Duration::from_secs(10);
+/// A worker that holds too much memory is replaced when it has been ready for at least this long.
+pub const TOO_BIG_AFTER: Duration = Duration::from_secs(10);
 /// A canary that has answered is watched for this long, or for the soak if that is shorter.
 pub const CANARY_WATCH: Duration = Duration::from_millis(500);
 /// What is left of a drain after a second request to stop.

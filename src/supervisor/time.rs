@@ -17,6 +17,12 @@ impl Time {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The next multiple of `step` since the beginning, or this point if it is one.
+    pub(super) fn round_up(self, step: Duration) -> Self {
+        let step = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Self(self.0.div_ceil(step).saturating_mul(step))
+    }
 }
 
 impl Add<Duration> for Time {

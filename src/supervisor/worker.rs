@@ -6,9 +6,11 @@
 
 use super::effect::{Effect, Effects, Place, Role, Signal};
 use super::event::{Holds, WorkerEvent};
+use super::health::{Ailment, Due, Health, Turn};
 use super::id::WorkerId;
-use super::notice::Notice;
-use super::spec::{ABORT_GRACE, CLOSE_GRACE, Spec, UNHEARD_GRACE};
+use super::judgement::Finding;
+use super::notice::{Notice, Retirement};
+use super::spec::{ABORT_GRACE, CLOSE_GRACE, SILENT_DRAIN, Spec, TOO_BIG_AFTER, UNHEARD_GRACE};
 use super::time::Time;
 use std::time::Duration;
 
@@ -22,10 +24,7 @@ pub(super) struct Worker {
     exists: bool,
     born: Time,
     state: State,
-    ready_after: Option<Duration>,
-    watchdog: Option<Duration>,
-    drain_timeout: Duration,
-    stop_timeout: Duration,
+    spec: Spec,
 }
 
 #[derive(Clone, Debug)]
@@ -34,20 +33,30 @@ enum State {
         stage: Stage,
         deadline: Time,
     },
-    Ready {
-        since: Time,
-        heartbeat: Time,
-    },
-    /// Told `Drain` because it is replaced, or `Stop` because its time to drain or the service ends.
+    Ready(Service),
+    /// Told `Drain` because it is replaced, or `Stop` because its time to drain or the service ends. One that was
+    /// `silent` writes its stack at the deadline.
     Draining {
         deadline: Time,
         told: Signal,
+        silent: bool,
     },
     Terminating {
         deadline: Time,
         signal: Signal,
     },
     Killing,
+}
+
+/// What belongs to a worker while it is ready.
+#[derive(Clone, Debug)]
+struct Service {
+    since: Time,
+    health: Health,
+    /// When it is too old.
+    retire_at: Option<Time>,
+    /// Whether it shall be replaced although it is well.
+    retires: bool,
 }
 
 /// How far the proof of a starting worker has come.
@@ -86,8 +95,14 @@ pub(super) enum Change {
     Judge,
     /// It is ready.
     Proven,
-    /// It wants a successor.
-    Retires,
+    /// It is to be asked whether it is well.
+    Ask,
+    /// It failed its probes too often: it wants a successor.
+    Ails { why: String },
+    /// It had failed its probes and is well again.
+    Recovered,
+    /// It is well and wants a successor.
+    Retires(Retirement),
     /// It failed: it is useless from here on, and it is `gone` if there is no process (any more).
     Failed { why: String, ready_for: Option<Duration>, gone: bool },
     /// It shall be killed, and whoever makes processes has not even made it.
@@ -110,17 +125,14 @@ impl Worker {
                 stage: Stage::Booting { ask_at: spec.ready_after.map(|after| now + after) },
                 deadline: now + spec.start_timeout,
             },
-            ready_after: spec.ready_after,
-            watchdog: spec.watchdog,
-            drain_timeout: spec.drain_timeout,
-            stop_timeout: spec.stop_timeout,
+            spec: spec.clone(),
         }
     }
 
     pub(super) fn handle(&mut self, now: Time, event: WorkerEvent, effects: &mut Effects) -> Change {
         match self.state.clone() {
             State::Starting { stage, deadline } => self.while_starting(now, event, stage, deadline, effects),
-            State::Ready { since, .. } => self.while_ready(now, event, since, effects),
+            State::Ready(service) => self.while_ready(now, event, service, effects),
             State::Draining { .. } => self.while_draining(event, effects),
             State::Terminating { signal, .. } => self.while_terminating(event, signal, effects),
             State::Killing => self.while_killing(event, effects),
@@ -173,25 +185,65 @@ impl Worker {
             WorkerEvent::Heartbeat => Change::None,
             // It has not served a single request.
             WorkerEvent::WantsRetirement => Change::None,
+            // How much it needs shows once it serves.
+            WorkerEvent::Measured { .. } => Change::None,
+            // Nobody asked for it.
+            WorkerEvent::Probed(_) => Change::None,
         }
     }
 
-    fn while_ready(&mut self, now: Time, event: WorkerEvent, since: Time, effects: &mut Effects) -> Change {
+    fn while_ready(&mut self, now: Time, event: WorkerEvent, service: Service, effects: &mut Effects) -> Change {
         match event {
             WorkerEvent::Heartbeat => {
-                self.state = State::Ready { since, heartbeat: now };
+                self.serve(service, |service| service.health.beat(now));
                 Change::None
             }
-            WorkerEvent::WantsRetirement => Change::Retires,
+            WorkerEvent::Probed(finding) => self.found(now, finding, service),
+            // Asked while its generation soaks: no worse than before is well.
+            WorkerEvent::Judged { verdict: Ok(()) } => self.found(now, Finding::Well, service),
+            WorkerEvent::Judged { verdict: Err(why) } => self.found(now, Finding::Ill(why), service),
+            WorkerEvent::WantsRetirement => self.retire(Retirement::Requests, service),
+            WorkerEvent::Measured { memory } => match self.spec.max_memory {
+                // One that is too big at once would only be followed by its like, again and again.
+                Some(limit) if memory > limit && now.since(service.since) >= TOO_BIG_AFTER => {
+                    self.retire(Retirement::Memory { memory, limit }, service)
+                }
+                Some(_) | None => Change::None,
+            },
             WorkerEvent::FoundSick { why } => self.abort(now, why, effects),
-            WorkerEvent::Exited { why } => Change::Failed { why, ready_for: Some(now.since(since)), gone: true },
+            WorkerEvent::Exited { why } => {
+                Change::Failed { why, ready_for: Some(now.since(service.since)), gone: true }
+            }
             // It is ready and says so again.
             WorkerEvent::SaidReady => Change::None,
-            // Answers to questions that its own word has overtaken.
-            WorkerEvent::Inspected { .. } | WorkerEvent::Judged { .. } => Change::None,
+            // The answer to a question that its own word has overtaken.
+            WorkerEvent::Inspected { .. } => Change::None,
             // A ready worker has a process.
             WorkerEvent::Spawned | WorkerEvent::SpawnFailed { .. } => Change::None,
         }
+    }
+
+    fn serve(&mut self, mut service: Service, change: impl FnOnce(&mut Service)) {
+        change(&mut service);
+        self.state = State::Ready(service);
+    }
+
+    fn found(&mut self, now: Time, finding: Finding, mut service: Service) -> Change {
+        let turn = service.health.found(now, finding);
+        self.state = State::Ready(service);
+        match turn {
+            Turn::None => Change::None,
+            Turn::Ails(why) => Change::Ails { why },
+            Turn::Recovered => Change::Recovered,
+        }
+    }
+
+    fn retire(&mut self, why: Retirement, service: Service) -> Change {
+        if service.retires {
+            return Change::None;
+        }
+        self.serve(service, |service| service.retires = true);
+        Change::Retires(why)
     }
 
     fn while_draining(&mut self, event: WorkerEvent, effects: &mut Effects) -> Change {
@@ -200,6 +252,8 @@ impl Worker {
             WorkerEvent::Spawned => self.late_birth(Signal::Drain, effects),
             // It is leaving: neither its health nor its wishes matter, and the deadline bounds the rest.
             WorkerEvent::Heartbeat
+            | WorkerEvent::Probed(_)
+            | WorkerEvent::Measured { .. }
             | WorkerEvent::WantsRetirement
             | WorkerEvent::FoundSick { .. }
             | WorkerEvent::SaidReady
@@ -214,6 +268,8 @@ impl Worker {
             WorkerEvent::Spawned => self.late_birth(signal, effects),
             // It was given up; nothing it says brings it back.
             WorkerEvent::Heartbeat
+            | WorkerEvent::Probed(_)
+            | WorkerEvent::Measured { .. }
             | WorkerEvent::WantsRetirement
             | WorkerEvent::FoundSick { .. }
             | WorkerEvent::SaidReady
@@ -228,6 +284,8 @@ impl Worker {
             WorkerEvent::Spawned => self.late_birth(Signal::Kill, effects),
             // Words of the dead.
             WorkerEvent::Heartbeat
+            | WorkerEvent::Probed(_)
+            | WorkerEvent::Measured { .. }
             | WorkerEvent::WantsRetirement
             | WorkerEvent::FoundSick { .. }
             | WorkerEvent::SaidReady
@@ -244,14 +302,16 @@ impl Worker {
                 self.abort(now, why, effects)
             }
             State::Starting { deadline, .. } => self.inspect(deadline, false, effects),
-            State::Ready { heartbeat, .. } => {
-                let why = format!("no heartbeat for {:.1} s", now.since(heartbeat).as_secs_f64());
-                self.abort(now, why, effects)
+            State::Ready(service) => self.service_due(now, service, effects),
+            // Its successor has its place; it shall only tell where it hangs.
+            State::Draining { silent: true, .. } if self.exists => {
+                self.dump(now, "it does not leave".to_owned(), effects);
+                Change::None
             }
             // Whoever is still connected is told before the connection ends.
             State::Draining { told: Signal::Drain, .. } if self.exists => {
                 effects.notice(Notice::DrainOver(self.place));
-                let state = State::Draining { deadline: now + CLOSE_GRACE, told: Signal::Stop };
+                let state = State::Draining { deadline: now + CLOSE_GRACE, told: Signal::Stop, silent: false };
                 self.enter(state, Signal::Stop, effects);
                 Change::None
             }
@@ -268,6 +328,28 @@ impl Worker {
         }
     }
 
+    fn service_due(&mut self, now: Time, mut service: Service, effects: &mut Effects) -> Change {
+        match service.health.due(now) {
+            Some(Due::Heartbeat(silence)) => {
+                let why = format!("no heartbeat for {:.1} s", silence.as_secs_f64());
+                self.abort(now, why, effects)
+            }
+            Some(Due::GivenUp(why)) => {
+                self.abort(now, format!("{why}, and no successor could be proven meanwhile"), effects)
+            }
+            Some(Due::Ask) => {
+                self.state = State::Ready(service);
+                Change::Ask
+            }
+            None => {
+                service.retire_at = None;
+                let age = now.since(service.since);
+                self.state = State::Ready(service.clone());
+                self.retire(Retirement::Age(age), service)
+            }
+        }
+    }
+
     /// When this worker must be looked at again.
     pub(super) fn deadline(&self) -> Option<Time> {
         match &self.state {
@@ -278,7 +360,7 @@ impl Worker {
                 stage: Stage::Booting { ask_at: None } | Stage::Inspecting { .. } | Stage::Judging,
                 deadline,
             } => Some(*deadline),
-            State::Ready { heartbeat, .. } => self.watchdog.map(|watchdog| *heartbeat + watchdog),
+            State::Ready(service) => [service.health.deadline(), service.retire_at].into_iter().flatten().min(),
             State::Draining { deadline, .. } | State::Terminating { deadline, .. } => Some(*deadline),
             State::Killing => None,
         }
@@ -298,16 +380,18 @@ impl Worker {
     fn send_off(&mut self, now: Time, timeout: Duration, signal: Signal, effects: &mut Effects) {
         match self.state.clone() {
             State::Starting { .. } => self.terminate(now, effects),
-            State::Ready { .. } => {
+            State::Ready(service) => {
                 effects.notice(Notice::WorkerDrains(self.place));
-                self.enter(State::Draining { deadline: now + timeout, told: signal }, signal, effects);
+                let silent = service.health.ailment() == Some(Ailment::Silent);
+                let timeout = if silent { timeout.min(SILENT_DRAIN) } else { timeout };
+                self.enter(State::Draining { deadline: now + timeout, told: signal, silent }, signal, effects);
             }
-            State::Draining { deadline, told } => {
+            State::Draining { deadline, told, silent } => {
                 let deadline = deadline.min(now + timeout);
                 if signal == Signal::Stop {
-                    self.enter(State::Draining { deadline, told: signal }, signal, effects);
+                    self.enter(State::Draining { deadline, told: signal, silent }, signal, effects);
                 } else {
-                    self.state = State::Draining { deadline, told };
+                    self.state = State::Draining { deadline, told, silent };
                 }
             }
             State::Terminating { deadline, signal } => {
@@ -320,16 +404,21 @@ impl Worker {
     fn terminate(&mut self, now: Time, effects: &mut Effects) {
         // Before its first word it has no request that it could finish. One that says nothing ever may serve already.
         let mute = matches!(self.state, State::Starting { stage: Stage::Booting { ask_at: None }, .. });
-        let grace = if mute { self.stop_timeout.min(UNHEARD_GRACE) } else { self.stop_timeout };
+        let grace = if mute { self.spec.stop_timeout.min(UNHEARD_GRACE) } else { self.spec.stop_timeout };
         self.enter(State::Terminating { deadline: now + grace, signal: Signal::Terminate }, Signal::Terminate, effects);
     }
 
     fn abort(&mut self, now: Time, why: String, effects: &mut Effects) -> Change {
         let ready_for = self.ready_for(now);
-        effects.notice(Notice::WorkerHangs { place: self.place, why: why.clone() });
+        self.dump(now, why.clone(), effects);
+        Change::Failed { why, ready_for, gone: false }
+    }
+
+    /// It hangs: it shall write its stack and end.
+    fn dump(&mut self, now: Time, why: String, effects: &mut Effects) {
+        effects.notice(Notice::WorkerHangs { place: self.place, why });
         let state = State::Terminating { deadline: now + ABORT_GRACE, signal: Signal::Abort };
         self.enter(state, Signal::Abort, effects);
-        Change::Failed { why, ready_for, gone: false }
     }
 
     fn enter(&mut self, state: State, signal: Signal, effects: &mut Effects) {
@@ -356,7 +445,7 @@ impl Worker {
             (Holds::Yes | Holds::Unknown, _) => {}
             // Silent and without a socket: it may still be on its way, so it is asked again later.
             (Holds::No, false) => {
-                let ask_at = self.ready_after.map(|after| now + after);
+                let ask_at = self.spec.ready_after.map(|after| now + after);
                 self.state = State::Starting { stage: Stage::Booting { ask_at }, deadline };
                 return Change::None;
             }
@@ -376,7 +465,12 @@ impl Worker {
     }
 
     fn proven(&mut self, now: Time, effects: &mut Effects) -> Change {
-        self.state = State::Ready { since: now, heartbeat: now };
+        self.state = State::Ready(Service {
+            since: now,
+            health: Health::new(now, &self.spec),
+            retire_at: self.spec.max_age.map(|age| now + age),
+            retires: false,
+        });
         effects.notice(Notice::WorkerReady { place: self.place, after: now.since(self.born) });
         Change::Proven
     }
@@ -398,16 +492,39 @@ impl Worker {
     }
 
     pub(super) fn drain_timeout(&self) -> Duration {
-        self.drain_timeout
+        self.spec.drain_timeout
     }
 
     pub(super) fn stop_timeout(&self) -> Duration {
-        self.stop_timeout
+        self.spec.stop_timeout
+    }
+
+    /// Its health, while it is ready.
+    pub(super) fn health(&self) -> Option<&Health> {
+        match &self.state {
+            State::Ready(service) => Some(&service.health),
+            State::Starting { .. } | State::Draining { .. } | State::Terminating { .. } | State::Killing => None,
+        }
+    }
+
+    /// Has it asked whether it is well at this time at the latest, if it is ready.
+    pub(super) fn ask_by(&mut self, at: Time) {
+        if let State::Ready(service) = &mut self.state {
+            service.health.ask_by(at);
+        }
+    }
+
+    /// Whether a successor shall take its place, although it serves.
+    pub(super) fn wants_successor(&self) -> bool {
+        match &self.state {
+            State::Ready(service) => service.retires || service.health.ailment().is_some(),
+            State::Starting { .. } | State::Draining { .. } | State::Terminating { .. } | State::Killing => false,
+        }
     }
 
     pub(super) fn ready_for(&self, now: Time) -> Option<Duration> {
         match &self.state {
-            State::Ready { since, .. } => Some(now.since(*since)),
+            State::Ready(service) => Some(now.since(service.since)),
             State::Starting { .. } | State::Draining { .. } | State::Terminating { .. } | State::Killing => None,
         }
     }
@@ -415,7 +532,7 @@ impl Worker {
     pub(super) fn phase(&self) -> Phase {
         match &self.state {
             State::Starting { .. } => Phase::Starting,
-            State::Ready { .. } => Phase::Ready,
+            State::Ready(_) => Phase::Ready,
             State::Draining { .. } => Phase::Draining,
             State::Terminating { .. } => Phase::Terminating,
             State::Killing => Phase::Killing,

@@ -106,11 +106,14 @@ fn a_complete_file_is_lowered_to_every_setting() {
     assert_eq!((workers.count, workers.start), (Some(3), Some(Start::OnConnection)));
     assert_eq!((workers.start_timeout, workers.ready_after), (seconds(90), Duration::from_millis(500)));
     assert_eq!((workers.stop_timeout, workers.drain_timeout), (Some(seconds(20)), Some(seconds(7200))));
-    assert_eq!(workers.watchdog, Some(seconds(30)));
+    assert_eq!((workers.watchdog, workers.max_age), (Some(seconds(30)), Some(seconds(24 * 60 * 60))));
     assert_eq!((workers.memory_high, workers.memory_max), (Some(3 << 29), Some(2 << 30)));
     let health = &settings.health;
     assert_eq!((health.path.as_deref(), health.host.as_deref()), (Some("/healthz?full=1"), Some("example.com")));
     assert_eq!((health.status.as_deref(), health.timeout), (Some(&[200, 204][..]), Duration::from_millis(2500)));
+    assert_eq!(health.headers, [("X-Forwarded-Proto".to_owned(), "https".to_owned())]);
+    assert_eq!((health.interval, health.failures, health.grace), (Some(seconds(20)), Some(3), seconds(60)));
+    assert!(health.probe && health.command.is_empty());
     let reload = &settings.reload;
     assert_eq!((reload.canary, reload.surge, reload.soak), (false, Some(2), Duration::ZERO));
 }
@@ -205,7 +208,10 @@ fn the_default_file_documents_every_key_at_its_default() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let loaded = load(written("examples.toml", &examples), &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    // A program is run in place of a request: with both, the one would make the other useless.
+    let together = examples.replace("command = [\"bin/check-worker\"]\n", "");
+    assert_ne!(together, examples);
+    let loaded = load(written("examples.toml", &together), &[]).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     let mut section = String::new();
     let mut written: Vec<String> = Vec::new();

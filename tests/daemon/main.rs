@@ -25,6 +25,7 @@ mod bad_input;
 mod crashes;
 mod generic;
 mod gunicorn;
+mod health;
 mod limits;
 mod listeners;
 mod protocol;

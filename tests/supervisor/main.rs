@@ -1,8 +1,11 @@
 //! The decision core in a simulated world: random walks with faults, and single situations step by step.
 
+mod health;
+mod illness;
 mod situations;
 mod world;
 
+use health::Sickness;
 use sockd::supervisor::{Event, Start, WorkerEvent};
 use world::{Code, FAULTS, World, ms, spec};
 
@@ -14,10 +17,12 @@ fn live(seed: u64) -> World {
     spec.surge = if seed.is_multiple_of(3) { 1 } else { spec.workers };
     spec.canary = !seed.is_multiple_of(5);
     spec.ready_after = seed.is_multiple_of(4).then(|| ms(300));
+    spec.max_age = seed.is_multiple_of(7).then(|| ms(60_000));
+    spec.probe = spec.probe.filter(|_| !seed.is_multiple_of(6));
     let mut world = World::new(seed, start, spec);
     world.shaky = seed.is_multiple_of(3);
     for _ in 0..120 {
-        match world.roll(14) {
+        match world.roll(19) {
             0 | 1 => {
                 let _ = world.reload();
             }
@@ -55,6 +60,26 @@ fn live(seed: u64) -> World {
             }
             11 => {
                 world.spec.workers = 1 + world.roll(7) as u32;
+            }
+            12 | 13 => {
+                if let Some(id) = world.pick_ready() {
+                    world.sicken(id, Sickness::Silent);
+                }
+            }
+            14 => {
+                if let Some(id) = world.pick_ready() {
+                    world.sicken(id, Sickness::Ill);
+                }
+            }
+            15 => {
+                if let Some(id) = world.pick_ready() {
+                    world.heal(id);
+                }
+            }
+            16 => {
+                if let Some(id) = world.pick_ready() {
+                    world.bloat(id);
+                }
             }
             _ => {}
         }

@@ -231,7 +231,10 @@ fn a_killed_worker_is_replaced_at_once_the_first_time() {
 
 #[test]
 fn a_worker_without_heartbeat_is_aborted_and_replaced() {
-    let mut world = serving();
+    let mut spec = spec();
+    spec.probe = None;
+    let mut world = World::new(1, Start::OnConnection, spec);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
     let victim = world.pick_ready().expect("one of three");
     world.freeze(victim);
     world.run_until(ms(31_000), "the hang is found", |world| {

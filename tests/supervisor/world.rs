@@ -3,9 +3,10 @@
 //! It plays the shell by the letter of the effects' contracts, and checks the invariants after every step. The same
 //! seed gives the same world; the trace of a failing seed is printed.
 
+use super::health::Records;
 use sockd::supervisor::{
-    Announcement, Effect, Effects, Event, GenerationId, Holds, Notice, Outcome, Phase, RequestId, Role, Signal, Spec,
-    Start, Supervisor, Time, WorkerEvent, WorkerId,
+    Announcement, Effect, Effects, Event, GenerationId, Holds, Notice, Outcome, Phase, Probe, RequestId, Role, Signal,
+    Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,17 +20,20 @@ pub enum Code {
     NeverReady,
     CrashesSoonAfterReady,
     AnswersWorse,
+    /// It answers wrongly whenever it is asked.
+    IsIll,
     BindsElsewhere,
     BrokenConfiguration,
     PreparationHangs,
 }
 
-pub const FAULTS: [Code; 8] = [
+pub const FAULTS: [Code; 9] = [
     Code::ImportError,
     Code::HangsInImport,
     Code::NeverReady,
     Code::CrashesSoonAfterReady,
     Code::AnswersWorse,
+    Code::IsIll,
     Code::BindsElsewhere,
     Code::BrokenConfiguration,
     Code::PreparationHangs,
@@ -76,6 +80,7 @@ pub struct World {
     pub exited: bool,
     pub answers: BTreeMap<RequestId, Outcome>,
     pub notices: Vec<Notice>,
+    pub records: Records,
     agenda: BTreeMap<(Time, u64), Happening>,
     processes: BTreeMap<WorkerId, Process>,
     prepared: BTreeSet<GenerationId>,
@@ -89,7 +94,7 @@ pub struct World {
     trace: Vec<String>,
 }
 
-pub fn ms(milliseconds: u64) -> Duration {
+pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
@@ -101,6 +106,9 @@ pub fn spec() -> Spec {
         drain_timeout: ms(30_000),
         stop_timeout: ms(30_000),
         watchdog: Some(ms(30_000)),
+        probe: Some(Probe { interval: ms(10_000), failures: 2, grace: ms(0) }),
+        max_age: None,
+        max_memory: Some(1 << 30),
         canary: true,
         surge: 3,
         soak: ms(2_000),
@@ -125,6 +133,7 @@ impl World {
             exited: false,
             answers: BTreeMap::new(),
             notices: Vec::new(),
+            records: Records::default(),
             agenda: BTreeMap::new(),
             processes: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -266,6 +275,7 @@ impl World {
         if let Event::Worker(id, WorkerEvent::SpawnFailed { .. }) = &event {
             self.processes.remove(id);
         }
+        self.record(&event);
         self.steps += 1;
         self.trace.push(format!("{:?} {event:?}", self.now));
         let before = self.core.snapshot(self.now);
@@ -290,7 +300,7 @@ impl World {
         match code {
             Code::ImportError | Code::BrokenConfiguration => self.later(boot, Happening::Die(id, "exit 3")),
             Code::HangsInImport | Code::NeverReady | Code::PreparationHangs => {}
-            Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::BindsElsewhere => {
+            Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::IsIll | Code::BindsElsewhere => {
                 self.later_worker(boot, id, WorkerEvent::SaidReady);
                 self.later(boot + ms(7_000), Happening::Heartbeat(id));
                 if self.roll(10) == 0 {
@@ -323,8 +333,10 @@ impl World {
                         | Code::NeverReady
                         | Code::CrashesSoonAfterReady
                         | Code::AnswersWorse
+                        | Code::IsIll
                         | Code::BindsElsewhere => {
                             let spec = self.spec.clone();
+                            self.record_spec(generation, spec.clone());
                             self.later(delay, Happening::Event(Event::Prepared { generation, spec }));
                         }
                     }
@@ -344,10 +356,17 @@ impl World {
                     self.later_worker(ms(0), id, WorkerEvent::Inspected { holds });
                 }
                 Effect::Judge { worker, .. } => {
-                    let worse = self.processes.get(&worker).is_some_and(|p| p.code == Code::AnswersWorse);
+                    let worse = |p: &Process| matches!(p.code, Code::AnswersWorse | Code::IsIll);
+                    let worse = self.processes.get(&worker).is_some_and(worse);
                     let verdict = if worse { Err("500 where the old one says 200".to_owned()) } else { Ok(()) };
                     let delay = ms(self.roll(50));
                     self.later_worker(delay, worker, WorkerEvent::Judged { verdict });
+                }
+                Effect::Probe { worker, .. } => {
+                    let process = &self.processes[&worker];
+                    let (dead, ill) = (process.stopped || !process.alive, process.code == Code::IsIll);
+                    let (after, finding) = self.probed(worker, dead, ill);
+                    self.later_worker(after, worker, WorkerEvent::Probed(finding));
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
                 Effect::WatchListeners => {
@@ -438,12 +457,12 @@ impl World {
         assert!(
             signal != Signal::Kill
                 || !process.signals.contains(&Signal::Drain)
-                || process.signals.contains(&Signal::Stop),
+                || process.signals.iter().any(|signal| matches!(signal, Signal::Stop | Signal::Abort)),
             "worker {id} was killed at the end of its drain without being told to close its connections\n{story}"
         );
         process.signals.push(signal);
         let (stopped, leaves_after) = (process.stopped, process.leaves_after);
-        let stays = process.has_lasting_connection;
+        let stays = process.has_lasting_connection || self.is_silent(id);
         match signal {
             Signal::Kill => self.later(ms(1), Happening::Die(id, "killed by SIGKILL")),
             Signal::Drain | Signal::Stop | Signal::Terminate | Signal::Abort if stopped => {}
@@ -482,6 +501,7 @@ impl World {
         if after.stopping {
             return;
         }
+        self.check_health(before, &after, effects);
         // Whom did this step take away that nobody else did?
         let lost = match event {
             Some(Event::Worker(id, WorkerEvent::Exited { .. } | WorkerEvent::FoundSick { .. })) => vec![*id],

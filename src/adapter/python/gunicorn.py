@@ -136,6 +136,7 @@ class Server:
         self.cfg = app.cfg
         self.log = self.cfg.logger_class(self.cfg)
         self.worker_class = self.cfg.worker_class
+        settings["silent_when_busy"] = is_sync(self.worker_class)
         self.address = self.cfg.address
         self.num_workers = self.cfg.workers
         self.timeout = self.cfg.timeout
@@ -234,9 +235,16 @@ def waits_by_itself(worker_class):
     With one it accepts until nobody waits and only then calls select(); with two it calls select()
     before each accept. A probe socket must not cost the visitors that.
     """
+    if not is_sync(worker_class):
+        return False
+    from gunicorn.workers.sync import SyncWorker
+    return all(getattr(worker_class, name) is getattr(SyncWorker, name) for name in ("run", "run_for_one", "wait"))
+
+
+def is_sync(worker_class):
+    """Whether it serves one request at a time, and nobody else meanwhile."""
     sync = sys.modules.get("gunicorn.workers.sync")
-    return bool(sync) and issubclass(worker_class, sync.SyncWorker) and all(
-        getattr(worker_class, name) is getattr(sync.SyncWorker, name) for name in ("run", "run_for_one", "wait"))
+    return bool(sync) and issubclass(worker_class, sync.SyncWorker)
 
 
 def serve_probe_aside(worker, probe):

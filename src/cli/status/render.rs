@@ -7,14 +7,14 @@ use super::figures::{moment, size, span_ms};
 use super::layout::{Cell, Paint, harmless, table, wrap};
 use super::report::{Entry, Report, Trigger};
 use crate::control::Status;
-use crate::control::message::{Listener, ReloadState, Slot, Worker, WorkerState};
+use crate::control::message::{Listener, Probe, ReloadState, Slot, Worker, WorkerState};
 use crate::systemd::bus::UnitState;
 
 /// Where the text of a labelled line begins; systemctl's is 13.
 const MARGIN: usize = 13;
 /// Where the table of workers begins: left of the margin, because its eight columns need the room.
 const TABLE: usize = 5;
-const WORKER_HEADS: [&str; 8] = ["ID", "PID", "STATE", "GEN", "AGE", "RESTARTS", "MEMORY", "CPU"];
+const WORKER_HEADS: [&str; 9] = ["ID", "PID", "STATE", "GEN", "AGE", "RESTARTS", "MEMORY", "CPU", "PROBE"];
 
 /// Renders the whole report. `width` is the terminal's, `None` when the reader is a program or a file.
 pub fn render(report: &Report, width: Option<usize>, colour: bool) -> String {
@@ -256,6 +256,11 @@ impl Page {
         if !rows.is_empty() {
             self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, TABLE, self.colour));
         }
+        for worker in &status.workers {
+            if let Some(Probe { failure: Some(failure), .. }) = &worker.last_probe {
+                self.lines(MARGIN, &format!("worker {} is not well: {}", worker.id, harmless(failure)), Paint::Bad);
+            }
+        }
         for slot in status.slots.iter().filter(|slot| slot.worker.is_none()) {
             if let Some(retry) = slot.retry_in_ms {
                 let text = format!("slot {}: in back-off, next attempt in {}", slot.slot, span_ms(retry));
@@ -323,6 +328,13 @@ fn row(worker: &Worker) -> Vec<Cell> {
         Cell::plain(worker.restarts.to_string()),
         or_dash(worker.memory_bytes.map(size)),
         or_dash(worker.cpu_ms.map(span_ms)),
+        match &worker.last_probe {
+            Some(Probe { ago_ms, failure: None }) => Cell::plain(format!("ok {} ago", span_ms(*ago_ms))),
+            Some(Probe { ago_ms, failure: Some(_) }) => {
+                Cell::painted(format!("failed {} ago", span_ms(*ago_ms)), Paint::Bad)
+            }
+            None => Cell::plain("-".to_owned()),
+        },
     ]
 }
 

@@ -1,0 +1,105 @@
+//! `health.command`: a program that is run to find out whether a worker is well, in place of an HTTP request.
+//!
+//! It runs like a worker, in the same directory and environment, with the worker's process id in SOCKD_WORKER_PID and
+//! without a socket. At most one runs for each worker, and none outlives `health.timeout`.
+
+use super::judge::Purpose;
+use super::shell::{Message, Shell};
+use crate::process::{Child, End, Ended, Launch, Stderr};
+use crate::supervisor::{Event, Finding, WorkerEvent, WorkerId};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// The programs that run.
+pub(super) type HealthCommands = BTreeMap<WorkerId, Running>;
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    stderr: Arc<Stderr>,
+    purpose: Purpose,
+    /// It was killed after so long.
+    late: Option<Duration>,
+}
+
+impl Shell {
+    /// Runs the program for this worker; its end answers. False if none is configured.
+    pub(super) fn run_health_command(&mut self, id: WorkerId, purpose: Purpose) -> bool {
+        let Some(worker) = self.workers.get(&id) else { return false };
+        let Some(generation) = self.generations.get(&worker.generation()) else { return false };
+        let Some(command) = &generation.health_command else { return false };
+        let timeout = generation.settings.health.timeout;
+        let pid = worker.pid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        let environment: BTreeMap<OsString, OsString> =
+            [("SOCKD_WORKER_PID".into(), pid.to_string().into()), ("SOCKD_WORKER".into(), id.to_string().into())]
+                .into();
+        let spawned = Stderr::new(|_| {}).map_err(|error| error.to_string()).and_then(|(stderr, write)| {
+            let launch = Launch {
+                command,
+                environment: &environment,
+                descriptors: &[],
+                listen_names: None,
+                stderr: Some(write.as_fd()),
+                pipes: None,
+                parent_death: Signal::KILL,
+            };
+            Ok((launch.spawn().map_err(|error| error.to_string())?, stderr))
+        });
+        match spawned {
+            Ok((child, stderr)) => {
+                let pid = child.pid();
+                self.health_commands.insert(id, Running { child, stderr, purpose, late: None });
+                self.later(async move {
+                    sleep(timeout).await;
+                    Some(Message::HealthCommandLate { worker: id, pid, timeout })
+                });
+            }
+            Err(why) => self.health_command_says(id, purpose, Err(format!("health.command: {why}"))),
+        }
+        true
+    }
+
+    /// It had its time.
+    pub(super) fn health_command_late(&mut self, id: WorkerId, pid: rustix::process::Pid, timeout: Duration) {
+        if let Some(running) = self.health_commands.get_mut(&id)
+            && running.child.pid() == pid
+        {
+            running.late = Some(timeout);
+            let _ = running.child.kill();
+        }
+    }
+
+    /// Whether it was one of these programs that ended.
+    pub(super) fn health_command_ended(&mut self, ended: Ended) -> bool {
+        let found = self.health_commands.iter().find(|(_, running)| running.child.pid() == ended.pid);
+        let Some(id) = found.map(|(id, _)| *id) else { return false };
+        let Some(running) = self.health_commands.remove(&id) else { return false };
+        running.stderr.pump();
+        let tail = running.stderr.tail();
+        let verdict = match (running.late, ended.end) {
+            (Some(timeout), _) => Err(format!("health.command did not end within {timeout:?}")),
+            (None, End::Code(0)) => Ok(()),
+            (None, end) => Err(match tail.reason() {
+                Some(reason) => format!("health.command: {end}: {reason}"),
+                None => format!("health.command: {end}"),
+            }),
+        };
+        self.health_command_says(id, running.purpose, verdict);
+        true
+    }
+
+    fn health_command_says(&mut self, id: WorkerId, purpose: Purpose, verdict: Result<(), String>) {
+        let event = match (purpose, verdict) {
+            (Purpose::Judgement, verdict) => WorkerEvent::Judged { verdict },
+            (Purpose::Probe, Ok(())) => WorkerEvent::Probed(Finding::Well),
+            (Purpose::Probe, Err(why)) => WorkerEvent::Probed(Finding::Ill(why)),
+        };
+        self.events.push_back(Event::Worker(id, event));
+    }
+}

@@ -1,0 +1,159 @@
+//! What is known of a ready worker's health: its heartbeats, and what it answers when it is asked.
+//!
+//! Two different things are found out here. A worker without heartbeats serves nobody: it is aborted. One that beats and
+//! does not answer, or answers badly, may still serve others: it gets a successor first, and only then leaves. Its own
+//! later good answer takes that back.
+
+use super::judgement::Finding;
+use super::spec::{Probe, Spec};
+use super::time::Time;
+use std::time::Duration;
+
+/// The deadlines of all workers that are asked fall on whole seconds, so that many workers are one wake-up.
+const GRID: Duration = Duration::from_secs(1);
+
+/// One ready worker's health.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    probe: Option<Probe>,
+    watchdog: Option<Duration>,
+    start_timeout: Duration,
+    heartbeat: Time,
+    /// Failures before this time do not count.
+    grace_until: Time,
+    /// When it is asked next. None: never.
+    ask_at: Option<Time>,
+    asked_at: Time,
+    /// It is being asked, and not asked again meanwhile.
+    asking: bool,
+    /// Failures in a row.
+    failures: u32,
+    last: Option<(Time, Result<(), String>)>,
+    ailment: Option<Ailment>,
+    /// When nobody waits for a successor of a silent worker any more.
+    give_up_at: Option<Time>,
+}
+
+/// What a worker suffers from that failed too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ailment {
+    /// It answers, but not what is wanted: its successor must answer better.
+    Ill,
+    /// It does not answer.
+    Silent,
+}
+
+/// What is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// No heartbeat for this time.
+    Heartbeat(Duration),
+    /// It is silent, in this way, and no successor could be proven in time.
+    GivenUp(String),
+    /// It is to be asked.
+    Ask,
+}
+
+/// What an answer means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing new.
+    None,
+    /// It failed once too often.
+    Ails(String),
+    /// It had failed too often and is well again.
+    Recovered,
+}
+
+impl Health {
+    /// Of a worker that is ready from `now` on.
+    pub(super) fn new(now: Time, spec: &Spec) -> Self {
+        let probe = spec.probe;
+        Self {
+            probe,
+            watchdog: spec.watchdog,
+            start_timeout: spec.start_timeout,
+            heartbeat: now,
+            grace_until: probe.map_or(now, |probe| now + probe.grace),
+            ask_at: probe.map(|probe| (now + probe.interval).round_up(GRID)),
+            asked_at: now,
+            asking: false,
+            failures: 0,
+            last: None,
+            ailment: None,
+            give_up_at: None,
+        }
+    }
+
+    pub(super) fn beat(&mut self, now: Time) {
+        self.heartbeat = now;
+    }
+
+    /// Have it asked at this time at the latest, whether it is otherwise asked or not.
+    pub(super) fn ask_by(&mut self, at: Time) {
+        self.ask_at = Some(self.ask_at.map_or(at, |next| next.min(at)));
+    }
+
+    /// What is due at this time; a question that is due counts as asked.
+    pub(super) fn due(&mut self, now: Time) -> Option<Due> {
+        if self.watchdog.is_some_and(|watchdog| self.heartbeat + watchdog <= now) {
+            return Some(Due::Heartbeat(now.since(self.heartbeat)));
+        }
+        if self.give_up_at.is_some_and(|at| at <= now) {
+            let why = self.last.as_ref().and_then(|(_, verdict)| verdict.as_ref().err());
+            return Some(Due::GivenUp(why.cloned().unwrap_or_default()));
+        }
+        if self.asking {
+            return None;
+        }
+        self.ask_at.take_if(|at| *at <= now)?;
+        (self.asked_at, self.asking) = (now, true);
+        Some(Due::Ask)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let heartbeat = self.watchdog.map(|watchdog| self.heartbeat + watchdog);
+        let ask_at = self.ask_at.filter(|_| !self.asking);
+        [heartbeat, self.give_up_at, ask_at].into_iter().flatten().min()
+    }
+
+    /// It was asked, and this came of it.
+    pub(super) fn found(&mut self, now: Time, finding: Finding) -> Turn {
+        self.asking = false;
+        if let Some(probe) = self.probe {
+            // An interval lies between two questions, however long the answer took.
+            self.ask_by((self.asked_at + probe.interval).max(now).round_up(GRID));
+        }
+        let (ailment, why) = match finding {
+            Finding::Well => {
+                self.failures = 0;
+                self.last = Some((now, Ok(())));
+                self.give_up_at = None;
+                return if self.ailment.take().is_some() { Turn::Recovered } else { Turn::None };
+            }
+            Finding::Ill(why) => (Ailment::Ill, why),
+            Finding::Silent(why) => (Ailment::Silent, why),
+        };
+        self.last = Some((now, Err(why.clone())));
+        if now < self.grace_until {
+            return Turn::None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        let most = self.probe.map_or(1, |probe| probe.failures);
+        if self.failures < most || self.ailment == Some(ailment) {
+            return Turn::None;
+        }
+        self.ailment = Some(ailment);
+        self.give_up_at = (ailment == Ailment::Silent).then(|| now + self.start_timeout);
+        Turn::Ails(if self.failures == 1 { why } else { format!("{why} ({} times in a row)", self.failures) })
+    }
+
+    pub(super) fn ailment(&self) -> Option<Ailment> {
+        self.ailment
+    }
+
+    /// When it was last asked successfully or in vain, and what came of it.
+    pub(super) fn last(&self) -> Option<&(Time, Result<(), String>)> {
+        self.last.as_ref()
+    }
+}

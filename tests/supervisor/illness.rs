@@ -1,0 +1,195 @@
+//! Single situations of workers that are not well, told step by step.
+
+use super::health::Sickness;
+use super::world::{Code, World, ms, spec};
+use sockd::supervisor::{Event, Notice, Phase, Retirement, Start, WorkerEvent, WorkerId};
+use std::collections::BTreeSet;
+
+fn serving(spec: sockd::supervisor::Spec) -> World {
+    let mut world = World::new(1, Start::OnConnection, spec);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world
+}
+
+fn is_ready(world: &World, id: WorkerId) -> bool {
+    world.core.snapshot(world.now).workers.iter().any(|w| w.worker == id && w.phase == Phase::Ready)
+}
+
+fn everybody(world: &World) -> BTreeSet<WorkerId> {
+    world.core.snapshot(world.now).workers.iter().map(|w| w.worker).collect()
+}
+
+#[test]
+fn a_silent_worker_is_found_within_half_a_minute_and_replaced_before_it_goes() {
+    let mut world = serving(spec());
+    let victim = world.pick_ready().expect("one of three");
+    world.sicken(victim, Sickness::Silent);
+    let ails = |world: &World| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerAils { place, .. } if place.worker == victim))
+    };
+    world.run_until(ms(30_000), "it is found", ails);
+    world.run_until(ms(2_000), "its successor has its place", |world| {
+        assert!(world.ready() >= 3, "somebody was taken away");
+        !is_ready(world, victim)
+    });
+    // Its requests get a while; then it tells where it hangs, and goes.
+    world.run_until(ms(10_500), "it is aborted", |world| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerHangs { place, .. } if place.worker == victim))
+    });
+    world.run_until(ms(3_000), "it is gone", |world| !everybody(world).contains(&victim));
+    assert_eq!(world.ready(), 3);
+}
+
+#[test]
+fn a_silent_worker_without_a_successor_is_not_left_where_visitors_get_stuck() {
+    let mut world = serving(spec());
+    let victim = world.pick_ready().expect("one of three");
+    world.code = Code::NeverReady;
+    world.sicken(victim, Sickness::Silent);
+    world.run_until(ms(92_000), "it is aborted", |world| !is_ready(world, victim));
+    assert_eq!(world.ready(), 2, "the others serve on");
+}
+
+#[test]
+fn one_that_answers_badly_stays_where_its_successor_would_answer_no_better() {
+    let mut world = serving(spec());
+    let victim = world.pick_ready().expect("one of three");
+    world.code = Code::IsIll;
+    world.sicken(victim, Sickness::Ill);
+    world.run_for(ms(300_000));
+    assert!(is_ready(&world, victim) && world.ready() == 3, "nothing was gained by taking it away");
+    assert!(world.spawns <= 3 + 20, "{} attempts in five minutes", world.spawns);
+    world.code = Code::Good;
+    world.run_until(ms(40_000), "a better one takes its place", |world| {
+        assert!(world.ready() >= 3);
+        !is_ready(world, victim)
+    });
+}
+
+#[test]
+fn one_failure_is_not_enough_and_a_good_answer_takes_it_back() {
+    let mut world = serving(spec());
+    let before = everybody(&world);
+    let victim = world.pick_ready().expect("one of three");
+    world.sicken(victim, Sickness::Silent);
+    world.run_until(ms(20_000), "a failure", |world| {
+        let now = world.core.snapshot(world.now);
+        now.workers.iter().any(|w| w.worker == victim && matches!(w.last_probe, Some((_, Err(_)))))
+    });
+    world.heal(victim);
+    world.run_for(ms(60_000));
+    assert_eq!(everybody(&world), before, "nobody was replaced");
+}
+
+#[test]
+fn one_that_recovers_before_its_successor_is_proven_keeps_its_place() {
+    let mut world = serving(spec());
+    let before = everybody(&world);
+    let victim = world.pick_ready().expect("one of three");
+    world.code = Code::HangsInImport;
+    world.sicken(victim, Sickness::Silent);
+    world.run_until(ms(30_000), "its successor starts", |world| {
+        world.core.snapshot(world.now).slots.iter().any(|slot| slot.successor.is_some())
+    });
+    world.heal(victim);
+    world.run_until(ms(15_000), "it is well again", |world| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerRecovered(place) if place.worker == victim))
+    });
+    world.run_for(ms(60_000));
+    assert_eq!(everybody(&world), before);
+}
+
+#[test]
+fn failures_in_the_grace_after_the_start_do_not_count() {
+    let mut slow = spec();
+    slow.probe.as_mut().expect("it is asked").grace = ms(60_000);
+    let mut world = serving(slow);
+    let before = everybody(&world);
+    for id in &before {
+        world.sicken(*id, Sickness::Ill);
+    }
+    world.run_for(ms(55_000));
+    before.iter().for_each(|id| world.heal(*id));
+    world.run_for(ms(60_000));
+    assert_eq!(everybody(&world), before);
+}
+
+#[test]
+fn without_probes_nobody_is_asked() {
+    let mut quiet = spec();
+    quiet.probe = None;
+    let mut world = serving(quiet);
+    world.run_for(ms(120_000));
+    assert!(world.core.snapshot(world.now).workers.iter().all(|w| w.last_probe.is_none()));
+}
+
+#[test]
+fn age_replaces_one_at_a_time_and_not_all_in_the_same_moment() {
+    let mut ageing = spec();
+    ageing.max_age = Some(ms(600_000));
+    let mut world = serving(ageing);
+    let before = everybody(&world);
+    world.run_for(ms(535_000));
+    assert_eq!(everybody(&world), before, "too early");
+    let mut replaced_at = Vec::new();
+    let mut left = before.len();
+    world.run_until(ms(70_000), "all are replaced", |world| {
+        assert!(world.ready() >= 3);
+        before.iter().all(|id| !everybody(world).contains(id))
+    });
+    for notice in &world.notices {
+        if let Notice::WorkerRetires { why: Retirement::Age(age), .. } = notice {
+            replaced_at.push(*age);
+            left -= 1;
+        }
+    }
+    assert_eq!(left, 0);
+    replaced_at.sort();
+    assert!(replaced_at[2] - replaced_at[0] > ms(1_000), "the jitter: {replaced_at:?}");
+}
+
+#[test]
+fn one_that_grew_too_big_is_replaced_and_one_that_was_born_so_is_not_replaced_at_once() {
+    let mut world = serving(spec());
+    let victim = world.pick_ready().expect("one of three");
+    world.event(Event::Worker(victim, WorkerEvent::Measured { memory: 1 << 30 }));
+    world.run_for(ms(20_000));
+    assert!(is_ready(&world, victim), "it holds what it may");
+    world.bloat(victim);
+    world.run_until(ms(5_000), "a successor", |world| {
+        assert!(world.ready() >= 3);
+        !is_ready(world, victim)
+    });
+    let youngest = *everybody(&world).last().expect("three");
+    world.bloat(youngest);
+    world.run_for(ms(5_000));
+    assert!(is_ready(&world, youngest), "it would only be followed by its like");
+}
+
+#[test]
+fn recycling_waits_for_the_end_of_a_rollout() {
+    let mut world = serving(spec());
+    let request = world.reload();
+    world.run_for(ms(50));
+    for id in everybody(&world) {
+        world.event(Event::Worker(id, WorkerEvent::WantsRetirement));
+    }
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    let spawned = world.trace().iter().filter(|line| line.contains("Spawn {")).count();
+    assert_eq!(spawned, 3 + 1 + 3, "three, the canary, and three new ones");
+}
+
+#[test]
+fn new_code_must_not_be_ill_even_once_while_the_old_is_there() {
+    let mut world = serving(spec());
+    let before = everybody(&world);
+    let request = world.reload();
+    world.run_until(ms(60_000), "it soaks", |world| {
+        world.core.snapshot(world.now).rollout.is_some_and(|(_, step)| step == sockd::supervisor::RolloutStep::Soaking)
+    });
+    let fresh = *everybody(&world).last().expect("six");
+    assert!(!before.contains(&fresh));
+    world.event(Event::Worker(fresh, WorkerEvent::Judged { verdict: Err("500 where it was 200".to_owned()) }));
+    assert!(matches!(world.answers.get(&request), Some(sockd::supervisor::Outcome::Refused { .. })));
+    assert!(before.iter().all(|id| is_ready(&world, *id)));
+}
