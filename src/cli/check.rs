@@ -179,7 +179,10 @@ fn check(subject: Subject) -> Diagnostics {
         problems.append(account.check_ways(&directory, &program));
     }
     match resolved {
-        Ok(command) => problems.append(application::check(&settings.command, &command)),
+        Ok(command) => {
+            problems.append(application::check(&settings.command, &command));
+            problems.extend(config::resolve_health_command(&settings, &command).err());
+        }
         Err(found) => problems.append(found),
     }
     problems

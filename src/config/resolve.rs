@@ -94,6 +94,17 @@ pub fn resolve(
     }
 }
 
+/// `health.command` as it is run for the workers of `command`; `None` if it is not set.
+///
+/// # Errors
+/// Why its program cannot be executed.
+pub fn resolve_health_command(settings: &Settings, command: &Command) -> Result<Option<Command>, Diagnostic> {
+    let Some(name) = settings.health.command.first() else { return Ok(None) };
+    let program = find_program(name, &command.directory, &command.environment)
+        .map_err(|problem| Diagnostic { message: format!("health.command: {}", problem.message), ..problem })?;
+    Ok(Some(Command { program, arguments: settings.health.command.clone(), ..command.clone() }))
+}
+
 /// The working directory with its symbolic links resolved.
 fn directory(written: &Path) -> Result<PathBuf, Diagnostic> {
     let cannot = |why: &str| Diagnostic::error(format!("cannot work in the directory {}: {why}", written.display()));

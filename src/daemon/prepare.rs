@@ -78,7 +78,7 @@ impl Shell {
         let settings = loaded.settings;
         let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
         let adapter = adapter::recognise(&settings.command);
-        let health_command = health_command(&settings, &command)?;
+        let health_command = config::resolve_health_command(&settings, &command).map_err(|problem| problem.message)?;
         let mut generation = Generation {
             settings,
             adapter,
@@ -284,14 +284,6 @@ fn same_place(a: &Address, b: &Address) -> bool {
         }
         (a, b) => a == b,
     }
-}
-
-/// `health.command` in the directory and the environment of the workers.
-fn health_command(settings: &Settings, command: &Command) -> Result<Option<Command>, String> {
-    let Some(name) = settings.health.command.first() else { return Ok(None) };
-    let program = config::find_program(name, &command.directory, &command.environment)
-        .map_err(|problem| format!("health.command: {}", problem.message))?;
-    Ok(Some(Command { program, arguments: settings.health.command.clone(), ..command.clone() }))
 }
 
 /// The command that boots the template of this generation: its interpreter, our program, the server's arguments.

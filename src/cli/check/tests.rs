@@ -14,7 +14,7 @@ impl Instances {
         let instances = Self(path);
         instances.file("good.toml", "command = [\"/bin/sh\"]\n");
         instances.file("bad.toml", "comand = [\"/bin/sh\"]\n[workers]\ncount = 0\n");
-        instances.file("dull.toml", "command = [\"/bin/sh\"]\n[health]\nhost = \"x\"\n");
+        instances.file("dull.toml", "command = [\"/bin/sh\"]\n[health]\nstatus = [200]\n");
         instances.file("README", "");
         instances
     }
@@ -74,6 +74,9 @@ fn the_last_line_is_the_verdict() {
     assert_eq!(instances.text(Some("ETC/good.toml")), "ok\n");
     assert_eq!(instances.text(Some("bad")), format!("{BAD}2 problems\n"));
     assert!(instances.text(Some("dull")).ends_with("\nok, 1 warning\n"));
+    instances.file("sick.toml", "command = [\"/bin/sh\"]\n[health]\ncommand = [\"/nowhere/check\"]\n");
+    let sick = instances.text(Some("sick"));
+    assert!(sick.starts_with("error: health.command: cannot execute /nowhere/check") && sick.ends_with("1 problem\n"));
     instances.file("one.toml", "command = []\n");
     assert!(instances.text(Some("one")).ends_with("\n1 problem\n"));
 }
