@@ -31,6 +31,7 @@ mod health;
 mod id;
 mod judgement;
 mod notice;
+mod pool;
 mod random;
 mod rollout;
 mod shutdown;
@@ -51,14 +52,12 @@ pub use time::Time;
 pub use worker::Phase;
 
 use generation::{Generation, Preparation};
-use health::{Ailment, Health};
 use random::Random;
 use rollout::Rollout;
 use slot::Slot;
 use spec::VISITOR_PATIENCE;
 use std::collections::BTreeMap;
-use std::time::Duration;
-use worker::{Change, Worker};
+use worker::Worker;
 
 /// The state of one instance: its generations, slots and workers.
 #[derive(Clone, Debug)]
@@ -287,163 +286,6 @@ impl Supervisor {
         }
     }
 
-    fn worker_event(&mut self, now: Time, id: WorkerId, event: WorkerEvent, effects: &mut Effects) {
-        // One that is not known was reaped: the event was on its way when it died.
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let may_be_silent = |g: &Generation| g.spec.as_ref().is_some_and(|spec| spec.ready_after.is_some());
-        if event == WorkerEvent::SaidReady && self.generations.get(&worker.place.generation).is_some_and(may_be_silent)
-        {
-            self.speaks = true;
-        }
-        let complaint =
-            if let WorkerEvent::Judged { verdict: Err(why) } | WorkerEvent::Probed(Finding::Ill(why)) = &event {
-                Some(why.clone())
-            } else {
-                None
-            };
-        let was_ready = worker.phase() == Phase::Ready;
-        let place = worker.place;
-        let change = worker.handle(now, event, effects);
-        // Beside the old code, the new must not be ill even once.
-        if let Some(why) = complaint
-            && was_ready
-            && self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation)
-        {
-            effects.notice(Notice::WorkerAils { place, why: why.clone() });
-            self.refuse_rollout(now, why, Some(id), effects);
-            return;
-        }
-        self.apply(now, id, change, effects);
-    }
-
-    fn apply(&mut self, now: Time, id: WorkerId, change: Change, effects: &mut Effects) {
-        match change {
-            Change::None => {}
-            Change::Judge => self.judge(id, effects),
-            Change::Proven => self.worker_proven(now, id, effects),
-            Change::Ask if self.soaks(self.workers[&id].place.generation) => self.judge(id, effects),
-            Change::Ask => {
-                let failed = |health: &Health| health.last().is_some_and(|(_, verdict)| verdict.is_err());
-                let doubted = self.workers[&id].health().is_some_and(failed);
-                effects.push(Effect::Probe { worker: id, doubted });
-            }
-            Change::Ails { why } => effects.notice(Notice::WorkerAils { place: self.workers[&id].place, why }),
-            Change::Recovered => self.worker_recovered(now, id, effects),
-            Change::Retires(why) => effects.notice(Notice::WorkerRetires { place: self.workers[&id].place, why }),
-            Change::Failed { why, ready_for, gone } => self.worker_failed(now, id, why, ready_for, gone, effects),
-            Change::Unborn => {
-                let generation = self.workers[&id].place.generation;
-                self.give_up_preparation(now, generation, effects);
-            }
-            Change::Left { why } => {
-                if let Some(worker) = self.workers.remove(&id) {
-                    effects.notice(Notice::WorkerLeft { place: worker.place, why });
-                }
-            }
-        }
-    }
-
-    fn worker_proven(&mut self, now: Time, id: WorkerId, effects: &mut Effects) {
-        let worker = &self.workers[&id];
-        let place = worker.place;
-        if let Some(generation) = self.generations.get_mut(&place.generation) {
-            generation.proven = true;
-        }
-        let Some(slot_id) = place.slot else {
-            self.canary_proven(now, id, effects);
-            return;
-        };
-        if worker.role() == Role::Canary {
-            let slot = &mut self.slots[slot_id.0 as usize];
-            slot.forget(id);
-            slot.trusted = true;
-            self.drain(now, Some(id), effects);
-            return;
-        }
-        self.failing = None;
-        // What made the others wait is over: the code works.
-        if place.generation == self.serving {
-            self.slots.iter_mut().for_each(|slot| slot.retry_at = None);
-        }
-        let held = self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation);
-        let slot = &mut self.slots[slot_id.0 as usize];
-        if slot.successor == Some(id) && !held {
-            let predecessor = slot.promote();
-            self.drain(now, predecessor, effects);
-        }
-    }
-
-    fn judge(&self, id: WorkerId, effects: &mut Effects) {
-        // Of the same generation only where a replacement is doubted: it was made from what is on disk since.
-        let generation = self.workers[&id].place.generation;
-        let reference = self
-            .ready_workers()
-            .find(|w| w.place.generation != generation)
-            .or_else(|| self.ready_workers().find(|w| w.id() != id))
-            .map(Worker::id);
-        effects.push(Effect::Judge { worker: id, reference });
-    }
-
-    /// It answers again: nobody needs to take its place, unless for another reason.
-    fn worker_recovered(&mut self, now: Time, id: WorkerId, effects: &mut Effects) {
-        let worker = &self.workers[&id];
-        effects.notice(Notice::WorkerRecovered(worker.place));
-        if self.rollout.is_some() || worker.wants_successor() || worker.place.generation != self.serving {
-            return;
-        }
-        let slot = self.slots.iter_mut().find(|slot| slot.current == Some(id));
-        let successor = slot.and_then(|slot| slot.successor.take());
-        self.drain(now, successor, effects);
-    }
-
-    fn worker_failed(
-        &mut self,
-        now: Time,
-        id: WorkerId,
-        why: String,
-        ready_for: Option<Duration>,
-        gone: bool,
-        effects: &mut Effects,
-    ) {
-        let worker = &self.workers[&id];
-        let (place, exists, lived) = (worker.place, worker.exists(), now.since(worker.born()));
-        if gone {
-            self.workers.remove(&id);
-        }
-        self.last_attempt_ended = now;
-        let failed = |retry_in, why: &str| Notice::WorkerFailed {
-            place,
-            was_ready: ready_for.is_some(),
-            lived,
-            why: why.to_owned(),
-            retry_in,
-        };
-        if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation) {
-            self.slots.iter_mut().for_each(|slot| slot.forget(id));
-            effects.notice(failed(None, &why));
-            self.refuse_rollout(now, why, Some(id), effects);
-            return;
-        }
-        if !gone && !exists {
-            self.give_up_preparation(now, place.generation, effects);
-        }
-        let Some(slot) = self.slots.iter_mut().find(|s| s.current == Some(id) || s.successor == Some(id)) else {
-            effects.notice(failed(None, &why));
-            return;
-        };
-        slot.forget(id);
-        let wait = slot.failed(now, ready_for.unwrap_or_default(), &mut self.random);
-        effects.notice(failed(Some(wait), &why));
-        if ready_for.is_none() {
-            if let Some(generation) = self.generations.get_mut(&place.generation) {
-                generation.proven = false;
-            }
-            if self.ready_count() == 0 {
-                self.failing = Some(why);
-            }
-        }
-    }
-
     /// Compares what is with what is wanted, and starts what is missing.
     fn settle(&mut self, now: Time, effects: &mut Effects) {
         match self.mode {
@@ -463,113 +305,6 @@ impl Supervisor {
             }
             Mode::Stopping => self.settle_stop(effects),
             Mode::Stopped => {}
-        }
-    }
-
-    /// Starts a worker for each empty slot whose time has come, and successors for those that shall be replaced.
-    ///
-    /// A generation without a proven worker is tried with one worker alone, in the first empty slot: a small machine
-    /// answers its first visitor as early as it can, and broken code is not started many times over.
-    fn fill_slots(&mut self, now: Time, effects: &mut Effects) {
-        let Some(generation) = self.generations.get(&self.serving) else { return };
-        let Some(spec) = generation.spawnable().cloned() else { return };
-        let alone = !generation.proven;
-        let wanted = spec.workers as usize;
-        if self.slots.len() < wanted {
-            self.slots.resize_with(wanted, Slot::default);
-        }
-        let serving = self.serving;
-        let starting = |w: &Worker| w.phase() == Phase::Starting && w.place.generation == serving;
-        if alone && self.workers.values().any(starting) {
-            return;
-        }
-        // Never all at once: a worker that is replaced while well can wait.
-        let mut replacements = (wanted / 8).max(1);
-        replacements = replacements.saturating_sub(self.slots.iter().filter(|s| s.successor.is_some()).count());
-        for index in 0..wanted {
-            let slot = &self.slots[index];
-            if slot.successor.is_some() {
-                continue;
-            }
-            let replace = match slot.current {
-                None => false,
-                Some(current) => {
-                    let replaceable = |w: &Worker| w.place.generation != serving || w.wants_successor();
-                    let replaceable = self.workers.get(&current).is_some_and(replaceable);
-                    if self.rollout.is_some() || replacements == 0 || !replaceable {
-                        continue;
-                    }
-                    true
-                }
-            };
-            if slot.may_try(now) {
-                let id = self.spawn(now, serving, Some(SlotId(index as u32)), &spec, effects);
-                let slot = &mut self.slots[index];
-                if replace {
-                    slot.successor = Some(id);
-                    replacements -= 1;
-                } else {
-                    slot.current = Some(id);
-                }
-            }
-            if alone {
-                return;
-            }
-        }
-    }
-
-    /// Makes a worker of `generation`; one without a slot, or for a slot whose next worker is doubted, is a canary.
-    fn spawn(
-        &mut self,
-        now: Time,
-        generation: GenerationId,
-        slot: Option<SlotId>,
-        spec: &Spec,
-        effects: &mut Effects,
-    ) -> WorkerId {
-        let id = WorkerId(self.next_worker);
-        self.next_worker += 1;
-        let trusted = |slot: SlotId| generation != self.serving || !self.doubted(slot);
-        let role = if slot.is_some_and(trusted) { Role::Serving } else { Role::Canary };
-        if let (Some(slot), Role::Serving) = (slot, role) {
-            let slot = &mut self.slots[slot.0 as usize];
-            slot.trusted = false;
-            slot.restarts += u32::from(slot.used);
-            slot.used = true;
-        }
-        let mut spec = spec.clone();
-        if self.speaks {
-            spec.ready_after = None;
-        }
-        // Workers that started together do not grow old together.
-        spec.max_age = spec.max_age.map(|age| age.mul_f64(1.0 - self.random.fraction() / 10.0));
-        if !self.announced_ready || self.rollout.is_some() {
-            let most = spec.start_timeout + MANAGER_MARGIN;
-            effects.push(Effect::Announce(Announcement::ExtendTimeout(most)));
-        }
-        // One that is ill is followed by one that answers better, or by none.
-        let ill = |slot: SlotId| {
-            let current = self.slots[slot.0 as usize].current.and_then(|id| self.workers.get(&id));
-            current.and_then(Worker::health).is_some_and(|health| health.ailment() == Some(Ailment::Ill))
-        };
-        let judged = generation != self.serving || role == Role::Canary || slot.is_some_and(ill);
-        let place = Place { worker: id, slot, generation };
-        self.workers.insert(id, Worker::spawn(now, place, role, judged, &spec, effects));
-        id
-    }
-
-    /// Whether a canary must prove the replacement in a slot first: while a refusal stands or a rollout runs, what is on
-    /// disk is not what serves, and a server that says READY takes visitors before anybody can judge it. With nobody who
-    /// serves there is nothing to protect.
-    fn doubted(&self, slot: SlotId) -> bool {
-        let other_code = self.refusal.is_some() || self.rollout.is_some();
-        other_code && self.ready_count() > 0 && !self.slots[slot.0 as usize].trusted
-    }
-
-    fn drain(&mut self, now: Time, id: Option<WorkerId>, effects: &mut Effects) {
-        if let Some(worker) = id.and_then(|id| self.workers.get_mut(&id)) {
-            let timeout = worker.drain_timeout();
-            worker.drain(now, timeout, effects);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Single situations of workers that are not well, told step by step.
 
+use super::faults::Code;
 use super::health::Sickness;
-use super::world::{Code, World, ms, spec};
+use super::world::{World, ms, spec};
 use sockd::supervisor::{Event, Notice, Phase, Retirement, Start, WorkerEvent, WorkerId};
 use std::collections::BTreeSet;
 

@@ -1,13 +1,15 @@
 //! The decision core in a simulated world: random walks with faults, and single situations step by step.
 
+mod faults;
 mod health;
 mod illness;
 mod situations;
 mod world;
 
+use faults::{Code, FAULTS};
 use health::Sickness;
 use sockd::supervisor::{Event, Start, WorkerEvent};
-use world::{Code, FAULTS, World, ms, spec};
+use world::{World, ms, spec};
 
 /// One seeded life: faults for a while, then peace; in peace the wanted state must be reached.
 fn live(seed: u64) -> World {

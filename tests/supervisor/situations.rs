@@ -1,6 +1,7 @@
 //! Single situations, each told step by step.
 
-use super::world::{Code, FAULTS, World, ms, spec};
+use super::faults::{Code, FAULTS};
+use super::world::{World, ms, spec};
 use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Place, Start, WorkerEvent};
 
 fn serving() -> World {

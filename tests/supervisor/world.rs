@@ -3,6 +3,7 @@
 //! It plays the shell by the letter of the effects' contracts, and checks the invariants after every step. The same
 //! seed gives the same world; the trace of a failing seed is printed.
 
+use super::faults::Code;
 use super::health::Records;
 use sockd::supervisor::{
     Announcement, Effect, Effects, Event, GenerationId, Holds, Notice, Outcome, Phase, Probe, RequestId, Role, Signal,
@@ -11,42 +12,14 @@ use sockd::supervisor::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What the files on disk are worth at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
-    Good,
-    ImportError,
-    HangsInImport,
-    NeverReady,
-    CrashesSoonAfterReady,
-    AnswersWorse,
-    /// It answers wrongly whenever it is asked.
-    IsIll,
-    BindsElsewhere,
-    BrokenConfiguration,
-    PreparationHangs,
-}
-
-pub const FAULTS: [Code; 9] = [
-    Code::ImportError,
-    Code::HangsInImport,
-    Code::NeverReady,
-    Code::CrashesSoonAfterReady,
-    Code::AnswersWorse,
-    Code::IsIll,
-    Code::BindsElsewhere,
-    Code::BrokenConfiguration,
-    Code::PreparationHangs,
-];
-
 #[derive(Clone, Debug)]
-struct Process {
+pub(super) struct Process {
     generation: GenerationId,
     code: Code,
     /// The kernel knows it: from Spawned to Exited.
     alive: bool,
     /// Neither heartbeats nor signals but KILL reach it.
-    stopped: bool,
+    pub(super) stopped: bool,
     /// How long it takes to leave when told; None: it ignores everything but KILL.
     leaves_after: Option<Duration>,
     /// A visitor stays connected until the worker is told to stop: draining does not end.
@@ -55,7 +28,7 @@ struct Process {
 }
 
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     Event(Event),
     Heartbeat(WorkerId),
     Die(WorkerId, &'static str),
@@ -82,8 +55,8 @@ pub struct World {
     pub notices: Vec<Notice>,
     pub records: Records,
     agenda: BTreeMap<(Time, u64), Happening>,
-    processes: BTreeMap<WorkerId, Process>,
-    prepared: BTreeSet<GenerationId>,
+    pub(super) processes: BTreeMap<WorkerId, Process>,
+    pub(super) prepared: BTreeSet<GenerationId>,
     preparing: BTreeSet<GenerationId>,
     asked: BTreeSet<RequestId>,
     reloading: bool,
@@ -216,7 +189,7 @@ impl World {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
+    pub(super) fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Event(event) => self.event(event),
             Happening::Heartbeat(id) => {
@@ -547,46 +520,6 @@ impl World {
 
     pub fn ready(&self) -> u32 {
         self.core.snapshot(self.now).ready
-    }
-
-    /// One of the ready workers, if there is one.
-    pub fn pick_ready(&mut self) -> Option<WorkerId> {
-        let ready: Vec<_> =
-            self.core.snapshot(self.now).workers.iter().filter(|w| w.phase == Phase::Ready).map(|w| w.worker).collect();
-        if ready.is_empty() {
-            return None;
-        }
-        let index = self.roll(ready.len() as u64) as usize;
-        Some(ready[index])
-    }
-
-    /// Any process at all, dead or alive.
-    pub fn pick_any(&mut self) -> Option<WorkerId> {
-        let all: Vec<_> = self.processes.keys().copied().collect();
-        if all.is_empty() {
-            return None;
-        }
-        let index = self.roll(all.len() as u64) as usize;
-        Some(all[index])
-    }
-
-    pub fn kill(&mut self, id: WorkerId) {
-        self.happen(Happening::Die(id, "killed by SIGKILL"));
-    }
-
-    /// SIGSTOP: it hangs from here on.
-    pub fn freeze(&mut self, id: WorkerId) {
-        if let Some(process) = self.processes.get_mut(&id) {
-            process.stopped = true;
-        }
-    }
-
-    /// The template of the serving generation dies.
-    pub fn lose_preparation(&mut self) {
-        let generation = self.core.snapshot(self.now).generation;
-        if self.prepared.contains(&generation) {
-            self.event(Event::PreparationLost { generation, why: "the template was killed".to_owned() });
-        }
     }
 
     pub fn fallback(&self) -> bool {
