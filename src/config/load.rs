@@ -107,6 +107,7 @@ fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
         drain_timeout: section.get("drain-timeout", time(duration::positive)),
         watchdog: section.get("watchdog", time(duration::positive)),
         max_age: section.get("max-age", time(duration::positive)),
+        max_memory: section.get("max-memory", memory),
         memory_high: section.get("memory-high", memory),
         memory_max: section.get("memory-max", memory),
     }

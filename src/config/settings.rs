@@ -58,6 +58,8 @@ pub struct Workers {
     pub watchdog: Option<Duration>,
     /// A worker so old, give or take a tenth, is replaced. More than zero. `None`: never.
     pub max_age: Option<Duration>,
+    /// A worker that holds more bytes of memory than this is replaced, its successor first. `None`: never.
+    pub max_memory: Option<u64>,
     /// Bytes above which a worker with its descendants is slowed down and its memory reclaimed (cgroups(7),
     /// memory.high). `None`: no limit of its own.
     pub memory_high: Option<u64>,
@@ -124,6 +126,7 @@ impl Default for Workers {
             drain_timeout: None,
             watchdog: None,
             max_age: None,
+            max_memory: None,
             memory_high: None,
             memory_max: None,
         }

@@ -184,7 +184,10 @@ impl Shell {
                     self.carry_out(effects);
                 }
                 () = tick(&mut watchdog) => self.notifier.watchdog(),
-                () = self.lookout.ticker.tick() => self.look(),
+                () = self.lookout.ticker.tick() => {
+                    self.look();
+                    self.measure_workers();
+                }
             }
             self.settle();
         }

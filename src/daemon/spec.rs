@@ -28,7 +28,7 @@ pub(super) fn spec(settings: &Settings, report: Option<&Report>) -> Spec {
         watchdog: workers.watchdog.or(report.and_then(Report::watchdog)),
         probe: probe(&settings.health, report),
         max_age: workers.max_age,
-        max_memory: None,
+        max_memory: workers.max_memory,
         canary: settings.reload.canary,
         surge: settings.reload.surge.unwrap_or(count),
         soak: settings.reload.soak,

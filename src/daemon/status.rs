@@ -80,7 +80,7 @@ impl Shell {
             .iter()
             .map(|worker| {
                 let pid = self.workers.get(&worker.worker).and_then(super::workers::Worker::pid);
-                let usage = pid.map(usage).unwrap_or_default();
+                let usage = self.worker_usage(worker.worker);
                 told::Worker {
                     id: worker.worker.0,
                     slot: worker.slot.map(|slot| slot.0),

@@ -6,7 +6,9 @@ use crate::app::{Address, Conventions, ExitMeaning};
 use crate::journal::message_id;
 use crate::notify::{self, Datagram};
 use crate::probe;
-use crate::process::{Child, End, Ended, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of};
+use crate::process::{
+    Child, End, Ended, ForkRequest, Launch, Stderr, Tail, Usage, holds_socket, is_descendant_of, usage,
+};
 use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,6 +257,24 @@ impl Shell {
         };
         if let Err(error) = sent {
             tracing::error!(SOCKD_WORKER = id.0, "cannot signal worker {id} (pid {}): {error}", child.pid());
+        }
+    }
+
+    /// What a worker costs at this moment.
+    pub(super) fn worker_usage(&self, id: WorkerId) -> Usage {
+        self.workers.get(&id).and_then(Worker::pid).map(usage).unwrap_or_default()
+    }
+
+    /// Tells the core how much memory workers hold, where that has a limit.
+    pub(super) fn measure_workers(&mut self) {
+        let limited = |worker: &Worker| {
+            let spec = self.generations.get(&worker.generation).and_then(|generation| generation.spec.as_ref());
+            spec.is_some_and(|spec| spec.max_memory.is_some())
+        };
+        let limited = self.workers.iter().filter(|(_, worker)| limited(worker)).map(|(id, _)| *id);
+        let measured: Vec<_> = limited.filter_map(|id| Some((id, self.worker_usage(id).memory?))).collect();
+        for (id, memory) in measured {
+            self.events.push_back(Event::Worker(id, WorkerEvent::Measured { memory }));
         }
     }
 

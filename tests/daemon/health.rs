@@ -177,3 +177,24 @@ fn an_old_worker_is_replaced_by_its_successor() {
     assert_eq!(web.get("/").status, 200);
     web.stop();
 }
+
+#[test]
+fn a_worker_that_grows_too_big_is_replaced_by_its_successor() {
+    let leak = application("hello")
+        .replace("    body = (", "    if path == \"/leak\":\n        kept.append(os.urandom(90 << 20))\n    body = (");
+    let web = Instance::on_unix()
+        .file("myproject.py", &(leak + "\nkept = []\n"))
+        .config("[workers]\nmax-memory = \"80M\"\n")
+        .gunicorn(&["--workers", "2"]);
+    web.get("/");
+    web.status("serving, 2 of 2 workers, generation 1");
+    let before = web.ready();
+    assert_eq!(web.get("/leak").status, 200);
+    let retires = web.log("of memory, more than 80.0M; its successor is started first");
+    web.until("one is replaced, and only one", || {
+        let now = web.ready();
+        (now.len() == 2 && before.iter().filter(|pid| now.contains(pid)).count() == 1).then_some(())
+    });
+    assert!(web.heard(retires.mark(), "STATUS=serving, 1 of 2 workers, generation 1").is_empty(), "replaced first");
+    web.stop();
+}
