@@ -15,7 +15,7 @@ pub static ADAPTER: Adapter = Adapter {
 static PYTHON: Python = Python {
     script: "hypercorn",
     modules: &["hypercorn"],
-    program: template!("asgi_websockets.py", "hypercorn.py"),
+    program: template!("hypercorn.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind",
 };

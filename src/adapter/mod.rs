@@ -14,6 +14,7 @@
 //!   [`recognise`] and the daemon's `prepare` ask the table and never a name.
 #![forbid(unsafe_code)]
 
+pub mod daphne;
 pub mod generic;
 pub mod gunicorn;
 pub mod hypercorn;
@@ -47,7 +48,7 @@ pub enum Making {
 }
 
 /// The servers that are recognised.
-pub static ADAPTERS: [&Adapter; 3] = [&gunicorn::ADAPTER, &uvicorn::ADAPTER, &hypercorn::ADAPTER];
+pub static ADAPTERS: [&Adapter; 4] = [&gunicorn::ADAPTER, &uvicorn::ADAPTER, &hypercorn::ADAPTER, &daphne::ADAPTER];
 
 impl Adapter {
     /// Whether a command, the program's name and its arguments, runs this server.

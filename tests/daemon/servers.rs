@@ -45,6 +45,15 @@ const HYPERCORN: Server = Server {
     broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
 };
 
+const DAPHNE: Server = Server {
+    script: "daphne",
+    workers: &[],
+    unix: &["--unix-socket", "bound.sock"],
+    mode: 0o666,
+    source: ASGI,
+    broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
+};
+
 impl Server {
     fn start(&self, builder: Builder, arguments: &[&str]) -> Instance {
         let script = bin(self.script);
@@ -146,4 +155,19 @@ fn hypercorn_binds_where_its_options_say() {
 #[test]
 fn hypercorn_is_told_that_another_address_is_ignored() {
     HYPERCORN.warns();
+}
+
+#[test]
+fn daphne_lives() {
+    DAPHNE.lives();
+}
+
+#[test]
+fn daphne_binds_where_its_options_say() {
+    DAPHNE.binds();
+}
+
+#[test]
+fn daphne_is_told_that_another_address_is_ignored() {
+    DAPHNE.warns();
 }

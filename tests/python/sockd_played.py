@@ -23,7 +23,8 @@ PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter",
 # The files of each server's template, as sockd puts them together, and the server's console script.
 TEMPLATES = {
     "gunicorn": ("reports", "template", "uvicorn_drain", "gunicorn"),
-    "hypercorn": ("reports", "template", "asgi_websockets", "hypercorn"),
+    "daphne": ("reports", "template", "daphne"),
+    "hypercorn": ("reports", "template", "hypercorn"),
     "uvicorn": ("reports", "template", "uvicorn_drain", "uvicorn"),
 }
 SCRIPTS = os.path.dirname(sys.executable)

@@ -5,6 +5,8 @@ The checks are written once; what differs between the servers stands in their cl
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import unittest
@@ -440,6 +442,40 @@ class Hypercorn(Checks):
             self.assertEqual(status == 200, served)
             # A thread of the application's may still wait for what never comes.
             worker.signal(signal.SIGKILL)
+
+
+class Daphne(Checks):
+    server = module = "daphne"
+
+    def test_settings(self):
+        for arguments, bind in (
+                ([], ["127.0.0.1:8000"]), (["-p", "81"], ["127.0.0.1:81"]), (["-b", "::1"], ["[::1]:8000"]),
+                (["-u", "/run/x.sock"], ["unix:/run/x.sock"]), (["--fd", "3"], ["fd://3"]),
+                (["-e", "systemd:domain=UNIX:index=0"], []),
+                (["-u", "x.sock", "-b", "127.0.0.2"], ["unix:x.sock", "127.0.0.2:8000"])):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.template(*arguments, "hello:app").settings()["bind"], bind)
+        self.start("-e", "ssl:443").output.read_until("--endpoint ssl:443 is ignored")
+
+    def test_proxy_headers(self):
+        for options, expected in ((["--proxy-headers"], "192.0.2.7"), ([], "127.0.0.1")):
+            tcp = self.tcp_listener()
+            worker = self.start(*options).fork(1, [tcp])
+            worker.wait_ready()
+            client = Client(tcp)
+            self.addCleanup(client.close)
+            self.assertEqual(client.get("/", {"X-Forwarded-For": "192.0.2.7"}).split()[1], expected)
+
+    def test_the_backlog_is_left_alone(self):
+        tcp = self.tcp_listener()
+        before = tcp_limit(tcp)
+        self.start().fork(1, [tcp]).wait_ready()
+        self.assertEqual(tcp_limit(tcp), before)
+
+
+def tcp_limit(listener):
+    """How many connections may wait (tcpi_sacked of a listening socket's TCP_INFO)."""
+    return struct.unpack_from("I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0]
 
 
 class HypercornOnUvloop(Hypercorn):

@@ -51,7 +51,6 @@ class Hypercorn:
 
     def work(self, order, supervisor):
         from hypercorn.config import Sockets
-        wait_for_adoption(supervisor)
         config = self.config
         config.workers = 1
         heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
@@ -123,6 +122,35 @@ def close_idle_connections_later():
             self.terminated = Terminated()
 
     module.WorkerContext = Context
+
+
+class WebSockets:
+    """Stands before the application, so that its WebSockets can be closed; hypercorn just drops them when it leaves."""
+
+    # RFC 6455 and its registry: the service restarts; come back.
+    GOING = 1012
+
+    def __init__(self):
+        self.open = set()
+
+    def watch(self, application):
+        async def watched(scope, receive, send, *rest):
+            if scope["type"] != "websocket":
+                return await application(scope, receive, send, *rest)
+            self.open.add(send)
+            try:
+                return await application(scope, receive, send, *rest)
+            finally:
+                self.open.discard(send)
+
+        return watched
+
+    async def close(self):
+        for send in list(self.open):
+            try:
+                await send({"type": "websocket.close", "code": self.GOING})
+            except Exception as error:
+                complain("a WebSocket could not be closed: %s" % error)
 
 
 class ShutdownEvent:
