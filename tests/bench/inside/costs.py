@@ -1,4 +1,4 @@
-"""Measures plain gunicorn and gunicorn under sockd, in turns. Runs inside a booted machine; see `run`.
+"""Measures what plain gunicorn costs and gunicorn under sockd, in turns. Runs inside a booted machine; see `run`.
 
 Both sides are services of the same systemd, from the same unit but for the prefix of ExecStart=, each
 with a socket unit of its own. Only one side runs at a time, so that neither takes the other's processor
@@ -11,19 +11,13 @@ import argparse
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
+
+import service as services
+from service import PATIENCE, PROJECT, REQUEST, WORKERS, Figures, connect, first_byte, say
 
 SIDES = {"gunicorn": "", "sockd": "/usr/bin/sockd run -- "}
 APPS = {"hello": "hello:application", "django": "myproject.wsgi:application"}
-WORKERS = 3
-PROJECT = "/home/sammy/myprojectdir"
-CGROUPS = "/sys/fs/cgroup/system.slice"
-REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-# Nothing here takes longer, not even Django's first start on a busy machine.
-PATIENCE = 60
 # Cold starts follow each other faster than systemd's limit for broken services allows.
 SERVICE = """\
 [Unit]
@@ -34,11 +28,7 @@ StartLimitIntervalSec=0
 User=sammy
 Group=www-data
 WorkingDirectory={project}
-ExecStart={prefix}{project}/myprojectenv/bin/gunicorn --workers {workers} --bind unix:/run/{name}.sock {app}
-"""
-SOCKET = """\
-[Socket]
-ListenStream=/run/{name}.sock
+ExecStart={prefix}{project}/myprojectenv/bin/gunicorn --workers {workers} --bind unix:{address} {app}
 """
 HELLO = """\
 def application(environ, start_response):
@@ -62,7 +52,7 @@ def main():
     figures = Figures()
     set_up()
     if options.realtime:
-        take_precedence()
+        services.take_precedence()
     for app in APPS:
         for side in SIDES:
             # Bytecode is compiled and files are read from disk once, before anything is measured.
@@ -76,104 +66,23 @@ def main():
                 measure_single_worker(figures, Service(side, app, workers=1))
     say("idle for %g seconds" % options.idle)
     measure_idle(figures, [Service(side, "hello") for side in SIDES], options.idle)
-    print(json.dumps({"environment": environment(), "figures": figures.all}))
+    print(json.dumps({"environment": services.environment(), "figures": figures.all}))
 
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-class Figures:
-    """What was measured: a list for each kind of figure and each side, in the order of the rounds."""
-
-    def __init__(self):
-        self.all = {}
-
-    def add(self, kind, service, value):
-        self.all.setdefault(kind, {}).setdefault(service.side, []).append(value)
-
-
-class Service:
+class Service(services.Service):
     def __init__(self, side, app, workers=WORKERS):
-        self.side, self.app, self.workers = side, app, workers
-        self.name = "%s-%s-%d" % (side, app, workers)
-        self.cgroup = "%s/%s.service" % (CGROUPS, self.name)
-        self.address = "/run/%s.sock" % self.name
-
-    def units(self):
-        values = {"name": self.name, "prefix": SIDES[self.side], "project": PROJECT, "workers": self.workers,
-                  "app": APPS[self.app]}
-        return {self.name + ".service": SERVICE.format(**values), self.name + ".socket": SOCKET.format(**values)}
-
-    def pids(self):
-        with open(self.cgroup + "/cgroup.procs") as file:
-            return [int(line) for line in file]
-
-    def main_pid(self):
-        return int(output("systemctl", "show", "--property=MainPID", "--value", self.name + ".service"))
-
-    def worker_pids(self, main=None):
-        """The processes that hold the listening socket, but for the supervisor itself."""
-        main = main or self.main_pid()
-        socket_link = "socket:[%s]" % listener_inode(self.address)
-        return [pid for pid in self.pids() if pid != main and socket_link in descriptors(pid)]
-
-    def busy_us(self):
-        """Processor time of all its processes so far, the dead ones included."""
-        with open(self.cgroup + "/cpu.stat") as file:
-            return int(dict(line.split() for line in file)["usage_usec"])
-
-    def wait_until_quiet(self):
-        """Until every worker has started and nothing is done any more."""
-        main = self.main_pid()
-        deadline = time.monotonic() + PATIENCE
-        still = 0
-        while still < 5:
-            assert time.monotonic() < deadline, "%s does not come to rest: %s" % (self.name, self.pids())
-            before = self.busy_us()
-            time.sleep(0.1)
-            quiet = self.busy_us() - before < 1000 and len(self.worker_pids(main)) == self.workers
-            still = still + 1 if quiet else 0
-
-    def stop(self):
-        subprocess.run(["systemctl", "stop", "--quiet", self.name + ".service"], stderr=subprocess.DEVNULL, check=True)
+        name = "%s-%s-%d" % (side, app, workers)
+        text = SERVICE.format(name=name, prefix=SIDES[side], project=PROJECT, workers=workers, app=APPS[app],
+                              address=services.address(name))
+        super().__init__(side, name, text, workers)
+        self.app = app
 
 
 def set_up():
-    write("%s/hello.py" % PROJECT, HELLO)
-    settings = "%s/myproject/settings.py" % PROJECT
-    if not os.path.exists(settings):
-        command = "cd {0} && myprojectenv/bin/django-admin startproject myproject {0}".format(PROJECT)
-        subprocess.run(["setpriv", "--reuid=sammy", "--regid=sammy", "--clear-groups", "sh", "-c", command], check=True)
-        write(settings, "\nDEBUG = False\nALLOWED_HOSTS = ['localhost']\n", "a")
-        write("%s/myproject/urls.py" % PROJECT, DJANGO, "a")
-    sockets = []
-    for side in SIDES:
-        for app in APPS:
-            for workers in (WORKERS, 1):
-                service = Service(side, app, workers)
-                for unit, text in service.units().items():
-                    write("/run/systemd/system/" + unit, text)
-                sockets.append(service.name + ".socket")
-    subprocess.run(["systemctl", "daemon-reload"], check=True)
-    subprocess.run(["systemctl", "start", *sockets], check=True)
-
-
-def take_precedence():
-    """Let the rest of the host wait: this process and systemd with all its services, also those to come."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            os.sched_setscheduler(int(name), os.SCHED_RR, os.sched_param(1))
-
-
-def write(path, text, mode="w"):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, mode) as file:
-        file.write(text)
-
-
-def output(*command):
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    services.write_project(hello=HELLO)
+    urls = "%s/myproject/urls.py" % PROJECT
+    services.write(urls, DJANGO, "a")
+    services.start_sockets([Service(side, app, count) for side in SIDES for app in APPS for count in (WORKERS, 1)])
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -238,24 +147,6 @@ def measure_idle(figures, services, seconds):
         service.stop()
 
 
-def first_byte(address, begun=None):
-    """Seconds until a new connection has the first byte of its answer."""
-    begun = begun or time.monotonic()
-    with connect(address) as client:
-        client.settimeout(PATIENCE)
-        client.sendall(REQUEST)
-        answer = client.recv(4096)
-        took = time.monotonic() - begun
-    assert answer.startswith(b"HTTP/1.1 200"), answer
-    return took
-
-
-def connect(address):
-    client = socket.socket(socket.AF_UNIX)
-    client.connect(address)
-    return client
-
-
 def load(address, clients, seconds):
     """How many requests were answered, each on a connection of its own."""
     reader, writer = os.pipe()
@@ -281,7 +172,7 @@ def visit_again_and_again(address, seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with connect(address) as client:
-            client.sendall(REQUEST)
+            client.sendall(REQUEST % b"/")
             answer = b""
             while chunk := client.recv(4096):
                 answer += chunk
@@ -295,8 +186,8 @@ def successor_exists(service):
     """Seconds from a worker's death to the first sight of the process that takes its place.
 
     Processes that only help to make it come and go; the successor is the one that holds the socket in the
-    end. Looking without a pause would take the processor, and a lock that forking needs, from those who
-    are looked at.
+    end. One that waited for this moment, as sockd's spare does, takes no time. Looking without a pause would
+    take the processor, and a lock that forking needs, from those who are looked at.
     """
     before = service.worker_pids()
     victim = before[0]
@@ -329,37 +220,6 @@ def idle_state(pid):
         wakeups = next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches:"))
     with open("/proc/%d/schedstat" % pid) as file:
         return wakeups, int(file.read().split()[0]) / 1e6
-
-
-def listener_inode(address):
-    with open("/proc/net/unix") as file:
-        sockets = [line.split() for line in file]
-    # The flag is SO_ACCEPTCON: connections have the same address.
-    inode, = [fields[6] for fields in sockets if fields[-1] == address and fields[3] == "00010000"]
-    return inode
-
-
-def descriptors(pid):
-    """What the descriptors of a process are; nothing if it has just gone."""
-    directory = "/proc/%d/fd/" % pid
-    try:
-        return [os.readlink(directory + name) for name in os.listdir(directory)]
-    except FileNotFoundError:
-        return []
-
-
-def environment():
-    python = PROJECT + "/myprojectenv/bin/python"
-    with open("/etc/os-release") as file:
-        release = dict(line.rstrip().split("=", 1) for line in file if "=" in line)
-    return {
-        "debian": release["VERSION_ID"].strip('"'),
-        "systemd": output("systemctl", "--version").split()[1],
-        "python": output(python, "-c", "import platform; print(platform.python_version())").strip(),
-        "gunicorn": output(python, "-c", "import gunicorn; print(gunicorn.__version__)").strip(),
-        "django": output(python, "-c", "import django; print(django.__version__)").strip(),
-        "processors": os.cpu_count(),
-    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""The test machine of the benchmarks, and the sockd that is copied into it."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+BOOT_LIMIT = 90
+
+
+def give_up(why):
+    sys.exit("cannot measure: %s" % why)
+
+
+def build():
+    say("building sockd")
+    command = ["cargo", "build", "--release", "--locked", "--message-format=json-render-diagnostics"]
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE)
+    if built.returncode != 0:
+        give_up("sockd does not build")
+    for line in built.stdout.splitlines():
+        message = json.loads(line)
+        if message["reason"] == "compiler-artifact" and message["executable"]:
+            return pathlib.Path(message["executable"])
+    give_up("cargo has built no program")
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Machine:
+    """A booted Debian. tests/systemd/boot makes it and, when our end of its pipe closes, takes it away."""
+
+    def __init__(self, release):
+        if os.geteuid() != 0:
+            give_up("test machines need root")
+        self.name = "sockd-bench-%d" % os.getpid()
+        tree = self.script("rootfs", release)
+        self.ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.ready.bind("\0" + self.name)
+        self.ready.settimeout(0.2)
+        self.console = tempfile.TemporaryFile()
+        say("booting %s" % release)
+        self.keeper = subprocess.Popen(
+            [ROOT / "tests/systemd/boot", tree, self.name], env={**os.environ, "NOTIFY_SOCKET": "@" + self.name},
+            stdin=subprocess.PIPE, stdout=self.console, stderr=self.console, start_new_session=True)
+
+    def script(self, name, *arguments):
+        done = subprocess.run([ROOT / "tests/systemd" / name, *arguments], stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            give_up("tests/systemd/%s failed" % name)
+        return done.stdout.strip()
+
+    def __enter__(self):
+        deadline = time.monotonic() + BOOT_LIMIT
+        while b"READY=1" not in self.hear().split(b"\n"):
+            if self.keeper.poll() is not None or time.monotonic() > deadline:
+                self.console.seek(0)
+                give_up("the machine did not boot:\n%s" % self.console.read().decode(errors="replace"))
+        self.leader = self.cgroup("payload/init.scope/cgroup.procs").read_text().strip()
+        self.run("systemctl", "is-system-running", "--wait")
+        return self
+
+    def hear(self):
+        try:
+            return self.ready.recv(4096)
+        except TimeoutError:
+            return b""
+
+    def __exit__(self, *_):
+        self.keeper.stdin.write(b"off\n")
+        self.keeper.stdin.flush()
+        try:
+            self.keeper.wait(10)
+        except subprocess.TimeoutExpired:
+            pass
+        self.keeper.stdin.close()
+        self.keeper.wait()
+
+    def cgroup(self, file):
+        """A file in the machine's control group, as the keeper's mount namespace shows it."""
+        return pathlib.Path("/proc/%d/root/sys/fs/cgroup" % self.keeper.pid, self.name, file)
+
+    def run(self, *command, stdin=subprocess.DEVNULL):
+        """Runs a command inside, in a control group that is no unit's; returns what it printed."""
+        group = self.cgroup("payload/user.slice/bench.scope")
+        script = 'mkdir -p "$1" && echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
+        enter = ["nsenter", "--target", self.leader, *"--mount --pid --uts --ipc --net --cgroup --".split(),
+                 "/usr/bin/env", "-i", "LANG=C.UTF-8", "PATH=/usr/sbin:/usr/bin", "--chdir=/root"]
+        done = subprocess.run(["bash", "-c", script, "enter", group, *enter, *map(str, command)],
+                              stdin=stdin, stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise SystemExit("cannot measure: %s failed inside the machine:\n%s" % (command[0], done.stdout))
+        return done.stdout
+
+    def install_bench(self):
+        """The programs that measure, and what they share."""
+        for file in sorted((HERE / "inside").glob("*.py")):
+            self.install(file, "/opt/bench/" + file.name)
+
+    def measure(self, what, *arguments):
+        """Runs one of them; returns what it printed."""
+        return self.run("/usr/bin/python3", "/opt/bench/%s.py" % what, *arguments)
+
+    def install(self, file, path):
+        with open(file, "rb") as content:
+            self.run("install", "-D", "-m", "755", "/dev/stdin", path, stdin=content)
