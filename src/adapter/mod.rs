@@ -21,6 +21,7 @@ pub mod hypercorn;
 pub mod python;
 pub mod report;
 pub mod uvicorn;
+pub mod waitress;
 pub mod words;
 
 use std::ffi::OsString;
@@ -48,7 +49,8 @@ pub enum Making {
 }
 
 /// The servers that are recognised.
-pub static ADAPTERS: [&Adapter; 4] = [&gunicorn::ADAPTER, &uvicorn::ADAPTER, &hypercorn::ADAPTER, &daphne::ADAPTER];
+pub static ADAPTERS: [&Adapter; 5] =
+    [&gunicorn::ADAPTER, &uvicorn::ADAPTER, &hypercorn::ADAPTER, &daphne::ADAPTER, &waitress::ADAPTER];
 
 impl Adapter {
     /// Whether a command, the program's name and its arguments, runs this server.

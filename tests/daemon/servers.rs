@@ -54,6 +54,26 @@ const DAPHNE: Server = Server {
     broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
 };
 
+const WAITRESS: Server = Server {
+    script: "waitress-serve",
+    workers: &[],
+    unix: &["--unix-socket=bound.sock", "--unix-socket-perms=660"],
+    mode: 0o660,
+    source: FLASK,
+    broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
+};
+
+/// Flask's, as its guide begins.
+const FLASK: &str = r#"
+import os
+from flask import Flask
+application = Flask(__name__)
+
+@application.route("/")
+def hello():
+    return "hello from %d" % os.getpid()
+"#;
+
 impl Server {
     fn start(&self, builder: Builder, arguments: &[&str]) -> Instance {
         let script = bin(self.script);
@@ -170,4 +190,19 @@ fn daphne_binds_where_its_options_say() {
 #[test]
 fn daphne_is_told_that_another_address_is_ignored() {
     DAPHNE.warns();
+}
+
+#[test]
+fn waitress_lives() {
+    WAITRESS.lives();
+}
+
+#[test]
+fn waitress_binds_where_its_options_say() {
+    WAITRESS.binds();
+}
+
+#[test]
+fn waitress_is_told_that_another_address_is_ignored() {
+    WAITRESS.warns();
 }

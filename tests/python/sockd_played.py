@@ -25,6 +25,7 @@ TEMPLATES = {
     "gunicorn": ("reports", "template", "uvicorn_drain", "gunicorn"),
     "daphne": ("reports", "template", "daphne"),
     "hypercorn": ("reports", "template", "hypercorn"),
+    "waitress-serve": ("reports", "template", "waitress"),
     "uvicorn": ("reports", "template", "uvicorn_drain", "uvicorn"),
 }
 SCRIPTS = os.path.dirname(sys.executable)

@@ -1,22 +1,16 @@
-"""The templates of the ASGI servers against the real servers, with the test playing sockd.
-
-The checks are written once; what differs between the servers stands in their classes at the end.
-"""
+"""The templates of the ASGI servers against the real servers: the checks of checks.py, and what is each one's own."""
 
 import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import sockd_played  # noqa: E402
-from sockd_played import (  # noqa: E402
-    SCRIPTS, Client, Template, become_subreaper, get, wait_for_exit, wait_until)
-from websocket import WebSocket, refuses  # noqa: E402
+import checks  # noqa: E402
+from sockd_played import Client, get, wait_for_exit  # noqa: E402
 
 UMASK = os.umask(0o22)
 os.umask(UMASK)
@@ -71,271 +65,14 @@ async def respond(scope, send):
 
 
 def setUpModule():
-    become_subreaper()
-    for name in ("WEB_CONCURRENCY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "FORWARDED_ALLOW_IPS"):
-        os.environ.pop(name, None)
+    checks.set_up()
 
 
-class Checks(sockd_played.Case):
-    """What must hold of every ASGI server."""
+class Checks(checks.Checks):
+    """An ASGI server's."""
 
-    files = {"hello": HELLO}
-    # Arguments of every start, and the application's.
-    options = ()
-    application = "hello:app"
-    # A worker that ended because it was told to.
-    clean = (0,)
-    # The exit code when the lifespan start-up fails; None for a server without lifespan.
-    failed_start = None
-    # The exit code when the application cannot be imported.
-    failed_import = 1
-    # An option that limits the number of requests.
-    request_limit = None
-    # The module of `python -m`.
-    module = None
-
-    def start(self, *arguments, **options):
-        return self.started(*self.options, *arguments, self.application, **options)
-
-    def worker(self, *arguments, listeners=(), **environment):
-        worker = self.start(*arguments).fork(1, listeners, **environment)
-        worker.wait_ready()
-        return worker
-
-    def request(self, worker, path, headers=None):
-        """A request that is in the application's hands."""
-        client = Client(worker.probe_path)
-        self.addCleanup(client.close)
-        client.request("GET", path, headers=headers or {})
-        worker.output.read_until("in the request")
-        return client
-
-    def release(self, fifo):
-        with open(fifo, "w"):
-            pass
-
-    # Like the server itself.
-
-    def both(self, *arguments, how="script"):
-        """What the server itself and the template print, and their exit codes."""
-        script = os.path.join(SCRIPTS, self.server)
-        command = [script] if how == "script" else [sys.executable, "-m", self.module]
-        own = subprocess.run([*command, *arguments], cwd=self.directory.path, capture_output=True, text=True)
-        template = self.template(*arguments, how=how)
-        ours = (template.wait(), template.stdout.read_to_end(), template.output.read_to_end())
-        return (own.returncode, own.stdout, own.stderr), ours
-
-    def test_help(self):
-        for how in ("script", "module"):
-            own, ours = self.both("--help", how=how)
-            self.assertEqual(own, ours)
-            self.assertEqual(own[0], 0)
-
-    def test_mistakes(self):
-        for arguments in (["--bogus", "hello:app"], []):
-            own, ours = self.both(*arguments)
-            self.assertEqual(own, ours)
-            self.assertNotEqual(own[0], 0)
-
-    # Serving.
-
-    def test_serving(self):
-        """A worker answers on all its sockets, and its probe socket is its own."""
-        public, tcp = self.listener(), self.tcp_listener()
-        template = self.start()
-        first, second = template.fork(1, [public, tcp]), template.fork(2, [public, tcp])
-        self.assertEqual(first.wait_ready(), ["READY=1"])
-        second.wait_ready()
-        for worker in (first, second):
-            for _ in range(3):
-                self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
-        pids = {str(first.pid), str(second.pid)}
-        self.assertIn(get(public.getsockname()).split()[0], pids)
-        self.assertIn(get(tcp).split()[0], pids)
-        first.signal(signal.SIGKILL)
-        self.assertEqual(first.wait(), -signal.SIGKILL)
-        self.assertEqual(get(public.getsockname()).split()[0], str(second.pid))
-        second.signal(signal.SIGTERM)
-        self.assertIn(second.wait(), self.clean)
-        self.assertTrue(os.path.exists(public.getsockname()), "the socket's path was removed")
-
-    def test_canary(self):
-        """Without listeners a worker serves its probe socket alone."""
-        worker = self.worker()
-        self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
-
-    def test_started_as_a_module(self):
-        worker = self.start(how="module").fork(1)
-        worker.wait_ready()
-        self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
-
-    def test_the_application_is_not_imported_before_the_fork(self):
-        self.directory.write("hello.py", "raise KeyError('no such setting')\n")
-        template = self.start()
-        self.directory.write("hello.py", HELLO)
-        worker = template.fork(1)
-        worker.wait_ready()
-
-    # Readiness.
-
-    def test_not_ready_before_the_application_is_loaded(self):
-        fifo = self.fifo()
-        self.directory.write("hello.py", "import sys\nprint('loading', file=sys.stderr, flush=True)\n"
-                                         "open(%r).read()\n" % fifo + HELLO)
-        worker = self.start().fork(1)
-        worker.output.read_until("loading")
-        self.assertEqual(worker.notifications_so_far(), [])
-        self.release(fifo)
-        worker.wait_ready()
-
-    def test_lifespan_start_up_comes_first(self):
-        if self.failed_start is None:
-            self.skipTest("has no lifespan")
-        fifo = self.fifo()
-        worker = self.start().fork(1, FIFO=fifo)
-        worker.output.read_until("starting up")
-        self.assertEqual(worker.notifications_so_far(), [])
-        self.release(fifo)
-        worker.wait_ready()
-
-    def test_failed_lifespan_start_up(self):
-        if self.failed_start is None:
-            self.skipTest("has no lifespan")
-        worker = self.start().fork(1, FAIL="yes")
-        self.assertEqual(worker.wait(), self.failed_start)
-        self.assertIn("no database", worker.output.read_to_end())
-        self.assertEqual(worker.notifications_so_far(), [])
-
-    def failed_worker(self, text):
-        self.directory.write("hello.py", text)
-        worker = self.start().fork(1)
-        status = worker.wait()
-        self.assertEqual(worker.notifications_so_far(), [])
-        return status, worker.output.read_to_end()
-
-    def test_exception_in_the_application(self):
-        status, text = self.failed_worker("def load():\n    raise KeyError('no such setting')\nload()\n")
-        self.assertEqual(status, 1)
-        self.assertIn("Traceback (most recent call last)", text)
-        self.assertIn("KeyError: 'no such setting'", text)
-
-    def test_missing_attribute(self):
-        status, text = self.failed_worker("")
-        self.assertEqual(status, self.failed_import)
-        self.assertIn("app", text)
-
-    # Liveness.
-
-    def test_heartbeat(self):
-        worker = self.worker(WATCHDOG_USEC="2000000")
-        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
-        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
-
-    def test_a_loop_that_does_not_turn_is_silent_and_shows_its_stack(self):
-        worker = self.worker(WATCHDOG_USEC="400000")
-        self.request(worker, "/spin")
-        worker.notifications_so_far()
-        with self.assertRaises(AssertionError):
-            worker.next_notification(patience=3)
-        worker.signal(signal.SIGABRT)
-        worker.output.read_until("most recent call first")
-        worker.output.read_until("in respond")
-        self.assertEqual(worker.wait(), -signal.SIGABRT)
-
-    def test_request_limit(self):
-        """At its limit a worker asks to be retired, once, and serves on."""
-        if self.request_limit is None:
-            self.skipTest("has no limit")
-        worker = self.worker(self.request_limit, "2")
-        for _ in range(3):
-            get(worker.probe_path)
-        self.assertEqual(worker.next_notification(), "X_SOCKD_RETIRE=1")
-        self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
-        worker.signal(signal.SIGTERM)
-        self.assertIn(worker.wait(), self.clean)
-        self.assertEqual(worker.notifications_so_far(), [])
-
-    def test_orphan(self):
-        """A worker whose supervisor is gone leaves by itself."""
-        reader, writer = os.pipe()
-        self.addCleanup(os.close, reader)
-        supervisor = os.fork()
-        if supervisor == 0:
-            try:
-                become_subreaper()
-                template = Template(self.directory, *self.options, self.application, server=self.server)
-                template.settings()
-                worker = template.fork(1, WATCHDOG_USEC="2000000")
-                worker.wait_ready()
-                os.write(writer, str(worker.pid).encode())
-                os.kill(os.getpid(), signal.SIGKILL)
-            finally:
-                os._exit(1)
-        os.close(writer)
-        self.assertEqual(wait_for_exit(supervisor), -signal.SIGKILL)
-        # The test is the nearest subreaper that is left.
-        self.assertIn(wait_for_exit(int(os.read(reader, 100))), self.clean)
-
-    # Leaving.
-
-    def finishes_its_request(self, number):
-        fifo = self.fifo()
-        worker = self.worker()
-        client = self.request(worker, "/wait", {"X-Fifo": fifo})
-        worker.signal(number)
-        wait_until(lambda: refuses(worker.probe_path), "the worker accepts nobody any more")
-        self.release(fifo)
-        self.assertEqual(client.getresponse().read().split()[0], str(worker.pid).encode())
-        client.close()
-        self.assertIn(worker.wait(), self.clean)
-        return worker.output.read_to_end()
-
-    def test_a_request_in_flight_is_finished_at_the_end_of_the_service(self):
-        text = self.finishes_its_request(signal.SIGTERM)
-        if self.failed_start is not None:
-            self.assertIn("lifespan ends", text)
-
-    def test_a_request_in_flight_is_finished_when_the_worker_is_replaced(self):
-        self.finishes_its_request(signal.SIGUSR2)
-
-    def test_an_idle_connection_does_not_hold_up_the_end(self):
-        worker = self.worker()
-        client = Client(worker.probe_path)
-        self.addCleanup(client.close)
-        self.assertEqual(client.get().split()[0], str(worker.pid))
-        worker.signal(signal.SIGTERM)
-        self.assertIn(worker.wait(), self.clean)
-
-    def open_websocket(self):
-        worker = self.worker()
-        client = WebSocket(worker.probe_path)
-        self.addCleanup(client.close)
-        self.assertEqual(client.echo(b"before"), b"before")
-        return worker, client
-
-    def test_a_replaced_worker_keeps_its_websockets(self):
-        worker, client = self.open_websocket()
-        worker.signal(signal.SIGUSR2)
-        wait_until(lambda: refuses(worker.probe_path), "the worker accepts nobody any more")
-        self.assertEqual(client.echo(b"after"), b"after")
-        client.close()
-        self.assertIn(worker.wait(), self.clean)
-
-    def test_websockets_are_told_at_the_end_of_a_drain(self):
-        worker, client = self.open_websocket()
-        worker.signal(signal.SIGUSR2)
-        wait_until(lambda: refuses(worker.probe_path), "the worker accepts nobody any more")
-        worker.signal(signal.SIGTERM)
-        self.assertIn(client.wait_for_close(), (1001, 1012))
-        client.close()
-        self.assertIn(worker.wait(), self.clean)
-
-    def test_websockets_are_told_at_the_end_of_the_service(self):
-        worker, client = self.open_websocket()
-        worker.signal(signal.SIGTERM)
-        self.assertIn(client.wait_for_close(), (1001, 1012))
-        client.close()
-        self.assertIn(worker.wait(), self.clean)
+    source = HELLO
+    websockets = True
 
 
 class Uvicorn(Checks):

@@ -1,0 +1,169 @@
+"""The template of waitress: template.py with waitress's own options and server.
+
+What it is for. A worker is waitress's server on the sockets that sockd hands over, with waitress's threads.
+
+What it owns. waitress's options, and the loop that calls waitress's. What it must never do. Import the application
+before the fork.
+"""
+
+import gc
+import os
+import sys
+
+
+class Waitress:
+    """What template.py asks of a server."""
+
+    name = "waitress"
+    module = "waitress.__main__"
+
+    def version(self):
+        from importlib.metadata import version
+        return version("waitress")
+
+    def configure(self, how):
+        gc.disable()
+        import waitress.server  # noqa: F401
+        from waitress import runner
+        gc.enable()
+        self.options, self.application, self.call = command_line(runner)
+        from waitress.adjustments import Adjustments
+        settings = Adjustments(**self.options)
+        for name in ("host", "port", "listen", "unix_socket", "unix_socket_perms", "ipv4", "ipv6"):
+            self.options.pop(name, None)
+        return {
+            "workers": 1,
+            "timeout": HANG_SECONDS,
+            "graceful_timeout": None,
+            "chdir": os.getcwd(),
+            "bind": binds(settings),
+            "umask": 0o777 & ~settings.unix_socket_perms,
+            "backlog": settings.backlog,
+        }
+
+    def work(self, order, supervisor):
+        heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
+        application = load(self.application, self.call)
+        sockets = [socket_from(fd) for fd in order.sockets]
+        Loop(make_servers(application, sockets, self.options), heartbeat).run()
+
+
+def command_line(runner):
+    """waitress-serve's options, the application's name, and whether it is to be called.
+
+    Whatever else the command does (--help, a mistake) ends the process.
+    """
+    from getopt import GetoptError
+    from waitress.adjustments import Adjustments
+    try:
+        options, names = Adjustments.parse_args(sys.argv[1:])
+    except GetoptError:
+        names, options = [], {"help": True}
+    if options.pop("help") or len(names) != 1:
+        sys.exit(runner.run(sys.argv))
+    return options, names[0], options.pop("call")
+
+
+def binds(settings):
+    """Where waitress would listen."""
+    if settings.unix_socket:
+        return ["unix:" + settings.unix_socket]
+    return [("[%s]:%d" if ":" in address[0] else "%s:%d") % address[:2] for _, _, _, address in settings.listen]
+
+
+def load(name, call):
+    """The application, found as waitress-serve finds it; but a mistake in it shows its traceback."""
+    import logging
+    import pkgutil
+    logging.basicConfig()
+    log = logging.getLogger("waitress")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.INFO)
+    sys.path.append(os.getcwd())
+    application = pkgutil.resolve_name(name)
+    return application() if call else application
+
+
+def make_servers(application, sockets, options):
+    """waitress's servers on one map and one set of threads: one call takes no unix sockets beside others."""
+    import socket
+    from waitress.server import create_server
+    from waitress.task import ThreadedTaskDispatcher
+    from waitress.adjustments import Adjustments
+    dispatcher = ThreadedTaskDispatcher()
+    dispatcher.set_thread_count(Adjustments(**options).threads)
+    channels = {}
+    for unix in (False, True):
+        part = [listener for listener in sockets if (listener.family == socket.AF_UNIX) == unix]
+        if part:
+            create_server(application, map=channels, sockets=part, _dispatcher=dispatcher, **options)
+    return channels
+
+
+class Loop:
+    """Turns waitress's loop, beats, and leaves when it is told: waitress alone drops what is in flight."""
+
+    def __init__(self, channels, heartbeat):
+        from waitress.server import BaseWSGIServer
+        self.channels = channels
+        self.heartbeat = heartbeat
+        self.servers = [channel for channel in channels.values() if isinstance(channel, BaseWSGIServer)]
+        self.ended = False
+
+    def run(self):
+        import signal
+        Drain().on_usr2()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.end)
+        while not self.ended:
+            self.heartbeat.notify()
+            self.turn()
+        self.leave()
+
+    def turn(self, seconds=1):
+        from waitress import wasyncore
+        settings = self.servers[0].adj
+        wasyncore.loop(timeout=seconds, count=1, map=self.channels, use_poll=settings.asyncore_use_poll)
+
+    def end(self, _signal, _frame):
+        self.ended = True
+        # The loop is waiting for something to happen.
+        self.servers[0].pull_trigger()
+
+    def leave(self):
+        """Accept nobody any more, read what was sent, answer it, close."""
+        import time
+        from waitress import wasyncore
+        for server in self.servers:
+            # Not its own close(), which takes the trigger along that wakes the loop.
+            wasyncore.dispatcher.close(server)
+        close_after_the_answer()
+        settled = time.monotonic() + 0.1
+        while time.monotonic() < settled:
+            self.turn(0.02)
+        while self.close_idle_connections():
+            self.turn(0.1)
+        self.servers[0].task_dispatcher.shutdown()
+
+    def close_idle_connections(self):
+        """Close every connection without a request; how many are left."""
+        left = [channel for server in self.servers for channel in list(server.active_channels.values())]
+        for channel in left:
+            if not (channel.requests or channel.request or channel.total_outbufs_len):
+                channel.will_close = True
+        return len(left)
+
+
+def close_after_the_answer():
+    """From now on no connection is kept alive."""
+    from waitress.task import Task
+    build = Task.build_response_header
+
+    def build_response_header(self):
+        self.request.headers["CONNECTION"] = "close"
+        return build(self)
+
+    Task.build_response_header = build_response_header
+
+
+run(Waitress())
