@@ -17,9 +17,10 @@ use serde::Serialize;
 use crate::config::{self, Options};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::exit;
+use crate::fallback::{self, LARGEST_PAGE};
 
 use super::output;
-use account::Account;
+use account::{Account, Way};
 
 /// Where the configurations of instances are.
 const INSTANCES: &str = "/etc/sockd";
@@ -169,6 +170,14 @@ fn check(subject: Subject) -> Diagnostics {
     };
     settings.environment_files.splice(0..0, subject.environment_files);
     let resolved = config::resolve(&settings, &subject.environment, &subject.directory);
+    let page = settings.fallback.page.as_deref();
+    if let Some(Err(why)) = page.map(fallback::read_page) {
+        let help = format!(
+            "name an HTML file in UTF-8 of at most {} KiB, or leave page out of [fallback]",
+            LARGEST_PAGE >> 10
+        );
+        problems.push(Diagnostic::error(why).help(help));
+    }
     if let Some(account) = &subject.account {
         // Even where the command does not resolve, the way to it can be looked at.
         let written = settings.directory.as_ref().unwrap_or(&subject.directory);
@@ -176,7 +185,9 @@ fn check(subject: Subject) -> Diagnostics {
             Ok(command) => (command.directory.clone(), command.program.clone()),
             Err(_) => (written.clone(), written.join(&settings.command[0])),
         };
-        problems.append(account.check_ways(&directory, &program));
+        let ways = [(directory.as_path(), Way::Enter), (&program, Way::Execute)];
+        let page = page.map(|page| (page, Way::Read));
+        problems.append(account.check_ways(ways.into_iter().chain(page)));
     }
     match resolved {
         Ok(command) => {

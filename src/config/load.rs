@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 
 use super::reader::{Reader, Section, Value};
 use super::value::{boolean, integer, list, memory, permissions, text, time, variables};
-use super::{Health, Listen, Options, Reload, Settings, Start, Workers, duration};
+use super::{Fallback, Health, Listen, Options, Reload, Settings, Start, Workers, duration};
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -85,6 +85,7 @@ fn lower(top: &mut Section<'_, '_, '_>) -> Settings {
         workers: top.section("workers", workers),
         health: top.section("health", health),
         reload: top.section("reload", reload),
+        fallback: top.section("fallback", fallback),
     }
 }
 
@@ -139,6 +140,10 @@ fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
         surge: section.get("surge", integer(1..=4096)),
         soak: section.get("soak", time(Ok)).unwrap_or(default.soak),
     }
+}
+
+fn fallback(section: &mut Section<'_, '_, '_>) -> Fallback {
+    Fallback { page: section.get("page", text(absolute)) }
 }
 
 /// What to do about a missing command.
@@ -217,8 +222,17 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 /// Puts the options over what the file says.
 fn overrule(settings: &mut Settings, options: &Options) {
-    let Settings { command, directory, environment, environment_files: _, listen, workers, health: _, reload } =
-        settings;
+    let Settings {
+        command,
+        directory,
+        environment,
+        environment_files: _,
+        listen,
+        workers,
+        health: _,
+        reload,
+        fallback: _,
+    } = settings;
     if !options.command.is_empty() {
         command.clone_from(&options.command);
     }

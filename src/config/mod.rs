@@ -20,7 +20,7 @@ pub use inherited::speaks_of_sockd_alone;
 pub use load::{Loaded, keys, load};
 pub use options::Options;
 pub use resolve::{find_program, resolve, resolve_environment, resolve_health_command};
-pub use settings::{Health, Listen, Reload, Settings, Start, Workers};
+pub use settings::{Fallback, Health, Listen, Reload, Settings, Start, Workers};
 
 /// The shipped file of defaults: every key with its meaning, its unit and its default.
 pub const DEFAULT_FILE: &str = include_str!("default.toml");

@@ -26,6 +26,8 @@ pub struct Settings {
     pub health: Health,
     /// How new code replaces old.
     pub reload: Reload,
+    /// What visitors get while no worker can serve.
+    pub fallback: Fallback,
 }
 
 /// Sockets that sockd binds itself.
@@ -113,6 +115,13 @@ pub struct Reload {
     pub surge: Option<u32>,
     /// How long the complete new generation must stay well before the old one drains.
     pub soak: Duration,
+}
+
+/// The answer while no worker can serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fallback {
+    /// A page in place of the built-in one: an absolute path. Whether it can be used is seen when it is shown.
+    pub page: Option<PathBuf>,
 }
 
 impl Default for Workers {

@@ -6,8 +6,10 @@ use crate::process::{Child, Ended, Launch};
 use crate::supervisor::Event;
 use rustix::process::{Signal, test_kill_process};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -23,6 +25,8 @@ pub(super) struct Fallback {
     /// It was told to finish and has not ended yet.
     leaving: Option<Child>,
     told: Option<u64>,
+    /// The operator's own page, as the configuration last said.
+    page: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -33,6 +37,11 @@ struct Helper {
 }
 
 impl Fallback {
+    /// What the helper shows from its next start on.
+    pub(super) fn show(&mut self, page: Option<&Path>) {
+        self.page = page.map(Path::to_owned);
+    }
+
     pub(super) fn stop(&mut self) {
         self.wanted = false;
         self.told = None;
@@ -85,9 +94,13 @@ impl Shell {
         let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
         let names: Vec<_> = self.listeners.iter().map(|l| l.name.as_str()).collect();
         let count = sockets.len().to_string();
+        let mut arguments: Vec<OsString> = ["sockd", "fallback", "--listeners", &count].map(OsString::from).into();
+        if let Some(page) = &self.fallback.page {
+            arguments.extend(["--page".into(), page.clone().into()]);
+        }
         let command = Command {
             program: "/proc/self/exe".into(),
-            arguments: vec!["sockd".into(), "fallback".into(), "--listeners".into(), count.into()],
+            arguments,
             directory: "/".into(),
             environment: BTreeMap::new(),
         };

@@ -76,6 +76,7 @@ impl Shell {
         };
         let loaded = config::load(None, &self.setup.options).map_err(told)?;
         let settings = loaded.settings;
+        self.fallback.show(settings.fallback.page.as_deref());
         let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
         let adapter = adapter::recognise(&settings.command);
         let health_command = config::resolve_health_command(&settings, &command).map_err(|problem| problem.message)?;

@@ -4,12 +4,31 @@
 //! little-endian order, modifier2, then pairs of strings with 16 bits of length before each). The answer is HTTP in
 //! both cases: Nginx's `uwsgi_pass` reads a status line of HTTP.
 
+use super::page;
+
 /// What the answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Request {
-    /// HEAD: an answer without a body.
-    head: bool,
+    method: Method,
     format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Get,
+    /// An answer without a body.
+    Head,
+    Other,
+}
+
+impl Method {
+    fn named(name: &[u8]) -> Self {
+        match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            _ => Self::Other,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +50,16 @@ pub(super) fn is_complete(bytes: &[u8], searched: usize) -> bool {
     fresh.windows(4).any(|window| window == b"\r\n\r\n") || fresh.windows(2).any(|window| window == b"\n\n")
 }
 
-/// The 503 for a request whose head begins with `bytes`. What is no request gets the same answer as plain text: that
-/// the site is away is true for everybody.
-pub(super) fn answer(bytes: &[u8], retry_after: u32) -> Vec<u8> {
+/// The 503 for a request whose head begins with `bytes`, with `page` in place of the built-in one. What is no request
+/// gets the same answer as plain text: that the site is away is true for everybody. `dice` is any number; pages that
+/// come back by themselves are spread by it.
+pub(super) fn answer(bytes: &[u8], page: Option<&str>, retry_after: u32, dice: u32) -> Vec<u8> {
     let request = if bytes.first() == Some(&0) { read_uwsgi(bytes) } else { read_http(bytes) };
     let (kind, body) = match request.format {
-        Format::Html => ("text/html; charset=utf-8", PAGE.to_owned()),
+        Format::Html => {
+            let built_in = || page::built_in(request.method != Method::Other, retry_after, dice);
+            ("text/html; charset=utf-8", page.map_or_else(built_in, str::to_owned))
+        }
         Format::Json => {
             let text = format!(
                 "{{\"status\":503,\"error\":\"Service Unavailable\",\"message\":\"{MESSAGE}\",\
@@ -56,7 +79,7 @@ pub(super) fn answer(bytes: &[u8], retry_after: u32) -> Vec<u8> {
          \r\n",
         body.len()
     );
-    if !request.head {
+    if request.method != Method::Head {
         response.push_str(&body);
     }
     response.into_bytes()
@@ -64,37 +87,15 @@ pub(super) fn answer(bytes: &[u8], retry_after: u32) -> Vec<u8> {
 
 const MESSAGE: &str = "The site is temporarily unavailable. Please try again in a moment.";
 
-// No meta refresh: it would turn a POST into a GET and send every open page back in the same second.
-const PAGE: &str = r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Temporarily unavailable</title>
-<style>
-:root { color-scheme: light dark }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; font: 1.125rem/1.5 system-ui, sans-serif }
-main { max-width: 30rem; padding: 2rem; text-align: center }
-h1 { font-size: 1.5rem; line-height: 1.25 }
-</style>
-</head>
-<body>
-<main>
-<h1>Temporarily unavailable</h1>
-<p>The site cannot be reached at the moment. It should be back shortly: please try again.</p>
-</main>
-</body>
-</html>
-"#;
-
 fn read_http(bytes: &[u8]) -> Request {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let head = lines.next().is_some_and(|line| line.starts_with(b"HEAD "));
-    let accept = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+    let method = Method::named(lines.next().and_then(|line| line.split(|byte| *byte == b' ').next()).unwrap_or(b""));
+    let accept = lines.take_while(|line| !line.is_empty()).filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
-        line[..colon].eq_ignore_ascii_case(b"accept").then(|| &line[colon + 1..])
+        line[..colon].eq_ignore_ascii_case(b"accept").then(|| String::from_utf8_lossy(&line[colon + 1..]))
     });
-    Request { head, format: preferred(accept.unwrap_or_default()) }
+    // Several lines mean the same as one with commas (RFC 9110, section 5.2).
+    Request { method, format: preferred(&accept.collect::<Vec<_>>().join(",")) }
 }
 
 /// The announced size of a uwsgi packet's variables, once its first four bytes are there.
@@ -106,13 +107,13 @@ fn uwsgi_size(bytes: &[u8]) -> Option<usize> {
 }
 
 fn read_uwsgi(bytes: &[u8]) -> Request {
-    let mut request = Request { head: false, format: Format::Plain };
+    let mut request = Request { method: Method::Other, format: Format::Plain };
     let mut rest = bytes.get(4..).unwrap_or_default();
     while let Some((name, after)) = uwsgi_string(rest) {
         let Some((value, after)) = uwsgi_string(after) else { break };
         match name {
-            b"REQUEST_METHOD" => request.head = value == b"HEAD",
-            b"HTTP_ACCEPT" => request.format = preferred(value),
+            b"REQUEST_METHOD" => request.method = Method::named(value),
+            b"HTTP_ACCEPT" => request.format = preferred(&String::from_utf8_lossy(value)),
             _ => {}
         }
         rest = after;
@@ -125,27 +126,54 @@ fn uwsgi_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))
 }
 
-/// The format that an Accept header likes best; the first one of equals. Plain text for those who do not care (`*/*`,
-/// such as curl) or who like nothing we have: RFC 9110, section 12.4.1, allows an answer nevertheless.
-fn preferred(accept: &[u8]) -> Format {
-    let accept = String::from_utf8_lossy(accept);
-    let mut best = (0, Format::Plain);
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "text/html" | "application/xhtml+xml" => Format::Html,
-            "text/plain" => Format::Plain,
-            "application/json" | "text/json" => Format::Json,
-            kind if kind.starts_with("application/") && kind.ends_with("+json") => Format::Json,
-            _ => continue,
-        };
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        let weight = weight.map_or(1000, thousandths);
-        if weight > best.0 {
-            best = (weight, format);
+/// What an Accept header says of one format: its weight in thousandths, how exactly it is named, and where.
+type Liking = (u32, u8, std::cmp::Reverse<usize>);
+
+/// The format that an Accept header likes best (RFC 9110, section 12.5.1); of equals the one that is named more
+/// exactly, then the first. Plain text for those who do not care (`*/*`, such as curl) or who like nothing we have:
+/// section 12.4.1 allows an answer nevertheless.
+fn preferred(accept: &str) -> Format {
+    let mut best = (None, Format::Plain);
+    for format in [Format::Plain, Format::Html, Format::Json] {
+        let liking = liking(accept, format).filter(|(weight, ..)| *weight > 0);
+        if liking > best.0 {
+            best = (liking, format);
         }
     }
     best.1
+}
+
+/// The most exact range that a format is in; of equally exact ones the first.
+fn liking(accept: &str, format: Format) -> Option<Liking> {
+    let mut found: Option<Liking> = None;
+    for (index, range) in accept.split(',').enumerate() {
+        let mut parts = range.split(';').map(str::trim);
+        let exactness = exactness(&parts.next().unwrap_or_default().to_ascii_lowercase(), format);
+        if exactness == 0 || found.is_some_and(|(_, known, _)| known >= exactness) {
+            continue;
+        }
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        found = Some((weight.map_or(1000, thousandths), exactness, std::cmp::Reverse(index)));
+    }
+    found
+}
+
+/// 3 for a range that names the format, 2 for `text/*`, 1 for `*/*`, 0 for one that it is not in.
+fn exactness(range: &str, format: Format) -> u8 {
+    let (named, family) = match format {
+        Format::Html => (matches!(range, "text/html" | "application/xhtml+xml"), "text/*"),
+        Format::Plain => (range == "text/plain", "text/*"),
+        Format::Json => {
+            let suffixed = range.starts_with("application/") && range.ends_with("+json");
+            (suffixed || matches!(range, "application/json" | "text/json"), "application/*")
+        }
+    };
+    match range {
+        _ if named => 3,
+        _ if range == family => 2,
+        "*/*" => 1,
+        _ => 0,
+    }
 }
 
 /// A weight of RFC 9110, section 12.4.2, in thousandths; 0 for what is none.
@@ -163,7 +191,7 @@ mod tests {
     use super::*;
 
     fn text(request: &[u8]) -> String {
-        String::from_utf8(answer(request, 7)).expect("an answer of text")
+        String::from_utf8(answer(request, None, 7, 0)).expect("an answer of text")
     }
 
     fn uwsgi(variables: &[(&str, &str)]) -> Vec<u8> {
@@ -201,6 +229,14 @@ mod tests {
             ("*/*", "text/plain; charset=utf-8"),
             ("image/png", "text/plain; charset=utf-8"),
             ("text/html;q=nonsense", "text/plain; charset=utf-8"),
+            ("application/json, text/plain, */*", "application/json"),
+            ("*/*, application/json;q=0.1", "text/plain; charset=utf-8"),
+            ("*/*;q=0.1, text/html;q=0.1", "text/html; charset=utf-8"),
+            ("text/plain;q=0, text/*", "text/html; charset=utf-8"),
+            ("text/*;q=0.3, application/*;q=0.4", "application/json"),
+            ("text/html;level=1;q=0.4, application/json;q=0.3", "text/html; charset=utf-8"),
+            ("*/*;q=0", "text/plain; charset=utf-8"),
+            (",;q=1,text", "text/plain; charset=utf-8"),
             ("", "text/plain; charset=utf-8"),
         ] {
             let line = format!("Content-Type: {kind}");
@@ -259,10 +295,27 @@ mod tests {
     }
 
     #[test]
-    fn the_page_needs_nothing_from_elsewhere_and_tells_nothing_of_the_inside() {
-        for word in ["http:", "https:", "src=", "href=", "sockd", "worker", "refresh"] {
-            assert!(!PAGE.contains(word), "{word} is in the page");
+    fn accept_headers_in_several_lines_are_one() {
+        let text = text(b"GET / HTTP/1.1\r\nAccept: application/json;q=0.5\r\nX: y\r\nACCEPT: text/html\r\n\r\n");
+        assert!(text.contains("\r\nContent-Type: text/html; charset=utf-8\r\n"), "{text}");
+    }
+
+    #[test]
+    fn only_a_page_that_was_asked_for_asks_for_itself_again() {
+        for (method, again) in [("GET", true), ("POST", false), ("DELETE", false)] {
+            let http = text(format!("{method} / HTTP/1.1\r\nAccept: text/html\r\n\r\n").as_bytes());
+            let packet = text(&uwsgi(&[("REQUEST_METHOD", method), ("HTTP_ACCEPT", "text/html")]));
+            assert!([http, packet].iter().all(|text| text.contains("http-equiv=\"refresh\"") == again), "{method}");
         }
-        assert!(PAGE.len() < 1400);
+    }
+
+    #[test]
+    fn an_operators_page_is_for_those_who_want_html() {
+        let page = Some("<p>Später</p>");
+        let of = |request: &[u8]| String::from_utf8(answer(request, page, 7, 0)).expect("text");
+        let html = of(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n");
+        assert!(html.contains("\r\nContent-Length: 14\r\n") && html.ends_with("\r\n\r\n<p>Später</p>"), "{html}");
+        assert!(of(b"HEAD / HTTP/1.1\r\nAccept: text/html\r\n\r\n").ends_with("\r\n\r\n"));
+        assert!(of(b"GET / HTTP/1.1\r\nAccept: application/json\r\n\r\n").contains("\"status\":503"));
     }
 }

@@ -8,7 +8,7 @@
 //! description, which every worker shares. A blocked thread of the helper hurts nobody; a blocked supervisor would.
 //!
 //! The talk with the supervisor: the listeners arrive as LISTEN_FDS; on stdin comes one JSON object to a line,
-//! `{"retry_after": SECONDS, "reason_hint": null}`; at its end the helper finishes its answers, for at most
+//! `{"retry_after": SECONDS}`; at its end the helper finishes its answers, for at most
 //! [`STOP_LIMIT`], and exits; on stdout goes one byte for each visitor who was answered.
 //!
 //! Owns: the connections it accepted, and nothing of the application.
@@ -17,10 +17,12 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod page;
 mod server;
 
 use std::io::{BufRead, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use listenfd::ListenFd;
 use serde::Deserialize;
@@ -28,6 +30,7 @@ use serde::Deserialize;
 use crate::exit;
 use server::Server;
 
+pub use page::{LARGEST as LARGEST_PAGE, read as read_page};
 pub use server::STOP_LIMIT;
 
 /// The most bytes of one line on stdin.
@@ -38,19 +41,23 @@ const MAX_LINE: u64 = 4096;
 struct Order {
     /// Seconds for the Retry-After header; taken as 1 to 3600.
     retry_after: u32,
-    /// For later; nothing of it reaches a visitor.
-    #[serde(default, rename = "reason_hint")]
-    _reason_hint: Option<String>,
 }
 
-/// The helper process: takes `count` listeners from LISTEN_FDS, stdin and stdout, and serves. Returns an exit code of
-/// [`crate::exit`]. Call it before any thread exists: listenfd changes the environment. LISTEN_PID must be unset or be
-/// our own.
+/// The helper process: takes `count` listeners from LISTEN_FDS, stdin and stdout, and serves, with the operator's own
+/// `page` if it can be used. Returns an exit code of [`crate::exit`]. Call it before any thread exists: listenfd changes
+/// the environment. LISTEN_PID must be unset or be our own.
 #[must_use]
-pub fn run(count: usize) -> u8 {
+pub fn run(count: usize, page: Option<&Path>) -> u8 {
+    let page = page.and_then(|path| match read_page(path) {
+        Ok(page) => Some(page),
+        Err(why) => {
+            eprintln!("sockd fallback: {why}; showing the built-in page");
+            None
+        }
+    });
     match inherited(count) {
         Ok(listeners) => match std::io::stdout().as_fd().try_clone_to_owned() {
-            Ok(visitors) => serve(listeners, std::io::stdin().lock(), visitors),
+            Ok(visitors) => serve(listeners, page, std::io::stdin().lock(), visitors),
             Err(error) => failure(&format!("cannot use stdout: {error}")),
         },
         Err(error) => failure(&error),
@@ -81,13 +88,13 @@ fn inherited(count: usize) -> Result<Vec<OwnedFd>, String> {
     (0..count).map(take).collect()
 }
 
-/// Answers on `listeners` until `orders` ends, then finishes what is in flight and returns an exit code. One byte for
-/// each answered visitor goes to `visitors`, unless that is full.
+/// Answers on `listeners` until `orders` ends, then finishes what is in flight and returns an exit code. `page` is shown
+/// in place of the built-in one. One byte for each answered visitor goes to `visitors`, unless that is full.
 ///
 /// Threads that are still at work after [`STOP_LIMIT`] are left behind; the caller is expected to exit.
 #[must_use]
-pub fn serve(listeners: Vec<OwnedFd>, mut orders: impl BufRead, visitors: OwnedFd) -> u8 {
-    let server = match Server::start(listeners, visitors) {
+pub fn serve(listeners: Vec<OwnedFd>, page: Option<String>, mut orders: impl BufRead, visitors: OwnedFd) -> u8 {
+    let server = match Server::start(listeners, page, visitors) {
         Ok(server) => server,
         Err(error) => return failure(&format!("cannot start: {error}")),
     };

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -43,6 +43,8 @@ pub(super) struct Server {
 
 struct Shared {
     listeners: Vec<OwnedFd>,
+    /// The operator's own page.
+    page: Option<String>,
     /// Readable (at its end) once the server stops.
     stopped: OwnedFd,
     retry_after: AtomicU32,
@@ -62,8 +64,8 @@ struct Slots {
 }
 
 impl Server {
-    pub(super) fn start(listeners: Vec<OwnedFd>, visitors: OwnedFd) -> io::Result<Self> {
-        let server = Self::idle(listeners, visitors)?;
+    pub(super) fn start(listeners: Vec<OwnedFd>, page: Option<String>, visitors: OwnedFd) -> io::Result<Self> {
+        let server = Self::idle(listeners, page, visitors)?;
         for index in 0..server.shared.listeners.len() {
             let shared = Arc::clone(&server.shared);
             thread::Builder::new().stack_size(STACK).spawn(move || shared.accept_until_stopped(index))?;
@@ -72,11 +74,12 @@ impl Server {
     }
 
     /// A server without threads that accept.
-    fn idle(listeners: Vec<OwnedFd>, visitors: OwnedFd) -> io::Result<Self> {
+    fn idle(listeners: Vec<OwnedFd>, page: Option<String>, visitors: OwnedFd) -> io::Result<Self> {
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let slots = Slots { taken: 0, accepting: vec![false; listeners.len()], stopping: false };
         let shared = Arc::new(Shared {
             listeners,
+            page,
             stopped,
             retry_after: AtomicU32::new(RETRY_AFTER),
             slots: Mutex::new(slots),
@@ -230,8 +233,12 @@ impl Shared {
     /// socket are the same calls for both.
     fn answer(&self, visitor: &UnixStream) {
         // Whoever is too slow, resets the connection or hangs up is gone, and there is nobody to tell.
+        let reply = |head: Vec<u8>| {
+            let dice = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros());
+            answer(&head, self.page.as_deref(), self.retry_after.load(Ordering::Relaxed), dice)
+        };
         if let Ok(Some(head)) = read_head(visitor)
-            && send(visitor, &answer(&head, self.retry_after.load(Ordering::Relaxed))).is_ok()
+            && send(visitor, &reply(head)).is_ok()
         {
             self.tell_supervisor();
             let _ = drain(visitor);
@@ -323,7 +330,7 @@ mod tests {
     /// must get it out of there, and not by waiting for the time limit.
     fn stop_while_in_accept(listener: OwnedFd) {
         let (_reader, visitors) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
-        let server = Server::idle(vec![listener], visitors).expect("a server");
+        let server = Server::idle(vec![listener], None, visitors).expect("a server");
         let shared = Arc::clone(&server.shared);
         let acceptor = thread::spawn(move || shared.accept(0));
         while !server.shared.slots().accepting[0] {

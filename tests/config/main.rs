@@ -109,6 +109,7 @@ fn a_complete_file_is_lowered_to_every_setting() {
     assert_eq!((workers.watchdog, workers.max_age), (Some(seconds(30)), Some(seconds(24 * 60 * 60))));
     assert_eq!(workers.max_memory, Some(400 << 20));
     assert_eq!((workers.memory_high, workers.memory_max), (Some(3 << 29), Some(2 << 30)));
+    assert_eq!(settings.fallback.page.as_deref(), Some(Path::new("/etc/sockd/unavailable.html")));
     let health = &settings.health;
     assert_eq!((health.path.as_deref(), health.host.as_deref()), (Some("/healthz?full=1"), Some("example.com")));
     assert_eq!((health.status.as_deref(), health.timeout), (Some(&[200, 204][..]), Duration::from_millis(2500)));

@@ -11,10 +11,12 @@
 //!   processes.rs    who is still there
 //!   http.rs         requests written by hand
 //!   python.rs       gunicorn's applications and virtual environment
+//!   chromium.rs     a real browser
 //!   workers/        workers of the generic adapter that can misbehave
 //! ```
 #![forbid(unsafe_code)]
 
+mod chromium;
 mod http;
 mod instance;
 mod processes;
@@ -23,6 +25,7 @@ mod transcript;
 
 mod bad_input;
 mod crashes;
+mod fallback;
 mod generic;
 mod gunicorn;
 mod health;

@@ -316,7 +316,8 @@ pub fn a_broken_application_is_answered_for(machine: &Machine) {
     application(machine, "import no_such_module\n");
     guide::nginx_site(
         machine,
-        "    location / {\n        include proxy_params;\n        proxy_pass http://unix:/run/gunicorn.sock;\n    }\n",
+        "    location / {\n        include proxy_params;\n        proxy_pass http://unix:/run/gunicorn.sock;\n    }\n    \
+         location /uwsgi {\n        include uwsgi_params;\n        uwsgi_pass unix:/run/gunicorn.sock;\n    }\n",
     );
     let load = Load::begin(machine, &[SOCKET]);
     machine
@@ -324,6 +325,14 @@ pub fn a_broken_application_is_answered_for(machine: &Machine) {
         .says("HTTP/1.1 503 Service Unavailable")
         .says("Retry-After: ")
         .succeeded();
+    // By either protocol of Nginx, in the language of the request.
+    for path in ["/", "/uwsgi"] {
+        let ask = format!("curl -sS -i -H 'Host: example.com' 127.0.0.1{path}");
+        let page = machine.run(&format!("{ask} -H 'Accept: text/html'")).says("HTTP/1.1 503 ").says("Retry-After: ");
+        page.says("Content-Type: text/html").says("right back</h1>").succeeded();
+        machine.run(&format!("{ask} -H 'Accept: application/json'")).says("\"status\":503").succeeded();
+        machine.run(&format!("{ask} -I")).says("HTTP/1.1 503 ").says("Retry-After: ").succeeded();
+    }
     machine.run("sockd status gunicorn").says("answering 503").says("No module named 'no_such_module'").succeeded();
     // The start limit counts 5 starts in 10 s, the trigger limit 20 in 2 s: after more than the longer time it is plain
     // that neither counts anything here.

@@ -8,8 +8,34 @@ use std::process::Command;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
-/// The mode bit that lets one enter a directory or execute a file.
-const ENTER: u32 = 1;
+/// What a user wants of a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Work in it.
+    Enter,
+    /// Run it.
+    Execute,
+    /// Read it.
+    Read,
+}
+
+impl Way {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Enter => "enter",
+            Self::Execute => "execute",
+            Self::Read => "read",
+        }
+    }
+
+    /// The mode bit that permits it.
+    fn bit(self) -> u32 {
+        match self {
+            Self::Enter | Self::Execute => 1,
+            Self::Read => 4,
+        }
+    }
+}
 
 /// A user with its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,20 +64,20 @@ impl Account {
         Ok(Self { name: user.to_owned(), uid, groups })
     }
 
-    /// Whether this user can work in a directory and execute a program, as far as mode bits tell.
-    pub(super) fn check_ways(&self, directory: &Path, program: &Path) -> Diagnostics {
+    /// Whether this user can get where it must, and do there what it must, as far as mode bits tell.
+    pub(super) fn check_ways<'a>(&self, ways: impl Iterator<Item = (&'a Path, Way)>) -> Diagnostics {
         let mut problems = Diagnostics::default();
-        for (path, what) in [(directory, "enter"), (program, "execute")] {
+        for (path, want) in ways {
             let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             // The way as it is written may pass other directories than the real one.
             let ways = path.ancestors().skip(1).chain(real.ancestors().skip(1));
-            let closed = ways.filter(|part| !self.may_enter(part)).min_by_key(|part| part.as_os_str().len());
-            let (part, what) = match closed {
-                Some(part) => (part, "enter"),
-                None if !self.may_enter(&real) => (real.as_path(), what),
+            let closed = ways.filter(|part| !self.may(Way::Enter, part)).min_by_key(|part| part.as_os_str().len());
+            let (part, want) = match closed {
+                Some(part) => (part, Way::Enter),
+                None if !self.may(want, &real) => (real.as_path(), want),
                 None => continue,
             };
-            let problem = self.denied(part, what);
+            let problem = self.denied(part, want);
             if !problems.iter().any(|known| *known == problem) {
                 problems.push(problem);
             }
@@ -59,24 +85,26 @@ impl Account {
         problems
     }
 
-    fn denied(&self, path: &Path, what: &str) -> Diagnostic {
+    fn denied(&self, path: &Path, want: Way) -> Diagnostic {
+        let what = want.word();
         let shown = path.display();
         let mode = fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o7777);
         let message = format!("the service's user {} cannot {what} {shown} (mode {mode:04o})", self.name);
-        let help = format!("chmod o+x {shown}, or give both a common group, or move the application elsewhere");
+        let letter = if want == Way::Read { 'r' } else { 'x' };
+        let help = format!("chmod o+{letter} {shown}, or give both a common group, or move it elsewhere");
         Diagnostic::error(message).help(help)
     }
 
     /// Whether the mode bits permit it. Where they do not tell (no such file, an access control list): yes.
-    fn may_enter(&self, path: &Path) -> bool {
+    fn may(&self, want: Way, path: &Path) -> bool {
         let Ok(metadata) = fs::metadata(path) else { return true };
         let listed =
             rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0_u8; 1024]).is_ok_and(|size| size > 0);
-        self.uid == 0 || listed || self.permitted(&metadata)
+        self.uid == 0 || listed || self.permitted(want, &metadata)
     }
 
     /// The one triple of mode bits that is for this user, as in path_resolution(7).
-    fn permitted(&self, metadata: &Metadata) -> bool {
+    fn permitted(&self, want: Way, metadata: &Metadata) -> bool {
         let shift = if metadata.uid() == self.uid {
             6
         } else if self.groups.contains(&metadata.gid()) {
@@ -84,7 +112,7 @@ impl Account {
         } else {
             0
         };
-        (metadata.mode() >> shift) & ENTER != 0
+        (metadata.mode() >> shift) & want.bit() != 0
     }
 }
 
@@ -115,7 +143,9 @@ mod tests {
     fn the_way_is_followed_by_mode_bits() {
         let room = std::env::temp_dir().join(format!("sockd-account-{}", std::process::id()));
         fs::create_dir_all(room.join("a/b")).expect("directories can be made");
-        fs::write(room.join("a/b/run"), "").expect("a file can be written");
+        for file in ["a/b/run", "a/page"] {
+            fs::write(room.join(file), "").expect("a file can be written");
+        }
         let mode = |name: &str, mode| {
             let path: PathBuf = room.join(name);
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode can be set");
@@ -129,14 +159,25 @@ mod tests {
         };
         let denied = |own_group| {
             let lines: Vec<String> = account(own_group)
-                .check_ways(&room.join("a"), &room.join("a/b/run"))
+                .check_ways(
+                    [
+                        (room.join("a").as_path(), Way::Enter),
+                        (&room.join("a/b/run"), Way::Execute),
+                        (&room.join("a/page"), Way::Read),
+                    ]
+                    .into_iter(),
+                )
                 .iter()
                 .map(|d| d.message.clone())
                 .collect();
             lines.join("; ").replace(&room.display().to_string(), "")
         };
-        ["", "a", "a/b", "a/b/run"].iter().for_each(|name| mode(name, 0o755));
+        ["", "a", "a/b", "a/b/run", "a/page"].iter().for_each(|name| mode(name, 0o755));
         assert_eq!(denied(false), "");
+        mode("a/page", 0o640);
+        assert_eq!(denied(false), "the service's user sammy cannot read /a/page (mode 0640)");
+        assert_eq!(denied(true), "");
+        mode("a/page", 0o644);
         mode("a/b/run", 0o744);
         assert_eq!(denied(false), "the service's user sammy cannot execute /a/b/run (mode 0744)");
         mode("a/b", 0o750);

@@ -82,6 +82,21 @@ fn the_last_line_is_the_verdict() {
 }
 
 #[test]
+fn the_page_of_an_operators_own_must_be_one() {
+    let instances = Instances::new("page");
+    let page = instances.0.join("page.html");
+    instances.file("page.toml", &format!("command = [\"/bin/sh\"]\n[fallback]\npage = {page:?}\n"));
+    let text = instances.text(Some("page"));
+    assert!(text.starts_with("error: cannot use page.html: No such file or directory"), "{text}");
+    assert!(
+        text.contains("help: name an HTML file in UTF-8 of at most 256 KiB") && text.ends_with("1 problem\n"),
+        "{text}"
+    );
+    instances.file("page.html", "<p>Later</p>");
+    assert_eq!(instances.text(Some("page")), "ok\n");
+}
+
+#[test]
 fn a_command_is_checked_from_here() {
     let words =
         |words: &[&str]| Arguments { command: words.iter().map(OsString::from).collect(), ..Arguments::default() };
