@@ -2,7 +2,7 @@
 //!
 //! Owns: the order of things: find, propose, show or write or undo, and let systemd read its units anew.
 //! Never: changes a file that it has not written itself, or restarts anything: when visitors may wait is the owner's to
-//! say.
+//! say. (An Emperor's site that is given back is stopped: see `undo`.)
 
 pub mod emperor;
 mod find;
@@ -107,8 +107,9 @@ fn is_site(target: &str) -> bool {
 
 /// Takes back what was written. Nothing there to take back is no error: that is what was wanted.
 fn undo(target: &str) -> Result<String, String> {
+    let site = is_site(target);
     let mut ours: Vec<PathBuf> = Vec::new();
-    let (written, socket, restart) = if is_site(target) {
+    let (written, socket, restart) = if site {
         let name = emperor::name(Path::new(target))?;
         let emperor = find::around_uwsgi().emperor.unwrap_or_else(|| "uwsgi.service".to_owned());
         let socket = format!("sockd@{name}.socket");
@@ -134,15 +135,26 @@ fn undo(target: &str) -> Result<String, String> {
     if ours.is_empty() {
         return Ok(format!("{target} is not adopted: there is nothing to undo\n"));
     }
-    if let Some(socket) = &socket {
-        // Its link in sockets.target.wants would dangle.
-        systemctl(&["disable", socket]).map_err(as_root)?;
+    let mut text = String::new();
+    let sudo = if is_root() { "" } else { "sudo " };
+    let mut stop = String::new();
+    match &socket {
+        Some(socket) if site => {
+            // Without its drop-in the socket unit means another path: systemd would close the socket and leave its
+            // path behind. And the Emperor wants the path for itself.
+            systemctl(&["disable", "--now", socket]).map_err(as_root)?;
+            text.push_str(&format!("stopped {socket} and its service\n"));
+        }
+        Some(socket) => {
+            // Its link in sockets.target.wants would dangle.
+            systemctl(&["disable", socket]).map_err(as_root)?;
+            stop = format!("{sudo}systemctl stop {socket} && ");
+        }
+        None => {}
     }
     files::remove_all(ours.iter().map(PathBuf::as_path)).map_err(as_root)?;
     reload_manager()?;
-    let mut text: String = ours.iter().map(|path| format!("removed {}\n", path.display())).collect();
-    let sudo = if is_root() { "" } else { "sudo " };
-    let stop = socket.map(|socket| format!("{sudo}systemctl stop {socket} && ")).unwrap_or_default();
+    text.extend(ours.iter().map(|path| format!("removed {}\n", path.display())));
     text.push_str("systemd has read its units anew.\n\nNext:\n");
     text.push_str(&format!("  {stop}{sudo}{restart}  brings the server back as it was\n"));
     Ok(text)
