@@ -8,7 +8,9 @@ mod guide;
 mod lasting;
 mod life;
 mod load;
+mod logs;
 mod machine;
+mod new;
 mod package;
 mod reload;
 mod units;
@@ -205,5 +207,21 @@ on_every_release! {
     fn what_cannot_be_adopted_is_left_alone(machine) {
         install(machine);
         adopt::what_is_refused(machine);
+    }
+
+    fn an_emperors_site_becomes_an_instance(machine) {
+        units::install(machine);
+        adopt::a_site_becomes_an_instance(machine);
+    }
+
+    fn a_new_application_is_asked_for(machine) {
+        units::install(machine);
+        new::from_nothing_to_a_page(machine);
+    }
+
+    fn logs_and_status_are_for_people(machine) {
+        units::install(machine);
+        logs::each_worker_has_its_own_lines(machine);
+        logs::a_status_is_watched(machine);
     }
 }
