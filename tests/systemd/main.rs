@@ -4,6 +4,7 @@
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
 mod adopt;
+mod groups;
 mod guide;
 mod lasting;
 mod life;
@@ -185,6 +186,22 @@ on_every_release! {
     fn a_socket_file_may_be_removed(machine) {
         install(machine);
         life::a_socket_file_is_removed(machine);
+    }
+
+    fn nothing_outlives_its_worker(machine) {
+        install(machine);
+        groups::nothing_outlives_its_worker(machine);
+    }
+
+    fn a_successor_makes_order(machine) {
+        install(machine);
+        groups::a_successor_makes_order(machine);
+        groups::whoever_the_user_is(machine);
+    }
+
+    fn what_is_not_delegated_is_not_touched(machine) {
+        install(machine);
+        groups::what_is_not_delegated_is_not_touched(machine);
     }
 
     fn what_an_administrator_types(machine) {
