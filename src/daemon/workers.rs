@@ -437,6 +437,7 @@ impl Shell {
                     WorkerEvent::FoundSick { why: "it says so itself (WATCHDOG=trigger)".to_owned() }
                 }
                 notify::Message::Retire => WorkerEvent::WantsRetirement,
+                notify::Message::Served(requests) => WorkerEvent::Served { requests },
                 notify::Message::Status(status) => {
                     worker.status = Some(status);
                     continue;

@@ -66,6 +66,11 @@ pub enum WorkerEvent {
     Probed(Finding),
     /// The worker said WATCHDOG=1.
     Heartbeat,
+    /// How many requests the worker has finished since it was born; not every kind of worker counts them.
+    Served {
+        /// The number, which only grows.
+        requests: u64,
+    },
     /// The worker has served as many requests as it should and asks for a successor.
     WantsRetirement,
     /// How much memory the worker holds, in bytes.

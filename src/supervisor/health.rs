@@ -26,8 +26,12 @@ pub(super) struct Health {
     asked_at: Time,
     /// It is being asked, and not asked again meanwhile.
     asking: bool,
-    /// Failures in a row.
-    failures: u32,
+    /// What it fails at, and how often in a row.
+    failing: Option<(Ailment, u32)>,
+    /// How many requests it has finished, if it counts them.
+    served: Option<u64>,
+    /// Whether it has said since its first failure that it finished none.
+    standing: bool,
     last: Option<(Time, Result<(), String>)>,
     ailment: Option<Ailment>,
     /// When nobody waits for a successor of a silent worker any more.
@@ -78,7 +82,9 @@ impl Health {
             ask_at: probe.map(|probe| (now + probe.interval).round_up(GRID)),
             asked_at: now,
             asking: false,
-            failures: 0,
+            failing: None,
+            served: None,
+            standing: false,
             last: None,
             ailment: None,
             give_up_at: None,
@@ -126,10 +132,8 @@ impl Health {
         }
         let (ailment, why) = match finding {
             Finding::Well => {
-                self.failures = 0;
                 self.last = Some((now, Ok(())));
-                self.give_up_at = None;
-                return if self.ailment.take().is_some() { Turn::Recovered } else { Turn::None };
+                return self.recover();
             }
             Finding::Ill(why) => (Ailment::Ill, why),
             Finding::Silent(why) => (Ailment::Silent, why),
@@ -138,14 +142,42 @@ impl Health {
         if now < self.grace_until {
             return Turn::None;
         }
-        self.failures = self.failures.saturating_add(1);
+        let failures = match self.failing {
+            Some((same, before)) if same == ailment => before.saturating_add(1),
+            Some(_) | None => {
+                self.standing = false;
+                1
+            }
+        };
+        self.failing = Some((ailment, failures));
         let most = self.probe.map_or(1, |probe| probe.failures);
-        if self.failures < most || self.ailment == Some(ailment) {
+        // One that counts its requests has a say in whether it is stuck.
+        let perhaps_busy = ailment == Ailment::Silent && self.served.is_some() && !self.standing;
+        if failures < most || perhaps_busy || self.ailment == Some(ailment) {
             return Turn::None;
         }
         self.ailment = Some(ailment);
         self.give_up_at = (ailment == Ailment::Silent).then(|| now + self.start_timeout);
-        Turn::Ails(if self.failures == 1 { why } else { format!("{why} ({} times in a row)", self.failures) })
+        Turn::Ails(if failures == 1 { why } else { format!("{why} ({failures} times in a row)") })
+    }
+
+    /// It has finished so many requests since it was born. Whoever finishes some is busy and not silent: it would answer
+    /// us, too, if others did not come first.
+    pub(super) fn served(&mut self, requests: u64) -> Turn {
+        let progress = self.served.replace(requests).is_none_or(|before| requests > before);
+        match self.failing {
+            Some((Ailment::Silent, _)) if progress => self.recover(),
+            Some((Ailment::Silent | Ailment::Ill, _)) | None => {
+                self.standing = true;
+                Turn::None
+            }
+        }
+    }
+
+    fn recover(&mut self) -> Turn {
+        self.failing = None;
+        self.give_up_at = None;
+        if self.ailment.take().is_some() { Turn::Recovered } else { Turn::None }
     }
 
     pub(super) fn ailment(&self) -> Option<Ailment> {

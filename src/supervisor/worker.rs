@@ -186,17 +186,21 @@ impl Worker {
             // It has not served a single request.
             WorkerEvent::WantsRetirement => Change::None,
             // How much it needs shows once it serves.
-            WorkerEvent::Measured { .. } => Change::None,
+            WorkerEvent::Measured { .. } | WorkerEvent::Served { .. } => Change::None,
             // Nobody asked for it.
             WorkerEvent::Probed(_) => Change::None,
         }
     }
 
-    fn while_ready(&mut self, now: Time, event: WorkerEvent, service: Service, effects: &mut Effects) -> Change {
+    fn while_ready(&mut self, now: Time, event: WorkerEvent, mut service: Service, effects: &mut Effects) -> Change {
         match event {
             WorkerEvent::Heartbeat => {
                 self.serve(service, |service| service.health.beat(now));
                 Change::None
+            }
+            WorkerEvent::Served { requests } => {
+                let turn = service.health.served(requests);
+                self.turn(turn, service)
             }
             WorkerEvent::Probed(finding) => self.found(now, finding, service),
             // Asked while its generation soaks: no worse than before is well.
@@ -230,6 +234,10 @@ impl Worker {
 
     fn found(&mut self, now: Time, finding: Finding, mut service: Service) -> Change {
         let turn = service.health.found(now, finding);
+        self.turn(turn, service)
+    }
+
+    fn turn(&mut self, turn: Turn, service: Service) -> Change {
         self.state = State::Ready(service);
         match turn {
             Turn::None => Change::None,
@@ -254,6 +262,7 @@ impl Worker {
             WorkerEvent::Heartbeat
             | WorkerEvent::Probed(_)
             | WorkerEvent::Measured { .. }
+            | WorkerEvent::Served { .. }
             | WorkerEvent::WantsRetirement
             | WorkerEvent::FoundSick { .. }
             | WorkerEvent::SaidReady
@@ -270,6 +279,7 @@ impl Worker {
             WorkerEvent::Heartbeat
             | WorkerEvent::Probed(_)
             | WorkerEvent::Measured { .. }
+            | WorkerEvent::Served { .. }
             | WorkerEvent::WantsRetirement
             | WorkerEvent::FoundSick { .. }
             | WorkerEvent::SaidReady
@@ -286,6 +296,7 @@ impl Worker {
             WorkerEvent::Heartbeat
             | WorkerEvent::Probed(_)
             | WorkerEvent::Measured { .. }
+            | WorkerEvent::Served { .. }
             | WorkerEvent::WantsRetirement
             | WorkerEvent::FoundSick { .. }
             | WorkerEvent::SaidReady

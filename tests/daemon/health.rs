@@ -7,7 +7,7 @@ use sockd::control::message::Worker;
 
 use super::instance::{Builder, Instance};
 use super::processes;
-use super::python::{application, project};
+use super::python::{Hammer, application, project};
 use super::transcript::{PATIENCE, START};
 
 /// Asks often, so that a test need not wait long.
@@ -60,6 +60,30 @@ fn a_worker_whose_every_thread_is_stuck_is_found_by_its_probe_and_replaced_first
     web.log_since(ails.mark(), "in application");
     assert!(processes::ended(stuck, PATIENCE));
     assert!(web.logged(told.mark(), "worker 2 is not well").is_empty());
+    web.stop();
+}
+
+#[test]
+fn a_worker_whose_threads_are_busy_is_not_taken_for_stuck() {
+    // Ten visitors at a time for two threads, each served in half a second: a question waits its turn for too long.
+    let slow = application("hello").replace("    body = (", "    time.sleep(0.5)\n    body = (");
+    let web = Instance::on_unix().file("myproject.py", &slow).config(OFTEN).gunicorn(&[
+        "-k",
+        "gthread",
+        "--threads",
+        "2",
+        "--timeout",
+        "4",
+    ]);
+    web.get("/");
+    let load = Hammer::start(&web.addresses[0], 10);
+    let failed = |worker: &Worker| worker.last_probe.as_ref().is_some_and(|probe| probe.failure.is_some());
+    web.until("a question is not answered in time", || web.workers().iter().any(failed).then_some(()));
+    let began = Instant::now();
+    web.until("some more questions", || (began.elapsed().as_secs() >= 6).then_some(()));
+    load.finish(&web);
+    assert!(web.logged(START, "is not well").is_empty(), "{}", web.transcript.show());
+    assert_eq!(web.workers()[0].id, 1);
     web.stop();
 }
 

@@ -78,6 +78,11 @@ impl World {
                 Finding::Well => drop(self.records.failures.remove(id)),
                 Finding::Ill(_) | Finding::Silent(_) => *self.records.failures.entry(*id).or_default() += 1,
             }
+        } else if let Event::Worker(id, WorkerEvent::Served { .. }) = event
+            && let Some((_, since)) = self.records.sick.get_mut(id)
+        {
+            // Stuck it is from here on, if at all.
+            *since = self.now;
         } else if let Event::Worker(id, WorkerEvent::WantsRetirement) = event {
             self.records.retiring.insert(*id);
         }

@@ -83,6 +83,24 @@ fn one_failure_is_not_enough_and_a_good_answer_takes_it_back() {
 }
 
 #[test]
+fn one_that_finishes_requests_is_busy_and_not_silent() {
+    let mut world = serving(spec());
+    let before = everybody(&world);
+    let victim = world.pick_ready().expect("one of three");
+    world.sicken(victim, Sickness::Silent);
+    for requests in 1..40 {
+        world.run_for(ms(7_500));
+        world.event(Event::Worker(victim, WorkerEvent::Served { requests }));
+    }
+    assert_eq!(everybody(&world), before, "it was busy");
+    for _ in 0..6 {
+        world.run_for(ms(7_500));
+        world.event(Event::Worker(victim, WorkerEvent::Served { requests: 39 }));
+    }
+    assert!(!is_ready(&world, victim), "it finishes none any more");
+}
+
+#[test]
 fn one_that_recovers_before_its_successor_is_proven_keeps_its_place() {
     let mut world = serving(spec());
     let before = everybody(&world);

@@ -224,6 +224,11 @@ def construct_worker(server, order, supervisor):
     worker = server.worker_class(
         order.worker, supervisor, served, server.app, cfg.timeout / 2.0, cfg, server.log)
     worker.tmp = heartbeat
+    gthread = sys.modules.get("gunicorn.workers.gthread")
+    if gthread and issubclass(server.worker_class, gthread.ThreadWorker):
+        # It counts a request when a thread takes it up, which no thread does when all are stuck. The other classes
+        # count when one is accepted, stuck or not.
+        heartbeat.served = lambda: worker.nr
     dump_stacks_on_abort(worker)
     report_ready(worker, heartbeat, probe)
     return worker

@@ -1,6 +1,6 @@
 """What a worker says to sockd: the first part of every Python worker program.
 
-What it is for. READY=1, WATCHDOG=1 and X_SOCKD_RETIRE=1 over the worker's own NOTIFY_SOCKET, from the places
+What it is for. READY=1, WATCHDOG=1, X_SOCKD_SERVED=N and X_SOCKD_RETIRE=1 over the worker's own NOTIFY_SOCKET, from the places
 where servers beat and count by themselves.
 
 What it owns. The notification socket. What it must never do. Block a worker, or fail one.
@@ -60,6 +60,9 @@ class Heartbeat:
         self.interval = beat_interval(timeout, float(os.environ.get("WATCHDOG_USEC", "inf")) / 1e6)
         self.running = False
         self.ready = False
+        # Gives the number of requests that were finished, where somebody counts them: sockd takes a worker that
+        # finishes requests for busy, and not for stuck, when it does not answer a probe in time.
+        self.served = None
         self.last = self.clock()
         # Nothing is to be done before this time: most beats come with a request and must cost it nothing.
         self.due = 0.0
@@ -78,7 +81,8 @@ class Heartbeat:
             self.ready = self.notifier.say_once(b"READY=1")
             self.last = now
         elif now - self.last >= self.interval:
-            self.notifier.mention(b"WATCHDOG=1")
+            served = b"" if self.served is None else b"\nX_SOCKD_SERVED=%d" % self.served()
+            self.notifier.mention(b"WATCHDOG=1" + served)
             self.last = now
         if self.ready:
             self.due = now + min(1.0, self.interval)

@@ -26,7 +26,7 @@ The protocol: one JSON object per datagram.
                       of its control group
   template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
 A worker's pid is that of the spare, which sends the answer itself.
-A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_RETIRE=1.
+A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_SERVED=N, X_SOCKD_RETIRE=1.
 
 A server's program ends with run(server), where `server` has
   name, module           what hello calls it, and what `python -m` would run

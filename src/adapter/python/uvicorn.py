@@ -61,6 +61,7 @@ class Uvicorn:
         drain.on_usr2()
         from uvicorn import Server
         server = Server(config)
+        heartbeat.served = lambda: server.server_state.total_requests
         server.run(sockets=[socket_from(fd) for fd in order.sockets])
         if not server.started:
             sys.exit(STARTUP_FAILURE)
