@@ -1,5 +1,6 @@
 //! Any program that takes its sockets as systemd passes them: nothing more is known of it.
 
+use super::exec::{Exec, Plan};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 
@@ -9,6 +10,9 @@ const SIGTERM: i32 = 15;
 /// A program with the manners of a good systemd service.
 pub static ADAPTER: Adapter = Adapter {
     conventions: Conventions { name: "generic", drain_signal: SIGTERM, stop_signal: SIGTERM, exits: &[] },
-    making: Making::Exec,
+    making: Making::Exec(&EXEC),
     speaks_http: false,
 };
+
+/// Every program is one, so it is asked for last.
+static EXEC: Exec = Exec { runs: |_| true, plan: |_| Ok(Plan::default()) };

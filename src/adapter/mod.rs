@@ -9,18 +9,21 @@
 //! - A Python server gets a [`python::Python`] as well: the name of its script, and a template of its own in `python/`
 //!   (what it must offer is told at the head of `python/template.py`; its settings are a [`report::Report`]). List the
 //!   template's files in `TEMPLATES` of `tests/python/sockd_played.py`, and test the template there.
-//! - A server that is executed once for each worker is [`Making::Exec`]. What it needs beyond the manners of a good
-//!   systemd service (a rewritten command line, a recognition of its own) becomes a part of that variant, so that
-//!   [`recognise`] and the daemon's `prepare` ask the table and never a name.
+//! - A server that is executed once for each worker is [`Making::Exec`] with an [`exec::Exec`]: how it is recognised,
+//!   and what it needs beyond the manners of a good systemd service (a rewritten command line, files, a private socket).
+//!
+//! The daemon and [`recognise`] ask this table and never a name.
 #![forbid(unsafe_code)]
 
 pub mod daphne;
+pub mod exec;
 pub mod generic;
 pub mod gunicorn;
 pub mod hypercorn;
 pub mod python;
 pub mod report;
 pub mod uvicorn;
+pub mod uwsgi;
 pub mod waitress;
 pub mod words;
 
@@ -42,22 +45,28 @@ pub struct Adapter {
 /// How a worker comes into being.
 #[derive(Debug)]
 pub enum Making {
-    /// The command is executed once for each worker and finds LISTEN_FDS as under systemd.
-    Exec,
+    /// The command is executed once for each worker.
+    Exec(&'static exec::Exec),
     /// A template, a process with the server loaded, forks workers on command.
     Template(&'static python::Python),
 }
 
 /// The servers that are recognised.
-pub static ADAPTERS: [&Adapter; 5] =
-    [&gunicorn::ADAPTER, &uvicorn::ADAPTER, &hypercorn::ADAPTER, &daphne::ADAPTER, &waitress::ADAPTER];
+pub static ADAPTERS: &[&Adapter] = &[
+    &gunicorn::ADAPTER,
+    &uvicorn::ADAPTER,
+    &hypercorn::ADAPTER,
+    &daphne::ADAPTER,
+    &waitress::ADAPTER,
+    &uwsgi::ADAPTER,
+];
 
 impl Adapter {
     /// Whether a command, the program's name and its arguments, runs this server.
     fn runs(&self, command: &[OsString]) -> bool {
         match self.making {
             Making::Template(python) => python.invocation(command).is_some(),
-            Making::Exec => false,
+            Making::Exec(exec) => (exec.runs)(command),
         }
     }
 }
@@ -65,5 +74,5 @@ impl Adapter {
 /// Tells the kind of server by its command line: the program's name, then its arguments. Any other program is
 /// [`generic`].
 pub fn recognise(command: &[OsString]) -> &'static Adapter {
-    ADAPTERS.into_iter().find(|adapter| adapter.runs(command)).unwrap_or(&generic::ADAPTER)
+    ADAPTERS.iter().copied().find(|adapter| adapter.runs(command)).unwrap_or(&generic::ADAPTER)
 }

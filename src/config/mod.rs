@@ -10,6 +10,7 @@ mod environment_file;
 mod inherited;
 mod load;
 mod options;
+mod plan;
 mod reader;
 mod resolve;
 mod settings;
@@ -19,6 +20,7 @@ mod value;
 pub use inherited::speaks_of_sockd_alone;
 pub use load::{Loaded, keys, load};
 pub use options::Options;
+pub use plan::plan;
 pub use resolve::{find_program, resolve, resolve_environment, resolve_health_command};
 pub use settings::{Fallback, Health, Listen, Reload, Settings, Start, Workers};
 

@@ -2,8 +2,9 @@
 
 use super::setup::{bind_addresses, bind_all};
 use super::shell::{Message, Shell};
-use super::spec::spec;
+use super::spec::{Asked, spec};
 use super::workers::verdict;
+use crate::adapter::exec::Plan;
 use crate::adapter::python::{self, Launcher, Python};
 use crate::adapter::report::Report as ServerReport;
 use crate::adapter::{self, Adapter, Making};
@@ -11,7 +12,7 @@ use crate::app::{Address, Command};
 use crate::config::{self, Settings};
 use crate::journal::message_id;
 use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
-use crate::supervisor::{Answer, Event, GenerationId, Spec, WorkerId};
+use crate::supervisor::{Answer, Event, GenerationId, Spec, WorkerEvent, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -27,6 +28,8 @@ pub(super) struct Generation {
     pub(super) settings: Settings,
     pub(super) adapter: &'static Adapter,
     pub(super) command: Command,
+    /// How its workers are executed, if no template forks them.
+    pub(super) plan: Plan,
     pub(super) spec: Option<Spec>,
     /// Whether its workers serve one request at a time.
     pub(super) silent_when_busy: bool,
@@ -84,6 +87,7 @@ impl Shell {
             settings,
             adapter,
             command,
+            plan: Plan::default(),
             spec: None,
             silent_when_busy: false,
             health_command,
@@ -91,15 +95,19 @@ impl Shell {
             template: None,
         };
         match adapter.making {
-            Making::Exec => {
-                let spec = spec(&generation.settings, None);
+            Making::Exec(exec) => {
+                generation.plan = config::plan(exec, &generation.settings.command, &generation.command)?;
+                for warning in &generation.plan.warnings {
+                    tracing::warn!(SOCKD_GENERATION = id.0, "{warning}");
+                }
+                generation.silent_when_busy = generation.plan.silent_when_busy;
+                self.warn_of_other_addresses(id, adapter.conventions.name, &generation.plan.listen);
+                let spec = spec(&generation.settings, &Asked::from(&generation.plan));
                 generation.spec = Some(spec.clone());
                 self.events.push_back(Event::Prepared { generation: id, spec });
             }
             Making::Template(python) => generation.template = Some(self.boot_template(id, &generation, python)?),
         }
-        // While the template boots, since it takes a while.
-        self.groups.open(&generation.settings.workers);
         self.generations.insert(id, generation);
         Ok(())
     }
@@ -154,7 +162,8 @@ impl Shell {
         booted.generation = None;
         let _ = booted.template.child().kill();
         for worker in std::mem::take(&mut booted.ordered) {
-            self.not_made(worker, "its template was given up".to_owned());
+            let why = "its template was given up".to_owned();
+            self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why }));
         }
     }
 
@@ -179,7 +188,7 @@ impl Shell {
             Some(Report::Failed { worker, error }) => {
                 let worker = WorkerId(worker);
                 if booted.ordered.remove(&worker) {
-                    self.not_made(worker, error);
+                    self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why: error }));
                 }
             }
             Some(Report::Garbage(text)) => tracing::warn!("the template says what makes no sense: {text:?}, ignoring"),
@@ -216,7 +225,7 @@ impl Shell {
             self.compare_addresses(id, &addresses);
         }
         let generation = self.generations.get_mut(&id).ok_or("the generation was released")?;
-        let spec = spec(&generation.settings, Some(&report));
+        let spec = spec(&generation.settings, &Asked::from(&report));
         generation.spec = Some(spec.clone());
         generation.silent_when_busy = report.silent_when_busy;
         Ok(spec)
@@ -229,10 +238,13 @@ impl Shell {
         if wanted.iter().map(Ok).eq(default.iter().map(Result::as_ref)) {
             return;
         }
+        self.warn_of_other_addresses(id, python.bind_options, wanted);
+    }
+
+    fn warn_of_other_addresses(&self, id: GenerationId, option: &str, wanted: &[Address]) {
         for address in wanted {
             if !self.listeners.iter().any(|listener| same_place(&listener.address, address)) {
                 let ours: Vec<_> = self.listeners.iter().map(ToString::to_string).collect();
-                let option = python.bind_options;
                 tracing::warn!(
                     SOCKD_GENERATION = id.0,
                     "{option} {address} is ignored: sockd serves {}; make ListenStream= of the socket unit and {option} \
@@ -264,7 +276,8 @@ impl Shell {
         let conventions = self.generations.get(&id).map(|g| &g.adapter.conventions);
         let why = verdict(end, conventions, &tail);
         for worker in booted.ordered {
-            self.not_made(worker, format!("its template ended ({why})"));
+            let why = format!("its template ended ({why})");
+            self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why }));
         }
         if let Some(generation) = self.generations.get_mut(&id) {
             generation.template = None;

@@ -120,23 +120,24 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
         let backlog = listen.backlog.unwrap_or(DEFAULT_BACKLOG);
         return bind_all(listen.addresses.iter(), None, listen.mode, backlog);
     }
+    let text = |problems: Diagnostics| problems.lines().collect::<Vec<_>>().join("\n");
     let Some(invocation) = gunicorn::PYTHON.invocation(&settings.command) else {
-        // Every other template reports where its server would listen.
-        if matches!(adapter::recognise(&settings.command).making, Making::Template(_)) {
+        let Making::Exec(exec) = adapter::recognise(&settings.command).making else {
+            // Every other template reports where its server would listen.
             return Ok(Vec::new());
+        };
+        let command = config::resolve(settings, &setup.environment, &setup.directory).map_err(text)?;
+        let plan = config::plan(exec, &settings.command, &command)?;
+        if plan.listen.is_empty() {
+            return Err(
+                "there is nothing to listen on: start sockd from a .socket unit, or name an address with --listen \
+                 unix:/run/NAME.sock or --listen 127.0.0.1:8000"
+                    .to_owned(),
+            );
         }
-        return Err(
-            "there is nothing to listen on: start sockd from a .socket unit, or name an address with --listen \
-                    unix:/run/NAME.sock or --listen 127.0.0.1:8000"
-                .to_owned(),
-        );
+        return bind_all(plan.listen.iter(), None, plan.mode, listen.backlog.unwrap_or(DEFAULT_BACKLOG));
     };
-    let environment = config::resolve_environment(settings, &setup.environment).map_err(|problems| {
-        problems.lines().collect::<Vec<_>>().join(
-            "
-",
-        )
-    })?;
+    let environment = config::resolve_environment(settings, &setup.environment).map_err(text)?;
     let known = Known::read(invocation.arguments, &environment);
     let directory = settings.directory.as_ref().unwrap_or(&setup.directory);
     let directory = directory.join(known.chdir.as_deref().unwrap_or_default());

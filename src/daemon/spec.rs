@@ -1,5 +1,6 @@
 //! From settings to [`Spec`]: what the core must know, in our own words or, where they are silent, in the server's.
 
+use crate::adapter::exec::Plan;
 use crate::adapter::report::Report;
 use crate::config::{Health, Settings};
 use crate::supervisor::{Probe, Spec};
@@ -13,20 +14,63 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Between two questions, where nobody says otherwise.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// What holds for the workers of a generation; `report` is what its template said.
-pub(super) fn spec(settings: &Settings, report: Option<&Report>) -> Spec {
+/// What the server's own options say, and what its workers can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    workers: Option<u32>,
+    graceful_timeout: Option<Duration>,
+    watchdog: Option<Duration>,
+    /// Whether only a worker's own word makes it ready.
+    says_ready: bool,
+    /// Whether each worker has a socket of its own, on which it can be asked over HTTP while it serves.
+    own_socket: bool,
+    silent_when_busy: bool,
+    /// How long a worker may be silent; zero means for ever. `None`: the server says nothing about it.
+    timeout: Option<Duration>,
+}
+
+impl From<&Report> for Asked {
+    fn from(report: &Report) -> Self {
+        Self {
+            workers: Some(report.workers),
+            graceful_timeout: report.graceful_timeout.map(|limit| Duration::from_secs(limit.into())),
+            watchdog: report.watchdog(),
+            says_ready: true,
+            own_socket: true,
+            silent_when_busy: report.silent_when_busy,
+            timeout: Some(Duration::from_secs(report.timeout.into())),
+        }
+    }
+}
+
+impl From<&Plan> for Asked {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            workers: plan.workers,
+            graceful_timeout: plan.graceful_timeout,
+            watchdog: None,
+            says_ready: plan.says_ready,
+            own_socket: plan.private_socket,
+            silent_when_busy: plan.silent_when_busy,
+            timeout: plan.timeout,
+        }
+    }
+}
+
+/// What holds for the workers of a generation.
+pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
     let workers = &settings.workers;
-    let count = workers.count.or(report.map(|r| r.workers)).unwrap_or(1).clamp(1, 4096);
-    let graceful = report.and_then(|r| r.graceful_timeout).map(|limit| Duration::from_secs(limit.into()) + GRACE);
+    let count = workers.count.or(asked.workers).unwrap_or(1).clamp(1, 4096);
+    let graceful = asked.graceful_timeout.map(|limit| limit + GRACE);
     let stop_timeout = workers.stop_timeout.or(graceful).unwrap_or(DEFAULT_STOP_TIMEOUT);
     Spec {
         workers: count,
-        ready_after: report.is_none().then_some(workers.ready_after),
+        ready_after: (!asked.says_ready).then_some(workers.ready_after),
         start_timeout: workers.start_timeout,
         drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
         stop_timeout,
-        watchdog: workers.watchdog.or(report.and_then(Report::watchdog)),
-        probe: probe(&settings.health, report),
+        watchdog: workers.watchdog.or(asked.watchdog),
+        probe: probe(&settings.health, asked),
         max_age: workers.max_age,
         max_memory: workers.max_memory,
         canary: settings.reload.canary,
@@ -35,18 +79,15 @@ pub(super) fn spec(settings: &Settings, report: Option<&Report>) -> Spec {
     }
 }
 
-/// How ready workers are asked. Only a worker with a socket of its own can be asked over HTTP, and that is one which a
-/// template has forked.
-fn probe(health: &Health, report: Option<&Report>) -> Option<Probe> {
-    let answers = report.is_some_and(|report| {
-        // Where nobody says what is right, only silence counts; from some it says nothing, and some are not watched.
-        health.path.is_some() || !report.silent_when_busy && report.timeout > 0
-    });
+/// How ready workers are asked. Only a worker with a socket of its own can be asked over HTTP.
+fn probe(health: &Health, asked: &Asked) -> Option<Probe> {
+    let timeout = asked.timeout.unwrap_or(SILENCE);
+    // Where nobody says what is right, only silence counts; from some it says nothing, and some are not watched.
+    let answers = asked.own_socket && (health.path.is_some() || !asked.silent_when_busy && !timeout.is_zero());
     if !health.probe || health.command.is_empty() && !answers {
         return None;
     }
-    let patience = report.map_or(SILENCE, |r| Duration::from_secs(r.timeout.into()));
-    let patience = if patience.is_zero() { SILENCE } else { patience };
+    let patience = if timeout.is_zero() { SILENCE } else { timeout };
     let interval = health.interval.unwrap_or_else(|| INTERVAL.min(Duration::from_secs(patience.as_secs() / 3)));
     let interval = interval.max(Duration::from_secs(1));
     // At worst it fell silent right after an answer; a second goes to the common grid of all questions.
@@ -60,8 +101,8 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    fn report(silent_when_busy: bool, timeout: u32) -> Report {
-        Report {
+    fn asked(silent_when_busy: bool, timeout: u32) -> Asked {
+        Asked::from(&Report {
             workers: 1,
             timeout,
             graceful_timeout: Some(30),
@@ -70,7 +111,7 @@ mod tests {
             umask: 0,
             backlog: 2048,
             silent_when_busy,
-        }
+        })
     }
 
     /// From the last good answer to the verdict, at worst.
@@ -82,26 +123,27 @@ mod tests {
     fn silence_is_found_within_the_servers_own_timeout() {
         let health = Health::default();
         for timeout in [18, 30, 45, 120, 600] {
-            let probe = probe(&health, Some(&report(false, timeout))).expect("it is asked");
+            let probe = probe(&health, &asked(false, timeout)).expect("it is asked");
             let found = found_within(probe, health.timeout);
             assert!(found <= Duration::from_secs(timeout.into()), "{timeout}: {probe:?} takes {found:?}");
         }
-        let impatient = probe(&health, Some(&report(false, 2))).expect("it is asked");
+        let impatient = probe(&health, &asked(false, 2)).expect("it is asked");
         assert_eq!((impatient.interval, impatient.failures), (Duration::from_secs(1), 2));
     }
 
     #[test]
     fn nobody_is_asked_whose_silence_says_nothing() {
+        let generic = Asked::from(&Plan::default());
         let (plain, path) = (Health::default(), Health { path: Some("/healthz".to_owned()), ..Health::default() });
-        assert_eq!(probe(&plain, Some(&report(true, 30))), None);
-        assert_eq!(probe(&plain, Some(&report(false, 0))), None);
-        assert_eq!(probe(&plain, None), None, "it has no socket of its own");
-        assert!(probe(&path, Some(&report(true, 30))).is_some());
-        assert!(probe(&path, Some(&report(false, 0))).is_some());
+        assert_eq!(probe(&plain, &asked(true, 30)), None);
+        assert_eq!(probe(&plain, &asked(false, 0)), None);
+        assert_eq!(probe(&plain, &generic), None, "it has no socket of its own");
+        assert!(probe(&path, &asked(true, 30)).is_some());
+        assert!(probe(&path, &asked(false, 0)).is_some());
         let command = Health { command: vec!["bin/check".into()], ..Health::default() };
-        assert!(probe(&command, None).is_some());
+        assert!(probe(&command, &generic).is_some());
         for health in [plain, path, command] {
-            assert_eq!(probe(&Health { probe: false, ..health }, Some(&report(false, 30))), None);
+            assert_eq!(probe(&Health { probe: false, ..health }, &asked(false, 30)), None);
         }
     }
 }

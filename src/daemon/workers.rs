@@ -2,22 +2,24 @@
 
 use super::shell::{Message, Shell};
 use crate::adapter::Making;
+use crate::adapter::exec::Given;
 use crate::app::{Address, Conventions, ExitMeaning};
-use crate::cgroup::{Group, Usage};
 use crate::journal::message_id;
+use crate::listener::Listener;
 use crate::notify::{self, Datagram};
 use crate::probe;
-use crate::process::{Child, End, Ended, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of, usage};
+use crate::process::{
+    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, Usage, holds_socket, is_descendant_of,
+    memory_file, usage,
+};
 use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::task::AbortHandle;
 
-/// SIGKILL (signal(7)).
-const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 /// How many of a dead worker's last lines are quoted.
 const QUOTED_LINES: usize = 20;
 
@@ -34,11 +36,6 @@ pub(super) struct Worker {
     listening: AbortHandle,
     /// What it said before its template reported it.
     early: Vec<Datagram>,
-    /// Its control group, with all that it starts.
-    group: Option<Group>,
-    watching: Option<AbortHandle>,
-    /// How many processes of its group the kernel had killed for want of memory when that was last told.
-    oom_kills_told: u64,
     /// Its own STATUS=.
     pub(super) status: Option<String>,
 }
@@ -46,7 +43,6 @@ pub(super) struct Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.listening.abort();
-        self.watching.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -57,10 +53,6 @@ impl Worker {
 
     pub(super) fn probe_address(&self) -> Option<&str> {
         self.probes.first().map(probe::Socket::address)
-    }
-
-    pub(super) fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
     }
 
     pub(super) fn pid(&self) -> Option<Pid> {
@@ -74,16 +66,11 @@ impl Shell {
             Ok(true) => self.events.push_back(Event::Worker(id, WorkerEvent::Spawned)),
             // The template will report it.
             Ok(false) => {}
-            Err(why) => self.not_made(id, why),
+            Err(why) => {
+                self.workers.remove(&id);
+                self.events.push_back(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
+            }
         }
-    }
-
-    /// Gives up a worker that has no process and will have none.
-    pub(super) fn not_made(&mut self, id: WorkerId, why: String) {
-        if let Some(group) = self.workers.remove(&id).and_then(|mut worker| worker.group.take()) {
-            self.groups.bury(group);
-        }
-        self.events.push_back(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
     }
 
     /// Makes the worker, or orders it; true if it exists.
@@ -92,52 +79,18 @@ impl Shell {
         let adapter = generation.adapter;
         let conventions = &adapter.conventions;
         let address = self.directory.address(&format!("notify-{id}"));
-        let (mut worker, write) = self.new_worker(id, generation_id, role, conventions, &address)?;
-        let settings = &self.generations[&generation_id].settings.workers;
-        let (group, entrance) = self.groups.make(id, settings).unzip();
-        worker.watching = group.as_ref().and_then(|group| self.watch_memory(id, group));
-        worker.group = group;
+        let (worker, write) = self.new_worker(id, generation_id, role, conventions, &address)?;
         self.workers.insert(id, worker);
         match adapter.making {
-            Making::Exec => {
-                let mut environment: BTreeMap<OsString, OsString> = [("NOTIFY_SOCKET".into(), address.into())].into();
-                if let Some(watchdog) = self.watchdog(generation_id) {
-                    environment.insert("WATCHDOG_USEC".into(), watchdog.into());
-                }
-                let listeners = Arc::clone(&self.listeners);
-                let private = match role {
-                    Role::Serving => Vec::new(),
-                    // One for each socket it expects; it is asked on the first.
-                    Role::Canary => listeners
-                        .iter()
-                        .enumerate()
-                        .map(|(index, listener)| self.private_socket(id, index, &listener.address))
-                        .collect::<Result<_, _>>()?,
-                };
-                let generation = &self.generations[&generation_id];
-                let sockets: Vec<_> = match role {
-                    Role::Serving => listeners.iter().map(AsFd::as_fd).collect(),
-                    Role::Canary => private.iter().map(AsFd::as_fd).collect(),
-                };
-                let names: Vec<_> = self.listeners.iter().map(|l| l.name.as_str()).collect();
-                let launch = Launch {
-                    command: &generation.command,
-                    environment: &environment,
-                    descriptors: &sockets,
-                    listen_names: Some(&names),
-                    stderr: Some(write.as_fd()),
-                    pipes: None,
-                    group: entrance.as_ref().map(AsFd::as_fd),
-                    parent_death: by_number(conventions.stop_signal),
-                };
-                let child = launch.spawn().map_err(|error| error.to_string())?;
+            Making::Exec(_) => {
+                let child = self.execute(id, generation_id, role, &address, &write)?;
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.child = Some(child);
                 }
                 Ok(true)
             }
             Making::Template(_) => {
-                self.order(id, generation_id, role, address, &write, entrance.as_ref().map(AsFd::as_fd))?;
+                self.order(id, generation_id, role, address, &write)?;
                 Ok(false)
             }
         }
@@ -147,6 +100,66 @@ impl Shell {
     fn watchdog(&self, generation: GenerationId) -> Option<String> {
         let watchdog = self.generations.get(&generation)?.spec.as_ref()?.watchdog?;
         Some(watchdog.as_micros().to_string())
+    }
+
+    /// Executes the generation's command for one worker.
+    fn execute(
+        &mut self,
+        id: WorkerId,
+        generation: GenerationId,
+        role: Role,
+        notify: &str,
+        stderr: &OwnedFd,
+    ) -> Result<Child, String> {
+        let listeners = Arc::clone(&self.listeners);
+        let with_private = self.generations[&generation].plan.private_socket;
+        let private: Vec<OwnedFd> = match role {
+            // Servers with a private socket serve it beside sockets of any family.
+            _ if with_private => vec![self.private_socket(id, 0, &Address::Abstract(String::new()))?],
+            Role::Serving => Vec::new(),
+            // One for each socket it expects; it is asked on the first.
+            Role::Canary => listeners
+                .iter()
+                .enumerate()
+                .map(|(index, listener)| self.private_socket(id, index, &listener.address))
+                .collect::<Result<_, _>>()?,
+        };
+        let public: &[Listener] = match role {
+            Role::Canary => &[],
+            Role::Serving => &listeners,
+        };
+        let watchdog = self.watchdog(generation);
+        let generation = &self.generations[&generation];
+        let texts = generation.plan.files.iter().map(|text| memory_file("sockd-worker", text));
+        let files: Vec<OwnedFd> =
+            texts.collect::<Result<_, _>>().map_err(|error| format!("cannot make a file in memory: {error}"))?;
+        let all = public.iter().map(AsFd::as_fd).chain(private.iter().map(AsFd::as_fd));
+        let descriptors: Vec<_> = all.chain(files.iter().map(AsFd::as_fd)).collect();
+        let given = Given {
+            listeners: &public.iter().map(|listener| &listener.address).collect::<Vec<_>>(),
+            private_socket: with_private.then_some(FIRST_DESCRIPTOR + public.len()),
+            files: FIRST_DESCRIPTOR + public.len() + private.len(),
+            notify,
+        };
+        let execution = generation.plan.execution(&generation.command, &given);
+        let mut environment = BTreeMap::<OsString, OsString>::new();
+        if execution.notify_socket {
+            environment.insert("NOTIFY_SOCKET".into(), notify.into());
+        }
+        if let Some(watchdog) = watchdog {
+            environment.insert("WATCHDOG_USEC".into(), watchdog.into());
+        }
+        let names: Vec<_> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+        let launch = Launch {
+            command: &execution.command,
+            environment: &environment,
+            descriptors: &descriptors,
+            listen_names: execution.listen_fds.then_some(&names),
+            stderr: Some(stderr.as_fd()),
+            pipes: None,
+            parent_death: by_number(generation.adapter.conventions.stop_signal),
+        };
+        launch.spawn().map_err(|error| error.to_string())
     }
 
     fn new_worker(
@@ -188,9 +201,6 @@ impl Shell {
             stderr,
             listening,
             early: Vec::new(),
-            group: None,
-            watching: None,
-            oom_kills_told: 0,
             status: None,
         };
         Ok((worker, write))
@@ -219,7 +229,6 @@ impl Shell {
         role: Role,
         address: String,
         stderr: &OwnedFd,
-        group: Option<BorrowedFd<'_>>,
     ) -> Result<(), String> {
         let mut environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
         if let Some(watchdog) = self.watchdog(generation) {
@@ -238,7 +247,6 @@ impl Shell {
             stderr: stderr.as_fd(),
             listeners: &sockets,
             probe: Some(probe.as_fd()),
-            group,
         };
         let (template, ordered) = self.template(generation).ok_or("its template is gone")?;
         template.fork(&request).map_err(|error| error.to_string())?;
@@ -262,9 +270,7 @@ impl Shell {
             Err(error) => {
                 let why = format!("cannot watch process {pid}: {error}");
                 self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
-                if let Some(group) = self.workers.remove(&id).and_then(|mut worker| worker.group.take()) {
-                    self.groups.bury(group);
-                }
+                self.workers.remove(&id);
                 return;
             }
         }
@@ -281,28 +287,16 @@ impl Shell {
             Signal::Stop => child.signal(by_number(worker.conventions.stop_signal)),
             Signal::Terminate => child.signal(rustix::process::Signal::TERM),
             Signal::Abort => child.signal(rustix::process::Signal::ABORT),
-            Signal::Kill => {
-                // A worker that has not entered its group yet is killed as one without.
-                let group = worker.group.as_ref().map_or(Ok(()), Group::kill);
-                child.kill().and(group)
-            }
+            Signal::Kill => child.kill(),
         };
         if let Err(error) = sent {
             tracing::error!(SOCKD_WORKER = id.0, "cannot signal worker {id} (pid {}): {error}", child.pid());
         }
     }
 
-    /// What a worker costs at this moment: by its control group, and by /proc where that does not tell.
+    /// What a worker costs at this moment.
     pub(super) fn worker_usage(&self, id: WorkerId) -> Usage {
-        let Some(worker) = self.workers.get(&id) else { return Usage::default() };
-        let mut charged = worker.group.as_ref().map(Group::usage).unwrap_or_default();
-        // The proportional set size takes long to sum up.
-        if charged.memory.is_none() || charged.cpu.is_none() {
-            let own = worker.pid().map(usage).unwrap_or_default();
-            charged.memory = charged.memory.or(own.memory);
-            charged.cpu = charged.cpu.or(own.cpu);
-        }
-        charged
+        self.workers.get(&id).and_then(Worker::pid).map(usage).unwrap_or_default()
     }
 
     /// Tells the core how much memory workers hold, where that has a limit.
@@ -312,7 +306,7 @@ impl Shell {
             spec.is_some_and(|spec| spec.max_memory.is_some())
         };
         let limited = self.workers.iter().filter(|(_, worker)| limited(worker)).map(|(id, _)| *id);
-        let measured: Vec<_> = limited.filter_map(|id| Some((id, self.worker_usage(id).memory_held()?))).collect();
+        let measured: Vec<_> = limited.filter_map(|id| Some((id, self.worker_usage(id).memory?))).collect();
         for (id, memory) in measured {
             self.events.push_back(Event::Worker(id, WorkerEvent::Measured { memory }));
         }
@@ -327,41 +321,13 @@ impl Shell {
     }
 
     fn bury_worker(&mut self, id: WorkerId, end: End) {
-        let Some(mut worker) = self.workers.remove(&id) else { return };
+        let Some(worker) = self.workers.remove(&id) else { return };
         // Its last words may still be in the pipe.
         worker.stderr.pump();
         let tail = worker.stderr.tail();
-        let mut why = verdict(end, Some(worker.conventions), &tail);
-        if let Some(group) = worker.group.take() {
-            if group.oom_kills().is_some_and(|kills| kills > worker.oom_kills_told) {
-                let cause = self.groups.out_of_memory(&group);
-                why = match end {
-                    End::Signal(KILL) => format!("killed by the kernel: {cause}"),
-                    End::Signal(_) | End::Code(_) => {
-                        format!("{why}; the kernel had killed a process that it had started: {cause}")
-                    }
-                };
-            }
-            // What it leaves behind would keep its sockets and serve nobody.
-            self.groups.bury(group);
-        }
+        let why = verdict(end, Some(worker.conventions), &tail);
         self.remember_last_lines(id, &tail);
         self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
-    }
-
-    /// The kernel has killed processes of this worker for want of memory.
-    pub(super) fn process_killed(&mut self, id: WorkerId, killed: u64) {
-        // One that has ended has had its verdict.
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(group) = worker.group.as_ref().filter(|_| killed > worker.oom_kills_told) else { return };
-        worker.oom_kills_told = killed;
-        let cause = self.groups.out_of_memory(group);
-        tracing::warn!(
-            MESSAGE_ID = message_id::OUT_OF_MEMORY,
-            SOCKD_EVENT = "out-of-memory",
-            SOCKD_WORKER = id.0,
-            "the kernel killed a process that worker {id} had started: {cause}; the worker lives on"
-        );
     }
 
     /// Keeps the last lines of the most recently deceased, for whoever asks why.

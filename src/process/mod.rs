@@ -10,13 +10,15 @@
 mod exec;
 mod limit;
 mod lines;
+mod memory;
 mod reap;
 mod template;
 mod tree;
 
-pub use exec::{Launch, LaunchError};
+pub use exec::{FIRST_DESCRIPTOR, Launch, LaunchError};
 pub use limit::raise_descriptor_limit;
 pub use lines::{Stderr, TAIL_LINES, Tail};
+pub use memory::memory_file;
 pub use reap::{End, Ended, become_subreaper, reap};
 pub use template::{ForkError, ForkRequest, Hello, Report, Reports, Template};
 pub use tree::{Usage, descendants, holds_socket, is_descendant_of, kill_descendant, usage};

@@ -7,6 +7,7 @@
 
 use super::Child;
 use super::exec::{Launch, LaunchError};
+use super::memory::memory_file;
 use crate::app::Command;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -15,7 +16,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -53,8 +54,6 @@ pub struct ForkRequest<'a> {
     pub listeners: &'a [BorrowedFd<'a>],
     /// A listening socket of its own, served beside the others.
     pub probe: Option<BorrowedFd<'a>>,
-    /// The `cgroup.procs` of the control group that it enters before it does anything else.
-    pub group: Option<BorrowedFd<'a>>,
 }
 
 /// What a template reports.
@@ -102,7 +101,6 @@ struct Fork<'a> {
     environment: &'a BTreeMap<String, String>,
     listeners: usize,
     probe: bool,
-    group: bool,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +129,7 @@ impl Template {
     /// [`LaunchError`]: the interpreter is missing, or the system has no process or descriptor left.
     pub fn boot(command: &Command, source: &str, stderr: BorrowedFd<'_>) -> Result<Self, LaunchError> {
         let failed = |source: io::Error| LaunchError::Execute { program: command.program.clone(), source };
-        let program = program_file(source).map_err(failed)?;
+        let program = memory_file("sockd-template", source).map_err(failed)?;
         let (ours, theirs) = control_pair().map_err(failed)?;
         let environment: BTreeMap<OsString, OsString> = BTreeMap::new();
         let child = Launch {
@@ -141,7 +139,6 @@ impl Template {
             listen_names: None,
             stderr: Some(stderr),
             pipes: None,
-            group: None,
             parent_death: Signal::TERM,
         }
         .spawn()?;
@@ -159,11 +156,8 @@ impl Template {
     /// # Errors
     /// [`ForkError`]; no report follows then.
     pub fn fork(&self, request: &ForkRequest<'_>) -> Result<(), ForkError> {
-        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(request.stderr)
-            .chain(request.listeners.iter().copied())
-            .chain(request.probe)
-            .chain(request.group)
-            .collect();
+        let descriptors: Vec<BorrowedFd<'_>> =
+            std::iter::once(request.stderr).chain(request.listeners.iter().copied()).chain(request.probe).collect();
         if descriptors.len() > MOST_DESCRIPTORS {
             return Err(ForkError::TooManySockets(request.listeners.len()));
         }
@@ -173,7 +167,6 @@ impl Template {
                 environment: request.environment,
                 listeners: request.listeners.len(),
                 probe: request.probe.is_some(),
-                group: request.group.is_some(),
             },
         };
         let text = serde_json::to_vec(&order).map_err(io::Error::from)?;
@@ -232,14 +225,6 @@ fn parse(text: &[u8]) -> Report {
 #[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
 fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
-}
-
-/// The program, in memory: it needs no file on disk that could be changed or missing.
-fn program_file(source: &str) -> io::Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create("sockd-template", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(source.as_bytes())?;
-    Ok(file.into())
 }
 
 fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {

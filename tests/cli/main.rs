@@ -2,5 +2,4 @@
 
 mod adopt;
 mod cases;
-mod new;
 mod program;

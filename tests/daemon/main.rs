@@ -34,3 +34,4 @@ mod listeners;
 mod protocol;
 mod reload;
 mod servers;
+mod uwsgi;

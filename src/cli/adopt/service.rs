@@ -147,7 +147,7 @@ fn check_kind(unit: &Unit, start: &Start<'_>) -> Result<(), String> {
             return Err(format!("{name} is Type={kind}: that is no server that waits for connections"));
         }
         // A template never leaves the foreground, whatever its server is told.
-        "forking" if matches!(start.adapter.making, adapter::Making::Exec) => {
+        "forking" if matches!(start.adapter.making, adapter::Making::Exec(_)) => {
             return Err(format!(
                 "{name} is Type=forking: sockd must see the process that serves. Let {} stay in the foreground and make \
                  the unit Type=simple first",

@@ -1,4 +1,5 @@
-//! Whether gunicorn will find what its command line names: its Python, its configuration file, the application.
+//! Whether the server will find what its command line names: gunicorn its Python, its configuration file and the
+//! application, uWSGI its files.
 //!
 //! Python decides at run time where a module comes from. What is certain is an error; all else is a warning.
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapter::gunicorn::{self, Known};
 use crate::adapter::python::{self, Launcher};
+use crate::adapter::{self, Making};
 use crate::app::Command;
 use crate::config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -16,9 +18,17 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 /// So much of a console script is read to find its Python, in bytes.
 const SCRIPT_HEAD: u64 = 4096;
 
-/// Checks a command: as it is written, and as it was resolved. Nothing is known of servers other than gunicorn.
+/// Checks a command: as it is written, and as it was resolved. Of servers that are executed for each worker, what their
+/// adapters read; of the Python servers, gunicorn.
 pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
     let mut problems = Diagnostics::default();
+    if let Making::Exec(exec) = adapter::recognise(written).making {
+        match config::plan(exec, written, command) {
+            Ok(plan) => plan.warnings.into_iter().for_each(|text| problems.push(Diagnostic::warning(text))),
+            Err(why) => problems.push(Diagnostic::error(why)),
+        }
+        return problems;
+    }
     let Some(invocation) = gunicorn::PYTHON.invocation(written) else { return problems };
     if let Launcher::Script(_) = invocation.launcher {
         check_interpreter(command, &mut problems);

@@ -1,0 +1,103 @@
+//! What is said of a server that is executed once for each worker.
+//!
+//! A server with the manners of a good systemd service needs nothing of this: its [`Plan`] is the default one. Another
+//! has its command line, its environment and its files read once for each generation, and its command put together for
+//! each worker. Owns no IO: files are read through [`Told::read`], descriptors are the numbers in [`Given`].
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::app::{Address, Command};
+
+/// One server that is executed once for each worker.
+#[derive(Debug)]
+pub struct Exec {
+    /// Whether a command, the program's name and its arguments, runs this server.
+    pub runs: fn(&[OsString]) -> bool,
+    /// Reads what the server is told: what follows from it for the pool, and how a worker is executed.
+    pub plan: fn(&Told<'_>) -> Result<Plan, String>,
+}
+
+/// What a server is told, and what an adapter may ask while it reads that.
+pub struct Told<'a> {
+    /// The command, its program's name first.
+    pub command: &'a [OsString],
+    /// The environment of the workers.
+    pub environment: &'a BTreeMap<OsString, OsString>,
+    /// The working directory of the workers, an absolute path.
+    pub directory: &'a Path,
+    /// How many processors there are.
+    pub processors: usize,
+    /// Reads a whole file; an error names it.
+    pub read: &'a dyn Fn(&Path) -> Result<String, String>,
+}
+
+/// What holds for all workers of one generation.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// How many workers its own options ask for, 1 or more.
+    pub workers: Option<u32>,
+    /// How long its own options let a worker finish its requests.
+    pub graceful_timeout: Option<Duration>,
+    /// Where it would listen by itself. A relative path begins at the working directory.
+    pub listen: Vec<Address>,
+    /// The permissions of the unix sockets it would make, 0 to 0o777.
+    pub mode: Option<u32>,
+    /// Whether every worker says itself when it is ready, so that its silence proves nothing.
+    pub says_ready: bool,
+    /// Whether every worker takes a private HTTP socket beside the public ones, and a canary that one alone.
+    pub private_socket: bool,
+    /// Whether a worker serves one request at a time, so that its silence on the private socket says nothing.
+    pub silent_when_busy: bool,
+    /// How long its own options let a worker be silent; zero means for ever. `None`: they say nothing about it.
+    pub timeout: Option<Duration>,
+    /// Texts that each worker finds in descriptors of its own, behind its sockets.
+    pub files: Vec<String>,
+    /// What its owner should know.
+    pub warnings: Vec<String>,
+    /// How one worker is executed. `None`: by the command as it is, with LISTEN_FDS and NOTIFY_SOCKET.
+    pub worker: Option<Box<dyn Worker>>,
+}
+
+/// How one worker is executed.
+pub trait Worker: Debug {
+    /// The command for a worker that is given this.
+    fn execution(&self, command: &Command, given: &Given<'_>) -> Execution;
+}
+
+/// What one worker is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Where its public sockets listen: descriptors from 3 on, in this order. A canary with a private socket has none.
+    pub listeners: &'a [&'a Address],
+    /// The descriptor of its private socket, if it has one.
+    pub private_socket: Option<usize>,
+    /// The descriptor of the first of [`Plan::files`]; the others follow.
+    pub files: usize,
+    /// The socket that READY=1 is sent to: a path, or `@` and an abstract name.
+    pub notify: &'a str,
+}
+
+/// One execution.
+#[derive(Debug)]
+pub struct Execution {
+    /// What is executed.
+    pub command: Command,
+    /// Whether the worker finds LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID.
+    pub listen_fds: bool,
+    /// Whether the worker finds NOTIFY_SOCKET.
+    pub notify_socket: bool,
+}
+
+impl Plan {
+    /// How a worker is executed.
+    pub fn execution(&self, command: &Command, given: &Given<'_>) -> Execution {
+        match &self.worker {
+            Some(worker) => worker.execution(command, given),
+            None => Execution { command: command.clone(), listen_fds: true, notify_socket: true },
+        }
+    }
+}

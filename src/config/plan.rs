@@ -1,0 +1,40 @@
+//! What a server that is executed once for each worker makes of its command line and its files.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::adapter::exec::{Exec, Plan, Told};
+use crate::app::Command;
+
+/// A server's configuration file is read up to here, in bytes.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Reads what a server is told: the command as `written`, the environment and directory of the resolved one, and the
+/// files that they name.
+///
+/// # Errors
+/// A file that cannot be read, or what cannot be run under sockd; the place is named.
+pub fn plan(exec: &Exec, written: &[OsString], command: &Command) -> Result<Plan, String> {
+    (exec.plan)(&Told {
+        command: written,
+        environment: &command.environment,
+        directory: &command.directory,
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        read: &read,
+    })
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let cannot = |why: &dyn Display| format!("cannot read {}: {why}", path.display());
+    // Before it is opened: a named pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(|error| cannot(&error))?.is_file() {
+        return Err(cannot(&"it is no file"));
+    }
+    let file = File::open(path).map_err(|error| cannot(&error))?;
+    let mut text = String::new();
+    file.take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
+    if text.len() as u64 > FILE_LIMIT { Err(cannot(&"it is larger than 1 MiB")) } else { Ok(text) }
+}
