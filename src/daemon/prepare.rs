@@ -10,7 +10,7 @@ use crate::adapter::report::Report as ServerReport;
 use crate::adapter::{self, Adapter, Making};
 use crate::app::{Address, Command};
 use crate::config::{self, Settings};
-use crate::journal::message_id;
+use crate::journal::{self, message_id};
 use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
 use crate::supervisor::{Answer, Event, GenerationId, Spec, WorkerEvent, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +120,7 @@ impl Shell {
         .map_err(|error| format!("cannot make a pipe: {error}"))?;
         let template =
             Template::boot(&command, python.program, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
-        drop(tokio::spawn(Arc::clone(&stderr).follow()));
+        drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         self.templates.last += 1;
         let number = self.templates.last;
         let mut reports = template.reports();

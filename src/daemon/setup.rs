@@ -35,6 +35,12 @@ pub struct Setup {
 
 /// Runs an instance until it is told to stop. Call it before any thread exists.
 pub fn run(options: Options, greeting: Option<String>) -> ExitCode {
+    let code = set_up_and_serve(options, greeting);
+    journal::finish();
+    code
+}
+
+fn set_up_and_serve(options: Options, greeting: Option<String>) -> ExitCode {
     let inherited = listener::inherit();
     let unit = systemd::environment::unit();
     let sink = journal::init(&[("SOCKD_UNIT", unit.clone().unwrap_or_default())]);

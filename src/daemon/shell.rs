@@ -9,7 +9,7 @@ use super::prepare::Generation;
 use super::setup::Setup;
 use super::workers::Worker;
 use crate::control::{self, Call, Replier};
-use crate::journal::message_id;
+use crate::journal::{self, message_id};
 use crate::listener::Listener;
 use crate::notify::{Datagram, Directory};
 use crate::process::{Ended, Report, reap};
@@ -29,6 +29,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 const INBOX: usize = 256;
 /// Exits of processes that nobody knows yet are remembered: a template may report a worker after its death.
 const STRANGERS: usize = 256;
+/// While nobody takes what waits for the log, it is offered again after this time.
+const LOG_AGAIN: Duration = Duration::from_millis(100);
 /// Between the core's end and ours: what descendants are left get this long to be killed and reaped.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -188,8 +190,10 @@ impl Shell {
                     self.look();
                     self.measure_workers();
                 }
+                () = sleep(LOG_AGAIN), if journal::is_waiting() => {}
             }
             self.settle();
+            journal::flush();
         }
         self.sweep().await;
         for listener in self.listeners.iter() {

@@ -4,7 +4,7 @@ use super::shell::{Message, Shell};
 use crate::adapter::Making;
 use crate::adapter::exec::Given;
 use crate::app::{Address, Conventions, ExitMeaning};
-use crate::journal::message_id;
+use crate::journal::{self, message_id};
 use crate::listener::Listener;
 use crate::notify::{self, Datagram};
 use crate::probe;
@@ -182,7 +182,7 @@ impl Shell {
             );
         })
         .map_err(|error| format!("cannot make a pipe: {error}"))?;
-        drop(tokio::spawn(Arc::clone(&stderr).follow()));
+        drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         let sender = self.sender.clone();
         let listening = tokio::spawn(async move {
             while let Ok(datagram) = socket.receive().await {

@@ -2,30 +2,51 @@
 //!
 //! Owns: the form of the line: `12:34:56Z sockd: warning: worker 3: message`. Time and colour only on a terminal; colour
 //! never when NO_COLOR is set (no-color.org).
-//! Never: fails; a stderr that is gone loses messages and nothing else.
+//! Never: fails or waits; a stderr that is gone loses messages and nothing else.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::outlet::Outlet;
+
 /// A layer of tracing that writes lines.
 pub struct Human {
+    outlet: Arc<Outlet>,
+    form: Form,
+}
+
+impl Human {
+    /// Writes to `outlet`.
+    pub(super) fn new(outlet: Arc<Outlet>, form: Form) -> Self {
+        Self { outlet, form }
+    }
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
     colour: bool,
     time: bool,
 }
 
-impl Human {
-    /// Writes to stderr.
-    pub fn on_stderr(terminal: bool) -> Self {
+impl Form {
+    /// For a terminal, or for what is none.
+    pub(super) fn new(terminal: bool) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { colour: terminal && !no_color, time: terminal }
     }
 
-    fn line(&self, level: Level, parts: &Parts, now: SystemTime) -> String {
+    /// A message of our own that the log of the program did not write.
+    pub(super) fn message(self, level: Level, text: &str) -> String {
+        self.line(level, &Parts { message: text.to_owned(), ..Parts::default() }, SystemTime::now())
+    }
+
+    fn line(self, level: Level, parts: &Parts, now: SystemTime) -> String {
         let mut line = String::new();
         if self.time {
             line.push_str(&time_of_day(now));
@@ -60,9 +81,9 @@ impl<S: Subscriber> Layer<S> for Human {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut parts = Parts::default();
         event.record(&mut parts);
-        let line = self.line(*event.metadata().level(), &parts, SystemTime::now());
+        let line = self.form.line(*event.metadata().level(), &parts, SystemTime::now());
         // One write, so that lines of several processes on one stderr do not mix.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        self.outlet.write(line.into_bytes());
     }
 }
 
@@ -111,7 +132,7 @@ mod tests {
     #[test]
     fn lines_for_a_pipe_and_for_a_terminal() {
         let now = UNIX_EPOCH + Duration::from_secs(86_400 * 20_000 + 3 * 3600 + 25 * 60 + 7);
-        let pipe = Human { colour: false, time: false };
+        let pipe = Form { colour: false, time: false };
         assert_eq!(
             pipe.line(Level::INFO, &parts("worker 3 is ready", Some("3"), false), now),
             "sockd: worker 3 is ready\n"
@@ -120,7 +141,7 @@ mod tests {
             pipe.line(Level::WARN, &parts("a\u{1b}[2Jb\nc", Some("3"), true), now),
             "sockd: warning: worker 3: a\u{fffd}[2Jb\nc\n"
         );
-        let terminal = Human { colour: true, time: true };
+        let terminal = Form { colour: true, time: true };
         assert_eq!(
             terminal.line(Level::ERROR, &parts("cannot bind", None, false), now),
             "03:25:07Z sockd: \x1b[1;31merror: \x1b[0mcannot bind\n"

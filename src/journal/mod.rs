@@ -1,7 +1,7 @@
 //! The log: systemd's journal when our output goes there, lines for people otherwise.
 //!
 //! Owns: the choice between the two, the priorities, and the ids of [`message_id`].
-//! Never: decides what is worth a message, or fails: without a journal there is stderr.
+//! Never: decides what is worth a message, waits, or fails: without a journal there is stderr.
 //!
 //! An event is written with the plain macros of tracing; upper-case names become fields of the journal as they are:
 //!
@@ -19,12 +19,14 @@
 //! Levels and priorities (sd-daemon(3)): ERROR 3, WARN 4, INFO 6, DEBUG and TRACE 7. The variable SOCKD_LOG (`error`,
 //! `warn`, `info`, `debug`, `trace`) sets the least important level that is written; it is `info` when unset.
 //!
-//! A message to the journal is sent on the calling thread and waits while journald's queue is full: a journald that
-//! stands still makes the supervisor stand still, as it does every program that logs. Workers serve on meanwhile.
+//! Nobody waits for the log: what journald, a pipe or a terminal does not take at once is kept within limits, and given
+//! again with the next message or by [`flush`], which the event loop calls. What is lost is counted, and the count told.
 #![forbid(unsafe_code)]
 
 mod human;
 pub mod message_id;
+mod native;
+mod outlet;
 mod sink;
 
-pub use sink::{Sink, init};
+pub use sink::{Sink, finish, flush, init, is_congested, is_waiting};

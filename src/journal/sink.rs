@@ -1,18 +1,27 @@
 //! Where messages go.
 //!
-//! Owns: the reading of JOURNAL_STREAM and SOCKD_LOG, and the set-up of tracing.
+//! Owns: the reading of JOURNAL_STREAM and SOCKD_LOG, the set-up of tracing, and the one outlet of the program.
 //! Never: is called twice to effect; the first set-up stays.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::human::Human;
+use super::human::{Form, Human};
+use super::native::{self, Native};
+use super::outlet::{Outlet, Target};
+
+/// Where the log of this program goes.
+static OUTLET: OnceLock<Arc<Outlet>> = OnceLock::new();
+/// At the end of the program messages that wait have this long to be taken.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,21 +38,56 @@ pub fn init(fields: &[(&str, String)]) -> Sink {
     let level = level(std::env::var("SOCKD_LOG").ok().as_deref());
     let wanted = std::env::var("JOURNAL_STREAM").ok();
     if wanted.is_some_and(|stream| is_journal(&stream, io::stderr()) || is_journal(&stream, io::stdout()))
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(journal) = Target::journal()
     {
-        let priorities =
-            PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
-        let journal = journal
-            .with_field_prefix(None)
-            .with_syslog_identifier("sockd".to_owned())
-            .with_priority_mappings(priorities)
-            .with_custom_fields(fields.iter().map(|(name, value)| (name, value)));
+        let fixed = native::fixed(fields);
+        let ours = fixed.clone();
+        let outlet = open(Outlet::new(journal, move |count| native::message(&ours, Level::WARN, &lost(count))));
         // An error says that someone has set the log up already.
-        let _ = tracing_subscriber::registry().with(level).with(journal).try_init();
+        let _ = tracing_subscriber::registry().with(level).with(Native::new(outlet, fixed)).try_init();
         return Sink::Journal;
     }
-    let _ = tracing_subscriber::registry().with(level).with(Human::on_stderr(io::stderr().is_terminal())).try_init();
+    let form = Form::new(io::stderr().is_terminal());
+    let outlet = open(Outlet::new(Target::stderr(), move |count| form.message(Level::WARN, &lost(count)).into_bytes()));
+    let _ = tracing_subscriber::registry().with(level).with(Human::new(outlet, form)).try_init();
     Sink::Stderr
+}
+
+fn open(outlet: Outlet) -> Arc<Outlet> {
+    Arc::clone(OUTLET.get_or_init(|| Arc::new(outlet)))
+}
+
+fn lost(count: u64) -> String {
+    let messages = if count == 1 { "1 message" } else { &format!("{count} messages") };
+    format!("{messages} of the log were lost: nobody read them in time")
+}
+
+/// Whether messages wait because their reader does not take them: then [`flush`] is to be called again soon.
+pub fn is_waiting() -> bool {
+    OUTLET.get().is_some_and(|outlet| outlet.is_waiting())
+}
+
+/// Passes on what can be passed on without waiting.
+pub fn flush() {
+    if let Some(outlet) = OUTLET.get() {
+        outlet.flush();
+    }
+}
+
+/// Passes on what can be passed on without waiting; true if so much is left that who writes much should write less. It is
+/// false again when the reader stands still: then nobody is to wait for it.
+pub fn is_congested() -> bool {
+    OUTLET.get().is_some_and(|outlet| {
+        outlet.flush();
+        outlet.is_congested()
+    })
+}
+
+/// At the end of the program: waits for a second at most until everything is taken.
+pub fn finish() {
+    if let Some(outlet) = OUTLET.get() {
+        outlet.finish(LAST_WORDS);
+    }
 }
 
 /// Whether a stream is the one in JOURNAL_STREAM, `DEVICE:INODE` in decimal (systemd.exec(5)): only then is it the

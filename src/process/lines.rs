@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// How many lines are kept of each process.
@@ -14,6 +15,8 @@ const LINE_LIMIT: usize = 8 << 10;
 /// What is read in one go (bytes). Everybody else waits meanwhile, and each line costs a message to the log, which may
 /// be slow: a process that writes short lines without end must not keep them waiting for long.
 const CHUNK: usize = 8 << 10;
+/// Between two looks whether lines are taken again.
+const BREATH: Duration = Duration::from_millis(2);
 /// What is read of a dead process before it is quoted: more than a pipe holds (pipe(7): 64 KiB).
 const LAST_CHUNKS: usize = 32;
 
@@ -47,9 +50,13 @@ impl Stderr {
         Ok((Arc::new(stderr), write))
     }
 
-    /// Reads until every writer is gone. Run it as a task.
-    pub async fn follow(self: Arc<Self>) {
+    /// Reads until every writer is gone. Run it as a task. While `congested` says so nothing is read: a process that writes
+    /// faster than its lines are taken waits in its write.
+    pub async fn follow(self: Arc<Self>, congested: fn() -> bool) {
         while !self.state().ended {
+            while congested() {
+                tokio::time::sleep(BREATH).await;
+            }
             let Ok(mut ready) = self.pipe.readable().await else { return };
             if self.read_chunks(1) {
                 ready.clear_ready();
@@ -230,7 +237,7 @@ mod tests {
             assert!(stderr.pump(), "that was all");
             assert_eq!(all.lock().expect("one thread").len(), 4, "the last line has no end yet");
             drop(write);
-            Arc::clone(&stderr).follow().await;
+            Arc::clone(&stderr).follow(|| false).await;
             let all = all.lock().expect("one thread");
             assert_eq!(all[..3], ["one", "", "two"]);
             assert_eq!(all[3].len(), LINE_LIMIT);

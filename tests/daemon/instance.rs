@@ -58,6 +58,7 @@ pub struct Builder {
     environment: BTreeMap<String, String>,
     options: Vec<String>,
     most_descriptors: Option<u32>,
+    log: Option<OwnedFd>,
 }
 
 impl Builder {
@@ -126,6 +127,12 @@ impl Builder {
         self
     }
 
+    /// A stderr of the test's own, which nobody follows.
+    pub fn log_to(mut self, stderr: OwnedFd) -> Self {
+        self.log = Some(stderr);
+        self
+    }
+
     /// Options of `sockd run`, separated by white space.
     pub fn options(mut self, options: &str) -> Self {
         self.options.extend(options.split_whitespace().map(str::to_owned));
@@ -191,8 +198,10 @@ impl Builder {
             "program": sockd, "arguments": arguments, "environment": environment, "directory": path,
             "most_descriptors": self.most_descriptors,
         });
-        let mut child = launch(&order.to_string(), &self.descriptors);
-        transcript.follow(Source::Log, child.stderr.take().expect("a pipe"));
+        let mut child = launch(&order.to_string(), &self.descriptors, self.log.map_or_else(Stdio::piped, Stdio::from));
+        if let Some(log) = child.stderr.take() {
+            transcript.follow(Source::Log, log);
+        }
         transcript.follow(Source::Output, child.stdout.take().expect("a pipe"));
         Instance {
             pid: Pid::from_child(&child),
@@ -223,7 +232,7 @@ fn hear(path: &Path, transcript: &Arc<Transcript>) {
 /// Ends the thread that reads the manager's socket.
 const GOODBYE: &[u8] = b"X_TEST_ENDS=1";
 
-fn launch(order: &str, descriptors: &[OwnedFd]) -> Child {
+fn launch(order: &str, descriptors: &[OwnedFd], log: Stdio) -> Child {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .expect("a pair of sockets");
@@ -233,7 +242,7 @@ fn launch(order: &str, descriptors: &[OwnedFd]) -> Child {
         .arg(launcher)
         .stdin(theirs)
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(log)
         .spawn()
         .expect("python3 starts");
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
@@ -274,6 +283,7 @@ impl Instance {
             environment: BTreeMap::new(),
             options: Vec::new(),
             most_descriptors: None,
+            log: None,
         }
     }
 

@@ -31,6 +31,7 @@ mod gunicorn;
 mod health;
 mod limits;
 mod listeners;
+mod log;
 mod protocol;
 mod reload;
 mod servers;

@@ -116,10 +116,6 @@ fn sights(machine: &Machine) -> BTreeMap<String, Vec<Sight>> {
     all
 }
 
-fn now(machine: &Machine) -> f64 {
-    machine.run("date +%s.%N").succeeded().trim().parse().expect("a time")
-}
-
 /// The worker that answers one of them.
 fn answerer(seen: &[Sight]) -> u64 {
     let (kind, pid) = seen[0].what.split_once(' ').expect("two words");
@@ -137,9 +133,9 @@ pub fn a_reload_cuts_nobody(machine: &Machine) {
     assert!(stayed_with.is_subset(&old), "{stayed_with:?} are not among {old:?}");
 
     deploy(machine, "the second text");
-    let before = now(machine);
+    let before = life::now(machine);
     machine.run("systemctl reload gunicorn").succeeded();
-    let reloaded = now(machine);
+    let reloaded = life::now(machine);
     let status = machine.run("sockd status gunicorn; sockd status --json gunicorn >/run/told");
     let status = status.says("Workers: 3 of 3 ready").says(" draining ").succeeded();
     let told: serde_json::Value = serde_json::from_str(&machine.run("cat /run/told").succeeded()).expect("JSON");

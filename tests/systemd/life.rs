@@ -19,7 +19,7 @@ pub const SOCKET: &str = "/run/gunicorn.sock";
 /// The unit of units/examples/better.
 pub const BETTER: &str = include_str!("../../units/examples/better/gunicorn.service");
 /// How many workers either unit has; each has one request in its hands at most.
-const WORKERS: usize = 3;
+pub const WORKERS: usize = 3;
 /// After its code is mended the site serves within this time, in seconds, while visitors come.
 const MENDED_SECONDS: f64 = 3.0;
 
@@ -98,6 +98,11 @@ fn template_and_spare(machine: &Machine, told: &Value) -> [u64; 2] {
 
 pub fn property(machine: &Machine, name: &str) -> String {
     machine.run(&format!("systemctl show --property {name} --value gunicorn")).succeeded().trim().to_owned()
+}
+
+/// Now, in seconds since 1970, by the machine's clock.
+pub fn now(machine: &Machine) -> f64 {
+    machine.run("date +%s.%N").succeeded().trim().parse().expect("a time")
 }
 
 /// Kills a process, which may cost so many requests.

@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod package;
 mod reload;
+mod standstill;
 mod units;
 
 use std::io::Write;
@@ -173,6 +174,11 @@ on_every_release! {
     fn any_process_of_the_guides_unit_may_die(machine) {
         install(machine);
         life::any_process_of_the_guides_unit_may_die(machine);
+    }
+
+    fn nobody_waits_for_journald(machine) {
+        install(machine);
+        standstill::nobody_waits_for_journald(machine);
     }
 
     fn a_broken_application_is_answered_for(machine) {

@@ -1,0 +1,73 @@
+//! A log that nobody reads: sockd goes on.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::Signal;
+
+use super::instance::Instance;
+use super::processes;
+use super::transcript::{START, Source};
+
+/// A pipe that is full: its reading and its writing end. The writing end may block, as a service's stderr may.
+fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let (read, write) = rustix::pipe::pipe().expect("a pipe");
+    rustix::io::ioctl_fionbio(&write, true).expect("set");
+    let mut file = File::from(write.try_clone().expect("a copy"));
+    loop {
+        match file.write(&[b'.'; 4096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    rustix::io::ioctl_fionbio(&write, false).expect("set");
+    (read, write)
+}
+
+fn is_non_blocking(fd: impl AsFd) -> bool {
+    rustix::fs::fcntl_getfl(fd).expect("its flags").contains(rustix::fs::OFlags::NONBLOCK)
+}
+
+#[test]
+fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_told() {
+    let (read, write) = full_pipe();
+    let shared = write.try_clone().expect("a copy");
+    let web = Instance::on_unix()
+        .log_to(write)
+        .env("WATCHDOG_USEC", "2000000")
+        .env("WATCHDOG_PID", "{pid}")
+        .config("[reload]\nsoak = \"100ms\"\n[workers]\ncount = 2\nstart = \"at-once\"\n")
+        .worker("service.py", &["flood=2"]);
+    web.status("serving, 2 of 2 workers, generation 1");
+    assert!(!is_non_blocking(&shared), "its flags are everybody's who writes to it");
+
+    // A death, a reload and the visitors are all as ever, though two workers write megabytes meanwhile.
+    let mark = web.mark();
+    processes::signal(web.ready()[0], Signal::KILL);
+    let one = web.status_since(mark, "serving, 1 of 2 workers, generation 1");
+    web.status_since(one.mark(), "serving, 2 of 2 workers, generation 1");
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    assert_eq!(web.get("/").status, 200);
+    assert_eq!(web.report().generation, 2);
+    // And systemd hears that the loop turns.
+    let mark = web.mark();
+    let first = web.told_since(mark, "WATCHDOG=1");
+    web.told_since(first.mark(), "WATCHDOG=1");
+
+    // Somebody reads again: the oldest lines come, and how many are missing.
+    web.transcript.follow(Source::Log, File::from(read));
+    web.log("worker 1 started");
+    let lost = web.log(" messages of the log were lost: nobody read them in time");
+    let count = lost.text.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a number");
+    assert!(count > 100, "{}", lost.text);
+    // From here on everything is told.
+    let mark = web.mark();
+    processes::signal(web.ready()[0], Signal::KILL);
+    web.log_since(mark, " died after ");
+    drop(shared);
+    let transcript = web.stop();
+    transcript.wait(START, Source::Log, "the last line", |line| line.ends_with("sockd: stopped"));
+}
