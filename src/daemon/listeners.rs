@@ -73,11 +73,6 @@ impl Lookout {
         self.ticker.run(somebody && !snapshot.waiting && !snapshot.stopping);
     }
 
-    /// What is wrong with a listener's path.
-    pub(super) fn alarm(&self, listener: &Listener) -> Option<&str> {
-        self.seen.get(&listener.inode)?.alarm.as_deref()
-    }
-
     /// The status line, behind whatever is wrong with a path.
     pub(super) fn status_line(&self, line: String) -> String {
         let alarms: Vec<_> = self.seen.values().filter_map(|seen| seen.alarm.as_deref()).collect();
@@ -189,7 +184,7 @@ impl Shell {
             let listener = &self.listeners[index];
             let seen = self.lookout.seen.entry(listener.inode).or_default();
             let found = listener.at_path();
-            let what = match found {
+            match found {
                 AtPath::Ours(permissions) => {
                     seen.permissions = permissions;
                     if seen.alarm.take().is_some() {
@@ -203,30 +198,35 @@ impl Shell {
                     continue;
                 }
                 AtPath::Unknown => continue,
-                AtPath::Nothing => "nothing is left at",
-                AtPath::Another => "another file stands at",
-            };
+                AtPath::Nothing | AtPath::Another => {}
+            }
             // To find out who listens there takes a connection, which that one must deal with.
             if seen.refused.is_some_and(|(at, then)| then == found && at.elapsed() < PAUSE) {
                 continue;
             }
-            let mut alarm = format!("{what} {}: nobody can connect there", listener.address);
+            let mut refusal = None;
             if listener.is_bound_here() {
                 seen.refused = Some((Instant::now(), found));
                 match self.mend(index) {
                     Ok(()) => continue,
-                    Err(why) => alarm = format!("{alarm}, and it cannot be bound again: {why}"),
+                    Err(why) => refusal = Some(why),
                 }
             }
-            self.raise_alarm(index, alarm);
+            self.raise_alarm(index, refusal.as_deref());
         }
         let listeners = &self.listeners;
         self.lookout.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
     }
 
-    fn raise_alarm(&mut self, index: usize, alarm: String) {
+    /// What is wrong with a listener's path, if something is; for `sockd status`, which is asked at any time.
+    pub(super) fn path_alarm(&self, listener: &Listener) -> Option<String> {
+        let known = self.lookout.seen.get(&listener.inode).and_then(|seen| seen.alarm.clone());
+        known.or_else(|| alarm(listener, None, self.setup.unit.as_deref()))
+    }
+
+    fn raise_alarm(&mut self, index: usize, refusal: Option<&str>) {
         let listener = &self.listeners[index];
-        let alarm = format!("{alarm}; to mend it: {}", remedy(listener, self.setup.unit.as_deref()));
+        let Some(alarm) = alarm(listener, refusal, self.setup.unit.as_deref()) else { return };
         let seen = self.lookout.seen.entry(listener.inode).or_default();
         if seen.alarm.as_ref() == Some(&alarm) {
             return;
@@ -289,6 +289,18 @@ impl Shell {
             self.request_reload(None);
         }
     }
+}
+
+/// What is wrong with a listener's path, why that could not be mended, and what to do about it.
+fn alarm(listener: &Listener, refusal: Option<&str>, unit: Option<&str>) -> Option<String> {
+    let what = match listener.at_path() {
+        AtPath::Ours(_) | AtPath::Unknown => return None,
+        AtPath::Nothing => "nothing is left at",
+        AtPath::Another => "another file stands at",
+    };
+    let refusal = refusal.map_or_else(String::new, |why| format!(", and it cannot be bound again: {why}"));
+    let remedy = remedy(listener, unit);
+    Some(format!("{what} {}: nobody can connect there{refusal}; to mend it: {remedy}", listener.address))
 }
 
 /// What makes a queue longer.

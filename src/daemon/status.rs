@@ -67,7 +67,7 @@ impl Shell {
                 backlog: depth.as_ref().ok().map(|depth| depth.limit),
                 in_flight: in_flight.ok().map(|in_flight| in_flight.connections),
                 error: depth.err().map(|error| error.to_string()),
-                alarm: self.lookout.alarm(listener).map(str::to_owned),
+                alarm: self.path_alarm(listener),
             }
         };
         self.listeners.iter().map(report).collect()

@@ -4,6 +4,8 @@
 //! little-endian order, modifier2, then pairs of strings with 16 bits of length before each). The answer is HTTP in
 //! both cases: Nginx's `uwsgi_pass` reads a status line of HTTP.
 
+use std::borrow::Cow;
+
 use super::page;
 
 /// What the answer depends on.
@@ -55,19 +57,19 @@ pub(super) fn is_complete(bytes: &[u8], searched: usize) -> bool {
 /// come back by themselves are spread by it.
 pub(super) fn answer(bytes: &[u8], page: Option<&str>, retry_after: u32, dice: u32) -> Vec<u8> {
     let request = if bytes.first() == Some(&0) { read_uwsgi(bytes) } else { read_http(bytes) };
-    let (kind, body) = match request.format {
+    let (kind, body): (_, Cow<'_, str>) = match request.format {
         Format::Html => {
             let built_in = || page::built_in(request.method != Method::Other, retry_after, dice);
-            ("text/html; charset=utf-8", page.map_or_else(built_in, str::to_owned))
+            ("text/html; charset=utf-8", page.map_or_else(|| built_in().into(), Cow::from))
         }
         Format::Json => {
             let text = format!(
                 "{{\"status\":503,\"error\":\"Service Unavailable\",\"message\":\"{MESSAGE}\",\
                  \"retry_after\":{retry_after}}}\n"
             );
-            ("application/json", text)
+            ("application/json", text.into())
         }
-        Format::Plain => ("text/plain; charset=utf-8", format!("503 Service Unavailable\n{MESSAGE}\n")),
+        Format::Plain => ("text/plain; charset=utf-8", format!("503 Service Unavailable\n{MESSAGE}\n").into()),
     };
     let mut response = format!(
         "HTTP/1.1 503 Service Unavailable\r\n\

@@ -125,6 +125,9 @@ fn relay(web: &Instance) -> (String, mpsc::Receiver<u16>) {
 fn pass_on(mut visitor: TcpStream, address: &Address, statuses: &mpsc::Sender<u16>) -> std::io::Result<()> {
     let mut request = [0; 8192];
     let length = visitor.read(&mut request)?;
+    if length == 0 {
+        return Ok(());
+    }
     let mut site = address.connect(PATIENCE)?;
     site.write_all(&request[..length])?;
     let mut answer = Vec::new();

@@ -107,6 +107,17 @@ fn a_path_that_was_lost_before_the_start_is_an_alarm_before_anybody_comes() {
     web.stop();
 }
 
+#[test]
+fn whoever_asks_while_it_waits_is_told_of_a_lost_path() {
+    let web = Instance::on_unix().names("web.socket").worker("service.py", &[]);
+    web.told("READY=1");
+    assert_eq!(alarm(&web), None);
+    std::fs::remove_file(path(&web)).expect("removed");
+    let alarm = alarm(&web).expect("an alarm");
+    assert!(alarm.ends_with("to mend it: systemctl restart web.socket"), "{alarm}");
+    web.stop();
+}
+
 /// An instance that binds its own socket, with a mode.
 fn binds_itself() -> Instance {
     let builder = Instance::builder().config("[listen]\naddresses = [\"unix:own.sock\"]\nmode = \"0606\"\n");
