@@ -21,6 +21,9 @@ pub struct Report {
     pub umask: u32,
     /// The backlog it would ask for.
     pub backlog: u32,
+    /// Whether the template holds the application.
+    #[serde(default)]
+    pub preload: bool,
     /// Whether a worker serves one request at a time, so that a busy one is as silent as a hung one.
     #[serde(default)]
     pub silent_when_busy: bool,

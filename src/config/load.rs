@@ -107,6 +107,7 @@ fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
         stop_timeout: section.get("stop-timeout", time(duration::positive)),
         drain_timeout: section.get("drain-timeout", time(duration::positive)),
         watchdog: section.get("watchdog", time(duration::positive)),
+        preload: section.get("preload", boolean),
         max_age: section.get("max-age", time(duration::positive)),
         max_memory: section.get("max-memory", memory),
         memory_high: section.get("memory-high", memory),
@@ -249,6 +250,7 @@ fn overrule(settings: &mut Settings, options: &Options) {
     workers.stop_timeout = options.stop_timeout.or(workers.stop_timeout);
     workers.watchdog = options.watchdog.or(workers.watchdog);
     workers.drain_timeout = options.drain_timeout.or(workers.drain_timeout);
+    workers.preload = options.preload.then_some(true).or(workers.preload);
     workers.ready_after = options.ready_after.unwrap_or(workers.ready_after);
     reload.canary &= !options.no_canary;
 }

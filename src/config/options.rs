@@ -44,6 +44,9 @@ pub struct Options {
     /// When a worker that can tell nothing of itself counts as ready [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub ready_after: Option<Duration>,
+    /// Load the application once, before forking workers (Python) [default: the server's own]
+    #[arg(long)]
+    pub preload: bool,
     /// Reload without proving the new code on a canary first
     #[arg(long)]
     pub no_canary: bool,

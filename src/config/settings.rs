@@ -58,6 +58,9 @@ pub struct Workers {
     pub drain_timeout: Option<Duration>,
     /// A worker without a heartbeat for so long is replaced. `None`: what the server's own options say, else never.
     pub watchdog: Option<Duration>,
+    /// Whether the application is loaded once, into the template that workers are forked from. `None`: what the server's
+    /// own options say, else no.
+    pub preload: Option<bool>,
     /// A worker so old, give or take a tenth, is replaced. More than zero. `None`: never.
     pub max_age: Option<Duration>,
     /// A worker that holds more bytes of memory than this is replaced, its successor first. `None`: never.
@@ -134,6 +137,7 @@ impl Default for Workers {
             stop_timeout: None,
             drain_timeout: None,
             watchdog: None,
+            preload: None,
             max_age: None,
             max_memory: None,
             memory_high: None,

@@ -96,6 +96,10 @@ impl Shell {
         };
         match adapter.making {
             Making::Exec(exec) => {
+                if generation.settings.workers.preload == Some(true) {
+                    let name = adapter.conventions.name;
+                    tracing::warn!("preload is ignored: sockd has no template for this server ({name})");
+                }
                 generation.plan = config::plan(exec, &generation.settings.command, &generation.command)?;
                 for warning in &generation.plan.warnings {
                     tracing::warn!(SOCKD_GENERATION = id.0, "{warning}");
@@ -318,7 +322,12 @@ fn template_command(generation: &Generation, python: &Python) -> Result<Command,
         .map_err(|problem| format!("{} needs a Python: {}", command.program.display(), problem.message))?;
     let mut line: Vec<OsString> = vec![program.clone().into()];
     line.extend(options);
-    line.extend(["/proc/self/fd/4".into(), how.into(), command.program.clone().into()]);
+    let loading = match generation.settings.workers.preload {
+        Some(true) => "preload",
+        Some(false) => "late",
+        None => "own",
+    };
+    line.extend(["/proc/self/fd/4".into(), how.into(), loading.into(), command.program.clone().into()]);
     line.extend(invocation.arguments.iter().cloned());
     Ok(Command { program, arguments: line, ..command.clone() })
 }

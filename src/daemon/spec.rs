@@ -25,6 +25,7 @@ pub(super) struct Asked {
     /// Whether each worker has a socket of its own, on which it can be asked over HTTP while it serves.
     own_socket: bool,
     silent_when_busy: bool,
+    preloaded: bool,
     /// How long a worker may be silent; zero means for ever. `None`: the server says nothing about it.
     timeout: Option<Duration>,
 }
@@ -38,6 +39,7 @@ impl From<&Report> for Asked {
             says_ready: true,
             own_socket: true,
             silent_when_busy: report.silent_when_busy,
+            preloaded: report.preload,
             timeout: Some(Duration::from_secs(report.timeout.into())),
         }
     }
@@ -52,6 +54,7 @@ impl From<&Plan> for Asked {
             says_ready: plan.says_ready,
             own_socket: plan.private_socket,
             silent_when_busy: plan.silent_when_busy,
+            preloaded: false,
             timeout: plan.timeout,
         }
     }
@@ -71,6 +74,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         stop_timeout,
         watchdog: workers.watchdog.or(asked.watchdog),
         probe: probe(&settings.health, asked),
+        preloaded: asked.preloaded,
         max_age: workers.max_age,
         max_memory: workers.max_memory,
         canary: settings.reload.canary,
@@ -110,6 +114,7 @@ mod tests {
             bind: Vec::new(),
             umask: 0,
             backlog: 2048,
+            preload: false,
             silent_when_busy,
         })
     }

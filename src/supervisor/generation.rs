@@ -16,6 +16,8 @@ pub(super) struct Generation {
     pub(super) preparation: Preparation,
     /// Whether a worker of it was ready, and none failed to start since.
     pub(super) proven: bool,
+    /// Whether it was prepared more than once: then its code was read again.
+    prepared_again: bool,
     backoff: Backoff,
 }
 
@@ -34,7 +36,7 @@ impl Generation {
     pub(super) fn begin(now: Time, id: GenerationId, effects: &mut Effects) -> Self {
         let preparation = Preparation::Running { deadline: now + PREPARE_TIMEOUT };
         effects.push(Effect::Prepare(id));
-        Self { id, spec: None, preparation, proven: false, backoff: Backoff::default() }
+        Self { id, spec: None, preparation, proven: false, prepared_again: false, backoff: Backoff::default() }
     }
 
     /// Prepares again if it must be and may be.
@@ -47,6 +49,7 @@ impl Generation {
 
     pub(super) fn prepared(&mut self, now: Time, spec: Spec) {
         self.preparation = Preparation::Done { since: now };
+        self.prepared_again = self.spec.is_some();
         self.spec.get_or_insert(spec);
     }
 
@@ -67,6 +70,11 @@ impl Generation {
             Preparation::Done { .. } => self.spec.as_ref(),
             Preparation::Running { .. } | Preparation::Missing { .. } => None,
         }
+    }
+
+    /// Whether its next worker has the code that its workers have, whatever lies on disk.
+    pub(super) fn keeps_its_code(&self) -> bool {
+        !self.prepared_again && self.spawnable().is_some_and(|spec| spec.preloaded)
     }
 
     /// When this generation must be looked at again.

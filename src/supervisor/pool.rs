@@ -266,9 +266,10 @@ impl Supervisor {
 
     /// Whether a canary must prove the replacement in a slot first: while a refusal stands or a rollout runs, what is on
     /// disk is not what serves, and a server that says READY takes visitors before anybody can judge it. With nobody who
-    /// serves there is nothing to protect.
+    /// serves there is nothing to protect, and a preloaded generation does not ask the disk.
     pub(super) fn doubted(&self, slot: SlotId) -> bool {
-        let other_code = self.refusal.is_some() || self.rollout.is_some();
+        let from_memory = self.generations.get(&self.serving).is_some_and(Generation::keeps_its_code);
+        let other_code = !from_memory && (self.refusal.is_some() || self.rollout.is_some());
         other_code && self.ready_count() > 0 && !self.slots[slot.0 as usize].trusted
     }
 

@@ -29,6 +29,8 @@ pub struct Spec {
     pub watchdog: Option<Duration>,
     /// How a ready worker is asked whether it is well. None: it is not asked.
     pub probe: Option<Probe>,
+    /// Whether workers are made from code in memory, so that what lies on disk by then does not matter.
+    pub preloaded: bool,
     /// A worker that has been there for so long, or up to a tenth less by chance, is replaced while it is well.
     pub max_age: Option<Duration>,
     /// A worker that holds more memory than this, in bytes, is replaced while it is well.

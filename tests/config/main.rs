@@ -107,6 +107,7 @@ fn a_complete_file_is_lowered_to_every_setting() {
     assert_eq!((workers.start_timeout, workers.ready_after), (seconds(90), Duration::from_millis(500)));
     assert_eq!((workers.stop_timeout, workers.drain_timeout), (Some(seconds(20)), Some(seconds(7200))));
     assert_eq!((workers.watchdog, workers.max_age), (Some(seconds(30)), Some(seconds(24 * 60 * 60))));
+    assert_eq!(workers.preload, Some(true));
     assert_eq!(workers.max_memory, Some(400 << 20));
     assert_eq!((workers.memory_high, workers.memory_max), (Some(3 << 29), Some(2 << 30)));
     assert_eq!(settings.fallback.page.as_deref(), Some(Path::new("/etc/sockd/unavailable.html")));

@@ -32,6 +32,7 @@ mod health;
 mod limits;
 mod listeners;
 mod log;
+mod preload;
 mod protocol;
 mod reload;
 mod servers;

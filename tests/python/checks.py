@@ -174,12 +174,38 @@ class Checks(sockd_played.Case):
         self.assertEqual(status, self.failed_import)
         self.assertIn("app", text)
 
+    # The application in the template.
+
+    def test_a_preloaded_application_is_imported_once(self):
+        self.directory.write("hello.py", "import sys\nprint('imported', file=sys.stderr, flush=True)\n" + self.source)
+        template = self.template(*self.options, self.application, loading="preload")
+        self.assertTrue(template.settings()["preload"])
+        self.assertEqual(template.output.read_until("imported\n").count("imported"), 1)
+        # The template is the last good code.
+        self.directory.write("hello.py", "raise KeyError('no such setting')\n")
+        public = self.listener()
+        workers = [template.fork(number, [public]) for number in range(3)]
+        for worker in workers:
+            self.assertEqual(worker.wait_ready(), ["READY=1"])
+            self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+            worker.signal(signal.SIGTERM)
+            self.assertIn(worker.wait(), self.clean)
+            self.assertNotIn("imported", worker.output.read_to_end())
+
+    def test_an_application_that_cannot_be_preloaded_shows_its_traceback(self):
+        self.directory.write("hello.py", "def load():\n    raise KeyError('no such setting')\nload()\n")
+        template = self.template(*self.options, self.application, loading="preload")
+        self.assertEqual(template.wait(), 1)
+        text = template.output.read_to_end()
+        self.assertIn("Traceback (most recent call last)", text)
+        self.assertIn("KeyError: 'no such setting'", text)
+
     # Liveness.
 
     def test_heartbeat(self):
         worker = self.worker(WATCHDOG_USEC="2000000")
-        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
-        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
+        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
+        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
 
     def test_a_loop_that_does_not_turn_is_silent_and_shows_its_stack(self):
         if not self.websockets:

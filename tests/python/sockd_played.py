@@ -220,7 +220,8 @@ class Worker:
 class Template:
     """A running template and the workers it was told to fork."""
 
-    def __init__(self, directory, *arguments, server="gunicorn", how="script", options=(), environment=None):
+    def __init__(self, directory, *arguments, server="gunicorn", how="script", loading="own", options=(),
+                 environment=None):
         self.directory = directory
         self.output = Output()
         self.stdout = Output()
@@ -238,7 +239,7 @@ class Template:
         try:
             self.pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, *options, "/proc/self/fd/4", how, program, *arguments],
+                [sys.executable, *options, "/proc/self/fd/4", how, loading, program, *arguments],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, self.stdout.writer, 1),

@@ -124,7 +124,7 @@ class Hello(Case):
             "workers": 1, "worker_class": "sync", "silent_when_busy": True, "threads": 1, "timeout": 30, "graceful_timeout": 30,
             "max_requests": 0, "max_requests_jitter": 0, "bind": ["127.0.0.1:8000"], "umask": 0, "backlog": 2048,
             "chdir": os.path.realpath(self.directory.path), "preload_app": False, "daemon": False,
-            "reload": False, "pidfile": None, "wsgi": "hello:app", "proc_name": "hello:app"})
+            "preload": False, "reload": False, "pidfile": None, "wsgi": "hello:app", "proc_name": "hello:app"})
 
     def test_command_line(self):
         settings = self.template(
@@ -335,8 +335,8 @@ class EveryClass(Case):
         """An idle worker beats; the first beat is READY=1, and comes once."""
         worker = self.start(worker_class, "--timeout", "1").fork(1)
         self.assertEqual(worker.wait_ready(), ["READY=1"])
-        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
-        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
+        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
+        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
 
     def check_drain(self, worker_class):
         """TERM ends a worker that has an idle kept-alive connection, and nothing of it is left."""
@@ -493,7 +493,7 @@ class Silent(Worker):
         os.chmod(worker.notify_path, 0o600)
         worker.wait_ready()
         self.assertEqual(os.stat("/proc/%d" % worker.pid).st_uid, 65534)
-        self.assertEqual(worker.next_notification(), "WATCHDOG=1")
+        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
 
 
 class Heartbeat(Case):
@@ -753,6 +753,92 @@ def app(environ, start_response):
 def ignored_signals(pid):
     with open("/proc/%d/status" % pid) as status:
         return next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn:"))
+
+
+class Preload(Case):
+
+    def preloaded(self, text="", *arguments, **options):
+        self.directory.write("loaded.py", text + WSGI)
+        return self.template(*arguments, "loaded:app", **options)
+
+    def test_who_says_whether(self):
+        for arguments, loading, expected in (
+                ([], "own", False), (["--preload"], "own", True), ([], "preload", True), (["--preload"], "late", False)):
+            with self.subTest(arguments=arguments, loading=loading):
+                template = self.preloaded("import sys\nprint('imported', file=sys.stderr, flush=True)\n",
+                                          *arguments, loading=loading)
+                self.assertEqual(template.settings()["preload"], expected)
+                worker = template.fork(1)
+                worker.wait_ready()
+                (template if expected else worker).output.read_until("imported\n")
+                self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+
+    def test_every_class(self):
+        for worker_class in sorted(USABLE):
+            with self.subTest(worker_class=worker_class):
+                template = self.started("--preload", "-k", worker_class, application_for(worker_class))
+                os.rename(self.directory / "hello.py", self.directory / "gone")
+                os.rename(self.directory / "asgi_hello.py", self.directory / "gone too")
+                worker = template.fork(1)
+                worker.wait_ready()
+                self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+                os.rename(self.directory / "gone", self.directory / "hello.py")
+                os.rename(self.directory / "gone too", self.directory / "asgi_hello.py")
+
+    def test_hooks_run_in_every_worker(self):
+        self.directory.write("hooks.conf.py", '''
+import os, sys
+def post_fork(server, worker):
+    print("hook post_fork in %d" % os.getpid(), file=sys.stderr, flush=True)
+''')
+        template = self.preloaded("", "--preload", "-c", "hooks.conf.py")
+        template.settings()
+        for number in (1, 2):
+            worker = template.fork(number)
+            worker.output.read_until("hook post_fork in %d" % worker.pid)
+
+    def test_threads_are_named(self):
+        template = self.preloaded('''
+import threading
+threading.Thread(target=threading.Event().wait, name="metrics", daemon=True).start()
+''', "--preload")
+        template.settings()
+        self.assertIn("the application started the thread metrics while it was imported",
+                      template.output.read_until("the workers are without it"))
+
+    def test_connections_are_named(self):
+        database = self.tcp_listener()
+        template = self.preloaded('''
+import os, socket
+connection = socket.create_connection(("127.0.0.1", int(os.environ["DATABASE"])))
+pair = socket.socketpair()
+''', "--preload", environment={"DATABASE": str(database.getsockname()[1])})
+        template.settings()
+        text = template.output.read_until("all workers share descriptor")
+        self.assertIn("connected to 127.0.0.1:%d while it was imported" % database.getsockname()[1], text)
+        self.assertEqual(text.count("connected to"), 1)
+
+    def test_an_innocent_application_is_not_warned_about(self):
+        template = self.preloaded("", "--preload")
+        template.settings()
+        template.control.close()
+        self.assertEqual(template.wait(), 0)
+        self.assertEqual(template.output.read_to_end(), "")
+
+    def test_random_numbers_differ(self):
+        self.directory.write("dice.py", '''
+import random
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(random.getrandbits(64)).encode()]
+''')
+        template = self.started("--preload", "dice:app")
+        numbers = set()
+        for number in range(3):
+            worker = template.fork(number)
+            worker.wait_ready()
+            numbers.add(get(worker.probe_path))
+        self.assertEqual(len(numbers), 3)
 
 
 class Hanging(Case):

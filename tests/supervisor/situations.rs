@@ -82,6 +82,38 @@ fn a_dead_workers_place_is_not_taken_by_code_that_was_refused() {
 }
 
 #[test]
+fn a_preloaded_generation_replaces_its_dead_from_memory_while_a_refusal_stands() {
+    let mut spec = spec();
+    spec.preloaded = true;
+    let mut world = World::new(1, Start::OnConnection, spec);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world.code = Code::AnswersWorse;
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    assert!(matches!(world.answers[&request], Outcome::Refused { .. }), "{:?}", world.answers);
+    for _ in 0..3 {
+        let victim = world.pick_ready().expect("three are ready");
+        let from = world.trace().len();
+        world.kill(victim);
+        world.run_until(ms(60_000), "a worker died", |world| world.ready() == 2);
+        world.run_until(ms(60_000), "three workers", |world| world.ready() == 3);
+        let spawned: Vec<_> = world.trace()[from..].iter().filter(|line| line.contains("Spawn {")).collect();
+        assert!(spawned.len() == 1 && spawned[0].contains("role: Serving"), "{spawned:#?}");
+    }
+    // Once its template has been made again it holds what lies on disk, which is doubted.
+    let lost = "the template ended".to_owned();
+    world.event(Event::PreparationLost { generation: GenerationId(1), why: lost });
+    world.run_for(ms(5_000));
+    let from = world.trace().len();
+    let victim = world.pick_ready().expect("three are ready");
+    world.kill(victim);
+    world.run_for(ms(60_000));
+    assert_eq!(world.ready(), 2, "the others serve on");
+    let spawned: Vec<_> = world.trace()[from..].iter().filter(|line| line.contains("Spawn {")).collect();
+    assert!(!spawned.is_empty() && spawned.iter().all(|line| line.contains("role: Canary")), "{spawned:#?}");
+}
+
+#[test]
 fn code_that_ends_right_after_an_answer_gets_no_public_socket() {
     let mut refused_early = 0;
     for seed in 1..40 {

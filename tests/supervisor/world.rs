@@ -57,6 +57,8 @@ pub struct World {
     agenda: BTreeMap<(Time, u64), Happening>,
     pub(super) processes: BTreeMap<WorkerId, Process>,
     pub(super) prepared: BTreeSet<GenerationId>,
+    /// The code that preloaded generations hold in memory.
+    loaded: BTreeMap<GenerationId, Code>,
     preparing: BTreeSet<GenerationId>,
     asked: BTreeSet<RequestId>,
     reloading: bool,
@@ -80,6 +82,7 @@ pub fn spec() -> Spec {
         stop_timeout: ms(30_000),
         watchdog: Some(ms(30_000)),
         probe: Some(Probe { interval: ms(10_000), failures: 2, grace: ms(0) }),
+        preloaded: false,
         max_age: None,
         max_memory: Some(1 << 30),
         canary: true,
@@ -110,6 +113,7 @@ impl World {
             agenda: BTreeMap::new(),
             processes: BTreeMap::new(),
             prepared: BTreeSet::new(),
+            loaded: BTreeMap::new(),
             preparing: BTreeSet::new(),
             asked: BTreeSet::new(),
             reloading: false,
@@ -309,6 +313,9 @@ impl World {
                         | Code::IsIll
                         | Code::BindsElsewhere => {
                             let spec = self.spec.clone();
+                            if spec.preloaded {
+                                self.loaded.insert(generation, self.code);
+                            }
                             self.record_spec(generation, spec.clone());
                             self.later(delay, Happening::Event(Event::Prepared { generation, spec }));
                         }
@@ -380,7 +387,8 @@ impl World {
             n => Some(ms(n * 40)),
         };
         let has_lasting_connection = role == Role::Serving && (self.lasting_connections || self.roll(8) == 0);
-        let code = if role == Role::Canary && self.code == Code::BindsElsewhere { Code::Good } else { self.code };
+        let code = self.loaded.get(&generation).copied().unwrap_or(self.code);
+        let code = if role == Role::Canary && code == Code::BindsElsewhere { Code::Good } else { code };
         self.processes.insert(
             worker,
             Process {

@@ -4,7 +4,8 @@ What it is for. A worker is daphne's Server on Twisted's reactor, with the conne
 over. They are accepted here: an endpoint of Twisted's would change the mode of a unix socket's path, remove it at the
 end, and cut the socket's backlog to 50.
 
-What it owns. daphne's options, the reactor's event loop. What it must never do. Import the application before the fork.
+What it owns. daphne's options, the reactor's event loop. What it must never do. Import the application before the fork,
+unless it is preloaded.
 """
 
 import gc
@@ -21,6 +22,7 @@ class Daphne:
 
     name = "daphne"
     module = "daphne.__main__"
+    application = None
 
     def version(self):
         from daphne import __version__
@@ -32,7 +34,7 @@ class Daphne:
         gc.enable()
         command = cli.CommandLineInterface()
         arguments = command.parser.parse_args(sys.argv[1:])
-        self.application = arguments.application
+        self.name_of_application = arguments.application
         self.options = caught_options(cli, command)
         return {
             "workers": 1,
@@ -45,14 +47,18 @@ class Daphne:
             "backlog": DEFAULT_BACKLOG,
         }
 
+    def load(self):
+        from asgiref.compatibility import guarantee_single_callable
+        from daphne.utils import import_by_path
+        self.application = guarantee_single_callable(import_by_path(self.name_of_application))
+
     def work(self, order, supervisor):
         loop = fresh_loop()
-        from asgiref.compatibility import guarantee_single_callable
         from daphne.server import Server
-        from daphne.utils import import_by_path
         heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
-        application = guarantee_single_callable(import_by_path(self.application))
-        options = dict(self.options, application=application, ready_callable=lambda: door.open())
+        if self.application is None:
+            self.load()
+        options = dict(self.options, application=self.application, ready_callable=lambda: door.open())
         server = Server(**options)
         # They were for the constructor, which wants some.
         server.endpoints = []

@@ -3,8 +3,7 @@
 What it is for. A worker is gunicorn's own worker class with gunicorn's own logger, hooks and exit codes; only the
 arbiter, gunicorn's supervisor, is replaced.
 
-What it owns. gunicorn's configuration. What it must never do. What gunicorn's arbiter does not do, before the fork;
-load the application there.
+What it owns. gunicorn's configuration. What it must never do. What gunicorn's arbiter does not do, before the fork.
 """
 
 import gc
@@ -30,6 +29,9 @@ class Gunicorn:
     def configure(self, how):
         self.server = configure(how)
         return self.server.settings
+
+    def load(self):
+        self.server.app.wsgi()
 
     def work(self, order, supervisor):
         run_worker(self.server, order, supervisor)
@@ -148,10 +150,6 @@ class Server:
         self.cfg.on_starting(self)
         if hasattr(self.worker_class, "check_config"):
             self.worker_class.check_config(self.cfg, self.log)
-        self.load_preloaded()
-
-    def load_preloaded(self):
-        """The place for --preload. The application is loaded by each worker, whatever is configured."""
 
 
 # ---------------------------------------------------------------------------------------------------

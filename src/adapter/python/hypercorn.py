@@ -3,7 +3,8 @@
 What it is for. A worker is the function that hypercorn's own worker processes run (asyncio, uvloop or trio), with the
 sockets that sockd hands over; only hypercorn's supervisor of processes and its reloader are replaced.
 
-What it owns. hypercorn's Config. What it must never do. Import the application before the fork.
+What it owns. hypercorn's Config. What it must never do. Import the application before the fork, unless it is
+preloaded.
 """
 
 import gc
@@ -49,6 +50,11 @@ class Hypercorn:
             "backlog": config.backlog,
         }
 
+    def load(self):
+        from hypercorn.utils import load_application
+        application = load_application(self.config.application_path, self.config.wsgi_max_body_size)
+        load_through(lambda _load: application)
+
     def work(self, order, supervisor):
         from hypercorn.config import Sockets
         config = self.config
@@ -63,7 +69,7 @@ class Hypercorn:
         else:
             sockets = Sockets([], public + probe, [])
         websockets = WebSockets()
-        load_through(websockets.watch)
+        load_through(lambda load: websockets.watch(load()))
         close_idle_connections_later()
         self.worker(config, sockets, shutdown_event=ShutdownEvent(config, heartbeat, websockets))
 
@@ -87,13 +93,13 @@ def bind(text):
     return tcp_bind(host, int(port)) if host and port.isdigit() else tcp_bind(text, 8000)
 
 
-def load_through(watch):
-    """Have the application that the worker function will load looked after."""
+def load_through(loader):
+    """Have the worker function get its application from `loader`, which is given the way to load it so far."""
     for name in ("hypercorn.asyncio.run", "hypercorn.trio.run"):
         module = sys.modules.get(name)
         if module:
             load = module.load_application
-            module.load_application = lambda *arguments, load=load: watch(load(*arguments))
+            module.load_application = lambda *arguments, load=load: loader(lambda: load(*arguments))
 
 
 def close_idle_connections_later():

@@ -8,9 +8,11 @@ the server's configuration exactly as the server does, tells sockd the settings 
 What it owns. The control socket (descriptor 3) and the server's configuration. Interpreter and server are loaded
 once, before the first fork, so that workers start fast and share their memory.
 
-What it must never do. Hold a visitor's socket longer than it takes to pass it to a worker. Load the application: new
-code must be able to fail in one worker while the old generation serves. Decide anything: when workers start, stop or
-are killed is sockd's business.
+What it must never do. Hold a visitor's socket longer than it takes to pass it to a worker. Import the application,
+unless it is to be preloaded. Decide anything: when workers start, stop or are killed is sockd's business.
+
+Preloading. With the application in the template, workers are ready in milliseconds and share its memory, and the
+template is the last good code, whatever lies on disk since. New code comes with a new template, in which it can fail.
 
 The spare. A fork takes milliseconds that a visitor would wait for, so one process is always forked in advance: a copy
 of the template, already sockd's child, which waits for the next command, answers it and is that worker from there on,
@@ -32,6 +34,7 @@ A server's program ends with run(server), where `server` has
   version()              the server's version
   configure(how)         read command line, environment and files as the server does; return the settings for hello.
                          Whatever the server itself would say and end with (--help, a mistake) ends the template so
+  load()                 import the application, for all workers; an error ends the template
   work(order, supervisor)   be a worker: serve order.sockets until told to stop
 """
 
@@ -51,11 +54,13 @@ MOST_LOST_SPARES = 3
 WORKER_BOOT_ERROR = 3
 # A worker whose loop has not turned for so long hangs, where the server has no option for it: gunicorn's default.
 HANG_SECONDS = 30
+# A template that imports the application for so long shows where: sockd gives it up after 60 s.
+LOAD_SECONDS = 55
 
 
 def run(server):
     """A template's life, or, in the processes that it forks, a worker's."""
-    how, program = sys.argv[1:3]
+    how, loading, program = sys.argv[1:4]
     look_like(server.module, how, program)
     supervisor = os.getppid()
     ignore_signals()
@@ -65,6 +70,10 @@ def run(server):
     # pipe, for instance, which a reader would wait on for ever.
     os.set_inheritable(CONTROL_FD + 1, False)
     settings = server.configure(how)
+    # gunicorn has an option of its own, which counts if sockd's configuration says nothing.
+    settings["preload"] = loading == "preload" or loading == "own" and settings.get("preload_app", False)
+    if settings["preload"]:
+        preload(server)
     template = Template(control, supervisor)
     # What is there now stays, in every worker: collections there need not look at it, and so need not
     # write to the memory they share (1.4 MB a worker with Django).
@@ -97,7 +106,7 @@ def look_like(module, how, program):
         main_module.__spec__ = find_spec(module)
         main_module.__package__ = main_module.__spec__.parent
         program = main_module.__spec__.origin
-    sys.argv[:] = [program] + sys.argv[3:]
+    sys.argv[:] = [program] + sys.argv[4:]
     # multiprocessing's "spawn" imports this file again in the application's child processes.
     main_module.__file__ = program
 
@@ -121,6 +130,55 @@ def tcp_bind(host, port):
     import socket
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     return ("[%s]:%d" if family == socket.AF_INET6 else "%s:%d") % address[:2]
+
+
+def preload(server):
+    """Import the application, and say what of it cannot be in the workers as it is here."""
+    import faulthandler
+    before = connections()
+    faulthandler.dump_traceback_later(LOAD_SECONDS, file=2)
+    server.load()
+    faulthandler.cancel_dump_traceback_later()
+    for name in threads():
+        complain("preload: the application started the thread %s while it was imported; "
+                 "the workers are without it" % name)
+    for fd, peer in sorted(connections().items() - before.items()):
+        complain("preload: the application connected to %s while it was imported; all workers share descriptor %d"
+                 % (peer, fd))
+    # What the import has left behind would be copied into every worker.
+    gc.collect()
+
+
+def threads():
+    """The names of all threads but this one, those that Python does not know as well."""
+    import threading
+    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    result = []
+    for number in map(int, os.listdir("/proc/self/task")):
+        if number != os.getpid():
+            try:
+                with open("/proc/self/task/%d/comm" % number) as comm:
+                    result.append(known.get(number) or comm.read().strip())
+            except OSError:
+                # It has ended.
+                pass
+    return sorted(result)
+
+
+def connections():
+    """Descriptors that lead to another process, and where to."""
+    import socket
+    result = {}
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            with socket.socket(fileno=os.dup(fd)) as connection:
+                peer = connection.getpeername()
+        except OSError:
+            continue
+        # The ends of a pair have no names.
+        if peer and fd != CONTROL_FD:
+            result[fd] = "%s:%s" % peer[:2] if isinstance(peer, tuple) else repr(peer)
+    return result
 
 
 def own_umask():

@@ -3,7 +3,7 @@
 What it is for. A worker is uvicorn's Server.run() with the sockets that sockd hands over; only uvicorn's supervisor of
 processes (--workers) and its reloader are replaced.
 
-What it owns. uvicorn's Config. What it must never do. Import the application before the fork.
+What it owns. uvicorn's Config. What it must never do. Import the application before the fork, unless it is preloaded.
 """
 
 import gc
@@ -47,6 +47,9 @@ class Uvicorn:
             "umask": 0o111,
             "backlog": config.backlog,
         }
+
+    def load(self):
+        self.config.load()
 
     def work(self, order, supervisor):
         config = self.config

@@ -3,7 +3,7 @@
 What it is for. A worker is waitress's server on the sockets that sockd hands over, with waitress's threads.
 
 What it owns. waitress's options, and the loop that calls waitress's. What it must never do. Import the application
-before the fork.
+before the fork, unless it is preloaded.
 """
 
 import gc
@@ -16,6 +16,7 @@ class Waitress:
 
     name = "waitress"
     module = "waitress.__main__"
+    application = None
 
     def version(self):
         from importlib.metadata import version
@@ -26,7 +27,7 @@ class Waitress:
         import waitress.server  # noqa: F401
         from waitress import runner
         gc.enable()
-        self.options, self.application, self.call = command_line(runner)
+        self.options, self.name_of_application, self.call = command_line(runner)
         from waitress.adjustments import Adjustments
         settings = Adjustments(**self.options)
         for name in ("host", "port", "listen", "unix_socket", "unix_socket_perms", "ipv4", "ipv6"):
@@ -41,11 +42,15 @@ class Waitress:
             "backlog": settings.backlog,
         }
 
+    def load(self):
+        self.application = load(self.name_of_application, self.call)
+
     def work(self, order, supervisor):
         heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
-        application = load(self.application, self.call)
+        if self.application is None:
+            self.load()
         sockets = [socket_from(fd) for fd in order.sockets]
-        Loop(make_servers(application, sockets, self.options), heartbeat).run()
+        Loop(make_servers(self.application, sockets, self.options), heartbeat).run()
 
 
 def command_line(runner):

@@ -1,0 +1,125 @@
+//! Preloading: workers come from code in memory, new code from a new template.
+
+use rustix::process::Signal;
+
+use super::instance::Instance;
+use super::processes;
+use super::python::{ASGI, Hammer, application, bin, project};
+use super::transcript::START;
+
+const PRELOAD: &str = "[workers]\ncount = 2\npreload = true\n[reload]\nsoak = \"200ms\"\n";
+
+/// Kills a worker and waits for its successor.
+fn replaced(web: &Instance) {
+    let mark = web.mark();
+    processes::signal(web.ready()[0], Signal::KILL);
+    let one = web.status_like(mark, "serving, 1 of 2 workers");
+    web.status_like(one.mark(), "serving, 2 of 2 workers");
+}
+
+/// Serves, replaces its dead from memory, refuses broken code with its traceback, takes good code.
+fn lives(web: &Instance, source: &str) {
+    assert!(web.get("/").body.starts_with("hello from"));
+    web.status("serving, 2 of 2 workers, generation 1");
+    web.write("myproject.py", &format!("import a_module_that_is_missing\n{source}"));
+    replaced(web);
+    let mark = web.mark();
+    let (_, outcome) = web.reload();
+    assert!(!outcome.ok, "{outcome:?}");
+    let missing = "ModuleNotFoundError: No module named 'a_module_that_is_missing'";
+    assert!(outcome.message.contains(missing), "{}", outcome.message);
+    web.log_since(mark, "Traceback (most recent call last):");
+    // The refusal stands, and what lies on disk is still broken.
+    let mark = web.mark();
+    replaced(web);
+    assert!(web.logged(mark, "canary").is_empty(), "its code was doubted");
+    assert!(web.get("/").body.starts_with("hello from"));
+
+    let hammer = Hammer::start(&web.addresses[0], 2);
+    web.write("myproject.py", &source.replace("hello", "new words"));
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    web.until("the old workers have left", || (web.workers().len() == 2).then_some(()));
+    let answers = hammer.finish(web);
+    assert!(answers.iter().flatten().any(|body| body.starts_with("hello from")));
+    web.write("myproject.py", "raise RuntimeError\n");
+    replaced(web);
+    assert!(web.get("/").body.starts_with("new words from"));
+}
+
+#[test]
+fn gunicorn_lives_by_its_own_option() {
+    let source = application("hello");
+    let web = project().config("[reload]\nsoak = \"200ms\"\n").gunicorn(&["--preload", "--workers", "2"]);
+    lives(&web, &source);
+    web.stop();
+}
+
+#[test]
+fn uvicorn_lives() {
+    let script = bin("uvicorn");
+    let web = Instance::on_unix().file("myproject.py", ASGI).config(PRELOAD);
+    let web = web.command(&[&script, "myproject:application"]);
+    lives(&web, ASGI);
+    web.stop();
+}
+
+#[test]
+fn the_configuration_wins_over_gunicorns_option() {
+    let text = "[workers]\npreload = false\n[reload]\nsoak = \"200ms\"\n";
+    let source = format!("import os\nprint('loaded by %d' % os.getpid(), flush=True)\n{}", application("hello"));
+    let web = Instance::on_unix().file("myproject.py", &source).config(text);
+    let web = web.gunicorn(&["--preload", "--workers", "2"]);
+    assert!(web.get("/").body.starts_with("hello from"));
+    web.status("serving, 2 of 2 workers, generation 1");
+    for pid in web.ready() {
+        web.output(&format!("loaded by {pid}"));
+    }
+    web.stop();
+}
+
+#[test]
+fn broken_code_at_the_start_answers_503_and_serves_once_it_is_mended() {
+    let web = Instance::on_unix().file("myproject.py", "import a_module_that_is_missing\n").config(PRELOAD);
+    let web = web.gunicorn(&[]);
+    assert_eq!(web.get("/").status, 503);
+    web.status_like(START, "ModuleNotFoundError: No module named 'a_module_that_is_missing'");
+    web.write("myproject.py", &application("mended"));
+    web.until("a visitor is served", || (web.get("/").status == 200).then_some(()));
+    web.stop();
+}
+
+#[test]
+fn a_template_that_dies_comes_again_and_no_worker_is_touched() {
+    let web = project().config(PRELOAD).gunicorn(&[]);
+    assert_eq!(web.get("/").status, 200);
+    web.status("serving, 2 of 2 workers, generation 1");
+    let before = web.ready();
+    let mark = web.mark();
+    for pid in sockd::process::descendants(web.pid).into_iter().filter(|pid| !before.contains(pid)) {
+        processes::signal(pid, Signal::KILL);
+    }
+    web.log_since(mark, "the template ended");
+    assert_eq!(web.ready(), before);
+    replaced(&web);
+    web.stop();
+}
+
+#[test]
+fn threads_of_the_import_are_named_in_the_log() {
+    let text = "import threading\nwaits = threading.Event().wait\n\
+                threading.Thread(target=waits, name='metrics', daemon=True).start()\n";
+    let web = Instance::on_unix().file("myproject.py", &format!("{text}{}", application("hello"))).config(PRELOAD);
+    let web = web.gunicorn(&[]);
+    web.log("the application started the thread metrics while it was imported");
+    assert_eq!(web.get("/").status, 200);
+    web.stop();
+}
+
+#[test]
+fn a_server_without_a_template_says_that_preloading_is_ignored() {
+    let web = Instance::on_unix().options("--preload").worker("service.py", &[]);
+    assert_eq!(web.get("/").status, 200);
+    web.log("preload is ignored: sockd has no template for this server (generic)");
+    web.stop();
+}
