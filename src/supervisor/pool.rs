@@ -240,7 +240,7 @@ impl Supervisor {
         if let (Some(slot), Role::Serving) = (slot, role) {
             let slot = &mut self.slots[slot.0 as usize];
             slot.trusted = false;
-            slot.restarts += u32::from(slot.used);
+            slot.restarts += u32::from(slot.used && slot.current.is_none());
             slot.used = true;
         }
         let mut spec = spec.clone();

@@ -16,7 +16,7 @@ pub(super) struct Slot {
     pub(super) trusted: bool,
     /// No attempt before this time.
     pub(super) retry_at: Option<Time>,
-    /// How many workers were started here after the first one.
+    /// How many workers were started here because the one before had died.
     pub(super) restarts: u32,
     /// Whether any worker was ever started here.
     pub(super) used: bool,

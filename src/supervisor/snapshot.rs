@@ -91,7 +91,7 @@ pub struct SlotSnapshot {
     pub current: Option<WorkerId>,
     /// Who comes next.
     pub successor: Option<WorkerId>,
-    /// How many workers were started here after the first one.
+    /// How many workers were started here because the one before had died.
     pub restarts: u32,
     /// Until the next attempt, if the slot backs off.
     pub retry_in: Option<Duration>,

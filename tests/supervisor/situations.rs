@@ -260,6 +260,11 @@ fn a_killed_worker_is_replaced_at_once_the_first_time() {
     let spawns = world.spawns;
     world.kill(victim);
     assert_eq!(world.spawns, spawns + 1);
+    world.run_until(ms(5_000), "three workers", |world| world.ready() == 3);
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    let restarts: u32 = world.core.snapshot(world.now).slots.iter().map(|slot| slot.restarts).sum();
+    assert_eq!(restarts, 1, "a reload restarts nobody");
 }
 
 #[test]
