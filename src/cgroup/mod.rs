@@ -1,72 +1,34 @@
-//! The control group of the unit we run in (cgroups(7), version 2).
+//! The control groups (cgroups(7), version 2): that of the unit we run in, and below it one for each worker.
 //!
-//! Owns: reading which processes it holds. Never: writes to it.
+//! Where systemd has delegated the unit's group to us (Delegate=yes), it comes to look like this:
+//!
+//! ```text
+//!   web.service/              systemd's: its limits are those of the unit
+//!     .control/               systemd's: where ExecReload= and ExecStop= run
+//!     supervisor/             sockd, the templates and the helper that answers 503
+//!     worker-7/               worker 7 and all that it starts
+//!     worker-8/
+//! ```
+//!
+//! [`Tree`] is that unit, [`Group`] one worker's place in it. A worker enters its group itself, before it allocates
+//! anything: memory stays charged to the group it was first touched in.
+//!
+//! Moving a process by writing to `cgroup.procs` waits for an RCU grace period, if nobody has moved one within the last
+//! moments: measured 2 ms on an idle machine (kernel 6.18), up to 60 ms on a loaded one, while a second move soon
+//! after takes 0.1 ms and making a group 0.06 ms. clone3(2) with CLONE_INTO_CGROUP would wait for nothing, but
+//! RestrictNamespaces=, which our own unit sets, forbids clone3. So nobody who is waited for should move.
+//!
+//! Owns: reading of the unit's group, and all below it but `.control`. Never: touches a group that was not delegated to
+//! this very process, and never decides whether a process should live.
 #![forbid(unsafe_code)]
 
-use rustix::process::Pid;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod file;
+mod group;
+mod tree;
+mod unit;
+mod watch;
 
-/// No more processes than this are listed.
-const MOST: usize = 4096;
-/// Directories below the unit's are looked into so deep.
-const DEEPEST: usize = 4;
-
-/// All processes of the unit we run in, ourselves included. Empty outside a unit and without control groups version 2.
-pub fn processes_of_own_unit() -> Vec<Pid> {
-    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mut found = Vec::new();
-    if let Some(path) = unit_directory(&text) {
-        collect(&Path::new("/sys/fs/cgroup").join(path), 0, &mut found);
-    }
-    found
-}
-
-/// The unit's directory below the root of the hierarchy: systemd puts ExecStop= and the like into `.control` below it.
-fn unit_directory(text: &str) -> Option<PathBuf> {
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let mut directory = PathBuf::new();
-    for part in path.split('/') {
-        directory.push(part);
-        if part.ends_with(".service") && !part.starts_with("user@") {
-            return Some(directory);
-        }
-    }
-    None
-}
-
-fn collect(directory: &Path, depth: usize, found: &mut Vec<Pid>) {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    // A process that our name space does not know is listed as 0 (cgroups(7)).
-    let pids = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).filter_map(Pid::from_raw);
-    found.extend(pids.take(MOST.saturating_sub(found.len())));
-    if depth == DEEPEST {
-        return;
-    }
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&entry.path(), depth + 1, found);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_unit_is_found_from_below() {
-        for (text, directory) in [
-            ("0::/system.slice/web.service\n", Some("system.slice/web.service")),
-            ("0::/system.slice/web.service/.control\n", Some("system.slice/web.service")),
-            (
-                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/worker-1\n",
-                Some("user.slice/user-1000.slice/user@1000.service/app.slice/web.service"),
-            ),
-            ("0::/user.slice/user-0.slice/session-1.scope\n", None),
-            ("12:pids:/system.slice/web.service\n", None),
-        ] {
-            assert_eq!(unit_directory(text), directory.map(PathBuf::from), "{text}");
-        }
-    }
-}
+pub use group::{Group, Limits, OutOfMemory, Usage};
+pub use tree::{Absent, Tree};
+pub use unit::processes_of_own_unit;
+pub use watch::OomWatch;

@@ -88,7 +88,7 @@ pub fn write_all(files: &[NewFile], mark: Option<&str>) -> Result<(), String> {
     written
 }
 
-/// Removes files, and the directories that are empty without them.
+/// Removes files, and the directories of drop-ins that are empty without them.
 ///
 /// # Errors
 /// "cannot remove PATH: why".
@@ -96,7 +96,8 @@ pub fn remove_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), S
     for path in paths {
         fs::remove_file(path).map_err(|error| format!("cannot remove {}: {error}", path.display()))?;
         // Drop-ins of others keep it alive.
-        let _ = path.parent().map(fs::remove_dir);
+        let drop_ins = path.parent().filter(|parent| parent.extension().is_some_and(|end| end == "d"));
+        let _ = drop_ins.map(fs::remove_dir);
     }
     Ok(())
 }
@@ -237,14 +238,14 @@ mod tests {
     #[test]
     fn ours_is_replaced_and_removed() {
         let room = Room::new("ours");
-        write_all(&[room.file("d/f", "# ours 1\n")], Some("# ours")).expect("written");
-        write_all(&[room.file("d/f", "# ours 2\n")], Some("# ours")).expect("written again");
-        assert_eq!(find(&room.0.join("d/f"), "# ours"), Ok(Found::Ours("# ours 2\n".to_owned())));
-        assert_eq!(find(&room.0.join("d/f"), "# theirs"), Ok(Found::Foreign));
-        assert_eq!(find(&room.0.join("d"), ""), Ok(Found::Foreign));
-        remove_all([room.0.join("d/f").as_path()]).expect("removed");
+        write_all(&[room.file("x.d/f", "# ours 1\n")], Some("# ours")).expect("written");
+        write_all(&[room.file("x.d/f", "# ours 2\n")], Some("# ours")).expect("written again");
+        assert_eq!(find(&room.0.join("x.d/f"), "# ours"), Ok(Found::Ours("# ours 2\n".to_owned())));
+        assert_eq!(find(&room.0.join("x.d/f"), "# theirs"), Ok(Found::Foreign));
+        assert_eq!(find(&room.0.join("x.d"), ""), Ok(Found::Foreign));
+        remove_all([room.0.join("x.d/f").as_path()]).expect("removed");
         assert_eq!(room.list(), Vec::<String>::new());
-        assert_eq!(find(&room.0.join("d/f"), ""), Ok(Found::Nothing));
-        assert!(remove_all([room.0.join("d/f").as_path()]).is_err());
+        assert_eq!(find(&room.0.join("x.d/f"), ""), Ok(Found::Nothing));
+        assert!(remove_all([room.0.join("x.d/f").as_path()]).is_err());
     }
 }

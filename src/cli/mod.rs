@@ -13,6 +13,8 @@ mod demo_worker;
 mod drain;
 mod fallback;
 mod files;
+mod logs;
+mod new;
 mod output;
 mod reload;
 mod run;
@@ -55,8 +57,12 @@ enum Command {
     Check(check::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
+    /// Show what the journal holds of a unit or a worker
+    Logs(logs::Arguments),
     /// Turn a service that runs its server itself into one that sockd runs
     Adopt(adopt::Arguments),
+    /// Write configuration, service and Nginx site of a new application
+    New(new::Arguments),
     /// Wait for the workers of a sockd that was killed: for ExecStop=
     #[command(hide = true)]
     Drain(drain::Arguments),
@@ -76,7 +82,9 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Fallback(arguments) => fallback::run(&arguments),
         Command::DemoWorker(arguments) => demo_worker::run(&arguments),

@@ -17,6 +17,12 @@ pub fn width() -> Option<usize> {
     Some(if size.ws_col == 0 { 80 } else { size.ws_col.into() })
 }
 
+/// How many lines stdout shows; `None` when it is no terminal.
+pub fn height() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(if size.ws_row == 0 { 24 } else { size.ws_row.into() })
+}
+
 /// Writes the text to stdout. A reader that has gone away is no error.
 ///
 /// # Errors

@@ -201,9 +201,16 @@ pub struct Worker {
     pub age_ms: u64,
     /// How often its slot was restarted after a death.
     pub restarts: u64,
-    /// Proportional set size of its processes, in bytes; `None` when it cannot be read.
+    /// What its control group is charged with (cgroups(7), memory.current), in bytes; without a group that accounts
+    /// memory, the proportional set size of its process. `None` when neither can be read.
     pub memory_bytes: Option<u64>,
-    /// Processor time used by its processes, user and system.
+    /// The most that its control group was ever charged with, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// The limit above which the kernel kills it, in bytes: `memory-max`; `None` without one of its own.
+    pub memory_max_bytes: Option<u64>,
+    /// For how long some process of its control group had to wait for memory (memory.pressure, `some`).
+    pub memory_stall_ms: Option<u64>,
+    /// Processor time, user and system, of all that ever ran in its control group; without a group, of its process.
     pub cpu_ms: Option<u64>,
     /// What came of it when it was last asked whether it is well; `None` when it was not.
     pub last_probe: Option<Probe>,

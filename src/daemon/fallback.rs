@@ -111,6 +111,7 @@ impl Shell {
             listen_names: Some(&names),
             stderr: None,
             pipes: Some((stdin.as_fd(), stdout.as_fd())),
+            group: None,
             parent_death: Signal::TERM,
         };
         let child = launch.spawn().map_err(|error| error.to_string())?;

@@ -47,6 +47,7 @@ impl Shell {
                 listen_names: None,
                 stderr: Some(write.as_fd()),
                 pipes: None,
+                group: None,
                 parent_death: Signal::KILL,
             };
             Ok((launch.spawn().map_err(|error| error.to_string())?, stderr))

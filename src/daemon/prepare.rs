@@ -12,7 +12,7 @@ use crate::app::{Address, Command};
 use crate::config::{self, Settings};
 use crate::journal::{self, message_id};
 use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
-use crate::supervisor::{Answer, Event, GenerationId, Spec, WorkerEvent, WorkerId};
+use crate::supervisor::{Answer, Event, GenerationId, Spec, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -112,6 +112,8 @@ impl Shell {
             }
             Making::Template(python) => generation.template = Some(self.boot_template(id, &generation, python)?),
         }
+        // While the template boots, since it takes a while.
+        self.groups.open(&generation.settings.workers);
         self.generations.insert(id, generation);
         Ok(())
     }
@@ -166,8 +168,7 @@ impl Shell {
         booted.generation = None;
         let _ = booted.template.child().kill();
         for worker in std::mem::take(&mut booted.ordered) {
-            let why = "its template was given up".to_owned();
-            self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why }));
+            self.not_made(worker, "its template was given up".to_owned());
         }
     }
 
@@ -192,7 +193,7 @@ impl Shell {
             Some(Report::Failed { worker, error }) => {
                 let worker = WorkerId(worker);
                 if booted.ordered.remove(&worker) {
-                    self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why: error }));
+                    self.not_made(worker, error);
                 }
             }
             Some(Report::Garbage(text)) => tracing::warn!("the template says what makes no sense: {text:?}, ignoring"),
@@ -280,8 +281,7 @@ impl Shell {
         let conventions = self.generations.get(&id).map(|g| &g.adapter.conventions);
         let why = verdict(end, conventions, &tail);
         for worker in booted.ordered {
-            let why = format!("its template ended ({why})");
-            self.events.push_back(Event::Worker(worker, WorkerEvent::SpawnFailed { why }));
+            self.not_made(worker, format!("its template ended ({why})"));
         }
         if let Some(generation) = self.generations.get_mut(&id) {
             generation.template = None;

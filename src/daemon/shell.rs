@@ -2,6 +2,7 @@
 //! what the core answers.
 
 use super::fallback::Fallback;
+use super::groups::Groups;
 use super::health_command::HealthCommands;
 use super::judge::Purpose;
 use super::listeners::Lookout;
@@ -47,6 +48,8 @@ pub(super) enum Message {
     Answered { worker: WorkerId, purpose: Purpose, new: Answer, old: Option<Answer> },
     /// The program that was run for a worker has had its time.
     HealthCommandLate { worker: WorkerId, pid: Pid, timeout: Duration },
+    /// The kernel has killed processes of a worker, so many in all, and not the worker.
+    OutOfMemory(WorkerId, u64),
     /// The 503 helper shall be tried again.
     RestartFallback,
 }
@@ -75,6 +78,7 @@ pub(super) struct Shell {
     /// The last lines of workers that ended, the youngest few.
     pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
     pub(super) templates: super::prepare::Templates,
+    pub(super) groups: Groups,
     pub(super) fallback: Fallback,
     pub(super) health_commands: HealthCommands,
     pub(super) notifier: Notifier,
@@ -143,6 +147,7 @@ impl Shell {
             deaths: BTreeMap::new(),
             last_words: BTreeMap::new(),
             templates: super::prepare::Templates::default(),
+            groups: Groups::default(),
             fallback: Fallback::default(),
             health_commands: HealthCommands::new(),
             reload_guard: None,
@@ -196,6 +201,7 @@ impl Shell {
             journal::flush();
         }
         self.sweep().await;
+        self.groups.clear();
         for listener in self.listeners.iter() {
             if let Err(error) = listener.unlink_if_bound_here() {
                 tracing::warn!("cannot remove {}: {error}, ignoring", listener.address);
@@ -221,6 +227,7 @@ impl Shell {
             let effects = self.core.handle_event(self.now(), event);
             self.carry_out(effects);
         }
+        self.groups.clear();
         self.show();
     }
 
@@ -242,6 +249,7 @@ impl Shell {
             Message::Notify(worker, datagram) => self.worker_says(worker, datagram),
             Message::Answered { worker, purpose, new, old } => self.answered(worker, purpose, new, old),
             Message::HealthCommandLate { worker, pid, timeout } => self.health_command_late(worker, pid, timeout),
+            Message::OutOfMemory(worker, killed) => self.process_killed(worker, killed),
             Message::RestartFallback => self.restart_fallback(),
         }
     }

@@ -1,6 +1,7 @@
 //! What people are told: the one line of `STATUS=`, and the document behind `sockd status`.
 
 use super::shell::Shell;
+use crate::cgroup::Group;
 use crate::control::message as told;
 use crate::process::usage;
 use crate::queue;
@@ -79,7 +80,9 @@ impl Shell {
             .workers
             .iter()
             .map(|worker| {
-                let pid = self.workers.get(&worker.worker).and_then(super::workers::Worker::pid);
+                let made = self.workers.get(&worker.worker);
+                let pid = made.and_then(super::workers::Worker::pid);
+                let limits = made.and_then(super::workers::Worker::group).map(Group::limits).unwrap_or_default();
                 let usage = self.worker_usage(worker.worker);
                 told::Worker {
                     id: worker.worker.0,
@@ -96,6 +99,9 @@ impl Shell {
                     age_ms: ms(worker.age),
                     restarts: restarts(worker.slot).into(),
                     memory_bytes: usage.memory,
+                    memory_peak_bytes: usage.memory_peak,
+                    memory_max_bytes: limits.memory_max,
+                    memory_stall_ms: usage.memory_stall.map(ms),
                     cpu_ms: usage.cpu.map(ms),
                     last_probe: worker
                         .last_probe

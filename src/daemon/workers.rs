@@ -4,22 +4,25 @@ use super::shell::{Message, Shell};
 use crate::adapter::Making;
 use crate::adapter::exec::Given;
 use crate::app::{Address, Conventions, ExitMeaning};
+use crate::cgroup::{Group, Usage};
 use crate::journal::{self, message_id};
 use crate::listener::Listener;
 use crate::notify::{self, Datagram};
 use crate::probe;
 use crate::process::{
-    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, Usage, holds_socket, is_descendant_of,
+    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of,
     memory_file, usage,
 };
 use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tokio::task::AbortHandle;
 
+/// SIGKILL (signal(7)).
+const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 /// How many of a dead worker's last lines are quoted.
 const QUOTED_LINES: usize = 20;
 
@@ -36,6 +39,11 @@ pub(super) struct Worker {
     listening: AbortHandle,
     /// What it said before its template reported it.
     early: Vec<Datagram>,
+    /// Its control group, with all that it starts.
+    group: Option<Group>,
+    watching: Option<AbortHandle>,
+    /// How many processes of its group the kernel had killed for want of memory when that was last told.
+    oom_kills_told: u64,
     /// Its own STATUS=.
     pub(super) status: Option<String>,
 }
@@ -43,6 +51,7 @@ pub(super) struct Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.listening.abort();
+        self.watching.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -53,6 +62,10 @@ impl Worker {
 
     pub(super) fn probe_address(&self) -> Option<&str> {
         self.probes.first().map(probe::Socket::address)
+    }
+
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
     }
 
     pub(super) fn pid(&self) -> Option<Pid> {
@@ -66,11 +79,16 @@ impl Shell {
             Ok(true) => self.events.push_back(Event::Worker(id, WorkerEvent::Spawned)),
             // The template will report it.
             Ok(false) => {}
-            Err(why) => {
-                self.workers.remove(&id);
-                self.events.push_back(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
-            }
+            Err(why) => self.not_made(id, why),
         }
+    }
+
+    /// Gives up a worker that has no process and will have none.
+    pub(super) fn not_made(&mut self, id: WorkerId, why: String) {
+        if let Some(group) = self.workers.remove(&id).and_then(|mut worker| worker.group.take()) {
+            self.groups.bury(group);
+        }
+        self.events.push_back(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
     }
 
     /// Makes the worker, or orders it; true if it exists.
@@ -79,18 +97,23 @@ impl Shell {
         let adapter = generation.adapter;
         let conventions = &adapter.conventions;
         let address = self.directory.address(&format!("notify-{id}"));
-        let (worker, write) = self.new_worker(id, generation_id, role, conventions, &address)?;
+        let (mut worker, write) = self.new_worker(id, generation_id, role, conventions, &address)?;
+        let settings = &self.generations[&generation_id].settings.workers;
+        let (group, entrance) = self.groups.make(id, settings).unzip();
+        worker.watching = group.as_ref().and_then(|group| self.watch_memory(id, group));
+        worker.group = group;
         self.workers.insert(id, worker);
         match adapter.making {
             Making::Exec(_) => {
-                let child = self.execute(id, generation_id, role, &address, &write)?;
+                let entrance = entrance.as_ref().map(AsFd::as_fd);
+                let child = self.execute(id, generation_id, role, &address, &write, entrance)?;
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.child = Some(child);
                 }
                 Ok(true)
             }
             Making::Template(_) => {
-                self.order(id, generation_id, role, address, &write)?;
+                self.order(id, generation_id, role, address, &write, entrance.as_ref().map(AsFd::as_fd))?;
                 Ok(false)
             }
         }
@@ -110,6 +133,7 @@ impl Shell {
         role: Role,
         notify: &str,
         stderr: &OwnedFd,
+        group: Option<BorrowedFd<'_>>,
     ) -> Result<Child, String> {
         let listeners = Arc::clone(&self.listeners);
         let with_private = self.generations[&generation].plan.private_socket;
@@ -157,6 +181,7 @@ impl Shell {
             listen_names: execution.listen_fds.then_some(&names),
             stderr: Some(stderr.as_fd()),
             pipes: None,
+            group,
             parent_death: by_number(generation.adapter.conventions.stop_signal),
         };
         launch.spawn().map_err(|error| error.to_string())
@@ -201,6 +226,9 @@ impl Shell {
             stderr,
             listening,
             early: Vec::new(),
+            group: None,
+            watching: None,
+            oom_kills_told: 0,
             status: None,
         };
         Ok((worker, write))
@@ -229,6 +257,7 @@ impl Shell {
         role: Role,
         address: String,
         stderr: &OwnedFd,
+        group: Option<BorrowedFd<'_>>,
     ) -> Result<(), String> {
         let mut environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
         if let Some(watchdog) = self.watchdog(generation) {
@@ -247,6 +276,7 @@ impl Shell {
             stderr: stderr.as_fd(),
             listeners: &sockets,
             probe: Some(probe.as_fd()),
+            group,
         };
         let (template, ordered) = self.template(generation).ok_or("its template is gone")?;
         template.fork(&request).map_err(|error| error.to_string())?;
@@ -270,7 +300,9 @@ impl Shell {
             Err(error) => {
                 let why = format!("cannot watch process {pid}: {error}");
                 self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
-                self.workers.remove(&id);
+                if let Some(group) = self.workers.remove(&id).and_then(|mut worker| worker.group.take()) {
+                    self.groups.bury(group);
+                }
                 return;
             }
         }
@@ -287,16 +319,28 @@ impl Shell {
             Signal::Stop => child.signal(by_number(worker.conventions.stop_signal)),
             Signal::Terminate => child.signal(rustix::process::Signal::TERM),
             Signal::Abort => child.signal(rustix::process::Signal::ABORT),
-            Signal::Kill => child.kill(),
+            Signal::Kill => {
+                // A worker that has not entered its group yet is killed as one without.
+                let group = worker.group.as_ref().map_or(Ok(()), Group::kill);
+                child.kill().and(group)
+            }
         };
         if let Err(error) = sent {
             tracing::error!(SOCKD_WORKER = id.0, "cannot signal worker {id} (pid {}): {error}", child.pid());
         }
     }
 
-    /// What a worker costs at this moment.
+    /// What a worker costs at this moment: by its control group, and by /proc where that does not tell.
     pub(super) fn worker_usage(&self, id: WorkerId) -> Usage {
-        self.workers.get(&id).and_then(Worker::pid).map(usage).unwrap_or_default()
+        let Some(worker) = self.workers.get(&id) else { return Usage::default() };
+        let mut charged = worker.group.as_ref().map(Group::usage).unwrap_or_default();
+        // The proportional set size takes long to sum up.
+        if charged.memory.is_none() || charged.cpu.is_none() {
+            let own = worker.pid().map(usage).unwrap_or_default();
+            charged.memory = charged.memory.or(own.memory);
+            charged.cpu = charged.cpu.or(own.cpu);
+        }
+        charged
     }
 
     /// Tells the core how much memory workers hold, where that has a limit.
@@ -306,7 +350,7 @@ impl Shell {
             spec.is_some_and(|spec| spec.max_memory.is_some())
         };
         let limited = self.workers.iter().filter(|(_, worker)| limited(worker)).map(|(id, _)| *id);
-        let measured: Vec<_> = limited.filter_map(|id| Some((id, self.worker_usage(id).memory?))).collect();
+        let measured: Vec<_> = limited.filter_map(|id| Some((id, self.worker_usage(id).memory_held()?))).collect();
         for (id, memory) in measured {
             self.events.push_back(Event::Worker(id, WorkerEvent::Measured { memory }));
         }
@@ -321,13 +365,41 @@ impl Shell {
     }
 
     fn bury_worker(&mut self, id: WorkerId, end: End) {
-        let Some(worker) = self.workers.remove(&id) else { return };
+        let Some(mut worker) = self.workers.remove(&id) else { return };
         // Its last words may still be in the pipe.
         worker.stderr.pump();
         let tail = worker.stderr.tail();
-        let why = verdict(end, Some(worker.conventions), &tail);
+        let mut why = verdict(end, Some(worker.conventions), &tail);
+        if let Some(group) = worker.group.take() {
+            if group.oom_kills().is_some_and(|kills| kills > worker.oom_kills_told) {
+                let cause = self.groups.out_of_memory(&group);
+                why = match end {
+                    End::Signal(KILL) => format!("killed by the kernel: {cause}"),
+                    End::Signal(_) | End::Code(_) => {
+                        format!("{why}; the kernel had killed a process that it had started: {cause}")
+                    }
+                };
+            }
+            // What it leaves behind would keep its sockets and serve nobody.
+            self.groups.bury(group);
+        }
         self.remember_last_lines(id, &tail);
         self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
+    }
+
+    /// The kernel has killed processes of this worker for want of memory.
+    pub(super) fn process_killed(&mut self, id: WorkerId, killed: u64) {
+        // One that has ended has had its verdict.
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(group) = worker.group.as_ref().filter(|_| killed > worker.oom_kills_told) else { return };
+        worker.oom_kills_told = killed;
+        let cause = self.groups.out_of_memory(group);
+        tracing::warn!(
+            MESSAGE_ID = message_id::OUT_OF_MEMORY,
+            SOCKD_EVENT = "out-of-memory",
+            SOCKD_WORKER = id.0,
+            "the kernel killed a process that worker {id} had started: {cause}; the worker lives on"
+        );
     }
 
     /// Keeps the last lines of the most recently deceased, for whoever asks why.

@@ -37,6 +37,8 @@ ids! {
     WORKER_RECOVERED = "3f932baa7f7f4501a5519197dbcf3c96";
     /// A worker did not end within its stop-timeout and was sent SIGKILL.
     WORKER_KILLED = "8c7f61f89e002ec6181509590fd7f533";
+    /// The kernel killed a process that a worker had started, because memory ran out; the worker lives on.
+    OUT_OF_MEMORY = "8dd4a3c99eb8f401d3dd1d00cbd7966e";
     /// A worker too old, too big or with its number of requests served is being replaced by plan.
     WORKER_REPLACED = "dd42905c72633f507c329be38c85f706";
     /// A slot's workers keep dying; the next attempt waits. SOCKD_RETRY_MS says how long.

@@ -37,6 +37,8 @@ pub struct Launch<'a> {
     pub stderr: Option<BorrowedFd<'a>>,
     /// Become stdin and stdout; None leaves stdin /dev/null and our stdout.
     pub pipes: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// The `cgroup.procs` of the control group that it enters before it does anything else; None leaves it in ours.
+    pub group: Option<BorrowedFd<'a>>,
     /// What the process is sent when we die unexpectedly.
     pub parent_death: Signal,
 }
@@ -94,12 +96,17 @@ impl Launch<'_> {
         let mut envp = SendPointers(pointers(&environment));
         let mut pid_text = pid_variable.map(|index| (index, environment[index].as_bytes_with_nul().to_vec()));
         let parent_death = self.parent_death;
+        let group = self.group.map(|group| group.as_raw_fd());
         let descriptor_limit = super::limit::original();
-        // SAFETY: the closure runs in the forked child before exec. It calls only setsid, prctl, setrlimit, dup2,
+        // SAFETY: the closure runs in the forked child before exec. It calls only write, setsid, prctl, setrlimit, dup2,
         // getpid and execve, all async-signal-safe, and writes to memory of its own that was allocated before the fork.
+        // The descriptors it uses are open: our caller and `copies` hold them until spawn() returns.
         unsafe {
             command.pre_exec(move || {
                 let (argv, envp) = (&argv, &mut envp);
+                if let Some(group) = group {
+                    enter(group);
+                }
                 rustix::process::setsid()?;
                 rustix::process::set_parent_process_death_signal(Some(parent_death))?;
                 if let Some(limit) = &descriptor_limit {
@@ -140,6 +147,18 @@ impl Launch<'_> {
             all.insert("LISTEN_FDNAMES".into(), names.join(":").into());
         }
         strings(all.into_iter().map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'=')))
+    }
+}
+
+/// Moves this process into the control group whose `cgroup.procs` this is. A worker that stays outside is still a
+/// worker: it says so on its stderr and goes on. Allocates nothing.
+fn enter(procs: RawFd) {
+    const WARNING: &[u8] = b"sockd: this worker could not enter its control group, going on without\n";
+    // SAFETY: both buffers are static, and the lengths are theirs.
+    unsafe {
+        if libc::write(procs, b"0".as_ptr().cast(), 1) < 0 {
+            libc::write(libc::STDERR_FILENO, WARNING.as_ptr().cast(), WARNING.len());
+        }
     }
 }
 

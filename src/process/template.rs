@@ -54,6 +54,8 @@ pub struct ForkRequest<'a> {
     pub listeners: &'a [BorrowedFd<'a>],
     /// A listening socket of its own, served beside the others.
     pub probe: Option<BorrowedFd<'a>>,
+    /// The `cgroup.procs` of the control group that it enters before it does anything else.
+    pub group: Option<BorrowedFd<'a>>,
 }
 
 /// What a template reports.
@@ -101,6 +103,7 @@ struct Fork<'a> {
     environment: &'a BTreeMap<String, String>,
     listeners: usize,
     probe: bool,
+    group: bool,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +142,7 @@ impl Template {
             listen_names: None,
             stderr: Some(stderr),
             pipes: None,
+            group: None,
             parent_death: Signal::TERM,
         }
         .spawn()?;
@@ -156,8 +160,11 @@ impl Template {
     /// # Errors
     /// [`ForkError`]; no report follows then.
     pub fn fork(&self, request: &ForkRequest<'_>) -> Result<(), ForkError> {
-        let descriptors: Vec<BorrowedFd<'_>> =
-            std::iter::once(request.stderr).chain(request.listeners.iter().copied()).chain(request.probe).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(request.stderr)
+            .chain(request.listeners.iter().copied())
+            .chain(request.probe)
+            .chain(request.group)
+            .collect();
         if descriptors.len() > MOST_DESCRIPTORS {
             return Err(ForkError::TooManySockets(request.listeners.len()));
         }
@@ -167,6 +174,7 @@ impl Template {
                 environment: request.environment,
                 listeners: request.listeners.len(),
                 probe: request.probe.is_some(),
+                group: request.group.is_some(),
             },
         };
         let text = serde_json::to_vec(&order).map_err(io::Error::from)?;

@@ -1,6 +1,6 @@
 //! What the service manager left for us to read: environment variables and our control group.
 //!
-//! Owns: the reading of WATCHDOG_USEC, INVOCATION_ID, RUNTIME_DIRECTORY and /proc/PID/cgroup.
+//! Owns: the reading of WATCHDOG_USEC, SYSTEMD_EXEC_PID, INVOCATION_ID, RUNTIME_DIRECTORY and /proc/PID/cgroup.
 //! Never: changes the environment.
 
 use std::path::PathBuf;
@@ -22,6 +22,12 @@ pub fn runtime_directory() -> Option<PathBuf> {
     // Several directories are separated by colons (systemd.exec(5)).
     let all = std::env::var("RUNTIME_DIRECTORY").ok()?;
     all.split(':').next().map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Whether systemd itself started this process, as a unit's main one or one of its commands (systemd.exec(5),
+/// SYSTEMD_EXEC_PID, since 248), and not some program in between.
+pub fn started_by_systemd() -> bool {
+    std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == std::process::id().to_string())
 }
 
 /// The service unit we run in; `None` outside one.

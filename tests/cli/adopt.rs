@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sockd::cli::adopt::emperor;
 use sockd::cli::adopt::proposal::{Done, MARK, Proposal};
 use sockd::cli::adopt::service::{Surroundings, propose};
 use sockd::cli::adopt::unit::Unit;
@@ -38,6 +39,10 @@ fn adopt(case: &str) -> Result<Proposal, String> {
             None if line == "#! socket" => around.socket_wanted = true,
             other => panic!("{other:?}"),
         }
+    }
+    if name.ends_with(".ini") {
+        let around = emperor::Surroundings { uwsgi: "/usr/local/bin/uwsgi".into(), emperor: None };
+        return emperor::propose(&files[0].0, files[0].1, &around);
     }
     propose(&Unit::read(&name, files), &around)
 }
@@ -87,6 +92,9 @@ fn what_is_shown_is_what_is_written() {
 fn the_command_is_the_units_own_behind_sockd() {
     for (path, case) in cases() {
         let Ok(proposal) = adopt(&case) else { continue };
+        if proposal.name.ends_with(".ini") {
+            continue;
+        }
         let files = case.split("#### ").skip(1).map(|file| file.split_once('\n').expect("a path").1);
         let before: String = files.collect();
         let drop_in = proposal.files[0].text();

@@ -2,4 +2,5 @@
 
 mod adopt;
 mod cases;
+mod new;
 mod program;

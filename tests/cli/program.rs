@@ -16,18 +16,33 @@ fn output(command: &mut Command) -> (Output, String) {
     (output, text)
 }
 
+/// Every command that is shown, and so every one that is added.
 #[test]
 fn every_subcommand_explains_itself_with_an_example() {
-    for subcommand in ["run", "demo", "status", "check", "reload", "adopt"] {
-        let (output, text) = output(&mut sockd(&[subcommand, "--help"]));
+    let commands: Vec<String> = sockd::cli::command()
+        .get_subcommands()
+        .filter(|subcommand| !subcommand.is_hide_set())
+        .map(|subcommand| subcommand.get_name().to_owned())
+        .collect();
+    assert!(commands.len() >= 8, "{commands:?}");
+    let (_, all) = output(&mut sockd(&["--help"]));
+    for subcommand in commands {
+        let (output, text) = output(&mut sockd(&[&subcommand, "--help"]));
         assert!(output.status.success());
         assert!(text.contains("Example") && text.contains(&format!("sockd {subcommand}")), "{text}");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        assert!(all.lines().any(|line| line.starts_with(&format!("  {subcommand} "))), "{all}");
     }
-    let (_, text) = output(&mut sockd(&["--help"]));
-    assert!(text.contains("ExecStart=") && !text.contains("fallback"), "{text}");
+    assert!(all.contains("ExecStart=") && !all.contains("fallback"), "{all}");
     let (_, text) = output(&mut sockd(&["--version"]));
     assert_eq!(text, format!("sockd {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn watching_wants_a_terminal() {
+    let output = sockd(&["status", "--watch"]).output().expect("started");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--watch wants a terminal"), "{output:?}");
 }
 
 #[test]

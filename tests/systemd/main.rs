@@ -4,11 +4,14 @@
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
 mod adopt;
+mod groups;
 mod guide;
 mod lasting;
 mod life;
 mod load;
+mod logs;
 mod machine;
+mod new;
 mod package;
 mod reload;
 mod standstill;
@@ -191,6 +194,22 @@ on_every_release! {
         life::a_socket_file_is_removed(machine);
     }
 
+    fn nothing_outlives_its_worker(machine) {
+        install(machine);
+        groups::nothing_outlives_its_worker(machine);
+    }
+
+    fn a_successor_makes_order(machine) {
+        install(machine);
+        groups::a_successor_makes_order(machine);
+        groups::whoever_the_user_is(machine);
+    }
+
+    fn what_is_not_delegated_is_not_touched(machine) {
+        install(machine);
+        groups::what_is_not_delegated_is_not_touched(machine);
+    }
+
     fn what_an_administrator_types(machine) {
         install(machine);
         life::what_an_administrator_types(machine);
@@ -211,5 +230,21 @@ on_every_release! {
     fn what_cannot_be_adopted_is_left_alone(machine) {
         install(machine);
         adopt::what_is_refused(machine);
+    }
+
+    fn an_emperors_site_becomes_an_instance(machine) {
+        units::install(machine);
+        adopt::a_site_becomes_an_instance(machine);
+    }
+
+    fn a_new_application_is_asked_for(machine) {
+        units::install(machine);
+        new::from_nothing_to_a_page(machine);
+    }
+
+    fn logs_and_status_are_for_people(machine) {
+        units::install(machine);
+        logs::each_worker_has_its_own_lines(machine);
+        logs::a_status_is_watched(machine);
     }
 }

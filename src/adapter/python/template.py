@@ -23,8 +23,9 @@ would report it ({"spare": {"pid": …}}), and sockd would write the pid into th
 
 The protocol: one JSON object per datagram.
   template -> sockd   {"hello": {"gunicorn": …, "python": …, "settings": {…}}}; src/adapter/report.rs has the settings
-  sockd -> template   {"fork": {"worker": 17, "environment": {…}, "listeners": 2, "probe": true}} with the
-                      descriptors: the worker's stderr, the listeners, the worker's probe socket
+  sockd -> template   {"fork": {"worker": 17, "environment": {…}, "listeners": 2, "probe": true, "group": true}} with
+                      the descriptors: the worker's stderr, the listeners, the worker's probe socket, the cgroup.procs
+                      of its control group
   template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
 A worker's pid is that of the spare, which sends the answer itself.
 A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_SERVED=N, X_SOCKD_RETIRE=1.
@@ -212,7 +213,8 @@ class ForkOrder:
         if not all(isinstance(value, str) for value in self.environment.values()):
             raise BadMessage("the environment of worker %d has a value that is not a string" % self.worker)
         self.has_probe = bool(command.get("probe"))
-        wanted = 1 + expect(command, "listeners", int) + (1 if self.has_probe else 0)
+        self.has_group = bool(command.get("group"))
+        wanted = 1 + expect(command, "listeners", int) + self.has_probe + self.has_group
         if len(descriptors) != wanted:
             raise BadMessage("worker %d needs %d descriptors, %d came" % (self.worker, wanted, len(descriptors)))
         if not self.sockets:
@@ -225,7 +227,12 @@ class ForkOrder:
     @property
     def sockets(self):
         """The public listeners, then the probe socket: all are served alike."""
-        return self.descriptors[1:]
+        return self.descriptors[1:-1] if self.has_group else self.descriptors[1:]
+
+    @property
+    def group(self):
+        """The cgroup.procs of the worker's control group, or None."""
+        return self.descriptors[-1] if self.has_group else None
 
 
 def expect(command, key, kind):
@@ -408,6 +415,7 @@ def close_all(descriptors):
 def become_worker(order):
     """Turn a copy of the template into a process that has only what a worker may have."""
     import faulthandler
+    enter_group(order)
     os.setsid()
     os.close(CONTROL_FD)
     os.dup2(order.stderr, 2)
@@ -416,6 +424,17 @@ def become_worker(order):
     # From here on SIGABRT prints every thread's stack, even of a worker that hangs in an import.
     faulthandler.enable(file=2, all_threads=True)
     os.environ.update(order.environment)
+
+
+def enter_group(order):
+    """Go into the control group of its own before anything is allocated: memory stays charged where it was touched."""
+    if order.group is None:
+        return
+    try:
+        os.write(order.group, b"0")
+    except OSError as error:
+        complain("worker %d cannot enter its control group: %s" % (order.worker, error.strerror))
+    os.close(order.group)
 
 
 def wait_for_adoption(supervisor):

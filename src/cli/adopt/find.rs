@@ -7,9 +7,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::emperor;
 use super::service::drop_in_path;
 use super::unit::Unit;
 use crate::systemd::show;
+use crate::systemd::unit_files::UnitFiles;
 
 /// Unit files are far shorter.
 const FILE_LIMIT: u64 = 256 << 10;
@@ -102,6 +104,16 @@ fn not_found(name: &str) -> String {
         ),
         None => format!("there is no unit {name}: `systemctl list-units --type=service` shows what there is"),
     }
+}
+
+/// Which uWSGI there is, and which unit runs it as an Emperor.
+pub fn around_uwsgi() -> emperor::Surroundings {
+    // The guide's comes from PyPI, and Debian's is the other.
+    let programs = ["/usr/local/bin/uwsgi", "/usr/bin/uwsgi"];
+    let found = programs.into_iter().find(|program| Path::new(program).exists());
+    let units = UnitFiles::search("--emperor");
+    let emperor = units.services().next().map(str::to_owned);
+    emperor::Surroundings { uwsgi: found.unwrap_or("uwsgi").to_owned(), emperor }
 }
 
 /// The text of a file that systemd or the user has named.

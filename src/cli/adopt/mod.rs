@@ -2,8 +2,9 @@
 //!
 //! Owns: the order of things: find, propose, show or write or undo, and let systemd read its units anew.
 //! Never: changes a file that it has not written itself, or restarts anything: when visitors may wait is the owner's to
-//! say.
+//! say. (An Emperor's site that is given back is stopped: see `undo`.)
 
+pub mod emperor;
 mod find;
 pub mod proposal;
 pub mod service;
@@ -26,11 +27,12 @@ use service::Surroundings;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sockd adopt gunicorn.service           show what would be written, and why\n  \
                   sudo sockd adopt --write gunicorn.service\n  sudo sockd adopt --undo gunicorn.service\n  \
-                  sockd adopt --socket myproject.service with a socket unit, where there is none\n\n\
+                  sockd adopt --socket myproject.service with a socket unit, where there is none\n  \
+                  sockd adopt /etc/uwsgi/sites/firstsite.ini   a site of uWSGI's Emperor: sockd@firstsite\n\n\
                   Nothing is restarted: the last lines of the output say what to type next.")]
 pub struct Arguments {
-    /// The service
-    #[arg(value_name = "UNIT")]
+    /// The service, or the .ini file of a site that uWSGI's Emperor runs
+    #[arg(value_name = "UNIT or FILE.ini")]
     target: String,
     /// Write the files, and let systemd read its units anew
     #[arg(long, conflicts_with = "undo")]
@@ -79,12 +81,17 @@ fn adopt(arguments: &Arguments) -> Result<String, String> {
 }
 
 fn propose(arguments: &Arguments) -> Result<Proposal, String> {
+    let target = &arguments.target;
+    if is_site(target) {
+        let ini = std::path::absolute(target).map_err(|error| format!("cannot tell where {target} is: {error}"))?;
+        let text = find::read(&ini)?;
+        return emperor::propose(&ini, &text, &find::around_uwsgi());
+    }
     let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
     if sockd.to_string_lossy().contains(|c: char| c.is_whitespace() || "%$\"'\\;".contains(c)) {
         return Err(format!("{} is no path for a unit file: install sockd elsewhere", sockd.display()));
     }
-    let name = find::name(&arguments.target)?;
-    let found = find::find(&name)?;
+    let found = find::find(&find::name(target)?)?;
     // A socket that an earlier run has written is taken for missing: it belongs to what is proposed.
     let ours = service::socket_path(&found.unit.name);
     let adopted = matches!(files::find(&ours, MARK)?, Found::Ours(_));
@@ -93,35 +100,63 @@ fn propose(arguments: &Arguments) -> Result<Proposal, String> {
     service::propose(&found.unit, &around)
 }
 
-/// Takes back what was written for a unit. Nothing there to take back is no error: that is what was wanted.
+/// Whether a target is a uWSGI site's file and no unit.
+fn is_site(target: &str) -> bool {
+    target.ends_with(".ini")
+}
+
+/// Takes back what was written. Nothing there to take back is no error: that is what was wanted.
 fn undo(target: &str) -> Result<String, String> {
-    let name = find::name(target)?;
-    let socket = service::socket_path(&name);
+    let site = is_site(target);
     let mut ours: Vec<PathBuf> = Vec::new();
-    for path in [service::drop_in_path(&name), socket.clone()] {
+    let (written, socket, restart) = if site {
+        let name = emperor::name(Path::new(target))?;
+        let emperor = find::around_uwsgi().emperor.unwrap_or_else(|| "uwsgi.service".to_owned());
+        let socket = format!("sockd@{name}.socket");
+        (emperor::paths(&name).to_vec(), Some(socket), format!("systemctl enable --now {emperor}"))
+    } else {
+        let name = find::name(target)?;
+        let socket = service::socket_path(&name);
+        let mut written = vec![service::drop_in_path(&name)];
+        // A socket unit of its own is what most services have.
+        let with_socket = matches!(files::find(&socket, MARK)?, Found::Ours(_));
+        written.extend(with_socket.then(|| socket.clone()));
+        let all = if name.ends_with("@.service") { format!("'{}'", name.replace("@.", "@*.")) } else { name };
+        let socket = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (written, with_socket.then_some(socket), format!("systemctl restart {all}"))
+    };
+    for path in written {
         match files::find(&path, MARK)? {
             Found::Ours(_) => ours.push(path),
-            Found::Foreign if path != socket => return Err(not_ours(&path)),
-            // A socket unit of its own is what most services have.
-            Found::Foreign | Found::Nothing => {}
+            Found::Foreign => return Err(not_ours(&path)),
+            Found::Nothing => {}
         }
     }
     if ours.is_empty() {
-        return Ok(format!("{name} is not adopted: there is nothing to undo\n"));
+        return Ok(format!("{target} is not adopted: there is nothing to undo\n"));
     }
-    let with_socket = ours.contains(&socket);
-    let socket = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if with_socket {
-        // Its links into sockets.target.wants go with it.
-        systemctl(&["disable", &socket])?;
+    let mut text = String::new();
+    let sudo = if is_root() { "" } else { "sudo " };
+    let mut stop = String::new();
+    match &socket {
+        Some(socket) if site => {
+            // Without its drop-in the socket unit means another path: systemd would close the socket and leave its
+            // path behind. And the Emperor wants the path for itself.
+            systemctl(&["disable", "--now", socket]).map_err(as_root)?;
+            text.push_str(&format!("stopped {socket} and its service\n"));
+        }
+        Some(socket) => {
+            // Its link in sockets.target.wants would dangle.
+            systemctl(&["disable", socket]).map_err(as_root)?;
+            stop = format!("{sudo}systemctl stop {socket} && ");
+        }
+        None => {}
     }
-    // Disabling removes no file that lies in /etc itself, only links.
     files::remove_all(ours.iter().map(PathBuf::as_path)).map_err(as_root)?;
     reload_manager()?;
-    let mut text: String = ours.iter().map(|path| format!("removed {}\n", path.display())).collect();
-    let stop = if with_socket { format!("systemctl stop {socket} && ") } else { String::new() };
-    let restart = if name.ends_with("@.service") { format!("'{}'", name.replace("@.", "@*.")) } else { name.clone() };
-    text.push_str(&format!("systemd has read its units anew.\n\nNext:\n  {stop}systemctl restart {restart}  brings the server back as it was\n"));
+    text.extend(ours.iter().map(|path| format!("removed {}\n", path.display())));
+    text.push_str("systemd has read its units anew.\n\nNext:\n");
+    text.push_str(&format!("  {stop}{sudo}{restart}  brings the server back as it was\n"));
     Ok(text)
 }
 

@@ -48,14 +48,15 @@ enum Line {
 impl Draft {
     /// A file that begins with the mark of `adopt`, and with the command that takes it away again.
     pub fn new(path: impl Into<PathBuf>, name: &str) -> Self {
-        let mut draft = Self { path: path.into(), lines: Vec::new() };
-        draft.comment(&format!("{} {name}`; `sockd adopt --undo {name}` removes it.", &MARK[2..]));
-        draft
+        // One line, however long: a command that is broken cannot be copied.
+        let mark = format!("{} {name}`; `sockd adopt --undo {name}` removes it.", &MARK[2..]);
+        Self { path: path.into(), lines: vec![Line::Comment(mark)] }
     }
 
-    /// Begins a section.
+    /// Begins a section, or a part without a name.
     pub fn section(&mut self, name: &str) -> &mut Self {
-        self.lines.extend([Line::Blank, Line::Section(name.to_owned())]);
+        self.lines.push(Line::Blank);
+        self.lines.extend((!name.is_empty()).then(|| Line::Section(name.to_owned())));
         self
     }
 

@@ -92,6 +92,20 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// A text in the place of what a terminal of so many lines shows: nothing scrolls, and nothing flickers, because only
+/// what is left of each old line is wiped out. Of a text that is too long the beginning is shown.
+pub fn screen(text: &str, height: usize) -> String {
+    let room = height.saturating_sub(1).max(1);
+    let lines = text.lines().count();
+    let mut shown: Vec<String> = text.lines().take(room).map(str::to_owned).collect();
+    if lines > room {
+        shown[room - 1] = format!("... {} more lines: make the window higher", lines - room + 1);
+    }
+    // Home; each line, and the rest of it wiped; then all below wiped (ECMA-48: CUP, EL, ED).
+    let shown: String = shown.iter().map(|line| format!("{line}\x1b[K\n")).collect();
+    format!("\x1b[H{shown}\x1b[J")
+}
+
 /// A cell of a table.
 #[derive(Clone, Debug)]
 pub struct Cell {
@@ -158,6 +172,18 @@ mod tests {
         assert_eq!(wrap("", 20), [""]);
         for line in wrap(&"日本語 ".repeat(30), 25) {
             assert!(columns(&line) <= 25, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_screen_never_scrolls() {
+        let text = "one\ntwo\nthree\n";
+        assert_eq!(screen(text, 24), "\x1b[Hone\x1b[K\ntwo\x1b[K\nthree\x1b[K\n\x1b[J");
+        assert_eq!(screen(text, 4), screen(text, 24));
+        let small = screen(text, 3);
+        assert!(small.contains("one") && small.contains("... 2 more lines") && !small.contains("two"), "{small:?}");
+        for height in 0..5 {
+            assert!(screen(text, height).matches('\n').count() < height.max(2), "{height}");
         }
     }
 

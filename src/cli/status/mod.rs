@@ -10,6 +10,7 @@ pub mod render;
 pub mod report;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -17,10 +18,13 @@ use super::output;
 use crate::exit;
 use report::Report;
 
+/// How often `--watch` looks anew.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
 /// The options of `status`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  sockd status\n  sockd status gunicorn\n  sockd status --json | jq '.[].sockd.workers'\n\n\
+    after_help = "Examples:\n  sockd status\n  sockd status gunicorn\n  sockd status --watch\n  sockd status --json | jq '.[].sockd.workers'\n\n\
                   Exit codes, as of systemctl status:\n  0  running\n  3  not running\n  4  no such unit\n  \
                   Of several units the highest counts."
 )]
@@ -29,8 +33,11 @@ pub struct Arguments {
     #[arg(value_name = "UNIT")]
     pub units: Vec<String>,
     /// Print an array of objects for programs
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     pub json: bool,
+    /// Show it anew each second, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// Runs the subcommand.
@@ -39,7 +46,21 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot set up: {error}")),
     };
-    let report = runtime.block_on(gather::report(&arguments.units));
+    let look = || runtime.block_on(gather::report(&arguments.units));
+    if arguments.watch {
+        let (Some(_), Some(_)) = (output::width(), output::height()) else {
+            return failed("--watch wants a terminal; for programs there is --json");
+        };
+        loop {
+            // The window may have another size each time.
+            let text = render::render(&look(), output::width(), output::colour_wanted());
+            if let Err(error) = output::print(&layout::screen(&text, output::height().unwrap_or(usize::MAX))) {
+                return failed(&format!("cannot write to stdout: {error}"));
+            }
+            std::thread::sleep(WATCH_PERIOD);
+        }
+    }
+    let report = look();
     let text = match arguments.json {
         true => json(&report),
         false => render::render(&report, output::width(), output::colour_wanted()),

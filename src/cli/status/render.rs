@@ -6,6 +6,7 @@
 use super::figures::{moment, size, span_ms};
 use super::layout::{Cell, Paint, harmless, table, wrap};
 use super::report::{Entry, Report, Trigger};
+use crate::config;
 use crate::control::Status;
 use crate::control::message::{Listener, Probe, ReloadState, Slot, Worker, WorkerState};
 use crate::systemd::bus::UnitState;
@@ -326,7 +327,7 @@ fn row(worker: &Worker) -> Vec<Cell> {
         Cell::plain(worker.generation.to_string()),
         Cell::plain(span_ms(worker.age_ms)),
         Cell::plain(worker.restarts.to_string()),
-        or_dash(worker.memory_bytes.map(size)),
+        or_dash(memory(worker)),
         or_dash(worker.cpu_ms.map(span_ms)),
         match &worker.last_probe {
             Some(Probe { ago_ms, failure: None }) => Cell::plain(format!("ok {} ago", span_ms(*ago_ms))),
@@ -336,6 +337,15 @@ fn row(worker: &Worker) -> Vec<Cell> {
             None => Cell::plain("-".to_owned()),
         },
     ]
+}
+
+/// `42.1M`, or with the limit that kills `42.1M/256M`.
+fn memory(worker: &Worker) -> Option<String> {
+    let taken = worker.memory_bytes.map(size)?;
+    Some(match worker.memory_max_bytes {
+        Some(limit) => format!("{taken}/{}", config::size::show(limit)),
+        None => taken,
+    })
 }
 
 #[cfg(test)]

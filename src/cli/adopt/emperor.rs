@@ -1,0 +1,273 @@
+//! A site of uWSGI's Emperor is adopted: its .ini in, the files of an instance `sockd@NAME` out.
+//!
+//! Owns: what of the .ini belongs to systemd (user, directory, socket with its permissions), and the three files.
+//! Never: changes the .ini, which sockd's uWSGI goes on reading, or guesses what a condition in it comes to.
+
+use std::path::{Path, PathBuf};
+
+use super::proposal::{Draft, Proposal};
+use crate::app::Address;
+
+/// How often a value may name another one before it is taken for a circle.
+const DEEPEST: usize = 16;
+
+/// What is not in the .ini itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The program, as `/usr/local/bin/uwsgi`.
+    pub uwsgi: String,
+    /// The unit that runs the Emperor, if one was found.
+    pub emperor: Option<String>,
+}
+
+/// The files of a site's instance: its configuration, and the drop-ins of its service and its socket.
+pub fn paths(name: &str) -> [PathBuf; 3] {
+    let unit = |kind: &str| PathBuf::from(format!("/etc/systemd/system/sockd@{name}.{kind}.d/sockd.conf"));
+    [PathBuf::from(format!("/etc/sockd/{name}.toml")), unit("service"), unit("socket")]
+}
+
+/// The name of a site's instance: its file's, without the end.
+///
+/// # Errors
+/// A name that no unit can have.
+pub fn name(ini: &Path) -> Result<String, String> {
+    let name = ini.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    match name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 {
+        true => Ok(name),
+        false => Err(format!("{name:?} is no name for a unit: letters, digits, `-`, `_`, `.` and `:`, 64 at most")),
+    }
+}
+
+/// What adopting the site comes to. `ini` is an absolute path.
+///
+/// # Errors
+/// Why it cannot be adopted, and what to do about it.
+pub fn propose(ini: &Path, text: &str, around: &Surroundings) -> Result<Proposal, String> {
+    let site = Site::read(ini, text)?;
+    let name = name(ini)?;
+    let sockets = site.sockets()?;
+    let (mode, owner) = (site.mode()?, site.value("chown-socket")?);
+    let target = ini.display().to_string();
+    let [toml, service, socket] = paths(&name);
+
+    let mut configuration = Draft::new(toml, &target);
+    let command = [around.uwsgi.as_str(), "--ini", &target].map(|word| format!("{word:?}")).join(", ");
+    configuration.section("").set("uWSGI goes on reading its own file.", &format!("command = [{command}]"), None);
+
+    let mut in_service = Draft::new(service, &target);
+    in_service.section("Service");
+    let mut why = "As uid= and gid= say; where one is missing, sockd@.service's www-data holds.";
+    for (key, value) in [("User", site.value("uid")?), ("Group", site.value("gid")?)] {
+        if let Some(value) = value {
+            in_service.set(std::mem::take(&mut why), &format!("{key}={value}"), None);
+        }
+    }
+    if let Some(directory) = site.value("chdir")? {
+        let directory = directory.replace('%', "%%");
+        in_service.set("As chdir= says.", &format!("WorkingDirectory={directory}"), None);
+        let why = "The sandbox lets it write nowhere else: SQLite and uploads are here.";
+        in_service.set(why, &format!("ReadWritePaths={directory}"), None);
+    }
+
+    let mut in_socket = Draft::new(socket, &target);
+    in_socket.section("Socket");
+    in_socket.set(
+        "Where Nginx looks for the site; the first line takes sockd@.socket's own path away.",
+        "ListenStream=",
+        None,
+    );
+    for address in &sockets {
+        in_socket.set("", &format!("ListenStream={}", address.replace('%', "%%")), None);
+    }
+    if let Some(owner) = &owner {
+        let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
+        let mut why = "As chown-socket= says.";
+        for (key, value) in [("SocketUser", user), ("SocketGroup", group)] {
+            if !value.is_empty() {
+                in_socket.set(std::mem::take(&mut why), &format!("{key}={value}"), None);
+            }
+        }
+    }
+    if let Some(mode) = mode {
+        in_socket.set("As chmod-socket= says.", &format!("SocketMode={mode:04o}"), None);
+    }
+
+    Ok(Proposal {
+        write: format!("sockd adopt --write {target}"),
+        files: vec![configuration, in_service, in_socket],
+        notes: site.notes(owner.is_some(), mode.is_some())?,
+        next: next(&name, around),
+        name: target,
+    })
+}
+
+fn next(name: &str, around: &Surroundings) -> Vec<(String, String)> {
+    let step = |command: String, what: &str| (command, what.to_owned());
+    let emperor = around.emperor.as_deref().unwrap_or("uwsgi.service");
+    vec![
+        step(
+            format!("systemctl disable --now {emperor}"),
+            "ends the Emperor and all its sites: adopt the others before",
+        ),
+        step(format!("systemctl enable --now sockd@{name}.socket"), "listens; the first visitor starts the site"),
+        step(format!("sockd status sockd@{name}"), "shows the workers"),
+    ]
+}
+
+/// What an .ini says, in the order of its lines.
+struct Site<'a> {
+    ini: &'a Path,
+    settings: Vec<(usize, String, String)>,
+}
+
+impl<'a> Site<'a> {
+    /// Reads the section [uwsgi]. A key without a value is `true`; lines that begin with `;` or `#` are comments.
+    fn read(ini: &'a Path, text: &str) -> Result<Self, String> {
+        let mut settings = Vec::new();
+        let mut ours = false;
+        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
+            if line.is_empty() || line.starts_with([';', '#']) {
+                continue;
+            }
+            if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                ours = section == "uwsgi";
+                continue;
+            }
+            let (key, value) = line.split_once('=').unwrap_or((line, "true"));
+            // uWSGI takes `_` for `-` in the names of its options.
+            let key = key.trim().replace('_', "-");
+            if ours && (key.starts_with("if-") || matches!(key.as_str(), "for" | "for-glob" | "for-times")) {
+                return Err(format!(
+                    "{}:{number}: what {key} comes to is uWSGI's to say: write it out first",
+                    ini.display()
+                ));
+            }
+            if ours {
+                settings.push((number, key, value.trim().to_owned()));
+            }
+        }
+        match settings.is_empty() {
+            true => Err(format!("{} has no section [uwsgi]", ini.display())),
+            false => Ok(Self { ini, settings }),
+        }
+    }
+
+    /// The last value of a key, expanded.
+    fn value(&self, key: &str) -> Result<Option<String>, String> {
+        Ok(self.values(&[key])?.pop())
+    }
+
+    /// Every value of some keys, expanded.
+    fn values(&self, keys: &[&str]) -> Result<Vec<String>, String> {
+        let found = self.settings.iter().filter(|(_, key, _)| keys.contains(&key.as_str()));
+        found
+            .map(|(line, key, value)| {
+                let expanded = self.expand(value, 0);
+                expanded.map_err(|why| format!("{}:{line}: {key} = {value}: {why}", self.ini.display()))
+            })
+            .collect()
+    }
+
+    /// Puts in what `%(name)` and `%n` stand for (uWSGI's "placeholders" and "magic variables").
+    fn expand(&self, value: &str, depth: usize) -> Result<String, String> {
+        if value.contains("$(") || value.starts_with('@') {
+            return Err("what stands in a variable or another file is not looked at: write it out first".to_owned());
+        }
+        let mut text = String::new();
+        let mut rest = value;
+        while let Some((before, after)) = rest.split_once('%') {
+            text.push_str(before);
+            if let Some((name, after)) = after.strip_prefix('(').and_then(|after| after.split_once(')')) {
+                let named = self.settings.iter().rev().find(|(_, key, _)| *key == name.replace('_', "-"));
+                let (_, _, value) = named.ok_or_else(|| format!("there is no {name}"))?;
+                if depth == DEEPEST {
+                    return Err(format!("{name} names itself"));
+                }
+                text.push_str(&self.expand(value, depth + 1)?);
+                rest = after;
+                continue;
+            }
+            let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+            let directory = self.ini.parent().unwrap_or(Path::new("/"));
+            match after.chars().next() {
+                Some('p') => text.push_str(&self.ini.to_string_lossy()),
+                Some('s') => text.push_str(&part(self.ini.file_name())),
+                Some('n') => text.push_str(&part(self.ini.file_stem())),
+                Some('e') => text.push_str(&part(self.ini.extension())),
+                Some('d') => text.push_str(&format!("{}/", directory.display())),
+                Some('c') => text.push_str(&part(directory.file_name())),
+                Some(other) => return Err(format!("what %{other} stands for is not known here: write it out first")),
+                None => return Err("it ends in a lone %".to_owned()),
+            }
+            rest = &after[1..];
+        }
+        Ok(text + rest)
+    }
+
+    /// Where the site listens, as ListenStream= takes it.
+    fn sockets(&self) -> Result<Vec<String>, String> {
+        let ini = self.ini.display();
+        let addresses = self.values(&["socket", "uwsgi-socket", "http-socket", "http11-socket"])?;
+        if addresses.is_empty() {
+            return Err(match self.value("http")? {
+                Some(http) => format!("{ini}: http = {http} is a proxy of uWSGI's own: write http-socket in its place"),
+                None => format!("{ini} has no socket ="),
+            });
+        }
+        let mut streams = Vec::new();
+        for written in addresses {
+            let text = if written.contains('/') && !written.starts_with('/') {
+                return Err(format!("{ini}: socket = {written} is no absolute path: write one"));
+            } else if written.contains(['/', ':']) {
+                written.clone()
+            } else {
+                return Err(format!("{ini}: socket = {written} is neither a path nor an address with a port"));
+            };
+            streams.push(match text.parse::<Address>().map_err(|why| format!("{ini}: socket = {why}"))? {
+                Address::Unix(path) => path.display().to_string(),
+                Address::Abstract(name) => format!("@{name}"),
+                Address::Tcp(address) => address.to_string(),
+            });
+        }
+        Ok(streams)
+    }
+
+    /// The permissions of the socket, octal as uWSGI takes them.
+    fn mode(&self) -> Result<Option<u32>, String> {
+        match self.value("chmod-socket")?.as_deref() {
+            None => Ok(None),
+            // Without a number it is for everybody.
+            Some("true" | "") => Ok(Some(0o666)),
+            Some(text) => match u32::from_str_radix(text, 8) {
+                Ok(mode) if mode <= 0o777 => Ok(Some(mode)),
+                Ok(_) | Err(_) => {
+                    Err(format!("{}: chmod-socket = {text} is no octal number to 777", self.ini.display()))
+                }
+            },
+        }
+    }
+
+    fn notes(&self, owner: bool, mode: bool) -> Result<Vec<String>, String> {
+        let mut notes = Vec::new();
+        if self.value("uid")?.is_none() {
+            notes.push("there is no uid =: the site runs as www-data, which sockd@.service names".to_owned());
+        }
+        if !owner && !mode {
+            notes.push(
+                "neither chown-socket nor chmod-socket: the socket is for the group www-data, as sockd@.socket says"
+                    .to_owned(),
+            );
+        }
+        for (key, why) in [
+            ("daemonize", "sockd's workers stay in the foreground, and what they print is in the journal: take it out"),
+            ("logto", "the sandbox may forbid that file; without it, the lines are in the journal"),
+            ("pidfile", "the sandbox may forbid that file, and systemd needs none: take it out"),
+        ] {
+            if let Some((line, _, value)) = self.settings.iter().find(|(_, name, _)| name == key) {
+                notes.push(format!("{}:{line}: {key} = {value}: {why}", self.ini.display()));
+            }
+        }
+        Ok(notes)
+    }
+}

@@ -1,0 +1,149 @@
+//! `sockd logs`: what the journal holds of a unit or of one worker; journalctl shows it.
+//!
+//! Owns: which entries belong together.
+//! Never: reads or shows an entry itself: paging, colours and permissions are journalctl's.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::output;
+use crate::exit;
+use crate::journal::message_id;
+use crate::systemd::show;
+
+/// The options of `logs`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sockd logs gunicorn\n  sockd logs gunicorn --follow\n  sockd logs gunicorn --worker 3 -n 50\n\n\
+                  `sockd status` shows the workers' numbers."
+)]
+pub struct Arguments {
+    /// The unit, with or without ".service"
+    #[arg(value_name = "UNIT")]
+    unit: String,
+    /// Show what this worker of the last run wrote, and what sockd says of it
+    #[arg(long, value_name = "N")]
+    worker: Option<u64>,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Show the last lines alone
+    #[arg(short = 'n', long, value_name = "LINES")]
+    lines: Option<u32>,
+}
+
+/// Runs the subcommand. It ends as journalctl ends.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let unit = match arguments.unit.contains('.') {
+        true => arguments.unit.clone(),
+        false => format!("{}.service", arguments.unit),
+    };
+    let matches = match arguments.worker {
+        None => of_unit(&unit, uid(&unit).as_deref()),
+        Some(worker) => match started(&unit, worker) {
+            Ok(started) => of_worker(&unit, worker, &started),
+            Err(why) => return fail(&why),
+        },
+    };
+    let mut command = Command::new("journalctl");
+    command.args(arguments.follow.then_some("--follow"));
+    command.args(arguments.lines.map(|lines| format!("--lines={lines}")));
+    let error = command.args(matches).exec();
+    fail(&format!("cannot run journalctl: {error}"))
+}
+
+fn fail(message: &str) -> ExitCode {
+    output::complain(message);
+    ExitCode::from(exit::FAILURE)
+}
+
+/// Everything of a unit: what its processes wrote, and what systemd says of it.
+///
+/// The last words of a process that is gone before the journal looks at it belong to no unit. sockd's own name theirs;
+/// they are taken from the unit's user alone, because anybody could write such a field.
+fn of_unit(unit: &str, uid: Option<&str>) -> Vec<String> {
+    let mut matches =
+        vec![format!("_SYSTEMD_UNIT={unit}"), "+".to_owned(), format!("UNIT={unit}"), "_PID=1".to_owned()];
+    if let Some(uid) = uid {
+        matches.extend(["+".to_owned(), format!("SOCKD_UNIT={unit}"), format!("_UID={uid}")]);
+    }
+    matches
+}
+
+/// What a worker wrote to its stderr, which sockd passes on by its number; what it wrote to its stdout, which is the
+/// journal's by its process; and what sockd says of it.
+fn of_worker(unit: &str, worker: u64, started: &Started) -> Vec<String> {
+    let unit = format!("_SYSTEMD_UNIT={unit}");
+    // Numbers and process ids come again in another run.
+    let run = started.run.iter().map(|run| format!("_SYSTEMD_INVOCATION_ID={run}"));
+    let said = [unit.clone(), format!("SOCKD_WORKER={worker}")].into_iter().chain(run.clone());
+    let wrote = [unit, format!("_PID={}", started.pid)].into_iter().chain(run);
+    said.chain(["+".to_owned()]).chain(wrote).collect()
+}
+
+/// The journal's entry of a worker's start.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+struct Started {
+    #[serde(rename = "SOCKD_PID")]
+    pid: String,
+    #[serde(rename = "_SYSTEMD_INVOCATION_ID")]
+    run: Option<String>,
+}
+
+/// Asks the journal for a worker's last start.
+fn started(unit: &str, worker: u64) -> Result<Started, String> {
+    let unit_match = format!("_SYSTEMD_UNIT={unit}");
+    let id = format!("MESSAGE_ID={}", message_id::WORKER_STARTED);
+    let number = format!("SOCKD_WORKER={worker}");
+    let fields = "--output-fields=SOCKD_PID,_SYSTEMD_INVOCATION_ID";
+    let (ok, text) =
+        show::output("journalctl", &["--quiet", "--output=json", "--lines=1", fields, &unit_match, &id, &number])?;
+    let line = text.lines().find(|line| line.starts_with('{'));
+    match line.and_then(|line| serde_json::from_str(line).ok()) {
+        Some(started) if ok => Ok(started),
+        _ if !ok => Err(text.lines().next().unwrap_or("journalctl failed").to_owned()),
+        _ => Err(format!(
+            "the journal has no worker {worker} of {unit}, or does not show it to you: `sockd status` shows the workers, \
+             and root and the group adm see everything"
+        )),
+    }
+}
+
+/// The user of the unit's last run, as a number; `None` when systemd does not know.
+fn uid(unit: &str) -> Option<String> {
+    let properties = show::properties(unit, "UID").ok()?;
+    Some(show::first(&properties, "UID").to_owned()).filter(|uid| uid.parse::<u32>().is_ok_and(|uid| uid != u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_a_disjunction() {
+        assert_eq!(of_unit("a.service", None).join(" "), "_SYSTEMD_UNIT=a.service + UNIT=a.service _PID=1");
+        assert_eq!(
+            of_unit("a.service", Some("33")).join(" "),
+            "_SYSTEMD_UNIT=a.service + UNIT=a.service _PID=1 + SOCKD_UNIT=a.service _UID=33"
+        );
+    }
+
+    #[test]
+    fn a_worker_is_what_it_wrote_and_what_is_said_of_it() {
+        let line = r#"{"SOCKD_PID":"4712","_SYSTEMD_INVOCATION_ID":"cafe","__CURSOR":"x"}"#;
+        let started: Started = serde_json::from_str(line).expect("an entry");
+        assert_eq!(
+            of_worker("a.service", 3, &started).join(" "),
+            "_SYSTEMD_UNIT=a.service SOCKD_WORKER=3 _SYSTEMD_INVOCATION_ID=cafe + \
+             _SYSTEMD_UNIT=a.service _PID=4712 _SYSTEMD_INVOCATION_ID=cafe"
+        );
+        let started: Started = serde_json::from_str(r#"{"SOCKD_PID":"1"}"#).expect("an entry");
+        assert_eq!(
+            of_worker("a.service", 3, &started).join(" "),
+            "_SYSTEMD_UNIT=a.service SOCKD_WORKER=3 + _SYSTEMD_UNIT=a.service _PID=1"
+        );
+    }
+}

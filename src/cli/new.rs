@@ -1,0 +1,327 @@
+//! `sockd new`: the files of a new application, from options or from answers.
+//!
+//! Owns: the questions, the texts of the files, and what is typed next.
+//! Never: overwrites a file, writes some files and not the others, or starts anything.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::files::{self, Content, NewFile};
+use super::output;
+use crate::exit;
+
+const SITES_AVAILABLE: &str = "/etc/nginx/sites-available";
+const SITES_ENABLED: &str = "/etc/nginx/sites-enabled";
+
+/// The options of `new`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sudo sockd new shop                  asks for what it must know\n  \
+                  sudo sockd new shop --directory /home/sammy/shop --user sammy --domain shop.example.com --enable \\\n    \
+                  -- venv/bin/gunicorn --workers 3 shop.wsgi:application\n\n\
+                  Nothing is started: the last lines of the output say what to type next.")]
+pub struct Arguments {
+    /// The name of the instance: letters, digits, `-`, `_` and `.`
+    #[arg(value_name = "NAME", value_parser = instance_name)]
+    name: String,
+    /// Where the application is: its working directory (an absolute path)
+    #[arg(long, value_name = "DIRECTORY", value_parser = directory)]
+    directory: Option<String>,
+    /// Who it runs as
+    #[arg(long, value_name = "USER", value_parser = user)]
+    user: Option<String>,
+    /// The name of the site, for Nginx; without one no site is written
+    #[arg(long, value_name = "DOMAIN", value_parser = domain)]
+    domain: Option<String>,
+    /// Enable the Nginx site, too
+    #[arg(long)]
+    enable: bool,
+    /// Write below this directory in place of /
+    #[arg(long, value_name = "DIR", hide = true, default_value = "/")]
+    root: PathBuf,
+    /// The server's command line
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// All that the files are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Application {
+    name: String,
+    directory: String,
+    user: String,
+    domain: Option<String>,
+    enable: bool,
+    command: Vec<String>,
+}
+
+/// Runs the subcommand: 0 when all files are written, 1 when none is, 2 when something is missing on the command line.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let application = match complete(arguments, io::stdin().is_terminal()) {
+        Ok(application) => application,
+        Err((why, code)) => {
+            output::complain(&why);
+            return ExitCode::from(code);
+        }
+    };
+    if application.domain.is_some() && !arguments.root.join(&SITES_AVAILABLE[1..]).is_dir() {
+        output::complain(&format!("there is no {SITES_AVAILABLE}: install Nginx first, or leave out --domain"));
+        return ExitCode::from(exit::FAILURE);
+    }
+    let mut files = application.files();
+    for file in &mut files {
+        file.path = arguments.root.join(file.path.strip_prefix("/").unwrap_or(&file.path));
+    }
+    let written = files::write_all(&files, None).and_then(|()| {
+        let text = told(&files, &application);
+        output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let root = rustix::process::geteuid().is_root();
+            output::complain(&format!("{why}{}", if root { "" } else { "; nothing is written; try it with sudo" }));
+            ExitCode::from(exit::FAILURE)
+        }
+    }
+}
+
+/// Puts options and answers together. Without a terminal nothing is asked.
+fn complete(arguments: &Arguments, terminal: bool) -> Result<Application, (String, u8)> {
+    let Arguments { name, directory, user, domain, enable, root: _, command } = arguments;
+    let command = command.iter().map(|word| word.clone().into_string());
+    let command: Vec<String> = command
+        .collect::<Result<_, _>>()
+        .map_err(|word| (format!("{} is no UTF-8 text", word.to_string_lossy()), exit::USAGE))?;
+    let mut missing = Vec::new();
+    missing.extend(directory.is_none().then_some("--directory"));
+    missing.extend(user.is_none().then_some("--user"));
+    missing.extend(command.is_empty().then_some("-- COMMAND"));
+    if !terminal && !missing.is_empty() {
+        let why = format!("{} is missing, and there is no terminal to ask on", missing.join(", "));
+        return Err((why, exit::USAGE));
+    }
+    let broken = |error: io::Error| (format!("cannot ask: {error}"), exit::FAILURE);
+    let given = |value: &Option<String>, question: &str, example: &str, check: fn(&str) -> Result<String, String>| {
+        value.clone().map_or_else(|| ask(question, example, check).map_err(broken), Ok)
+    };
+    let directory = given(directory, "The application's directory", "/home/sammy/shop", self::directory)?;
+    let user = given(user, "The user it runs as", "sammy", self::user)?;
+    let command = match command.is_empty() {
+        false => command,
+        true => {
+            let line = ask("The server's command line", "venv/bin/gunicorn --workers 3 shop.wsgi", |line| {
+                words(line).map(|_| line.to_owned())
+            });
+            words(&line.map_err(broken)?).unwrap_or_default()
+        }
+    };
+    let domain = match domain {
+        // What is left out on a complete command line is not wanted.
+        None if terminal && !missing.is_empty() => {
+            let answer = ask("The name of the site for Nginx, empty for none", "shop.example.com", |answer| {
+                if answer.is_empty() { Ok(String::new()) } else { self::domain(answer) }
+            });
+            Some(answer.map_err(broken)?).filter(|domain| !domain.is_empty())
+        }
+        domain => domain.clone(),
+    };
+    if *enable && domain.is_none() {
+        return Err(("--enable wants a --domain: without one there is no site".to_owned(), exit::USAGE));
+    }
+    Ok(Application { name: name.clone(), directory, user, domain, enable: *enable, command })
+}
+
+/// Asks on the terminal until the answer is of use.
+fn ask(question: &str, example: &str, check: impl Fn(&str) -> Result<String, String>) -> io::Result<String> {
+    loop {
+        let mut stderr = io::stderr().lock();
+        write!(stderr, "{question} (as {example}): ")?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        if io::stdin().lock().read_line(&mut answer)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"));
+        }
+        match check(answer.trim()) {
+            Ok(answer) => return Ok(answer),
+            Err(why) => writeln!(stderr, "  {why}")?,
+        }
+    }
+}
+
+fn words(line: &str) -> Result<Vec<String>, String> {
+    match crate::adapter::words::split(line) {
+        Ok(words) if words.is_empty() => Err("there is no command".to_owned()),
+        Ok(words) => Ok(words),
+        Err(why) => Err(why.to_owned()),
+    }
+}
+
+fn instance_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    match text.chars().all(plain) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.len() <= 64 {
+        true => Ok(text.to_owned()),
+        false => Err("letters, digits, `-`, `_` and `.`, a letter or digit first, 64 at most".to_owned()),
+    }
+}
+
+fn directory(text: &str) -> Result<String, String> {
+    match text.starts_with('/') && !text.contains(|c: char| c.is_control()) {
+        true => Ok(text.to_owned()),
+        false => Err("a directory is an absolute path: begin with /".to_owned()),
+    }
+}
+
+fn user(text: &str) -> Result<String, String> {
+    // What systemd takes for a name (systemd.exec(5), User=), without its relaxed forms.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    match text.chars().all(plain)
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && text.len() < 32
+    {
+        true => Ok(text.to_owned()),
+        false => Err("that is no name of a user".to_owned()),
+    }
+}
+
+/// One or more names of hosts, as Nginx's `server_name` takes them.
+fn domain(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    let name = |name: &str| !name.is_empty() && name.chars().all(plain) && name.len() <= 253;
+    match !text.is_empty() && text.split(' ').all(name) {
+        true => Ok(text.to_owned()),
+        false => Err("a domain is letters, digits, `-` and `.`; several with one space between them".to_owned()),
+    }
+}
+
+/// A text as TOML writes it between quotation marks: JSON's escapes are TOML's as well.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+impl Application {
+    /// The files, each whole.
+    fn files(&self) -> Vec<NewFile> {
+        let Self { name, directory, user, .. } = self;
+        let command = self.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
+        let configuration = format!(
+            "# The application {name}. Every key there is, with its default: /usr/share/doc/sockd/examples/default.toml\n\n\
+             command = [{command}]\n\
+             directory = {}\n",
+            quoted(directory)
+        );
+        // systemd expands a % and reads quotation marks.
+        let path = directory.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
+        let drop_in = format!(
+            "# Who the application {name} runs as, and where it may write: in its own directory alone.\n\n\
+             [Service]\n\
+             User={user}\n\
+             ReadWritePaths=\"-{path}\"\n"
+        );
+        let text = |path: String, text| NewFile { path: path.into(), content: Content::Text(text) };
+        let mut files = vec![
+            text(format!("/etc/sockd/{name}.toml"), configuration),
+            text(format!("/etc/systemd/system/sockd@{name}.service.d/application.conf"), drop_in),
+        ];
+        if let Some(domain) = &self.domain {
+            let site = Path::new(SITES_AVAILABLE).join(name);
+            files.push(NewFile { path: site.clone(), content: Content::Text(self.nginx(domain)) });
+            if self.enable {
+                files.push(NewFile { path: Path::new(SITES_ENABLED).join(name), content: Content::Link(site) });
+            }
+        }
+        files
+    }
+
+    fn nginx(&self, domain: &str) -> String {
+        let Self { name, directory, .. } = self;
+        format!(
+            "# The site of the application {name}, served by sockd@{name}.\n\
+             server {{\n    \
+                 listen 80;\n    \
+                 listen [::]:80;\n    \
+                 server_name {domain};\n\n    \
+                 # Django's collectstatic, if STATIC_ROOT is there:\n    \
+                 #location /static/ {{\n    \
+                 #    root {directory};\n    \
+                 #}}\n\n    \
+                 location / {{\n        \
+                     include proxy_params;\n        \
+                     proxy_pass http://unix:/run/sockd/{name}.sock;\n    \
+                 }}\n\
+             }}\n"
+        )
+    }
+}
+
+/// What was written, and what is typed next.
+fn told(files: &[NewFile], application: &Application) -> String {
+    let Application { name, enable, domain, .. } = application;
+    let mut text: String = files.iter().map(|file| format!("wrote {}\n", file.path.display())).collect();
+    let mut steps = vec![
+        ("systemctl daemon-reload".to_owned(), "systemd reads what was written"),
+        (format!("sockd check {name}"), "tells what is wrong with it"),
+        (format!("systemctl enable --now sockd@{name}.socket"), "listens; the first visitor starts the application"),
+        (format!("curl --unix-socket /run/sockd/{name}.sock localhost"), "is that visitor"),
+    ];
+    if domain.is_some() && !enable {
+        steps.push((format!("ln -s {SITES_AVAILABLE}/{name} {SITES_ENABLED}/"), "enables the site"));
+    }
+    if domain.is_some() {
+        steps.push(("nginx -t && systemctl reload-or-restart nginx".to_owned(), "shows the site to everybody"));
+    }
+    let width = steps.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    text.push_str("\nNext:\n");
+    steps.iter().for_each(|(command, what)| text.push_str(&format!("  {command:width$}  {what}\n")));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn what_is_written_is_what_was_said() {
+        // Nothing that a directory or an argument may hold gets out of its place.
+        for word in ["a b", "\"quoted\"", "back\\slash", "tab\there", "ümläut", "'", "#", "\u{7f}"] {
+            let application = Application {
+                name: "shop".to_owned(),
+                directory: "/srv/the shop".to_owned(),
+                user: "sammy".to_owned(),
+                domain: None,
+                enable: false,
+                command: vec!["venv/bin/gunicorn".to_owned(), word.to_owned()],
+            };
+            let files = application.files();
+            let Content::Text(text) = &files[0].content else { panic!("a text") };
+            let file = std::env::temp_dir().join(format!("sockd-new-{}.toml", std::process::id()));
+            std::fs::write(&file, text).expect("written");
+            let options = config::Options { config: Some(file.clone()), ..config::Options::default() };
+            let settings = config::load(None, &options).unwrap_or_else(|e| panic!("{word:?}: {e}")).settings;
+            std::fs::remove_file(file).expect("removed");
+            assert_eq!(settings.command, ["venv/bin/gunicorn", word]);
+            assert_eq!(settings.directory.as_deref(), Some(Path::new("/srv/the shop")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        for (check, good, bad) in [
+            (
+                instance_name as fn(&str) -> Result<String, String>,
+                vec!["shop", "a.b-c_1"],
+                vec!["", "-a", "a/b", "a b", ".", "ä"],
+            ),
+            (directory, vec!["/", "/srv/a b"], vec!["", "srv", "~/x", "/a\nb"]),
+            (user, vec!["sammy", "www-data", "_apt"], vec!["", "-x", "a b", "sam;my", "root:root"]),
+            (domain, vec!["example.com", "a.b c.d"], vec!["", "a;b", "a  b", "{", "ä.com"]),
+        ] {
+            good.iter().for_each(|text| assert_eq!(check(text).as_deref(), Ok(*text)));
+            bad.iter().for_each(|text| assert!(check(text).is_err(), "{text:?} was taken"));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The control groups of the workers, where systemd lets us have them: made before a worker, killed and removed after
+//! it. What is missing is told once, and workers go on without.
+
+use super::shell::{Message, Shell};
+use crate::cgroup::{Absent, Group, Limits, OomWatch, OutOfMemory, Tree};
+use crate::config::{self, size};
+use crate::supervisor::WorkerId;
+use crate::systemd::environment;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+/// A worker that the kernel kills for want of memory is reaped within this time; one that lives on lost a process that
+/// it had started.
+const SURVIVAL: Duration = Duration::from_secs(1);
+
+/// What we have of control groups.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    state: State,
+    /// Of workers that are dead, until what they had started is dead too.
+    graves: Vec<Group>,
+    /// Whether it was told that a group could not be made.
+    told: bool,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Unopened,
+    Absent(String),
+    Open(Tree),
+}
+
+impl Groups {
+    /// Puts our unit's control group in order, the first time. Called when templates boot, which takes longer, and
+    /// before the first worker is made.
+    pub(super) fn open(&mut self, settings: &config::Workers) {
+        if matches!(self.state, State::Unopened) {
+            self.open_now();
+        }
+        let missing = match &self.state {
+            State::Unopened => None,
+            State::Absent(why) => Some(why.as_str()),
+            State::Open(tree) => tree.without_memory(),
+        };
+        for (key, value) in [("memory-high", settings.memory_high), ("memory-max", settings.memory_max)] {
+            if let (Some(why), Some(size)) = (missing, value) {
+                tracing::warn!("{key} = {} has no effect: {why}, ignoring", size::show(size));
+            }
+        }
+    }
+
+    fn open_now(&mut self) {
+        let opened = if environment::started_by_systemd() { Tree::open() } else { Err(Absent::NoUnit) };
+        self.state = match opened {
+            Ok(tree) => {
+                if let Some(why) = tree.without_memory() {
+                    tracing::info!("{why}: the memory of workers is read from /proc and has no limits of its own");
+                }
+                // A predecessor's workers hold its sockets, and nobody watches them.
+                for group in tree.left_behind() {
+                    tracing::warn!("killing what a sockd before us left in {}", group.name());
+                    self.graves.push(dead(group));
+                }
+                State::Open(tree)
+            }
+            Err(why) => {
+                // Without a unit there is nothing to mend.
+                if !matches!(why, Absent::NoUnit) {
+                    tracing::info!("workers have no control groups of their own: {why}");
+                }
+                State::Absent(why.to_string())
+            }
+        };
+    }
+
+    /// The group for a worker about to be made, and the descriptor by which it enters.
+    pub(super) fn make(&mut self, worker: WorkerId, settings: &config::Workers) -> Option<(Group, OwnedFd)> {
+        let State::Open(tree) = &self.state else { return None };
+        let limits = Limits { memory_high: settings.memory_high, memory_max: settings.memory_max };
+        let made = tree.group(worker.0, limits).and_then(|group| Ok((group.entrance()?, group)));
+        match made {
+            Ok((entrance, group)) => Some((group, entrance)),
+            Err(error) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    tracing::warn!("cannot make a control group for worker {worker}: {error}, going on without");
+                }
+                None
+            }
+        }
+    }
+
+    /// Kills what a dead worker left in its group; the group goes when that is dead.
+    pub(super) fn bury(&mut self, group: Group) {
+        self.graves.push(dead(group));
+    }
+
+    /// Removes the groups in which nobody lives any more.
+    pub(super) fn clear(&mut self) {
+        self.graves.retain(|group| group.remove().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy));
+    }
+
+    /// Why the kernel has killed processes of this group, for people.
+    pub(super) fn out_of_memory(&mut self, group: &Group) -> String {
+        let State::Open(tree) = &mut self.state else { return "out of memory".to_owned() };
+        let had = group.usage().memory_peak;
+        match tree.out_of_memory(group) {
+            OutOfMemory::Group { limit } => match (had, limit) {
+                (Some(had), Some(limit)) => {
+                    format!("out of memory, {} of memory-max {}", size::show(had), size::show(limit))
+                }
+                (None, Some(limit)) => format!("out of memory, memory-max is {}", size::show(limit)),
+                (_, None) => "out of memory".to_owned(),
+            },
+            OutOfMemory::Unit { limit } => {
+                let limit = limit.map(|limit| format!(" (MemoryMax={})", size::show(limit))).unwrap_or_default();
+                format!("out of memory, the unit's limit{limit} is reached{}", and_it_had(had))
+            }
+            OutOfMemory::System => {
+                format!("out of memory, of the machine or a slice above the unit{}", and_it_had(had))
+            }
+        }
+    }
+}
+
+fn dead(group: Group) -> Group {
+    if let Err(error) = group.kill()
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot kill what is left in {}: {error}", group.name());
+    }
+    group
+}
+
+fn and_it_had(peak: Option<u64>) -> String {
+    peak.map(|peak| format!("; it had {}", size::show(peak))).unwrap_or_default()
+}
+
+impl Shell {
+    /// Listens for the kernel killing processes of a worker that lives on.
+    pub(super) fn watch_memory(&self, id: WorkerId, group: &Group) -> Option<AbortHandle> {
+        // Without the memory controller there is nothing to hear.
+        let mut watch = OomWatch::new(group).ok()?;
+        let sender = self.sender.clone();
+        let listening = tokio::spawn(async move {
+            while let Ok(killed) = watch.killed().await {
+                sleep(SURVIVAL).await;
+                if sender.send(Message::OutOfMemory(id, killed)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Some(listening.abort_handle())
+    }
+}

@@ -1,0 +1,123 @@
+//! `sockd new`, run below a directory of the test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+struct Root(PathBuf);
+
+impl Root {
+    fn new(name: &str) -> Self {
+        let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("new-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("etc/nginx/sites-available")).expect("made");
+        std::fs::create_dir_all(root.join("etc/nginx/sites-enabled")).expect("made");
+        Self(root)
+    }
+
+    fn sockd(&self, arguments: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sockd"));
+        command.args(["new", "--root"]).arg(&self.0).args(arguments.split(' ')).stdin(Stdio::null());
+        command.output().expect("started")
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.0.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Every file and link, by its path in here.
+    fn list(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut left = vec![self.0.clone()];
+        while let Some(directory) = left.pop() {
+            for entry in std::fs::read_dir(directory).expect("readable").map(|entry| entry.expect("an entry")) {
+                match entry.file_type().expect("known").is_dir() {
+                    true => left.push(entry.path()),
+                    false => found.push(entry.path().strip_prefix(&self.0).expect("below").display().to_string()),
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const SHOP: &str = "shop --directory /home/sammy/shop --user sammy --domain shop.example.com --enable \
+                    -- venv/bin/gunicorn --workers 3 shop.wsgi";
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn an_application_gets_its_files() {
+    let root = Root::new("files");
+    let output = root.sockd(SHOP);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(
+        root.list(),
+        [
+            "etc/nginx/sites-available/shop",
+            "etc/nginx/sites-enabled/shop",
+            "etc/sockd/shop.toml",
+            "etc/systemd/system/sockd@shop.service.d/application.conf",
+        ]
+    );
+    let configuration = root.read("etc/sockd/shop.toml");
+    assert!(configuration.contains("command = [\"venv/bin/gunicorn\", \"--workers\", \"3\", \"shop.wsgi\"]\n"));
+    assert!(configuration.contains("directory = \"/home/sammy/shop\"\n"), "{configuration}");
+    assert!(root.read("etc/systemd/system/sockd@shop.service.d/application.conf").contains("\nUser=sammy\n"));
+    let site = root.read("etc/nginx/sites-available/shop");
+    assert!(site.contains("    server_name shop.example.com;\n"), "{site}");
+    assert!(site.contains("        proxy_pass http://unix:/run/sockd/shop.sock;\n"), "{site}");
+    let link = std::fs::read_link(root.0.join("etc/nginx/sites-enabled/shop")).expect("a link");
+    assert_eq!(link, Path::new("/etc/nginx/sites-available/shop"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("  systemctl enable --now sockd@shop.socket  "), "{text}");
+}
+
+#[test]
+fn all_files_are_written_or_none_and_none_is_overwritten() {
+    let root = Root::new("none");
+    std::fs::write(root.0.join("etc/nginx/sites-available/shop"), "theirs\n").expect("written");
+    let output = root.sockd(SHOP);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("sites-available/shop: it is there already"), "{}", said(&output));
+    assert_eq!(root.list(), ["etc/nginx/sites-available/shop"]);
+    assert_eq!(root.read("etc/nginx/sites-available/shop"), "theirs\n");
+    assert!(!root.0.join("etc/sockd").exists());
+    // Twice is once too often.
+    std::fs::remove_file(root.0.join("etc/nginx/sites-available/shop")).expect("removed");
+    assert!(root.sockd(SHOP).status.success());
+    let again = root.sockd("shop --directory /elsewhere --user sammy -- other");
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    assert!(root.read("etc/sockd/shop.toml").contains("/home/sammy/shop"));
+}
+
+#[test]
+fn without_a_terminal_everything_that_is_missing_is_named() {
+    let root = Root::new("missing");
+    let output = root.sockd("shop --user sammy");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("--directory, -- COMMAND is missing"), "{}", said(&output));
+    assert_eq!(root.sockd("shop --directory srv --user sammy -- x").status.code(), Some(2));
+    assert_eq!(root.sockd("../shop --directory /srv --user sammy -- x").status.code(), Some(2));
+    assert_eq!(root.sockd("shop --directory /srv --user sammy --enable -- x").status.code(), Some(2));
+    assert_eq!(root.list(), Vec::<String>::new());
+}
+
+#[test]
+fn a_site_wants_nginx() {
+    let root = Root::new("nginx");
+    std::fs::remove_dir_all(root.0.join("etc/nginx")).expect("removed");
+    let output = root.sockd(SHOP);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("install Nginx first"), "{}", said(&output));
+    assert!(!root.0.join("etc/sockd").exists());
+    assert!(root.sockd("shop --directory /srv/shop --user sammy -- venv/bin/gunicorn shop.wsgi").status.success());
+    assert_eq!(root.list().len(), 2);
+}
