@@ -81,7 +81,11 @@ impl Shell {
         let event = match purpose {
             Purpose::Judgement => {
                 let old = old.or_else(|| generation.answered.clone());
-                let verdict = judge(&expectation, &new, old.as_ref());
+                let verdict = judge(&expectation, &new, old.as_ref()).map_err(|why| match worker.last_error() {
+                    // A new worker that answers 500 has usually just written why.
+                    Some(error) => format!("{why}: {error}"),
+                    None => why,
+                });
                 if verdict.is_ok() && generation.answered.is_none() {
                     generation.answered = Some(new);
                 }

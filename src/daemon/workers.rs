@@ -71,6 +71,12 @@ impl Worker {
     pub(super) fn pid(&self) -> Option<Pid> {
         self.child.as_ref().map(Child::pid)
     }
+
+    /// The last line of its stderr that names an error.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.stderr.pump();
+        self.stderr.tail().error().map(str::to_owned)
+    }
 }
 
 impl Shell {

@@ -161,18 +161,23 @@ impl Tail {
         self.0.iter().map(String::as_str)
     }
 
-    /// The line that says most about a failure: the last one that names an error, such as the end of a traceback; else
-    /// the last line that is neither empty nor, in its writer's own words, of no concern.
+    /// The line that says most about a failure: the last one that names an error, else the last line that is neither
+    /// empty nor, in its writer's own words, of no concern.
     pub fn reason(&self) -> Option<&str> {
+        // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker".
+        let no_concern = |line: &str| line.contains("] [INFO] ") || line.contains("] [DEBUG] ");
+        let says_something = |line: &&str| !line.trim().is_empty() && !no_concern(line);
+        self.error().or_else(|| self.lines().rev().find(says_something))
+    }
+
+    /// The last line that names an error, such as the end of a traceback.
+    pub fn error(&self) -> Option<&str> {
         let names_an_error = |line: &&str| {
             let word = line.split([':', ' ']).next().unwrap_or_default();
             let last = word.rsplit('.').next().unwrap_or_default();
             last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
         };
-        // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker".
-        let no_concern = |line: &str| line.contains("] [INFO] ") || line.contains("] [DEBUG] ");
-        let says_something = |line: &&str| !line.trim().is_empty() && !no_concern(line);
-        self.lines().rev().find(names_an_error).or_else(|| self.lines().rev().find(says_something))
+        self.lines().rev().find(names_an_error)
     }
 }
 
@@ -204,6 +209,7 @@ mod tests {
         tail.push("cannot go on".to_owned());
         tail.push("[2026-11-23 13:00:00 +0000] [7] [INFO] Worker exiting (pid: 7)".to_owned());
         assert_eq!(tail.reason(), Some("cannot go on"));
+        assert_eq!(tail.error(), None);
     }
 
     #[test]
