@@ -12,9 +12,10 @@ use super::shell::Shell;
 use super::ticker::Ticker;
 use crate::journal::message_id;
 use crate::listener::{AtPath, Listener, Permissions};
+use crate::process::holds_socket;
 use crate::queue::{self, Depth};
-use crate::supervisor::{GenerationId, Snapshot};
-use std::collections::BTreeMap;
+use crate::supervisor::{Phase, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ pub(super) struct Lookout {
     seen: BTreeMap<u64, Seen>,
     /// When sockets were bound again, within [`SPAN`].
     mended: Vec<Instant>,
-    /// Workers up to this generation hold a socket that no path leads to.
+    /// The socket that was bound again last, until every worker has it.
     behind: Option<Behind>,
 }
 
@@ -54,10 +55,13 @@ struct Seen {
     refused: Option<(Instant, AtPath)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Behind {
-    generation: GenerationId,
+    inode: u64,
+    /// When a reload was asked for.
     asked: Option<Instant>,
+    /// That it came to nothing.
+    alarm: Option<String>,
 }
 
 impl Lookout {
@@ -75,7 +79,8 @@ impl Lookout {
 
     /// The status line, behind whatever is wrong with a path.
     pub(super) fn status_line(&self, line: String) -> String {
-        let alarms: Vec<_> = self.seen.values().filter_map(|seen| seen.alarm.as_deref()).collect();
+        let behind = self.behind.iter().filter_map(|behind| behind.alarm.as_deref());
+        let alarms: Vec<_> = self.seen.values().filter_map(|seen| seen.alarm.as_deref()).chain(behind).collect();
         if alarms.is_empty() { line } else { format!("{} ({line})", alarms.join("; ")) }
     }
 
@@ -220,8 +225,10 @@ impl Shell {
 
     /// What is wrong with a listener's path, if something is; for `sockd status`, which is asked at any time.
     pub(super) fn path_alarm(&self, listener: &Listener) -> Option<String> {
-        let known = self.lookout.seen.get(&listener.inode).and_then(|seen| seen.alarm.clone());
-        known.or_else(|| alarm(listener, None, self.setup.unit.as_deref()))
+        let behind = self.lookout.behind.iter().filter(|behind| behind.inode == listener.inode);
+        let lost = self.lookout.seen.get(&listener.inode).and_then(|seen| seen.alarm.clone());
+        lost.or_else(|| behind.filter_map(|behind| behind.alarm.clone()).next())
+            .or_else(|| alarm(listener, None, self.setup.unit.as_deref()))
     }
 
     fn raise_alarm(&mut self, index: usize, refusal: Option<&str>) {
@@ -263,29 +270,48 @@ impl Shell {
             tracing::warn!("cannot give {listener} its former owner and group: {error}, ignoring");
         }
         let seen = Seen { permissions: Some(permissions), ..Seen::default() };
-        self.lookout.seen.insert(listener.inode, seen);
+        let inode = listener.inode;
+        self.lookout.seen.insert(inode, seen);
         listeners[index] = listener;
-        let snapshot = self.core.snapshot(self.now());
-        let youngest = snapshot.rollout.map_or(snapshot.generation, |(generation, _)| generation);
-        self.lookout.behind = Some(Behind { generation: youngest, asked: None });
-        if snapshot.fallback {
+        self.lookout.behind = Some(Behind { inode, asked: None, alarm: None });
+        if self.core.snapshot(self.now()).fallback {
             self.fallback.stop();
             self.start_fallback();
         }
         Ok(())
     }
 
-    /// Asks for a reload as long as workers serve that were started before a socket was bound again.
+    /// Asks for a reload as long as workers serve that lack a socket that was bound again.
     fn catch_up(&mut self) {
-        let Some(behind) = self.lookout.behind else { return };
+        let Some(behind) = &self.lookout.behind else { return };
         let snapshot = self.core.snapshot(self.now());
-        if snapshot.generation > behind.generation {
+        if snapshot.rollout.is_some() || snapshot.ready == 0 {
+            return;
+        }
+        let wanted = BTreeSet::from([behind.inode]);
+        // Where that cannot be seen, one reload must do.
+        let lacks = |held: Option<bool>| if behind.asked.is_none() { held != Some(true) } else { held == Some(false) };
+        let mut serving = snapshot.workers.iter().filter(|w| w.phase == Phase::Ready && w.slot.is_some());
+        let lacking = serving.any(|worker| {
+            let pid = self.workers.get(&worker.worker).and_then(super::workers::Worker::pid);
+            lacks(pid.and_then(|pid| holds_socket(pid, &wanted)))
+        });
+        let Some(behind) = self.lookout.behind.as_mut().filter(|_| lacking) else {
             self.lookout.behind = None;
-        } else if snapshot.rollout.is_none()
-            && snapshot.ready > 0
-            && behind.asked.is_none_or(|asked| asked.elapsed() >= PAUSE)
-        {
-            self.lookout.behind = Some(Behind { asked: Some(Instant::now()), ..behind });
+            return;
+        };
+        if behind.asked.is_some() && behind.alarm.is_none() {
+            let which = self.listeners.iter().find(|listener| listener.inode == behind.inode);
+            let alarm = format!(
+                "workers do not accept from {}, which was bound again: the reload that was to bring it to them was \
+                 refused; it is tried again every minute",
+                which.map_or_else(|| "a socket".to_owned(), ToString::to_string)
+            );
+            tracing::error!(MESSAGE_ID = message_id::PATH_LOST, SOCKD_EVENT = "path-unserved", "{alarm}");
+            behind.alarm = Some(alarm);
+        }
+        if behind.asked.is_none_or(|asked| asked.elapsed() >= PAUSE) {
+            behind.asked = Some(Instant::now());
             self.request_reload(None);
         }
     }

@@ -86,9 +86,10 @@ fn a_lost_path_of_an_inherited_socket_is_an_alarm_until_it_is_back() {
     let other = UnixListener::bind(&path).expect("another one takes the place");
     web.status_like(lost.mark(), &format!("another file stands at unix:{}: ", path.display()));
     drop(other);
+    let mark = web.mark();
     std::fs::rename(&moved, &path).expect("moved back");
-    let back = web.log("the path of web.socket");
-    web.status_since(back.mark(), "serving, 1 of 1 worker, generation 1");
+    web.log("the path of web.socket");
+    web.status_since(mark, "serving, 1 of 1 worker, generation 1");
     assert_eq!(alarm(&web), None);
     assert_eq!(web.logged(START, "nothing is left at").len(), 1);
     assert!(web.get("/").body.starts_with("hello"));
@@ -149,6 +150,33 @@ fn a_lost_path_of_a_socket_of_our_own_is_mended_and_every_worker_accepts_from_th
     let path = path(&web);
     web.stop();
     assert!(!path.exists(), "the new socket file is ours to remove, too");
+}
+
+#[test]
+fn a_new_socket_that_a_refused_reload_kept_from_the_workers_is_an_alarm_until_a_reload_succeeds() {
+    let builder = Instance::builder().config("[listen]\naddresses = [\"unix:own.sock\"]\n");
+    let mut web = builder.worker("service.py", &["exit-if=broken"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    let path = web.path().join("own.sock");
+    web.addresses.push(Address::Unix(path.clone()));
+    web.write("broken", "");
+    std::fs::remove_file(&path).expect("removed");
+    web.log("somebody removed the file of unix:own.sock");
+    let refused = web.log("reload to generation 2 refused: ");
+    let wanted = "workers do not accept from unix:own.sock, which was bound again: the reload";
+    web.log_since(refused.mark(), &format!("sockd: error: {wanted}"));
+    web.status_like(refused.mark(), wanted);
+    assert!(alarm(&web).is_some_and(|alarm| alarm.starts_with(wanted)));
+    let mut waits = web.addresses[0].connect(PATIENCE).expect("connected");
+    http::send_get(&mut waits, "/").expect("sent");
+    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    let mark = web.mark();
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    assert_eq!(http::read_response(&mut waits).expect("answered").status, 200);
+    web.status_since(mark, "serving, 1 of 1 worker, generation 3");
+    assert_eq!(alarm(&web), None);
+    web.stop();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sockd::app::Address;
-use sockd::listener::{AtPath, BindError, Listener, bind};
+use sockd::listener::{AtPath, BindError, Listener, Permissions, bind};
 use sockd::queue;
 
 use crate::directory::{Directory, umask_lock};
@@ -158,6 +158,39 @@ fn only_our_own_file_is_removed() {
     assert!(listener.unlink_if_bound_here().expect("no error"));
     assert!(!path.exists() && !is_at_its_path(&listener));
     assert!(!listener.unlink_if_bound_here().expect("no error"));
+}
+
+#[test]
+fn a_socket_that_is_bound_again_is_what_it_was() {
+    let directory = Directory::new();
+    let path = directory.join("x.sock");
+    let first = unix(&path).expect("a listener");
+    let _umask = umask_lock();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("a mode");
+    let root = rustix::process::getuid().is_root();
+    if root {
+        std::os::unix::fs::lchown(&path, Some(65534), Some(4242)).expect("an owner");
+    }
+    let AtPath::Ours(Some(permissions)) = first.at_path() else { panic!("{:?}", first.at_path()) };
+    let error = first.bind_again(permissions).expect_err("we listen ourselves").to_string();
+    assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+    std::fs::remove_file(&path).expect("removed");
+    assert_eq!(first.at_path(), AtPath::Nothing);
+    let (second, refused) = first.bind_again(permissions).expect("bound again");
+    assert!(refused.is_none(), "{refused:?}");
+    assert_eq!(second.at_path(), AtPath::Ours(Some(permissions)));
+    assert_eq!(first.at_path(), AtPath::Another);
+    assert_eq!((permissions.mode, root), (0o640, permissions.user == 65534 && permissions.group == 4242));
+    assert_eq!((second.to_string(), second.backlog()), (first.to_string(), first.backlog()));
+    assert_ne!(second.inode, first.inode);
+    UnixStream::connect(&path).expect("a connection");
+    // To give a file away is root's right; the socket is bound all the same.
+    if !root {
+        std::fs::remove_file(&path).expect("removed");
+        let strange = Permissions { user: 0, ..permissions };
+        let (third, refused) = second.bind_again(strange).expect("bound again");
+        assert!(refused.is_some() && is_at_its_path(&third));
+    }
 }
 
 #[test]
