@@ -55,6 +55,8 @@ struct Booted {
     /// None: it was released, and workers that it still reports are not wanted.
     generation: Option<GenerationId>,
     said_hello: bool,
+    /// The worker in whose control group a process of it waits.
+    placed: Option<WorkerId>,
     /// Workers that were ordered and neither reported nor refused.
     ordered: BTreeSet<WorkerId>,
     /// How it ended; its last reports may still be on their way.
@@ -145,6 +147,7 @@ impl Shell {
             stderr,
             generation: Some(id),
             said_hello: false,
+            placed: None,
             ordered: BTreeSet::new(),
             end: None,
             silent: false,
@@ -158,6 +161,24 @@ impl Shell {
         let number = self.generations.get(&generation)?.template?;
         let booted = self.templates.running.get_mut(&number)?;
         Some((&booted.template, &mut booted.ordered))
+    }
+
+    /// Has a process of the template wait in the control group of the worker that this generation will want next, if
+    /// nobody else's comes in between: moving there takes long, and a dead worker's successor is waited for.
+    pub(super) fn place_next(&mut self, generation: GenerationId) {
+        let next = WorkerId(self.last_worker.0 + 1);
+        let Some(Generation { settings, template: Some(number), .. }) = self.generations.get(&generation) else {
+            return;
+        };
+        let Some(booted) = self.templates.running.get_mut(number) else { return };
+        if !booted.said_hello || booted.placed == Some(next) {
+            return;
+        }
+        let Some((_, entrance)) = self.groups.make(next, &settings.workers) else { return };
+        // The order itself brings the same descriptor: nothing is lost with this one.
+        if booted.template.place(next.0, std::os::fd::AsFd::as_fd(&entrance)).is_ok() {
+            booted.placed = Some(next);
+        }
     }
 
     pub(super) fn release(&mut self, id: GenerationId) {

@@ -74,6 +74,8 @@ pub(super) struct Shell {
     pub(super) watch_wanted: bool,
     pub(super) generations: BTreeMap<GenerationId, Generation>,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
+    /// The youngest that ever was: the core counts.
+    pub(super) last_worker: WorkerId,
     pub(super) deaths: BTreeMap<SlotId, Death>,
     /// The last lines of workers that ended, the youngest few.
     pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
@@ -144,6 +146,7 @@ impl Shell {
             watch_wanted: false,
             generations: BTreeMap::new(),
             workers: BTreeMap::new(),
+            last_worker: WorkerId(0),
             deaths: BTreeMap::new(),
             last_words: BTreeMap::new(),
             templates: super::prepare::Templates::default(),

@@ -14,6 +14,9 @@ impl Shell {
         let snapshot = self.core.snapshot(self.now());
         self.lookout.plan(&snapshot);
         self.notifier.status(&self.lookout.status_line(status_line(&snapshot)));
+        if !snapshot.stopping {
+            self.place_next(snapshot.generation);
+        }
         if snapshot.fallback {
             self.tell_fallback(snapshot.next_attempt_in);
         }

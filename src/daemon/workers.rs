@@ -81,6 +81,7 @@ impl Worker {
 
 impl Shell {
     pub(super) fn spawn(&mut self, id: WorkerId, generation: GenerationId, role: Role) {
+        self.last_worker = id;
         match self.try_spawn(id, generation, role) {
             Ok(true) => self.events.push_back(Event::Worker(id, WorkerEvent::Spawned)),
             // The template will report it.

@@ -98,6 +98,16 @@ struct Order<'a> {
 }
 
 #[derive(Serialize)]
+struct Placing {
+    place: Place,
+}
+
+#[derive(Serialize)]
+struct Place {
+    worker: u64,
+}
+
+#[derive(Serialize)]
 struct Fork<'a> {
     worker: u64,
     environment: &'a BTreeMap<String, String>,
@@ -177,10 +187,23 @@ impl Template {
                 group: request.group.is_some(),
             },
         };
-        let text = serde_json::to_vec(&order).map_err(io::Error::from)?;
-        let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(&descriptors).size()];
+        self.send(&order, &descriptors)
+    }
+
+    /// Tells it who will probably be ordered next, so that a process can wait in that worker's control group, whose
+    /// `cgroup.procs` this is. Nothing answers.
+    ///
+    /// # Errors
+    /// [`ForkError`]: as for an order.
+    pub fn place(&self, worker: u64, group: BorrowedFd<'_>) -> Result<(), ForkError> {
+        self.send(&Placing { place: Place { worker } }, &[group])
+    }
+
+    fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<(), ForkError> {
+        let text = serde_json::to_vec(message).map_err(io::Error::from)?;
+        let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(descriptors).size()];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         rustix::net::sendmsg(&*self.control, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)
             .map_err(io::Error::from)?;
         Ok(())

@@ -149,7 +149,7 @@ class Case(unittest.TestCase):
 class Worker:
     """One ordered worker: its process, its notifications, its stderr, its probe socket."""
 
-    def __init__(self, template, number, listeners, probe, environment):
+    def __init__(self, template, number, listeners, probe, group, environment):
         directory = template.directory
         self.number = number
         self.pid = None
@@ -165,11 +165,14 @@ class Worker:
         if probe:
             probe_socket = listen_unix(self.probe_path)
             descriptors.append(probe_socket.fileno())
+        if group:
+            descriptors.append(group.fileno())
         command = {
             "worker": number,
             "environment": dict(environment, NOTIFY_SOCKET=self.notify_path),
             "listeners": len(listeners),
             "probe": probe,
+            "group": group is not None,
             "unheard-of": True,
         }
         template.send_bytes(json.dumps({"fork": command}).encode(), descriptors)
@@ -270,13 +273,16 @@ class Template:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         self.control.sendmsg([data], ancillary)
 
-    def order(self, number, listeners=(), probe=True, **environment):
-        worker = Worker(self, number, listeners, probe, environment)
+    def order(self, number, listeners=(), probe=True, group=None, **environment):
+        worker = Worker(self, number, listeners, probe, group, environment)
         self.workers.append(worker)
         return worker
 
-    def fork(self, number, listeners=(), probe=True, **environment):
-        worker = self.order(number, listeners, probe, **environment)
+    def place(self, number, group):
+        self.send_bytes(json.dumps({"place": {"worker": number}}).encode(), [group.fileno()])
+
+    def fork(self, number, listeners=(), probe=True, group=None, **environment):
+        worker = self.order(number, listeners, probe, group, **environment)
         answer = self.receive()
         if "forked" not in answer:
             raise AssertionError("no worker: %r" % answer)

@@ -16,6 +16,17 @@ def app(environ, start_response):
     return [b"hello"]
 '''
 
+# A gunicorn.conf.py with which no process can be forked as long as there is a file "refuse".
+REFUSING = """
+import errno, os
+fork = os.fork
+def refusing():
+    if os.path.exists("refuse"):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = refusing
+"""
+
 
 def setUpModule():
     become_subreaper()
@@ -83,15 +94,7 @@ class Spares(sockd_played.Case):
         self.assertIn("3 spares in a row ended", template.output.read_to_end())
 
     def test_fork_refused(self):
-        self.directory.write("gunicorn.conf.py", """
-import errno, os
-fork = os.fork
-def refusing():
-    if os.path.exists("refuse"):
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return fork()
-os.fork = refusing
-""")
+        self.directory.write("gunicorn.conf.py", REFUSING)
         obstacle = self.directory.write("refuse", "")
         template = self.started("hello:app")
         for number in (5, 6):
@@ -100,6 +103,81 @@ os.fork = refusing
                 "worker": number, "error": "fork: Resource temporarily unavailable"}})
         os.remove(obstacle)
         template.fork(7).wait_ready()
+
+
+class Group:
+    """The cgroup.procs of a control group, and who has entered it: the kernel would take "0" for the writer."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+
+    def fileno(self):
+        return self.writer
+
+    def entered(self):
+        os.close(self.writer)
+        with open(self.reader) as reader:
+            return reader.read()
+
+
+class Groups(sockd_played.Case):
+    """Workers enter their control groups, and the spare enters that of the next one before it is ordered."""
+
+    files = {"hello": APPLICATION}
+
+    def test_worker_enters_its_group(self):
+        template = self.started("hello:app")
+        group = Group()
+        worker = template.fork(1, [self.listener()], group=group)
+        worker.wait_ready()
+        self.assertEqual(group.entered(), "0")
+
+    def test_spare_waits_in_the_group_of_the_next_worker(self):
+        template = self.started("hello:app")
+        place, group = Group(), Group()
+        template.place(1, place)
+        # Whoever holds it has it closed by the time it is entered.
+        self.assertEqual(place.entered(), "0")
+        worker = template.fork(1, group=group)
+        worker.wait_ready()
+        self.assertEqual(group.entered(), "", "it was there already")
+
+    def test_spare_in_the_wrong_group_moves_on(self):
+        template = self.started("hello:app")
+        place, group = Group(), Group()
+        template.place(1, place)
+        template.fork(2, group=group).wait_ready()
+        self.assertEqual((place.entered(), group.entered()), ("0", "0"))
+
+    def test_template_without_a_spare_stays_where_it_is(self):
+        self.directory.write("gunicorn.conf.py", REFUSING)
+        obstacle = self.directory.write("refuse", "")
+        template = self.started("hello:app")
+        place, group = Group(), Group()
+        template.place(1, place)
+        template.order(1)
+        self.assertIn("failed", template.receive())
+        self.assertEqual(place.entered(), "")
+        os.remove(obstacle)
+        template.fork(2, group=group).wait_ready()
+        self.assertEqual(group.entered(), "0")
+
+    def test_nonsense_about_groups_is_refused(self):
+        template = self.started("hello:app")
+        template.send_bytes(b'{"place": {"worker": 1}}')
+        template.send_bytes(b'{"place": {"worker": "one"}}')
+        template.send_bytes(b'{"place": {}}')
+        template.fork(1).wait_ready()
+        self.assertIn("a place is one descriptor", template.output.read_until("has no proper"))
+
+    def test_group_that_is_gone(self):
+        template = self.started("hello:app")
+        gone = Group()
+        os.close(gone.reader)
+        template.place(1, gone)
+        worker = template.fork(1, group=gone)
+        worker.wait_ready()
+        self.assertIn("cannot enter its control group: Broken pipe", template.output.read_until("cannot enter"))
 
 
 if __name__ == "__main__":

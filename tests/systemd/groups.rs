@@ -47,7 +47,8 @@ fn groups(machine: &Machine) -> Vec<String> {
     names.succeeded().lines().map(str::to_owned).collect()
 }
 
-/// Every worker is in the group of its number, sockd and the template are beside them, and that is all there is.
+/// Every worker is in the group of its number, the spare in that of the next, sockd and the template are beside them,
+/// and that is all there is.
 fn everybody_is_in_place(machine: &Machine, told: &Value) {
     let mut expected = vec!["supervisor".to_owned()];
     for worker in told["workers"].as_array().expect("a list") {
@@ -55,6 +56,11 @@ fn everybody_is_in_place(machine: &Machine, told: &Value) {
         machine.run(&format!("cat {UNIT}/{group}/cgroup.procs")).says(&format!("{}\n", worker["pid"])).succeeded();
         expected.push(group);
     }
+    let youngest =
+        told["workers"].as_array().and_then(|all| all.iter().filter_map(|worker| worker["id"].as_u64()).max());
+    let next = format!("worker-{}", youngest.expect("a worker") + 1);
+    machine.wait_for("the spare in its place", PATIENCE, &format!("grep . {UNIT}/{next}/cgroup.procs"));
+    expected.push(next);
     expected.sort();
     machine.wait_until("the groups of the living alone", PATIENCE, || (groups(machine) == expected).then_some(()));
     machine.run(&format!("cat {UNIT}/supervisor/cgroup.procs")).says(&format!("{}\n", told["pid"])).succeeded();

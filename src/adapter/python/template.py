@@ -18,14 +18,16 @@ The spare. A fork takes milliseconds that a visitor would wait for, so one proce
 of the template, already sockd's child, which waits for the next command, answers it and is that worker from there on,
 while the template makes the next spare. Commands in a row wait in the socket. Template and spare hold the ends of a
 pipe: a spare without its template leaves, a template without its spare makes another, and both leave with sockd.
-Moving a process into a control group can take 10 ms and more, too, which the spare could have behind it: the template
-would report it ({"spare": {"pid": …}}), and sockd would write the pid into the group that its next worker will have.
+Moving into a control group can take 10 ms and more, too: told which worker comes next, the spare moves into that
+one's group while nobody waits for it.
 
 The protocol: one JSON object per datagram.
   template -> sockd   {"hello": {"gunicorn": …, "python": …, "settings": {…}}}; src/adapter/report.rs has the settings
   sockd -> template   {"fork": {"worker": 17, "environment": {…}, "listeners": 2, "probe": true, "group": true}} with
                       the descriptors: the worker's stderr, the listeners, the worker's probe socket, the cgroup.procs
                       of its control group
+  sockd -> template   {"place": {"worker": 17}} with one descriptor, the cgroup.procs of that worker's control group: the
+                      next command will probably be for this worker. There is no answer
   template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
 A worker's pid is that of the spare, which sends the answer itself.
 A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_SERVED=N, X_SOCKD_RETIRE=1.
@@ -217,6 +219,8 @@ class ForkOrder:
         wanted = 1 + expect(command, "listeners", int) + self.has_probe + self.has_group
         if len(descriptors) != wanted:
             raise BadMessage("worker %d needs %d descriptors, %d came" % (self.worker, wanted, len(descriptors)))
+        # Whether this process is in that worker's control group already.
+        self.in_place = False
         if not self.sockets:
             raise BadMessage("worker %d would have nothing to serve" % self.worker)
 
@@ -238,8 +242,18 @@ class ForkOrder:
 def expect(command, key, kind):
     value = command.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise BadMessage('"fork" has no proper "%s"' % key)
+        raise BadMessage('a command has no proper "%s"' % key)
     return value
+
+
+class Place:
+    """One parsed "place" command: a group to be in, since the next worker will want to be there."""
+
+    def __init__(self, command, descriptors):
+        self.worker = expect(command, "worker", int)
+        if len(descriptors) != 1:
+            raise BadMessage("a place is one descriptor, %d came" % len(descriptors))
+        self.group, = descriptors
 
 
 class Template:
@@ -248,6 +262,9 @@ class Template:
     def __init__(self, control, supervisor):
         self.control = control
         self.supervisor = supervisor
+        self.is_spare = False
+        # The worker in whose group this process is.
+        self.placed = None
 
     def serve(self):
         """Keep a spare until sockd closes the control socket (None), or until this is a worker (its order)."""
@@ -317,6 +334,7 @@ class Template:
         """In the spare: wait for a command, and take it. Returns the order of the worker that this process is now."""
         import select
         wait_for_adoption(self.supervisor)
+        self.is_spare = True
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         # The one thing that can happen to it: nobody is left to read.
@@ -327,6 +345,7 @@ class Template:
                 os._exit(0)
             order = self.take(lambda worker: {"forked": {"worker": worker, "pid": os.getpid()}})
             if order is not None:
+                order.in_place = order.worker == self.placed
                 os.write(writer, b"taken")
                 os.close(writer)
                 return order
@@ -345,7 +364,10 @@ class Template:
         descriptors = []
         try:
             order = self.parse(self.peek(descriptors), descriptors)
-            self.send(answer(order.worker))
+            if isinstance(order, Place):
+                order = self.take_place(order)
+            else:
+                self.send(answer(order.worker))
         except BadMessage as problem:
             order = None
             complain(problem)
@@ -354,6 +376,12 @@ class Template:
             return None
         self.control.recv(1)
         return order
+
+    def take_place(self, place):
+        """Be in the group of the next worker. The template itself, which has no spare then, stays where it is."""
+        if self.is_spare and enter_group(place.group):
+            self.placed = place.worker
+        os.close(place.group)
 
     def peek(self, descriptors):
         """The next datagram, which stays; its descriptors, appended to the list given, are copies."""
@@ -379,6 +407,8 @@ class Template:
             content = json.loads(message)
         except (ValueError, RecursionError) as error:
             raise BadMessage("a message is not JSON: %s" % error)
+        if isinstance(content, dict) and isinstance(content.get("place"), dict):
+            return Place(content["place"], descriptors)
         command = content.get("fork") if isinstance(content, dict) else None
         if not isinstance(command, dict):
             raise BadMessage("a message is not a command: %.100r" % message)
@@ -415,7 +445,11 @@ def close_all(descriptors):
 def become_worker(order):
     """Turn a copy of the template into a process that has only what a worker may have."""
     import faulthandler
-    enter_group(order)
+    if order.group is not None:
+        # Before anything is allocated: memory stays charged where it was touched.
+        if not order.in_place:
+            enter_group(order.group)
+        os.close(order.group)
     os.setsid()
     os.close(CONTROL_FD)
     os.dup2(order.stderr, 2)
@@ -426,15 +460,14 @@ def become_worker(order):
     os.environ.update(order.environment)
 
 
-def enter_group(order):
-    """Go into the control group of its own before anything is allocated: memory stays charged where it was touched."""
-    if order.group is None:
-        return
+def enter_group(procs):
+    """Move this process into the control group whose cgroup.procs this is. False if that cannot be."""
     try:
-        os.write(order.group, b"0")
+        os.write(procs, b"0")
+        return True
     except OSError as error:
-        complain("worker %d cannot enter its control group: %s" % (order.worker, error.strerror))
-    os.close(order.group)
+        complain("process %d cannot enter its control group: %s" % (os.getpid(), error.strerror))
+        return False
 
 
 def wait_for_adoption(supervisor):
