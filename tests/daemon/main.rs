@@ -26,6 +26,7 @@ mod transcript;
 mod bad_input;
 mod crashes;
 mod fallback;
+mod frameworks;
 mod generic;
 mod gunicorn;
 mod health;

@@ -110,6 +110,9 @@ def rehearse(config):
     rehearsal.app = nothing
     rehearsal.factory = False
     rehearsal.load()
+    # The module of the event loop is not loaded by load(); uvicorn has the method since 0.36.
+    if hasattr(rehearsal, "get_loop_factory"):
+        rehearsal.get_loop_factory()
 
 
 def bind(config):
