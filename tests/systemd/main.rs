@@ -14,6 +14,7 @@ mod machine;
 mod new;
 mod package;
 mod reload;
+mod servers;
 mod standstill;
 mod units;
 
@@ -107,6 +108,12 @@ on_every_release! {
         install(machine);
         guide::django(machine, PREFIX);
         guide::django_troubleshooting(machine);
+    }
+
+    /// uvicorn, hypercorn and daphne in gunicorn's place.
+    fn the_asgi_guides_with_sockd(machine) {
+        install(machine);
+        servers::the_asgi_guides(machine);
     }
 
     /// The guide without a socket unit: sockd binds the socket itself, with gunicorn's own mode.
