@@ -41,14 +41,26 @@ A server's program ends with run(server), where `server` has
   work(order, supervisor)   be a worker: serve order.sockets until told to stop
 """
 
+import array
+import faulthandler
 import gc
+import json
 import os
+import select
+import signal
+import socket
 import sys
+import time
 
 CONTROL_FD = 3
 LARGEST_MESSAGE = 65536
 # The kernel's SCM_MAX_FD: no message can bring more descriptors.
 MOST_DESCRIPTORS = 253
+# Plain numbers, and a decoder without frills: each page that a spare or a worker touches becomes its own, and what
+# json.loads(), json.dumps() and the arithmetic of socket's flags touch came to 200 KB of every worker.
+PEEK, MSG_TRUNC, MSG_CTRUNC = (
+    int(flag) for flag in (socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC, socket.MSG_TRUNC, socket.MSG_CTRUNC))
+DECODER = json.JSONDecoder()
 # A worker's grandparent adopts it as soon as its parent is gone, which takes microseconds.
 ADOPTION_SECONDS = 10.0
 # So many spares in a row that end without a command, and the template ends, too: sockd says so and makes another.
@@ -83,11 +95,11 @@ def run(server):
     gc.freeze()
     # Else every worker would print once more what the configuration file has printed.
     sys.stdout.flush()
-    template.send({"hello": {
+    template.send(json.dumps({"hello": {
         server.name: server.version(),
         "python": "%d.%d.%d" % sys.version_info[:3],
         "settings": settings,
-    }})
+    }}).encode())
     order = template.serve()
     if order is not None:
         become_worker(order)
@@ -116,13 +128,11 @@ def look_like(module, how, program):
 
 def ignore_signals():
     """A signal for the process group, or the server's own reload habits, must not end the template."""
-    import signal
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
 def restore_signals():
-    import signal
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -130,14 +140,12 @@ def restore_signals():
 
 def tcp_bind(host, port):
     """An address as the report has it: in numbers. Names are looked up, as the server would."""
-    import socket
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     return ("[%s]:%d" if family == socket.AF_INET6 else "%s:%d") % address[:2]
 
 
 def preload(server):
     """Import the application, and say what of it cannot be in the workers as it is here."""
-    import faulthandler
     before = connections()
     faulthandler.dump_traceback_later(LOAD_SECONDS, file=2)
     server.load()
@@ -170,7 +178,6 @@ def threads():
 
 def connections():
     """Descriptors that lead to another process, and where to."""
-    import socket
     result = {}
     for fd in map(int, os.listdir("/proc/self/fd")):
         try:
@@ -191,7 +198,6 @@ def own_umask():
 
 
 def socket_from(fd):
-    import socket
     result = socket.socket(fileno=fd)
     result.set_inheritable(False)
     return result
@@ -324,7 +330,6 @@ class Template:
 
     def wait_for(self, source):
         """Wait until there is something to read, or the end of it. False once sockd has closed the control socket."""
-        import select
         poll = select.poll()
         poll.register(self.control, 0)
         poll.register(source, select.POLLIN)
@@ -332,7 +337,6 @@ class Template:
 
     def be_spare(self, writer):
         """In the spare: wait for a command, and take it. Returns the order of the worker that this process is now."""
-        import select
         wait_for_adoption(self.supervisor)
         self.is_spare = True
         poll = select.poll()
@@ -343,7 +347,7 @@ class Template:
             events = dict(poll.poll())
             if writer in events or events[self.control.fileno()] & select.POLLHUP:
                 os._exit(0)
-            order = self.take(lambda worker: {"forked": {"worker": worker, "pid": os.getpid()}})
+            order = self.take(lambda worker: b'{"forked": {"worker": %d, "pid": %d}}' % (worker, os.getpid()))
             if order is not None:
                 order.in_place = order.worker == self.placed
                 os.write(writer, b"taken")
@@ -352,7 +356,7 @@ class Template:
 
     def refuse(self, problem):
         """Answer the next command with why it cannot be obeyed."""
-        order = self.take(lambda worker: {"failed": {"worker": worker, "error": problem}})
+        order = self.take(lambda worker: failed(worker, problem))
         if order is not None:
             close_all(order.descriptors)
 
@@ -385,26 +389,22 @@ class Template:
 
     def peek(self, descriptors):
         """The next datagram, which stays; its descriptors, appended to the list given, are copies."""
-        import array
-        import socket
         numbers = array.array("i")
         # Not socket.recv_fds(), which forgets its flags.
         message, ancillary, flags, _ = self.control.recvmsg(
-            LARGEST_MESSAGE, socket.CMSG_SPACE(MOST_DESCRIPTORS * numbers.itemsize),
-            socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC)
+            LARGEST_MESSAGE, socket.CMSG_SPACE(MOST_DESCRIPTORS * numbers.itemsize), PEEK)
         for _, _, data in ancillary:
             numbers.frombytes(data)
         descriptors.extend(numbers)
-        if flags & socket.MSG_TRUNC:
+        if flags & MSG_TRUNC:
             raise BadMessage("a message is longer than %d bytes" % LARGEST_MESSAGE)
-        if flags & socket.MSG_CTRUNC:
+        if flags & MSG_CTRUNC:
             raise BadMessage("descriptors of a message were lost")
         return message
 
     def parse(self, message, descriptors):
-        import json
         try:
-            content = json.loads(message)
+            content, _ = DECODER.raw_decode(message.decode())
         except (ValueError, RecursionError) as error:
             raise BadMessage("a message is not JSON: %s" % error)
         if isinstance(content, dict) and isinstance(content.get("place"), dict):
@@ -417,16 +417,19 @@ class Template:
         except BadMessage as problem:
             # sockd waits for an answer about this worker.
             if isinstance(command.get("worker"), int):
-                self.send({"failed": {"worker": command["worker"], "error": str(problem)}})
+                self.send(failed(command["worker"], str(problem)))
             raise
 
     def send(self, message):
-        import json
         try:
-            self.control.send(json.dumps(message).encode())
+            self.control.send(message)
         except OSError as error:
             # With sockd gone the control socket's end comes next.
             complain("cannot answer: %s" % error.strerror)
+
+
+def failed(worker, why):
+    return json.dumps({"failed": {"worker": worker, "error": why}}).encode()
 
 
 def complain(problem):
@@ -444,7 +447,6 @@ def close_all(descriptors):
 
 def become_worker(order):
     """Turn a copy of the template into a process that has only what a worker may have."""
-    import faulthandler
     if order.group is not None:
         # Before anything is allocated: memory stays charged where it was touched.
         if not order.in_place:
@@ -472,7 +474,6 @@ def enter_group(procs):
 
 def wait_for_adoption(supervisor):
     """Wait until sockd is the parent: what a worker takes for its parent must be sockd."""
-    import time
     deadline = time.monotonic() + ADOPTION_SECONDS
     while os.getppid() != supervisor:
         if time.monotonic() > deadline:
@@ -509,11 +510,9 @@ class Drain:
         self.begun = begun
 
     def on_usr2(self):
-        import signal
         signal.signal(signal.SIGUSR2, self.begin)
 
     def begin(self, _signal, _frame):
-        import signal
         self.patient = True
         self.begun()
         os.kill(os.getpid(), signal.SIGTERM)
