@@ -237,9 +237,9 @@ pub fn any_process_of_our_unit_may_die(machine: &Machine) {
     let load = Load::begin(machine, &[SOCKET]);
     let mut accidents = workers_and_template_die(machine, &load);
 
-    // sockd itself: systemd kills its workers with it (KillMode=mixed) and starts it again.
+    // sockd itself: ExecStop= lets its workers finish before systemd kills what is left, and starts it again.
     let told = complete(machine);
-    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), WORKERS));
+    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), 0));
     restarted(machine, &told);
 
     // A sockd that does nothing any more is found out by the watchdog, and the workers serve until then.
@@ -307,7 +307,7 @@ pub fn any_process_of_the_guides_unit_may_die(machine: &Machine) {
     let mut accidents = workers_and_template_die(machine, &load);
     let told = complete(machine);
     // systemd sends the workers SIGTERM, at which they finish the request in their hands.
-    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), WORKERS));
+    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), 0));
     restarted(machine, &told);
     load.wait_for_visits(30);
     machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();

@@ -150,7 +150,7 @@ on_every_release! {
         package::goes_without_a_trace(machine);
     }
 
-    /// Twenty reloads under load, good and broken in turn, five restarts, twenty killed workers.
+    /// Twenty-two reloads under load, good and broken in turn, five restarts, twenty killed workers.
     fn a_bad_deploy_cannot_take_the_site_down(machine) {
         install(machine);
         reload::under_our_unit(machine);

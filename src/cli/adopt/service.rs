@@ -209,8 +209,11 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
     );
     let why = "systemctl reload waits for the outcome and fails, with the reason, if the old workers go on serving.";
     lines.reset(why, "ExecReload", &format!("{} reload", around.sockd.display()));
-    let why = "If sockd itself is killed, the workers finish their requests before systemd kills what is left.";
+    let why =
+        "If sockd itself is killed or crashes, the workers finish their requests before systemd kills what is left.";
     lines.reset(why, "ExecStop", &format!("{} drain", around.sockd.display()));
+    let why = "systemd runs ExecStop= only after an end that counts as a success.";
+    lines.add(why, "SuccessExitStatus", "SIGKILL SIGABRT SIGSEGV 101");
     let why = "SIGTERM to sockd alone, which lets workers finish; what is left at the end is killed.";
     lines.put(why, "KillMode", "mixed");
     lines.unset("The signal that lets sockd finish is systemd's own.", "KillSignal", "SIGTERM");

@@ -52,6 +52,7 @@ ExecStart=/usr/bin/uwsgi --plugin python3 --master --processes {workers} --harak
 Type=notify
 ExecReload=/usr/bin/sockd reload
 ExecStop=/usr/bin/sockd drain
+SuccessExitStatus=SIGKILL SIGABRT SIGSEGV 101
 WatchdogSec=30s
 Restart=always
 RestartSec=500ms
