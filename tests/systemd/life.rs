@@ -393,7 +393,7 @@ pub fn a_socket_file_is_removed(machine: &Machine) {
     }
 }
 
-/// What an administrator types, while visitors come: none of it may refuse anybody, but for the restart of a socket.
+/// What an administrator types, while visitors come: none of it may refuse anybody.
 pub fn what_an_administrator_types(machine: &Machine) {
     site(machine, BETTER);
     let load = Load::begin(machine, &[SOCKET]);
@@ -412,11 +412,98 @@ pub fn what_an_administrator_types(machine: &Machine) {
     complete(machine);
     judge(&load.finish(), &[], "daemon-reload, restart and stop");
 
-    // The socket goes and comes again, its queue is lost: whoever comes after is served by the new one.
-    machine.run("systemctl restart gunicorn.socket").succeeded();
-    machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
-    machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
     machine.run("systemctl stop gunicorn.socket; systemctl is-active gunicorn || true").says("inactive").succeeded();
+}
+
+/// The guide's step 7 with its own unit: more workers and another address; the latter is not sockd's to give, and it says
+/// so. Nobody is refused.
+pub fn changed_settings_hold_after_a_restart(machine: &Machine) {
+    let service = guide::service_unit(crate::PREFIX, "");
+    site(machine, &service);
+    let load = Load::begin(machine, &[SOCKET]);
+    complete(machine);
+    let changed =
+        service.replace("--workers 3 --bind unix:/run/gunicorn.sock", "--workers 5 --bind unix:/run/web.sock");
+    assert_ne!(changed, service);
+    machine.write_file("/etc/systemd/system/gunicorn.service", 0o644, &changed);
+    machine.run("systemctl daemon-reload; systemctl restart gunicorn").succeeded();
+    machine.wait_for("five workers", PATIENCE, "sockd status gunicorn | grep -F 'Workers: 5 of 5 ready'");
+    let warned = machine.journal("gunicorn");
+    let line = "--bind unix:/run/web.sock is ignored: sockd serves gunicorn.socket (unix:/run/gunicorn.sock)";
+    assert!(warned.contains(line), "{line:?} is missing in\n{warned}");
+    load.wait_for_visits(50);
+    judge(&load.finish(), &[], "daemon-reload and a restart with other settings");
+}
+
+/// On a terminal it tells each step; when it goes away, or does not wait, the rollout goes on.
+pub fn who_asks_for_a_reload(machine: &Machine) {
+    site(machine, BETTER);
+    machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
+    complete(machine);
+    let said = machine.run("script -qec 'sockd reload gunicorn' /dev/null").succeeded();
+    let steps: Vec<&str> = said.lines().map(str::trim).collect();
+    let at = |wanted: &dyn Fn(&str) -> bool| steps.iter().position(|step| wanted(step));
+    let begun = at(&|step| step == "preparing generation 2").unwrap_or_else(|| panic!("{said}"));
+    let proven = at(&|step| step == "the new code is proven").unwrap_or_else(|| panic!("{said}"));
+    let worker = |step: &&&str| step.starts_with("worker ") && step.contains(" is ready after ");
+    assert_eq!(steps[proven..].iter().filter(worker).count(), WORKERS, "{said}");
+    assert!(begun < proven, "{said}");
+    assert_eq!(steps.last(), Some(&"generation 2 serves"), "{said}");
+    // Elsewhere only the outcome.
+    let said = machine.run("sockd reload gunicorn 2>&1").succeeded();
+    assert_eq!(said, "generation 3 serves\n");
+
+    // An import of two seconds: there is time to go away.
+    application(machine, &format!("import time\ntime.sleep(2)\n{APPLICATION}"));
+    let generation = || complete(machine)["generation"].as_u64().expect("a number");
+    let client = machine.spawn("exec sockd reload gunicorn");
+    machine.wait_for("the rollout to begin", PATIENCE, "sockd status gunicorn | grep -F '(reload: '");
+    machine.run(&format!("systemctl kill --signal KILL {}", client.unit())).succeeded();
+    assert_ne!(client.finish().code, 0);
+    machine.wait_until("the rollout of a client that is gone", PATIENCE, || (generation() == 4).then_some(()));
+
+    machine.run("sockd reload --no-wait gunicorn").says("the reload has begun").succeeded();
+    machine.run("sockd status gunicorn | grep -F '(reload: '").succeeded();
+    machine.wait_until("the rollout that nobody waits for", PATIENCE, || (generation() == 5).then_some(()));
+}
+
+/// The socket goes and comes again while visitors come: whoever waits in its queue at that moment is reset, and nobody else
+/// is refused for longer than it takes. So it is under our unit and under the guide's, whose Requires= stops the service
+/// first. A unit without it keeps its socket: the command fails, and nobody notices.
+pub fn a_socket_may_be_restarted(machine: &Machine) {
+    site(machine, BETTER);
+    visitors_during_a_socket_restart(machine, true, "our unit");
+    let guide = guide::service_unit(crate::PREFIX, "");
+    machine.write_file("/etc/systemd/system/gunicorn.service", 0o644, &guide);
+    machine.run("systemctl daemon-reload; systemctl restart gunicorn").succeeded();
+    visitors_during_a_socket_restart(machine, true, "the guide's unit");
+    let alone = guide.replace("Requires=gunicorn.socket\n", "");
+    assert_ne!(alone, guide);
+    machine.write_file("/etc/systemd/system/gunicorn.service", 0o644, &alone);
+    machine.run("systemctl daemon-reload; systemctl restart gunicorn").succeeded();
+    visitors_during_a_socket_restart(machine, false, "a unit without Requires=");
+}
+
+fn visitors_during_a_socket_restart(machine: &Machine, works: bool, unit: &str) {
+    let load = Load::begin(machine, &[SOCKET]);
+    complete(machine);
+    load.wait_for_visits(50);
+    let restart = machine.run("systemctl restart gunicorn.socket");
+    let after = now(machine);
+    assert_eq!(restart.code == 0, works, "{unit}: {restart}");
+    complete(machine);
+    load.wait_for_visits(50);
+    let state = machine.run("systemctl is-active gunicorn.socket gunicorn.service || true");
+    state.says(if works { "active\nactive\n" } else { "inactive\nactive\n" }).succeeded();
+    let record = load.finish();
+    let failed: Vec<_> = record.failed().collect();
+    eprintln!("{unit}: {} requests, {} failed when the socket was restarted", record.visits.len(), failed.len());
+    assert!(works || failed.is_empty(), "{unit}:\n{}", list(failed));
+    assert!(failed.iter().all(|visit| visit.began < after), "{unit}: refused after the restart:\n{}", list(failed));
+    // systemd closes the socket and listens again within moments.
+    let ends = failed.iter().map(|visit| visit.ended());
+    let span = ends.clone().fold(f64::NEG_INFINITY, f64::max) - ends.fold(f64::INFINITY, f64::min);
+    assert!(failed.is_empty() || span < 1.0, "{unit}: refused for {span:.1} s:\n{}", list(failed));
 }
 
 /// The Flask guide's unit, which has no socket unit and a socket of relative name and mode 007: its reload loses nothing.

@@ -6,6 +6,7 @@
 mod adopt;
 mod groups;
 mod guide;
+mod hangs;
 mod lasting;
 mod life;
 mod load;
@@ -184,6 +185,28 @@ on_every_release! {
     fn any_process_of_the_guides_unit_may_die(machine) {
         install(machine);
         life::any_process_of_the_guides_unit_may_die(machine);
+    }
+
+    fn every_hang_is_found(machine) {
+        install(machine);
+        hangs::every_hang_is_found(machine);
+    }
+
+    /// `sockd reload` on a terminal, one that goes away, and one that does not wait.
+    fn who_asks_for_a_reload(machine) {
+        install(machine);
+        life::who_asks_for_a_reload(machine);
+    }
+
+    fn changed_settings_hold_after_a_restart(machine) {
+        install(machine);
+        life::changed_settings_hold_after_a_restart(machine);
+    }
+
+    /// `systemctl restart` of the socket unit, while visitors come.
+    fn a_socket_may_be_restarted(machine) {
+        install(machine);
+        life::a_socket_may_be_restarted(machine);
     }
 
     fn nobody_waits_for_journald(machine) {
