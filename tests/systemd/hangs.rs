@@ -63,7 +63,7 @@ def hang(path):
 ";
 
 /// One of gunicorn's worker classes.
-struct Class {
+pub struct Class {
     /// Its options.
     options: &'static str,
     application: &'static str,
@@ -73,21 +73,21 @@ struct Class {
     asleep: &'static str,
 }
 
-const CLASSES: [Class; 4] = [
-    Class { options: "-k sync", application: WSGI, sleepers: 1, asleep: "no heartbeat for" },
-    Class { options: "-k gthread --threads 2", application: WSGI, sleepers: 2, asleep: "GET /: no answer within" },
-    // What blocks the hub or the loop blocks all of it.
-    Class { options: "-k gevent", application: WSGI, sleepers: 1, asleep: "no heartbeat for" },
-    Class { options: "-k asgi", application: ASGI, sleepers: 1, asleep: "no heartbeat for" },
-];
+pub const SYNC: Class = Class { options: "-k sync", application: WSGI, sleepers: 1, asleep: "no heartbeat for" };
+pub const GTHREAD: Class =
+    Class { options: "-k gthread --threads 2", application: WSGI, sleepers: 2, asleep: "GET /: no answer within" };
+// What blocks the hub or the loop blocks all of it.
+pub const GEVENT: Class = Class { options: "-k gevent", application: WSGI, sleepers: 1, asleep: "no heartbeat for" };
+pub const ASGI_CLASS: Class = Class { options: "-k asgi", application: ASGI, sleepers: 1, asleep: "no heartbeat for" };
 
 /// Everything that sockd and the workers wrote since a moment.
 fn journal_since(machine: &Machine, since: f64) -> String {
     machine.run(&format!("journalctl --sync; journalctl -q -u gunicorn -o cat --since @{since}")).succeeded()
 }
 
-/// Waits until the journal since then holds all of these, and until three workers serve of which none is in `gone`.
-fn found_and_replaced(machine: &Machine, since: f64, wanted: &[&str], gone: &BTreeSet<u64>, what: &str) {
+/// Waits until the journal since then holds all of these, nobody waits for an answer any more, and all workers serve, of
+/// which one at least is not among `before`.
+fn found_and_replaced(machine: &Machine, since: f64, wanted: &[&str], before: &BTreeSet<u64>, what: &str) {
     let mut journal = String::new();
     let limit = std::time::Instant::now() + PATIENCE;
     loop {
@@ -98,8 +98,10 @@ fn found_and_replaced(machine: &Machine, since: f64, wanted: &[&str], gone: &BTr
         assert!(std::time::Instant::now() < limit, "{what}: {missing:?} is missing in the journal:\n{journal}");
         journal = journal_since(machine, since);
     }
-    machine.wait_until(&format!("{what}: all workers to be replaced"), PATIENCE, || {
-        life::workers(&life::complete(machine)).is_disjoint(gone).then_some(())
+    machine.wait_for(&format!("{what}: the end of whoever hung"), PATIENCE, "! pgrep -x curl");
+    machine.wait_until(&format!("{what}: a successor"), PATIENCE, || {
+        let serving = life::workers(&life::complete(machine));
+        (before.is_empty() || !before.is_subset(&serving)).then_some(())
     });
 }
 
@@ -109,22 +111,16 @@ fn ask(machine: &Machine, path: &str, times: usize) {
     machine.run(&format!("systemd-run --quiet --collect bash -c '{} wait'", ask.repeat(times))).succeeded();
 }
 
-/// Every class in turn hangs in every way that it can.
-pub fn every_hang_is_found(machine: &Machine) {
-    machine.run_as("sammy", "myprojectdir/myprojectenv/bin/pip install gevent").succeeded();
+/// A class hangs in every way that it can.
+pub fn every_hang_is_found(machine: &Machine, class: &Class) {
+    // gunicorn's gevent worker wants packaging.
+    machine.run_as("sammy", "myprojectdir/myprojectenv/bin/pip install gevent packaging").succeeded();
     machine.write_file("/etc/sockd/gunicorn.toml", 0o644, CONFIGURATION);
-    for class in &CLASSES {
-        let service = life::BETTER
-            .replace("sockd run -- ", "sockd run --config /etc/sockd/gunicorn.toml -- ")
-            .replace("--access-logfile - ", &format!("{} --timeout {TIMEOUT} ", class.options));
-        life::site(machine, &service);
-        life::application(machine, class.application);
-        machine.run("systemctl restart gunicorn").succeeded();
-        hang_in_each_way(machine, class);
-    }
-}
-
-fn hang_in_each_way(machine: &Machine, class: &Class) {
+    let service = life::BETTER
+        .replace("sockd run -- ", "sockd run --config /etc/sockd/gunicorn.toml -- ")
+        .replace("--access-logfile - ", &format!("{} --timeout {TIMEOUT} ", class.options));
+    life::site(machine, &service);
+    life::application(machine, class.application);
     let load = Load::begin(machine, &[life::SOCKET]);
     life::complete(machine);
     // An import: the reload is refused, and nobody was replaced.
@@ -150,14 +146,13 @@ fn hang_in_each_way(machine: &Machine, class: &Class) {
     let wanted = ["hangs: no heartbeat for", "killed by SIGKILL"];
     found_and_replaced(machine, since, &wanted, &BTreeSet::from([stopped]), &what);
 
-    // A loop in a request, and a request that waits; one of the workers gets it.
+    // A loop in a request, and a request that waits: enough of them for every worker, though who gets them is chance.
     for (path, times, how) in [("/spin", 1, "no heartbeat for"), ("/sleep", class.sleepers, class.asleep)] {
         let since = life::now(machine);
         if class.sleepers > 1 && path == "/spin" {
             // One thread that counts does not keep the others from serving: no hang.
             continue;
         }
-        // Nobody else is there: with one worker left to serve, every request is for it.
         let all = life::workers(&life::complete(machine));
         ask(machine, path, times * all.len());
         let what = format!("{}, {path}", class.options);

@@ -187,9 +187,24 @@ on_every_release! {
         life::any_process_of_the_guides_unit_may_die(machine);
     }
 
-    fn every_hang_is_found(machine) {
+    fn every_hang_of_sync_is_found(machine) {
         install(machine);
-        hangs::every_hang_is_found(machine);
+        hangs::every_hang_is_found(machine, &hangs::SYNC);
+    }
+
+    fn every_hang_of_gthread_is_found(machine) {
+        install(machine);
+        hangs::every_hang_is_found(machine, &hangs::GTHREAD);
+    }
+
+    fn every_hang_of_gevent_is_found(machine) {
+        install(machine);
+        hangs::every_hang_is_found(machine, &hangs::GEVENT);
+    }
+
+    fn every_hang_of_asgi_is_found(machine) {
+        install(machine);
+        hangs::every_hang_is_found(machine, &hangs::ASGI_CLASS);
     }
 
     /// `sockd reload` on a terminal, one that goes away, and one that does not wait.
