@@ -16,7 +16,9 @@
 //! Moving a process by writing to `cgroup.procs` waits for an RCU grace period, if nobody has moved one within the last
 //! moments: measured 2 ms on an idle machine (kernel 6.18), up to 60 ms on a loaded one, while a second move soon
 //! after takes 0.1 ms and making a group 0.06 ms. clone3(2) with CLONE_INTO_CGROUP would wait for nothing, but
-//! RestrictNamespaces=, which our own unit sets, forbids clone3. So nobody who is waited for should move.
+//! RestrictNamespaces=, which our own unit sets, forbids clone3. So nobody who is waited for should move: a template's
+//! spare process goes ahead into the group of the worker that comes next. A worker that is executed moves between fork
+//! and exec, a small part of the time that its program takes to load.
 //!
 //! Owns: reading of the unit's group, and all below it but `.control`. Never: touches a group that was not delegated to
 //! this very process, and never decides whether a process should live.

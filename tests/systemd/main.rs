@@ -12,6 +12,7 @@ mod life;
 mod load;
 mod logs;
 mod machine;
+mod memory;
 mod new;
 mod package;
 mod reload;
