@@ -4,13 +4,13 @@
 
 /// Everything went well.
 pub const SUCCESS: u8 = 0;
-/// The command failed; a message on stderr says why.
+/// The command failed; a message on stderr says why. `doctor`: a link is broken, and the findings are on stdout.
 pub const FAILURE: u8 = 1;
 /// The command line could not be understood (clap's number).
 pub const USAGE: u8 = 2;
 /// `status`: the unit exists and is not running.
 pub const NOT_RUNNING: u8 = 3;
-/// `status`: there is no such unit.
+/// `status` and `doctor`: there is no such unit.
 pub const NO_SUCH_UNIT: u8 = 4;
 /// The configuration is wrong (EX_CONFIG).
 pub const CONFIG: u8 = 78;

@@ -24,7 +24,7 @@
 //! out. Each driver owns one outside thing: [`process`] worker processes, [`listener`] inherited sockets, [`notify`]
 //! the workers' notification sockets, [`fallback`] the 503 answers, [`systemd`] the service manager above us,
 //! [`journal`] the log, [`control`] the socket of `sockd status`, [`queue`] the kernel's view of waiting connections,
-//! [`cgroup`] the control group.
+//! [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside.
 //!
 //! # Who may import whom
 //!
@@ -52,6 +52,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod diagnostic;
+pub mod doctor;
 pub mod exit;
 pub mod fallback;
 pub mod journal;

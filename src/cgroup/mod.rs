@@ -32,5 +32,5 @@ mod watch;
 
 pub use group::{Group, Limits, OutOfMemory, Usage};
 pub use tree::{Absent, Tree};
-pub use unit::processes_of_own_unit;
+pub use unit::{processes_of, processes_of_own_unit};
 pub use watch::OomWatch;

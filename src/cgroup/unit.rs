@@ -21,6 +21,16 @@ pub fn processes_of_own_unit() -> Vec<Pid> {
     found
 }
 
+/// All processes of a unit's control group: a path as systemd tells it, from the root of the hierarchy. Empty when it is
+/// gone, and without control groups version 2.
+pub fn processes_of(control_group: &str) -> Vec<Pid> {
+    let mut found = Vec::new();
+    if control_group.len() > 1 {
+        collect(&Path::new(ROOT).join(control_group.trim_start_matches('/')), 0, &mut found);
+    }
+    found
+}
+
 /// The path below the root of the hierarchy in the text of /proc/PID/cgroup.
 pub(super) fn own_directory(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::/"))

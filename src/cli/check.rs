@@ -16,11 +16,12 @@ use serde::Serialize;
 
 use crate::config::{self, Options};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::doctor::facts::Account;
 use crate::exit;
 use crate::fallback::{self, LARGEST_PAGE};
 
 use super::output;
-use account::{Account, Way};
+use account::Way;
 
 /// Where the configurations of instances are.
 const INSTANCES: &str = "/etc/sockd";
@@ -40,6 +41,11 @@ pub struct Arguments {
     /// Check this command line instead, as `sockd run` would run it from here
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// What keeps a unit from working, for `sockd doctor`: of one that runs sockd, and of one that runs a server by itself.
+pub(super) fn of_unit(unit: &str) -> Diagnostics {
+    unit::subject_of_any(unit).map(check).unwrap_or_default()
 }
 
 /// One thing to check.
@@ -187,7 +193,7 @@ fn check(subject: Subject) -> Diagnostics {
         };
         let ways = [(directory.as_path(), Way::Enter), (&program, Way::Execute)];
         let page = page.map(|page| (page, Way::Read));
-        problems.append(account.check_ways(ways.into_iter().chain(page)));
+        problems.append(account::check_ways(account, ways.into_iter().chain(page)));
     }
     match resolved {
         Ok(command) => {

@@ -10,6 +10,7 @@ pub mod adopt;
 mod check;
 mod demo;
 mod demo_worker;
+pub mod doctor;
 mod drain;
 mod fallback;
 mod files;
@@ -55,6 +56,8 @@ enum Command {
     Status(status::Arguments),
     /// Check a configuration or a unit and show every problem at once
     Check(check::Arguments),
+    /// Find the broken link between browser and application, and the command that mends it
+    Doctor(doctor::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
     /// Show what the journal holds of a unit or a worker
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),

@@ -170,6 +170,31 @@ impl Bus {
         Ok(String::try_from(value)?)
     }
 
+    /// All properties of a unit, those of its type among them: `Service` or `Socket`.
+    ///
+    /// # Errors
+    /// systemd does not answer, or takes the name for none.
+    pub(super) async fn properties(&self, name: &str, of_type: &str) -> Result<Bag, BusError> {
+        let object: OwnedObjectPath = self.call(MANAGER_OBJECT, MANAGER, "LoadUnit", &name).await?;
+        let interface = format!("org.freedesktop.systemd1.{of_type}");
+        let (one, two) = (UNIT, interface.as_str());
+        let all = |interface| self.call(&object, PROPERTIES, "GetAll", interface);
+        let (unit, of_type) = tokio::join!(all(&one), all(&two));
+        let (unit, of_type): (HashMap<_, _>, HashMap<_, _>) = (unit?, of_type?);
+        Ok(Bag(unit.into_iter().chain(of_type).collect()))
+    }
+
+    /// The names of all units of a type that systemd has loaded or could load: `*.socket`.
+    ///
+    /// # Errors
+    /// systemd does not answer.
+    pub async fn names(&self, pattern: &str) -> Result<Vec<String>, BusError> {
+        let (states, patterns): (&[&str], &[&str]) = (&[], &[pattern]);
+        let units: Vec<ListedUnit> =
+            self.call(MANAGER_OBJECT, MANAGER, "ListUnitsByPatterns", &(states, patterns)).await?;
+        Ok(units.into_iter().map(|unit| unit.0).collect())
+    }
+
     /// The state of a unit: two calls, side by side.
     ///
     /// # Errors
@@ -203,11 +228,24 @@ impl Bus {
 
 /// The properties of one interface. One that is missing, or of another type than here, is taken as empty: an older or
 /// newer systemd must not make `status` fail.
-struct Bag(HashMap<String, OwnedVariant>);
+pub(super) struct Bag(HashMap<String, OwnedVariant>);
 
 impl Bag {
-    fn take<T: TryFrom<OwnedVariant> + Default>(&mut self, name: &str) -> T {
+    pub(super) fn take<T: TryFrom<OwnedVariant> + Default>(&mut self, name: &str) -> T {
         self.0.remove(name).and_then(|value| T::try_from(value).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn take_commands(&mut self, name: &str) -> Vec<Vec<String>> {
+        let value = self.0.remove(name).and_then(|value| Vec::<ExecCommand>::try_from(value).ok());
+        value.unwrap_or_default().into_iter().map(|command| command.1).collect()
+    }
+
+    pub(super) fn pair(&mut self, name: &str) -> (String, String) {
+        self.0.remove(name).and_then(|value| <(String, String)>::try_from(value).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn pairs(&mut self, name: &str) -> Vec<(String, String)> {
+        self.0.remove(name).and_then(|value| Vec::<(String, String)>::try_from(value).ok()).unwrap_or_default()
     }
 
     fn number(&mut self, name: &str) -> Option<u64> {

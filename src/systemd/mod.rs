@@ -1,11 +1,13 @@
 //! What is above us: the service manager.
 //!
 //! Owns: what we say to it ([`notify`]), what it left in our environment ([`environment`]) and, for the command-line
-//! tools alone, what it says over D-Bus ([`bus`]) and which unit files it has ([`unit_files`]).
+//! tools alone, what it says over D-Bus ([`bus`]) or through `systemctl show` ([`show`]; [`details`] from either) and
+//! which unit files it has ([`unit_files`]).
 //! Never: acts on a unit. Actions go through systemctl; systemd stays the truth.
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod details;
 pub mod environment;
 pub mod notify;
 pub mod show;

@@ -9,10 +9,10 @@ use clap::Parser;
 use crate::adapter::words;
 use crate::config::Options;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::doctor::facts::Account;
 use crate::systemd::show::{self, Properties, arguments, first};
 
 use super::Subject;
-use super::account::Account;
 
 /// The PATH that systemd gives its services (systemd.exec(5)).
 const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
@@ -52,6 +52,22 @@ pub(super) fn subject(unit: &str) -> Result<Subject, String> {
         Ok(options) => subject.options = options,
         Err(problem) => subject.problems.push(problem),
     }
+    Ok(subject)
+}
+
+/// The same of a unit that runs a server by itself: as `sockd run` would run its command line.
+///
+/// # Errors
+/// Why there is nothing to look at.
+pub(super) fn subject_of_any(unit: &str) -> Result<Subject, String> {
+    let properties = show::properties(unit, PROPERTIES)?;
+    let mut subject = surroundings(unit.to_owned(), &properties);
+    let command = properties.get("ExecStart").and_then(|lines| arguments(lines.last()?)).unwrap_or_default();
+    subject.options = match options(unit, &properties) {
+        Ok(options) => options,
+        Err(_) if command.is_empty() => return Err(format!("{unit} starts nothing")),
+        Err(_) => Options { command: command.into_iter().map(OsString::from).collect(), ..Options::default() },
+    };
     Ok(subject)
 }
 

@@ -1,0 +1,124 @@
+//! `sockd doctor`: which link between the browser and the application is broken, and the one command that mends it.
+//!
+//! Owns: the options, the choice of units, the exit code.
+//! Never: changes anything. The facts are `crate::doctor`'s, and so are the rules.
+
+pub mod render;
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{check, output};
+use crate::diagnostic::Severity;
+use crate::doctor::facts::{self, Question};
+use crate::doctor::{Diagnosis, Problem, diagnose};
+use crate::exit;
+
+/// The options of `doctor`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sockd doctor\n  sockd doctor gunicorn\n  sockd doctor gunicorn --host www.example.com\n  \
+                  sockd doctor --json gunicorn | jq '.[].findings[].mend'\n\n\
+                  It changes nothing. As any visitor does, it asks for a page, which starts a service that waits\n\
+                  for its first connection. Run it as root to see everything.\n\n\
+                  Exit codes:\n  0  no link is broken, as far as was seen\n  1  a link is broken\n  4  no such unit"
+)]
+pub struct Arguments {
+    /// The unit, with or without ".service" [default: all that run an application server]
+    #[arg(value_name = "UNIT")]
+    pub unit: Option<String>,
+    /// The name that the browser asks for
+    #[arg(long, value_name = "NAME", value_parser = host)]
+    pub host: Option<String>,
+    /// Print an array of objects for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A name that can stand in a command and in a configuration as it is.
+fn host(text: &str) -> Result<String, String> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-:[]".contains(letter);
+    match !text.is_empty() && text.len() <= 253 && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("write a name such as www.example.com, without http:// and without a path".to_owned()),
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot set up: {error}")),
+    };
+    let (found, none) = match runtime.block_on(diagnoses(arguments)) {
+        Ok(found) => found,
+        Err(why) => return failed(&format!("cannot look: {why}")),
+    };
+    let text = match arguments.json {
+        true => json(&found),
+        false => render::render(&found, output::width(), output::colour_wanted()),
+    };
+    if let Err(error) = output::print(&text) {
+        return failed(&format!("cannot write to stdout: {error}"));
+    }
+    if none {
+        return ExitCode::from(exit::NO_SUCH_UNIT);
+    }
+    ExitCode::from(if found.iter().any(Diagnosis::is_broken) { exit::FAILURE } else { exit::SUCCESS })
+}
+
+/// A diagnosis of every unit, and whether there is no such unit.
+async fn diagnoses(arguments: &Arguments) -> Result<(Vec<Diagnosis>, bool), String> {
+    let units = match &arguments.unit {
+        Some(unit) => vec![unit.clone()],
+        None => facts::application_units().await?,
+    };
+    let mut found = Vec::new();
+    let mut none = units.is_empty();
+    for unit in units {
+        let question = Question { unit, host: arguments.host.clone() };
+        let facts = facts::gather(&question, problems).await?;
+        none |= facts.service.load_state == "not-found";
+        found.push(diagnose(&facts));
+    }
+    Ok((found, none))
+}
+
+/// What `sockd check` says of a unit.
+fn problems(unit: &str) -> Vec<Problem> {
+    let found = check::of_unit(unit);
+    let problem = |problem: &crate::diagnostic::Diagnostic| Problem {
+        error: problem.severity == Severity::Error,
+        message: problem.message.clone(),
+        help: problem.help.clone(),
+    };
+    found.iter().map(problem).collect()
+}
+
+/// The array for programs, with a line break at its end.
+pub fn json(found: &[Diagnosis]) -> String {
+    let mut text = serde_json::to_string_pretty(found).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn failed(message: &str) -> ExitCode {
+    output::complain(message);
+    ExitCode::from(exit::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_and_nothing_else() {
+        for good in ["example.com", "www.a-b.example", "127.0.0.1", "[::1]:8000"] {
+            assert_eq!(host(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "http://example.com", "a b", "a;b", "a'b", "a/b", "$(x)", &"a".repeat(254)] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+}

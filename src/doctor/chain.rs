@@ -1,0 +1,369 @@
+//! What follows from the facts for every rule: which server it is, where it should listen, how it is started again.
+//!
+//! Owns: the reading of ExecStart= and the parts of commands that several findings share.
+//! Never: finds anything wrong by itself.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::facts::{Facts, Listening};
+use super::uwsgi;
+use crate::adapter::gunicorn::{self, Known};
+use crate::app::Address;
+use crate::systemd::details::Details;
+
+/// Who makes the socket at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// The socket unit with this place in [`Facts::sockets`].
+    Unit(usize),
+    /// The server, by its command line.
+    Server,
+    /// uWSGI, by the .ini file with this place in [`Facts::uwsgi`].
+    Ini(usize),
+}
+
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Uwsgi,
+}
+
+/// Where the application should be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// `/run/gunicorn.sock`, `@name`, `127.0.0.1:8000`.
+    pub address: String,
+    pub maker: Maker,
+    pub protocol: Protocol,
+}
+
+impl Expected {
+    /// The path of a unix socket that has a file.
+    pub fn path(&self) -> Option<&str> {
+        Some(self.address.as_str()).filter(|address| address.starts_with('/'))
+    }
+
+    /// `unix:/run/gunicorn.sock`, `127.0.0.1:8000`.
+    pub fn shown(&self) -> String {
+        shown(&self.address)
+    }
+}
+
+/// An address as Nginx and gunicorn write it.
+pub fn shown(address: &str) -> String {
+    if address.starts_with(['/', '@']) { format!("unix:{address}") } else { address.to_owned() }
+}
+
+/// The words of an ExecStart= without `/usr/bin/env` before them.
+fn words(service: &Details) -> &[String] {
+    let words = service.exec_start.as_slice();
+    let env = words.first().is_some_and(|word| base(word) == "env");
+    if env { words.get(1..).unwrap_or_default() } else { words }
+}
+
+/// Whether a service runs sockd.
+pub fn runs_sockd(service: &Details) -> bool {
+    let words = words(service);
+    words.first().is_some_and(|word| base(word) == "sockd") && words.get(1).is_some_and(|word| word == "run")
+}
+
+/// The server's own command line; empty when only a configuration of sockd names it.
+pub fn command(service: &Details) -> &[String] {
+    let words = words(service);
+    if !runs_sockd(service) {
+        return words;
+    }
+    let at = words.iter().position(|word| word == "--");
+    at.map_or(&[], |at| &words[at + 1..])
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// The server's name: `gunicorn`, `uwsgi`, `uvicorn`; behind `python -m` that of the module.
+pub fn server(service: &Details) -> &str {
+    let command = command(service);
+    let program = command.first().map_or("", |program| base(program));
+    match command.iter().position(|word| word == "-m") {
+        Some(at) if program.starts_with("python") => command.get(at + 1).map_or(program, String::as_str),
+        _ => program,
+    }
+}
+
+/// Whether a command line is one of the servers that the guides use; sockd's own is, too.
+pub fn is_application(service: &Details) -> bool {
+    const SERVERS: [&str; 8] = ["gunicorn", "uwsgi", "uvicorn", "hypercorn", "daphne", "granian", "waitress", "puma"];
+    runs_sockd(service) || SERVERS.iter().any(|known| server(service).starts_with(known))
+}
+
+/// Every address at which the application should be reached.
+pub fn expected(facts: &Facts) -> Vec<Expected> {
+    let mut found = Vec::new();
+    let speaks = |written: &str| if written.contains("http") { Protocol::Http } else { Protocol::Uwsgi };
+    let uwsgi = server(&facts.service).starts_with("uwsgi");
+    for (at, socket) in facts.sockets.iter().enumerate() {
+        let http = !uwsgi || command(&facts.service).iter().any(|word| word.starts_with("--http-socket"));
+        let protocol = if http { Protocol::Http } else { Protocol::Uwsgi };
+        found.extend(socket.listen.iter().map(|address| Expected {
+            address: address.clone(),
+            maker: Maker::Unit(at),
+            protocol,
+        }));
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    for (at, file) in facts.uwsgi.iter().enumerate() {
+        let name = base(&file.path).split('.').next().unwrap_or_default();
+        let ini = uwsgi::read(&file.text, name);
+        let all = ini.sockets.iter().map(|socket| (socket, Protocol::Uwsgi));
+        let all = all.chain(ini.http_sockets.iter().map(|socket| (socket, Protocol::Http)));
+        found.extend(all.filter_map(|(socket, protocol)| {
+            Some(Expected { address: absolute(socket, "/")?, maker: Maker::Ini(at), protocol })
+        }));
+    }
+    for bind in binds(&facts.service) {
+        let protocol = if uwsgi { speaks(&bind.0) } else { Protocol::Http };
+        let address = absolute(&bind.1, &facts.service.working_directory);
+        found.extend(address.map(|address| Expected { address, maker: Maker::Server, protocol }));
+    }
+    if found.is_empty() {
+        let listeners = facts.status.iter().flat_map(|status| &status.listeners);
+        found.extend(listeners.filter_map(|listener| {
+            let address = absolute(&listener.address, &facts.service.working_directory)?;
+            Some(Expected { address, maker: Maker::Server, protocol: Protocol::Http })
+        }));
+    }
+    found
+}
+
+/// The addresses of a server's command line: the option and what it names. Nothing where a configuration file says it.
+pub fn binds(service: &Details) -> Vec<(String, String)> {
+    let command = command(service);
+    let all = |options: &[&str]| options.iter().flat_map(|option| values(command, option)).collect::<Vec<_>>();
+    let one = |option: &str| values(command, option).pop().map(|(_, value)| value);
+    let server = server(service);
+    if server.starts_with("gunicorn") {
+        let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+        let Some(invocation) = gunicorn::PYTHON.invocation(&command) else { return Vec::new() };
+        let known = Known::read(invocation.arguments, &environment(service));
+        let plain = known.bind.is_empty() && known.config.is_none();
+        let binds = if plain { vec![known.default_bind] } else { known.bind };
+        let plain = binds.iter().filter_map(|bind| Known::address(bind).ok().flatten());
+        return plain.map(|address| ("--bind".to_owned(), address.to_string())).collect();
+    }
+    match server {
+        "uvicorn" if !all(&["--fd"]).is_empty() => Vec::new(),
+        "uvicorn" => {
+            let port = one("--port").unwrap_or_else(|| "8000".to_owned());
+            let tcp = format!("{}:{port}", one("--host").unwrap_or_else(|| "127.0.0.1".to_owned()));
+            vec![("--uds".to_owned(), one("--uds").map_or(tcp, |path| format!("unix:{path}")))]
+        }
+        "hypercorn" => all(&["-b", "--bind"]),
+        "daphne" => {
+            let paths = all(&["-u", "--unix-socket"]).into_iter();
+            paths.map(|(option, path)| (option, format!("unix:{path}"))).collect()
+        }
+        "uwsgi" => all(&["-s", "--socket", "--uwsgi-socket", "--http-socket"]),
+        _ => Vec::new(),
+    }
+}
+
+/// Every value of an option, behind `=` or as the next word.
+pub fn values(command: &[String], option: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (at, word) in command.iter().enumerate() {
+        if word == option {
+            found.extend(command.get(at + 1).map(|value| (option.to_owned(), value.clone())));
+        } else if let Some(value) = word.strip_prefix(option).and_then(|rest| rest.strip_prefix('=')) {
+            found.push((option.to_owned(), value.to_owned()));
+        }
+    }
+    found
+}
+
+/// The variables of Environment=.
+pub fn environment(service: &Details) -> BTreeMap<OsString, OsString> {
+    let pairs = service.environment.iter().filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// An address without its `unix:`, and absolute.
+fn absolute(written: &str, directory: &str) -> Option<String> {
+    if written.contains('/') && !written.contains(':') {
+        return Some(Path::new(directory).join(written).display().to_string());
+    }
+    match written.parse::<Address>().ok()? {
+        Address::Unix(path) => Some(Path::new(directory).join(path).display().to_string()),
+        Address::Abstract(name) => Some(format!("@{name}")),
+        Address::Tcp(address) => Some(address.to_string()),
+    }
+}
+
+/// Whether what is passed to `target` arrives at a socket that listens on `address`.
+pub fn reaches(target: &str, address: &str) -> bool {
+    if target == address {
+        return true;
+    }
+    let split = |text: &str| text.rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned()));
+    match (split(target), split(address)) {
+        (Some((target, port)), Some((host, listens))) => {
+            let local = matches!(target.as_str(), "127.0.0.1" | "[::1]");
+            port == listens && local && matches!(host.as_str(), "0.0.0.0" | "[::]")
+        }
+        _ => false,
+    }
+}
+
+/// The listening sockets that a visitor of this address gets to. Of several with the same path it is the one whose file
+/// is there.
+pub fn listeners<'a>(facts: &'a Facts, address: &str) -> Vec<&'a Listening> {
+    let all: Vec<&Listening> = facts.listening.iter().filter(|socket| reaches(address, &socket.address)).collect();
+    let place = facts.places.iter().find(|place| place.path == address && place.kind == "socket");
+    let there = |socket: &&Listening| place.is_some_and(|place| socket.file_inode == Some(place.inode));
+    let real: Vec<&Listening> = all.iter().copied().filter(there).collect();
+    if real.is_empty() { all } else { real }
+}
+
+/// Whether the main process lives.
+pub fn runs(service: &Details) -> bool {
+    matches!(service.active_state.as_str(), "active" | "reloading" | "refreshing") && service.main_pid != 0
+}
+
+/// Whether starting it fails: it has failed, is between two attempts, or its socket gave up because of it.
+pub fn fails(facts: &Facts) -> bool {
+    let service = &facts.service;
+    let gave_up = |socket: &Details| socket.active_state == "failed" && socket.result.ends_with("-limit-hit");
+    service.active_state == "failed"
+        || service.sub_state.starts_with("auto-restart")
+        || facts.sockets.iter().any(gave_up)
+}
+
+/// The command that begins anew after something was mended: failed units are forgiven, a stopped socket listens.
+pub fn again(facts: &Facts) -> String {
+    let service = &facts.service;
+    let units = || std::iter::once(service).chain(&facts.sockets);
+    let failed: Vec<String> =
+        units().filter(|unit| unit.active_state == "failed").map(|unit| quote(&unit.name)).collect();
+    let stopped: Vec<String> = facts
+        .sockets
+        .iter()
+        .filter(|socket| socket.active_state != "active")
+        .map(|socket| quote(&socket.name))
+        .collect();
+    let mut steps = Vec::new();
+    if !failed.is_empty() {
+        steps.push(format!("systemctl reset-failed {}", failed.join(" ")));
+    }
+    if stopped.is_empty() {
+        steps.push(format!("systemctl restart {}", quote(&service.name)));
+    } else {
+        // systemd refuses to start a socket while its service is active.
+        if !matches!(service.active_state.as_str(), "failed" | "inactive") {
+            steps.push(format!("systemctl stop {}", quote(&service.name)));
+        }
+        steps.push(format!("systemctl start {}", stopped.join(" ")));
+    }
+    steps.join(" && ")
+}
+
+/// The command that makes every socket anew: the service must let go of the old one first.
+pub fn bind_anew(facts: &Facts) -> String {
+    let service = quote(&facts.service.name);
+    if facts.sockets.is_empty() {
+        return format!("systemctl restart {service}");
+    }
+    let sockets: Vec<String> = facts.sockets.iter().map(|socket| quote(&socket.name)).collect();
+    let sockets = sockets.join(" ");
+    format!("systemctl stop {sockets} {service} && systemctl start {sockets}")
+}
+
+/// The command that adds lines to a unit by a drop-in, and makes systemd read them.
+pub fn drop_in(unit: &str, file: &str, section: &str, lines: &[&str]) -> String {
+    let directory = quote(&format!("/etc/systemd/system/{unit}.d"));
+    format!(
+        "mkdir -p {directory} && printf '[{section}]\\n{}\\n' > {directory}/{file}.conf && systemctl daemon-reload",
+        lines.join("\\n")
+    )
+}
+
+/// A word for a shell.
+pub fn quote(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@+=,%".contains(letter);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// The command that replaces a text in one line of a file, its links followed.
+pub fn replace(file: &str, line: usize, old: &str, new: &str) -> String {
+    let pattern: String = old.chars().flat_map(|letter| escaped(letter, ".*[]^$\\|")).collect();
+    let new: String = new.chars().flat_map(|letter| escaped(letter, "\\&|")).collect();
+    let at = if line == 0 { String::new() } else { line.to_string() };
+    format!("sed -i --follow-symlinks {} {}", quote(&format!("{at}s|{pattern}|{new}|")), quote(file))
+}
+
+fn escaped(letter: char, special: &str) -> impl Iterator<Item = char> {
+    special.contains(letter).then_some('\\').into_iter().chain([letter])
+}
+
+/// Nginx's half of many commands: only a configuration without mistakes is read.
+pub const RELOAD_NGINX: &str = "nginx -t && systemctl reload nginx";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(line: &str) -> Details {
+        Details {
+            exec_start: line.split_whitespace().map(str::to_owned).collect(),
+            working_directory: "/home/sammy/p".into(),
+            ..Details::default()
+        }
+    }
+
+    #[test]
+    fn servers_and_their_addresses_are_read() {
+        for (line, name, addresses) in [
+            ("/v/bin/gunicorn --bind unix:/run/g.sock a:b", "gunicorn", &["/run/g.sock"][..]),
+            ("/usr/bin/sockd run -- /v/bin/gunicorn -w 3 -b unix:p.sock a:b", "gunicorn", &["/home/sammy/p/p.sock"]),
+            ("/usr/bin/env sockd run --workers 3 -- /v/bin/gunicorn a:b", "gunicorn", &["127.0.0.1:8000"]),
+            ("/v/bin/python -m gunicorn -b :80 -b [::1]:81 a:b", "gunicorn", &["0.0.0.0:80", "[::1]:81"]),
+            ("/v/bin/gunicorn -c conf.py a:b", "gunicorn", &[]),
+            ("/v/bin/uvicorn --uds /run/u.sock a:b", "uvicorn", &["/run/u.sock"]),
+            ("/v/bin/uvicorn --port 9000 a:b", "uvicorn", &["127.0.0.1:9000"]),
+            ("/v/bin/uvicorn --fd 3 a:b", "uvicorn", &[]),
+            ("/v/bin/hypercorn --bind=unix:/run/h.sock a:b", "hypercorn", &["/run/h.sock"]),
+            ("/v/bin/daphne -u /run/d.sock a:b", "daphne", &["/run/d.sock"]),
+            ("/usr/local/bin/uwsgi --socket /run/w.sock", "uwsgi", &["/run/w.sock"]),
+            ("/usr/bin/sockd run --config /etc/sockd/web.toml", "", &[]),
+        ] {
+            let service = service(line);
+            assert_eq!(server(&service), name, "{line}");
+            let found: Vec<String> =
+                expected(&Facts { service, ..Facts::default() }).into_iter().map(|found| found.address).collect();
+            assert_eq!(found, addresses, "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_are_safe_for_a_shell_and_for_sed() {
+        assert_eq!(quote("/run/a.sock"), "/run/a.sock");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(
+            replace("/etc/a b", 3, "/run/a.sock", "/run/b&c"),
+            r"sed -i --follow-symlinks '3s|/run/a\.sock|/run/b\&c|' '/etc/a b'"
+        );
+    }
+
+    #[test]
+    fn the_loopback_reaches_a_socket_on_every_address() {
+        assert!(reaches("127.0.0.1:8000", "0.0.0.0:8000") && reaches("/a", "/a"));
+        assert!(!reaches("127.0.0.1:8000", "0.0.0.0:8001") && !reaches("10.0.0.1:8000", "127.0.0.1:8000"));
+    }
+}

@@ -1,0 +1,290 @@
+//! The facts: all that a diagnosis is made from, as plain data.
+//!
+//! Owns: their shape here, and their gathering in the files below: all IO of the doctor, each look with a limit of time
+//! and of size. What could not be seen is a fact, too ([`Facts::unseen`]).
+//! Never: judges. A golden case of tests/doctor/cases is one of these values, written as TOML.
+
+mod answer;
+mod database;
+mod gather;
+pub mod place;
+mod process;
+mod program;
+mod site;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::Status;
+use crate::systemd::details::Details;
+
+pub use gather::{Question, application_units, gather};
+
+/// Everything that was seen of one unit and its surroundings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Facts {
+    /// The name that a browser asks for, if the user told it.
+    pub host: Option<String>,
+    /// The name of this machine.
+    pub hostname: String,
+    /// The service.
+    pub service: Details,
+    /// Whether it was started anew while it was asked for a page.
+    pub restarted: bool,
+    /// The text of its unit file when systemd could not load it.
+    pub unit_text: String,
+    /// The socket units that start it.
+    pub sockets: Vec<Details>,
+    /// Other socket units that are loaded or enabled: for two on one path.
+    pub other_sockets: Vec<Details>,
+    /// The program that the service starts.
+    pub program: Program,
+    /// Whether the service's user can get to its directory and its program; the answers of `sockd check`.
+    pub problems: Vec<Problem>,
+    /// The .ini files of a uWSGI that the service starts.
+    pub uwsgi: Vec<File>,
+    /// The service's processes. `None`: not looked at.
+    pub processes: Option<Vec<Process>>,
+    /// Listening sockets that concern us: at our addresses, at those of Nginx, and those of the service's processes.
+    pub listening: Vec<Listening>,
+    /// Every path that Nginx passes to, or that the application listens on.
+    pub places: Vec<Place>,
+    /// What is known of Nginx.
+    pub nginx: Nginx,
+    /// net.core.somaxconn.
+    pub somaxconn: Option<u32>,
+    /// What sockd says of itself.
+    pub status: Option<Status>,
+    /// The unit's last lines in the journal, oldest first.
+    pub journal: Vec<String>,
+    /// What was answered when a page was asked for.
+    pub answers: Vec<Answer>,
+    /// The Django settings that decide who is answered and where the database is.
+    pub settings: Option<Settings>,
+    /// Attempts to reach the databases of the settings and the tracebacks.
+    pub databases: Vec<Database>,
+    /// The PostgreSQL clusters of this machine.
+    pub clusters: Vec<Cluster>,
+    /// What could not be seen: what, and why.
+    pub unseen: Vec<String>,
+}
+
+/// A file's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct File {
+    /// Its path, as it was named.
+    pub path: String,
+    /// Where symbolic links lead; empty when that is the same.
+    pub real: String,
+    /// What it holds.
+    pub text: String,
+}
+
+/// The program of ExecStart=: the server's, behind `sockd run --` or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Program {
+    /// Its path, absolute if it could be found.
+    pub path: String,
+    /// Whether it is there. `None`: not looked at.
+    pub exists: Option<bool>,
+    /// The interpreter that its first line names; empty without one.
+    pub interpreter: String,
+    /// Whether that is there.
+    pub interpreter_exists: Option<bool>,
+    /// Whether it may be executed by anyone.
+    pub executable: Option<bool>,
+    /// Whether there is a Python beside it: then it is a virtual environment's.
+    pub python: bool,
+}
+
+/// A problem that `sockd check` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Problem {
+    /// Whether it keeps the service from working.
+    pub error: bool,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// A process of the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its name, as in `ps -o comm`.
+    pub name: String,
+    /// The inodes of the listening sockets that it has. `None`: we may not look.
+    pub listeners: Option<Vec<u64>>,
+}
+
+/// A listening socket, as the kernel has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listening {
+    /// Its address: `/run/gunicorn.sock`, `@name`, `127.0.0.1:8000`.
+    pub address: String,
+    /// Its inode, as in `/proc/PID/fd`.
+    pub inode: u64,
+    /// How many connections wait. `None`: the kernel did not tell.
+    pub waiting: Option<u32>,
+    /// How many may wait.
+    pub limit: Option<u32>,
+    /// The lower 32 bits of the inode of the file that a unix socket was bound to.
+    pub file_inode: Option<u32>,
+}
+
+/// The permissions of a file or directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Permissions {
+    /// The nine permission bits and the three above them, in octal digits.
+    pub mode: String,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The access control list beyond the mode bits, as getfacl(1) writes entries: `user:33:--x`, `mask::r-x`.
+    pub acl: Vec<String>,
+}
+
+/// A path where a unix socket should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Place {
+    /// The path.
+    pub path: String,
+    /// `socket`, `file`, `directory`, `missing`; empty when we may not look.
+    pub kind: String,
+    /// The lower 32 bits of its inode.
+    pub inode: u32,
+    /// Its permissions, if it is there.
+    pub permissions: Permissions,
+    /// Every directory on the way, from the root.
+    pub way: Vec<Directory>,
+}
+
+/// A directory on the way to a place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Directory {
+    /// Its path.
+    pub path: String,
+    /// Its permissions. `None`: it is not there, or we may not look.
+    pub permissions: Option<Permissions>,
+}
+
+/// What is known of Nginx.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Nginx {
+    /// Whether there is a configuration of it.
+    pub installed: bool,
+    /// Whether a process of it runs. `None`: not looked at.
+    pub running: Option<bool>,
+    /// Whether its unit is enabled.
+    pub enabled: Option<bool>,
+    /// Its unit's PrivateTmp=.
+    pub private_tmp: bool,
+    /// What `nginx -t` says when it is not content.
+    pub test_error: Option<String>,
+    /// Every file of the configuration that is read, the main one first.
+    pub files: Vec<File>,
+    /// Files of sites-available that are not read.
+    pub available: Vec<File>,
+    /// Files that were changed after Nginx last read them.
+    pub unread: Vec<String>,
+    /// The user of its workers.
+    pub account: Option<Account>,
+    /// The last lines of its error logs.
+    pub error_log: Vec<String>,
+}
+
+/// A user with its groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub uid: u32,
+    /// Its groups.
+    pub groups: BTreeSet<u32>,
+}
+
+/// What was answered when a page was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Answer {
+    /// Who was asked: an address of the application, or Nginx.
+    pub address: String,
+    /// Whether that was Nginx.
+    pub nginx: bool,
+    /// The Host header.
+    pub host: String,
+    /// The status; `None` when there was no answer.
+    pub status: Option<u16>,
+    /// The beginning of the body.
+    pub body: String,
+    /// Why there was no answer: `refused`, `missing`, `denied`, `busy`, `silent`, `closed`, or what the system said.
+    pub error: String,
+}
+
+/// A place in Django's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Setting {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The value, or the values.
+    pub values: Vec<String>,
+}
+
+/// What Django's settings say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The file.
+    pub file: String,
+    /// `ALLOWED_HOSTS`, if it is a plain list.
+    pub allowed_hosts: Option<Setting>,
+    /// `ENGINE` of the database.
+    pub engine: Option<Setting>,
+    /// `HOST` of the database.
+    pub database_host: Option<Setting>,
+    /// `PORT` of the database.
+    pub database_port: Option<Setting>,
+}
+
+/// An attempt to reach a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// Its host, as written.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Who named it: `settings` or `traceback`.
+    pub source: String,
+    /// Whether it can be reached. `None`: it is not on this machine, and was not tried.
+    pub reached: Option<bool>,
+}
+
+/// A PostgreSQL cluster, as Debian has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Its version and name: `15-main`.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether it can be reached there.
+    pub reached: bool,
+}

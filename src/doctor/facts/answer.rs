@@ -1,0 +1,170 @@
+//! Asking for a page, as a visitor does.
+//!
+//! Owns: one connection, one request, the beginning of the answer.
+//! Never: reads more than [`LARGEST`], or waits longer than [`PATIENCE`] in all. The connection is made, or refused,
+//! at once: only sockets of this machine are asked.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::Answer;
+
+/// How long an answer may take: the first one starts the service, which imports the application.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// The most that is read of an answer, in bytes: the head, and where a page says what is wrong.
+const LARGEST: u64 = 64 << 10;
+/// The most that is kept of its body, in bytes.
+const BODY: usize = 4 << 10;
+
+/// Asks `address` for `/`.
+pub fn ask(address: &str, nginx: bool, host: &str) -> Answer {
+    let mut answer = Answer { address: address.to_owned(), nginx, host: host.to_owned(), ..Answer::default() };
+    match exchange(address, host) {
+        Ok(bytes) => read(&bytes, &mut answer),
+        Err(error) => answer.error = name(&error),
+    }
+    answer
+}
+
+/// EAGAIN of a read is the time that was up; of a connection it is the full queue, which `connect` tells apart.
+const ERRORS: [(ErrorKind, &str); 9] = [
+    (ErrorKind::ConnectionRefused, "refused"),
+    (ErrorKind::NotFound, "missing"),
+    (ErrorKind::PermissionDenied, "denied"),
+    (ErrorKind::WouldBlock, "silent"),
+    (ErrorKind::TimedOut, "silent"),
+    (ErrorKind::ResourceBusy, "busy"),
+    (ErrorKind::ConnectionReset, "closed"),
+    (ErrorKind::BrokenPipe, "closed"),
+    (ErrorKind::UnexpectedEof, "closed"),
+];
+
+fn name(error: &io::Error) -> String {
+    let known = ERRORS.iter().find(|(kind, _)| *kind == error.kind());
+    known.map_or_else(|| error.to_string(), |(_, name)| (*name).to_owned())
+}
+
+trait Stream: Read + Write {
+    fn limit(&self, time: Duration) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn limit(&self, time: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(time))?;
+        self.set_write_timeout(Some(time))
+    }
+}
+
+impl Stream for UnixStream {
+    fn limit(&self, time: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(time))?;
+        self.set_write_timeout(Some(time))
+    }
+}
+
+/// Connects. A unix socket whose queue is full would hold us up: `connect` waits for room.
+fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return Ok(Box::new(TcpStream::connect_timeout(&address, PATIENCE)?));
+    }
+    if let Some(name) = address.strip_prefix('@') {
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+        return Ok(Box::new(UnixStream::connect_addr(&name)?));
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let connected = connect(&socket, &SocketAddrUnix::new(address)?);
+    connected.map_err(|errno| match errno {
+        rustix::io::Errno::AGAIN => io::Error::from(ErrorKind::ResourceBusy),
+        errno => errno.into(),
+    })?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(Box::new(stream))
+}
+
+fn exchange(address: &str, host: &str) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + PATIENCE;
+    let mut stream = connect(address)?;
+    stream.limit(PATIENCE)?;
+    // HTTP/1.0: the answer is not cut into pieces, and the connection ends with it.
+    let agent = concat!("sockd-doctor/", env!("CARGO_PKG_VERSION"));
+    write!(
+        stream,
+        "GET / HTTP/1.0\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut bytes = Vec::new();
+    let mut piece = [0; 8192];
+    while (bytes.len() as u64) < LARGEST {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return if bytes.is_empty() { Err(ErrorKind::TimedOut.into()) } else { Ok(bytes) };
+        }
+        stream.limit(left)?;
+        match stream.read(&mut piece) {
+            Ok(0) if bytes.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(0) => break,
+            Ok(length) => bytes.extend(&piece[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // What came before the end of its patience or of the connection is an answer.
+            Err(_) if !bytes.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// `HTTP/1.1 200 OK`, headers, body.
+fn read(bytes: &[u8], answer: &mut Answer) {
+    let text = String::from_utf8_lossy(bytes);
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    answer.status = status.filter(|_| text.starts_with("HTTP/"));
+    if answer.status.is_none() {
+        answer.error = "its answer is not HTTP".to_owned();
+        return;
+    }
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    answer.body = body.chars().take(BODY).collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn answered(reply: &'static [u8]) -> Answer {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut head = [0; 1024];
+            let length = stream.read(&mut head).expect("a request");
+            stream.write_all(reply).expect("it listens");
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        let answer = ask(&address, false, "example.com");
+        assert!(server.join().expect("it answered").contains("\r\nHost: example.com\r\n"));
+        answer
+    }
+
+    #[test]
+    fn status_and_body_are_read() {
+        let answer = answered(b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\nDisallowedHost");
+        assert_eq!((answer.status, answer.body.as_str(), answer.error.as_str()), (Some(400), "DisallowedHost", ""));
+        assert_eq!(answered(b"SSH-2.0-OpenSSH\r\n").error, "its answer is not HTTP");
+        assert_eq!(answered(b"").error, "closed");
+    }
+
+    #[test]
+    fn who_is_not_there_is_told_apart() {
+        assert_eq!(ask("/nowhere/at/all.sock", false, "x").error, "missing");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        drop(listener);
+        assert_eq!(ask(&address, false, "x").error, "refused");
+    }
+}

@@ -1,0 +1,266 @@
+//! Who is asked what, and in which order.
+//!
+//! The page is asked for early: it starts the service, and what happens then is what the rest is to see.
+//!
+//! Owns: the order. Never: lets one that does not answer keep the others from being seen.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{Answer, Facts, Problem, answer, database, place, process, program, site};
+use crate::control;
+use crate::doctor::chain::{self, Protocol, reaches};
+use crate::doctor::nginx;
+use crate::systemd::bus::Bus;
+use crate::systemd::details::Details;
+use crate::systemd::show;
+use crate::systemd::unit_files::UnitFiles;
+
+/// So many other socket units are looked at.
+const MOST_SOCKETS: usize = 256;
+/// So many addresses are asked for a page.
+const MOST_ASKED: usize = 8;
+/// How long a service that is being started or stopped is waited for.
+const SETTLED: Duration = Duration::from_secs(5);
+/// The pause between two looks at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Words that give an application server's unit away.
+const WORDS: [&str; 8] = ["sockd", "gunicorn", "uwsgi", "uvicorn", "hypercorn", "daphne", "granian", "waitress"];
+
+/// What is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// The unit, with or without ".service"; its socket is as good.
+    pub unit: String,
+    /// The name that a browser asks for.
+    pub host: Option<String>,
+}
+
+/// Whom systemd is asked through.
+enum Manager {
+    Bus(Bus),
+    Systemctl,
+}
+
+impl Manager {
+    async fn connect() -> Self {
+        Bus::connect().await.map_or(Self::Systemctl, Self::Bus)
+    }
+
+    async fn details(&self, name: &str) -> Result<Details, String> {
+        match self {
+            Self::Bus(bus) => Details::over_bus(bus, name).await.map_err(|error| error.to_string()),
+            Self::Systemctl => Details::by_systemctl(name),
+        }
+    }
+
+    async fn all(&self, names: &[String]) -> Vec<Details> {
+        let mut found = Vec::new();
+        for name in names {
+            // A unit that goes away meanwhile concerns nobody.
+            found.extend(self.details(name).await.ok());
+        }
+        found
+    }
+
+    async fn sockets(&self) -> Vec<String> {
+        if let Self::Bus(bus) = self {
+            return bus.names("*.socket").await.unwrap_or_default();
+        }
+        let arguments = ["list-units", "--all", "--plain", "--no-legend", "--no-pager", "--type=socket"];
+        let text = show::output("systemctl", &arguments).map(|(_, text)| text).unwrap_or_default();
+        text.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+    }
+}
+
+/// The services of this machine that run sockd or an application server, by the words of their files.
+///
+/// # Errors
+/// systemd cannot be asked.
+pub async fn application_units() -> Result<Vec<String>, String> {
+    let manager = Manager::connect().await;
+    let mut names = BTreeSet::new();
+    for word in WORDS {
+        names.extend(UnitFiles::search(word).services().map(str::to_owned));
+    }
+    let mut found = Vec::new();
+    for name in names {
+        let details = manager.details(&name).await?;
+        if chain::is_application(&details) {
+            found.push(name);
+        }
+    }
+    // An instance has no file of its own.
+    for instance in control::discover().await.unwrap_or_default() {
+        let unit = crate::systemd::unit_of_pid(instance.pid);
+        found.extend(unit.filter(|unit| !found.contains(unit)));
+    }
+    Ok(found)
+}
+
+/// Gathers the facts of one unit. `problems` is what `sockd check` says of a service: it is asked once the name of that
+/// service is known.
+///
+/// # Errors
+/// systemd cannot be asked.
+pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Problem>) -> Result<Facts, String> {
+    let manager = Manager::connect().await;
+    let mut facts = Facts { host: question.host.clone(), ..Facts::default() };
+    units(&mut facts, &manager, &question.unit).await?;
+    let root = rustix::process::geteuid().is_root();
+    if facts.service.load_state == "not-found" {
+        return Ok(facts);
+    }
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    text.unwrap_or_default().trim().clone_into(&mut facts.hostname);
+    facts.program = program::look(&facts.service);
+    facts.uwsgi = program::uwsgi_files(&facts.service);
+    facts.problems = problems(&facts.service.name);
+    let unit = manager.details("nginx.service").await.unwrap_or_default();
+    facts.nginx = site::look(&unit, root, &mut facts.unseen);
+    facts.settings = database::settings(&facts);
+
+    facts.answers = ask(&facts);
+    let before = facts.service.main_pid;
+    settle(&mut facts, &manager).await;
+    facts.restarted = facts.service.main_pid != before;
+
+    facts.nginx.error_log = site::look(&unit, false, &mut Vec::new()).error_log;
+    status(&mut facts).await;
+    sockets(&mut facts);
+    match program::journal(&facts.service.name) {
+        Ok(lines) if lines.is_empty() && !root => {
+            facts.unseen.push("the journal: it is not readable for us".to_owned())
+        }
+        Ok(lines) => facts.journal = lines,
+        Err(why) => facts.unseen.push(format!("the journal: {why}")),
+    }
+    facts.databases = database::databases(&facts);
+    if facts.databases.iter().any(|database| database.reached == Some(false)) {
+        facts.clusters = database::clusters();
+    }
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    facts.somaxconn = text.trim().parse().ok();
+    Ok(facts)
+}
+
+/// The service, its sockets, and the sockets of others.
+async fn units(facts: &mut Facts, manager: &Manager, name: &str) -> Result<(), String> {
+    let name = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
+    facts.service = manager.details(&name).await?;
+    if name.ends_with(".socket") {
+        let service = facts.service.triggers.first().cloned();
+        let service = service.unwrap_or_else(|| name.replace(".socket", ".service"));
+        facts.service = manager.details(&service).await?;
+    }
+    let service = &facts.service;
+    if !matches!(service.load_state.as_str(), "loaded" | "not-found") && !service.fragment_path.is_empty() {
+        facts.unit_text = program::read(Path::new(&service.fragment_path)).map(|file| file.text).unwrap_or_default();
+    }
+    let mut triggers = service.triggered_by.clone();
+    triggers.retain(|unit| unit.ends_with(".socket"));
+    facts.sockets = manager.all(&triggers).await;
+    let mut others = manager.sockets().await;
+    others.retain(|other| !triggers.contains(other));
+    others.truncate(MOST_SOCKETS);
+    facts.other_sockets = manager.all(&others).await;
+    // A socket without a stream is nobody's way to a page.
+    facts.other_sockets.retain(|socket| !socket.listen.is_empty());
+    Ok(())
+}
+
+/// Asks for pages: from the application itself, and through Nginx.
+fn ask(facts: &Facts) -> Vec<Answer> {
+    let expected = chain::expected(facts);
+    let configuration = nginx::read(&facts.nginx.files);
+    let ours = configuration.servers.iter().find(|server| {
+        server.passes.iter().any(|pass| expected.iter().any(|expected| reaches(&pass.address, &expected.address)))
+    });
+    let named = |name: &&String| !name.contains(['*', '~']) && !matches!(name.as_str(), "" | "_");
+    let name = ours.and_then(|server| server.names.iter().find(named)).cloned();
+    let host = facts.host.clone().or(name).unwrap_or_else(|| "localhost".to_owned());
+    let listens = facts.sockets.iter().any(|socket| socket.active_state == "active");
+    // One that cannot start is not tried again for this: each try brings systemd nearer to giving up.
+    let startable = facts.program.exists != Some(false) && facts.service.load_state == "loaded";
+    let startable = startable && matches!(facts.service.result.as_str(), "success" | "") && !chain::fails(facts);
+    let mut answers = Vec::new();
+    if chain::runs(&facts.service) || (listens && startable) {
+        let http = expected.iter().filter(|expected| expected.protocol == Protocol::Http).take(MOST_ASKED);
+        answers.extend(http.map(|expected| answer::ask(&local(&expected.address), false, &host)));
+        let listen = ours.and_then(|server| server.listens.iter().find(|listen| !listen.address.ends_with("443")));
+        let port = listen.map(|listen| listen.port()).filter(|port| *port != 0);
+        // Nginx would wait for the same, and longer.
+        let silent = answers.iter().any(|answer: &Answer| answer.error == "silent");
+        if let Some(port) = port.filter(|_| facts.nginx.running == Some(true) && !silent) {
+            answers.push(answer::ask(&format!("127.0.0.1:{port}"), true, &host));
+        }
+    }
+    answers
+}
+
+/// A socket on every address is asked on the loopback.
+fn local(address: &str) -> String {
+    address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+}
+
+/// Asks systemd again, when what the question began has come to an end.
+async fn settle(facts: &mut Facts, manager: &Manager) {
+    let end = Instant::now() + SETTLED;
+    loop {
+        if let Ok(service) = manager.details(&facts.service.name).await {
+            facts.service = service;
+        }
+        let state = facts.service.active_state.as_str();
+        let moving =
+            matches!(state, "activating" | "deactivating") && !facts.service.sub_state.starts_with("auto-restart");
+        if !moving || Instant::now() > end {
+            break;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    let names: Vec<String> = facts.sockets.iter().map(|socket| socket.name.clone()).collect();
+    facts.sockets = manager.all(&names).await;
+}
+
+/// What sockd says of itself, if this service is one.
+async fn status(facts: &mut Facts) {
+    if !chain::runs_sockd(&facts.service) || !chain::runs(&facts.service) {
+        return;
+    }
+    let found = control::discover().await.unwrap_or_default();
+    let Some(instance) = found.into_iter().find(|instance| instance.pid == facts.service.main_pid) else {
+        facts.unseen.push("sockd's own status: it has no control socket here".to_owned());
+        return;
+    };
+    match control::status(&instance).await {
+        Ok(status) => facts.status = Some(status),
+        Err(error) => facts.unseen.push(format!("sockd's own status: {error}")),
+    }
+}
+
+/// Listening sockets, who has them, and where they are.
+fn sockets(facts: &mut Facts) {
+    let table = process::table();
+    if chain::runs(&facts.service) {
+        let processes = process::processes(&facts.service.control_group, &table);
+        if processes.iter().any(|process| process.listeners.is_none()) {
+            facts.unseen.push("the descriptors of some of its processes: only root and their user may look".to_owned());
+        }
+        facts.processes = Some(processes);
+    }
+    let mut addresses: Vec<String> = chain::expected(facts).into_iter().map(|expected| expected.address).collect();
+    let configuration = nginx::read(&facts.nginx.files);
+    let passes = configuration.servers.iter().flat_map(|server| &server.passes);
+    addresses.extend(passes.map(|pass| pass.address.clone()));
+    let processes = facts.processes.as_deref().unwrap_or_default();
+    facts.listening = process::listening(&table, &addresses, processes);
+    let mut paths: Vec<String> = addresses.into_iter().filter(|address| address.starts_with('/')).collect();
+    // Only the static files of our own directory: /var/www is not our matter.
+    let home = &facts.service.working_directory;
+    let roots = configuration.servers.iter().flat_map(|server| &server.roots);
+    paths.extend(roots.filter(|root| home.len() > 1 && root.starts_with(home.as_str())).cloned());
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    facts.places = paths.iter().map(|path| place::look(path)).collect();
+}

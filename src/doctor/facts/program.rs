@@ -1,0 +1,112 @@
+//! Looking at the program that the service starts, at its journal and at its uWSGI files.
+//!
+//! Owns: which program ExecStart= means, and the beginning of that file.
+//! Never: runs it.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{File, Program};
+use crate::adapter::python::interpreter;
+use crate::doctor::chain;
+use crate::systemd::details::Details;
+use crate::systemd::show;
+
+/// The PATH that systemd gives its services (systemd.exec(5)).
+const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+/// So much of a program is read to find its interpreter, in bytes.
+const HEAD: u64 = 4096;
+/// The longest configuration file that is read, in bytes.
+const FILE_LIMIT: u64 = 256 << 10;
+/// So many .ini files of uWSGI's are read.
+const MOST_INI: usize = 64;
+/// So many lines of the journal are read.
+const LINES: &str = "300";
+
+/// Looks at the server's program.
+pub fn look(service: &Details) -> Program {
+    let Some(word) = chain::command(service).first() else { return Program::default() };
+    let mut candidates = if word.contains('/') {
+        vec![Path::new(&service.working_directory).join(word)]
+    } else {
+        let environment = chain::environment(service);
+        let path = environment.get(std::ffi::OsStr::new("PATH")).and_then(|path| path.to_str()).unwrap_or(SERVICE_PATH);
+        std::env::split_paths(path).map(|directory| directory.join(word)).collect()
+    };
+    let at = candidates.iter().position(|candidate| candidate.exists()).unwrap_or(0);
+    if candidates.is_empty() {
+        return Program::default();
+    }
+    program(candidates.swap_remove(at))
+}
+
+fn program(path: PathBuf) -> Program {
+    // An error other than "not there" is that we may not look.
+    let metadata = fs::metadata(&path);
+    let exists = match &metadata {
+        Ok(_) => Some(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    };
+    let mut head = Vec::new();
+    let regular = metadata.as_ref().is_ok_and(fs::Metadata::is_file);
+    if regular && let Ok(file) = fs::File::open(&path) {
+        // What cannot be read has no interpreter that we know.
+        let _ = file.take(HEAD).read_to_end(&mut head);
+    }
+    let interpreter = interpreter(&String::from_utf8_lossy(&head), &path).ok();
+    let interpreter = interpreter.map(|(interpreter, _)| interpreter).filter(|interpreter| interpreter.is_absolute());
+    let there = |path: &PathBuf| match fs::metadata(path) {
+        Err(error) => (error.kind() != std::io::ErrorKind::NotFound).then_some(true),
+        Ok(_) => Some(true),
+    };
+    let python = path.parent().is_some_and(|directory| directory.join("python").exists());
+    Program {
+        exists,
+        interpreter_exists: interpreter.as_ref().map(|path| there(path).unwrap_or(false)),
+        interpreter: interpreter.map_or(String::new(), |path| path.display().to_string()),
+        executable: metadata.ok().map(|metadata| metadata.permissions().mode() & 0o111 != 0),
+        python: python && path.starts_with("/") && !path.starts_with("/usr"),
+        path: path.display().to_string(),
+    }
+}
+
+/// A file's text, if it is a regular one of a sensible size.
+pub fn read(path: &Path) -> std::io::Result<File> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > FILE_LIMIT {
+        return Err(std::io::Error::other("it is no file, or a huge one"));
+    }
+    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+    let real = fs::canonicalize(path).unwrap_or_default();
+    let real = if real == path { String::new() } else { real.display().to_string() };
+    Ok(File { path: path.display().to_string(), real, text })
+}
+
+/// The .ini files of a uWSGI: `--ini FILE`, `--emperor DIRECTORY`.
+pub fn uwsgi_files(service: &Details) -> Vec<File> {
+    let command = chain::command(service);
+    let named = chain::values(command, "--ini").into_iter().map(|(_, file)| PathBuf::from(file));
+    let mut paths: Vec<PathBuf> = named.collect();
+    for (_, directory) in chain::values(command, "--emperor") {
+        paths.extend(fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()));
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "ini"));
+    paths.sort();
+    paths.iter().take(MOST_INI).filter_map(|path| read(path).ok()).collect()
+}
+
+/// The unit's last lines in the journal.
+///
+/// # Errors
+/// Why there are none to see.
+pub fn journal(unit: &str) -> Result<Vec<String>, String> {
+    let arguments = ["--unit", unit, "--lines", LINES, "--output", "cat", "--no-pager", "--quiet", "--boot"];
+    let (succeeded, text) = show::output("journalctl", &arguments)?;
+    if !succeeded {
+        return Err(text.lines().next().unwrap_or("journalctl fails").to_owned());
+    }
+    Ok(text.lines().map(str::to_owned).collect())
+}

@@ -1,0 +1,100 @@
+//! Which site of Nginx answers the name that a browser asks for: `server_name` and the default page.
+
+use super::Examined;
+use crate::doctor::chain::{self, Expected, RELOAD_NGINX, quote, reaches};
+use crate::doctor::facts::Facts;
+use crate::doctor::finding::{Finding, Link};
+use crate::doctor::nginx::{self, Configuration, Server};
+
+pub fn examine(facts: &Facts) -> Examined {
+    if !facts.nginx.installed {
+        return Examined::unseen("there is no Nginx here");
+    }
+    let expected = chain::expected(facts);
+    let configuration = nginx::read(&facts.nginx.files);
+    let ours: Vec<&Server> = configuration.servers.iter().filter(|server| is_ours(server, &expected)).collect();
+    let Some(first) = ours.first() else {
+        let findings = not_enabled(facts, &expected).into_iter().collect();
+        return Examined::unseen("no site of Nginx passes to this application").with(findings);
+    };
+    let mut findings = Vec::new();
+    let names: Vec<(&Server, &str)> = match &facts.host {
+        Some(host) => vec![(*first, host.as_str())],
+        None => {
+            let plain = |name: &&String| !name.contains(['*', '~']) && !matches!(name.as_str(), "" | "_");
+            let names = ours.iter().flat_map(|server| server.names.iter().filter(plain).map(|name| (*server, &**name)));
+            names.collect()
+        }
+    };
+    let mut text = None;
+    for (server, name) in names {
+        let port = server.listens.iter().map(|listen| listen.port()).find(|port| *port != 0).unwrap_or(80);
+        match configuration.answering(name, port) {
+            Some(answers) if ours.contains(&answers) => {
+                text.get_or_insert_with(|| format!("{name} is answered by {}", answers.place()));
+            }
+            Some(other) => findings.push(other_answers(&configuration, server, other, name, port)),
+            None => {}
+        }
+    }
+    if facts.host.is_none() {
+        findings.extend(ours.iter().filter_map(|server| nameless(facts, &configuration, server)));
+    }
+    Examined::well(text.unwrap_or_else(|| format!("every name is answered by {}", first.place()))).with(findings)
+}
+
+pub fn is_ours(server: &Server, expected: &[Expected]) -> bool {
+    server.passes.iter().any(|pass| expected.iter().any(|expected| reaches(&pass.address, &expected.address)))
+}
+
+/// A site that would pass to the application, and that Nginx does not read.
+pub fn not_enabled(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
+    let of_ours = |configuration: Configuration| configuration.servers.iter().any(|server| is_ours(server, expected));
+    let file = facts.nginx.available.iter().find(|file| of_ours(nginx::read_site(file)))?;
+    let finding = Finding::error("site-not-enabled", Link::Browser, format!("the site {} is not enabled", file.path));
+    let why = "Nginx reads what is linked in sites-enabled; without the link its default page answers";
+    let path = quote(&file.path);
+    Some(finding.why(why).mend(format!("ln -s {path} /etc/nginx/sites-enabled/ && {RELOAD_NGINX}")))
+}
+
+/// Another site answers the name: one with the same name that comes first, or the default page.
+fn other_answers(all: &Configuration, ours: &Server, other: &Server, name: &str, port: u16) -> Finding {
+    if ours.names.iter().any(|own| own == name) && other.names.iter().any(|own| own == name) {
+        let what = format!("two sites have the server_name {name}, and {} answers", other.place());
+        let why = format!("of two servers with the same name on port {port} Nginx takes the first that it reads");
+        let (file, line) = other.names_at.clone().unwrap_or_else(|| (other.file.clone(), other.line));
+        let mend = chain::replace(&file, line, name, &format!("old.{name}"));
+        return Finding::error("same-server-name", Link::Browser, what)
+            .why(why)
+            .mend(format!("{mend} && {RELOAD_NGINX}"));
+    }
+    let default = all.default_server(port) == Some(other);
+    let page = if default { "Nginx's default page" } else { "another site" };
+    let what = format!("{name} is answered by {page}, {}", other.place());
+    let names = if ours.names.is_empty() { "nothing".to_owned() } else { ours.names.join(" ") };
+    let why = format!("no server_name is {name}; that of {} is {names}", ours.place());
+    Finding::error("default-page", Link::Browser, what).why(why).mend(add_name(ours, name))
+}
+
+/// The command that adds a name to a site.
+fn add_name(server: &Server, name: &str) -> String {
+    let mend = match &server.names_at {
+        Some((file, line)) => chain::replace(file, *line, "server_name", &format!("server_name {name}")),
+        None => {
+            let script = format!("{}a\\    server_name {name};", server.line);
+            format!("sed -i --follow-symlinks {} {}", quote(&script), quote(&server.file))
+        }
+    };
+    format!("{mend} && {RELOAD_NGINX}")
+}
+
+/// A site without a name, beside a default one that answers in its place.
+fn nameless(facts: &Facts, all: &Configuration, server: &Server) -> Option<Finding> {
+    let named = server.names.iter().any(|name| !matches!(name.as_str(), "" | "_"));
+    let port = server.listens.first()?.port();
+    let default = all.default_server(port).filter(|default| *default != server && !named)?;
+    let what = format!("the site {} has no server_name, and {} answers in its place", server.place(), default.place());
+    // The machine's own name is the only one that is known here.
+    let why = "a server without a name of its own is asked only if it is the default one of its port";
+    Some(Finding::error("no-server-name", Link::Browser, what).why(why).mend(add_name(server, &facts.hostname)))
+}

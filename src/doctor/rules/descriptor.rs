@@ -1,0 +1,109 @@
+//! Whether the service's processes have the descriptor of the socket that visitors come to.
+
+use super::{Examined, start};
+use crate::doctor::chain::{self, Expected, reaches};
+use crate::doctor::facts::{Facts, Listening, Process};
+use crate::doctor::finding::{Finding, Link, Severity};
+
+pub fn examine(facts: &Facts) -> Examined {
+    let service = &facts.service;
+    let expected = chain::expected(facts);
+    let findings: Vec<Finding> = bind_ignored(facts, &expected).into_iter().collect();
+    if !chain::runs(service) {
+        return Examined::unseen(format!("{} does not run", service.name)).with(findings);
+    }
+    let Some(processes) = facts.processes.as_ref().filter(|processes| processes.iter().any(|p| p.listeners.is_some()))
+    else {
+        let user = if service.user.is_empty() { "root" } else { &service.user };
+        return Examined::unseen(format!("only root and {user} may look at its descriptors")).with(findings);
+    };
+    for target in &expected {
+        let sockets = chain::listeners(facts, &target.address);
+        let has = |process: &&Process| {
+            let own = process.listeners.iter().flatten();
+            own.clone().any(|inode| sockets.iter().any(|socket| socket.inode == *inode))
+        };
+        let mut holders = processes.iter().filter(has);
+        if let Some(first) = holders.next() {
+            // Every process but a master's helpers has it: the first and the number say enough.
+            let have = match holders.count() {
+                0 => "has it".to_owned(),
+                others => format!("and {others} more have it"),
+            };
+            return Examined::well(format!("{} (pid {}) {have}", first.name, first.pid)).with(findings);
+        }
+    }
+    let Some(target) = expected.first() else {
+        return Examined::unseen("it is not known which socket it should have").with(findings);
+    };
+    if facts.sockets.iter().any(|socket| socket.active_state != "active") {
+        return Examined::unseen("the socket unit does not listen").with(findings);
+    }
+    if start::cause(facts).is_some_and(|cause| cause.severity == Severity::Error) {
+        return Examined::unseen(format!("{} cannot start", service.name)).with(findings);
+    }
+    let finding = elsewhere(facts, target, processes);
+    Examined::well("").with(findings.into_iter().chain([finding]).collect())
+}
+
+/// No process of the service has the socket.
+fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding {
+    let service = &facts.service;
+    let own: Vec<&Listening> = facts
+        .listening
+        .iter()
+        .filter(|socket| processes.iter().any(|p| p.listeners.iter().flatten().any(|inode| *inode == socket.inode)))
+        .collect();
+    let restart = format!("systemctl daemon-reload && systemctl restart {}", service.name);
+    if let Some(stale) = own.iter().find(|socket| socket.address == target.address) {
+        let what = format!("{} holds an older socket of {}", service.name, stale.address);
+        let why =
+            "the socket unit was restarted, and the service was not: visitors wait at a socket nobody accepts from";
+        let finding = Finding::error("descriptor-stale", Link::Descriptor, what).why(why);
+        return finding.mend(format!("systemctl restart {}", service.name));
+    }
+    let Some(other) = own.first() else {
+        let what = format!("no process of {} has the socket {}", service.name, target.shown());
+        let why = "it was started without it, or has closed it: visitors wait for ever";
+        let finding = Finding::error("no-descriptor", Link::Descriptor, what).why(why);
+        return finding.mend(format!("systemctl restart {}", service.name));
+    };
+    let what =
+        format!("{} listens on {}, not on the socket {}", service.name, chain::shown(&other.address), target.shown());
+    let server = chain::server(service);
+    let (why, option) = match server {
+        "uvicorn" => ("uvicorn takes systemd's socket only when it is told its number", "--fd 3"),
+        "hypercorn" => ("hypercorn takes systemd's socket only when it is told its number", "--bind fd://3"),
+        "uwsgi" => ("uWSGI takes systemd's socket only when it is told its number", "--http-socket fd://3"),
+        "daphne" => ("daphne takes systemd's socket only when it is told so", "-e systemd:domain=UNIX:index=0"),
+        _ => ("the server has ignored the socket that it was given, and made one of its own", ""),
+    };
+    let finding = Finding::error("worker-elsewhere", Link::Descriptor, what).why(why);
+    let Some(program) = chain::command(service).first().filter(|_| !option.is_empty()) else {
+        let by_hand = format!("correct ExecStart= in {}", service.fragment_path);
+        return finding.by_hand(by_hand).mend(restart);
+    };
+    let mend = chain::replace(&service.fragment_path, 0, program, &format!("{program} {option}"));
+    finding.mend(format!("{mend} && {restart}"))
+}
+
+/// gunicorn does not listen where `--bind` says when it was given sockets.
+fn bind_ignored(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
+    (!facts.sockets.is_empty()).then_some(())?;
+    let service = &facts.service;
+    let written = chain::values(chain::command(service), "--bind").into_iter();
+    let written: Vec<String> =
+        written.chain(chain::values(chain::command(service), "-b")).map(|(_, value)| value).collect();
+    let bind = written.first().filter(|_| chain::server(service).starts_with("gunicorn"))?;
+    let reached = chain::binds(service).iter().any(|(_, bind)| {
+        let bind = bind.strip_prefix("unix:").unwrap_or(bind);
+        expected.iter().any(|expected| reaches(bind, &expected.address) || expected.address == bind)
+    });
+    (!reached && !bind.starts_with("fd://")).then_some(())?;
+    let target = expected.first()?;
+    let what = format!("--bind {bind} is ignored: {} listens on {}", facts.sockets[0].name, target.shown());
+    let why = "a server that is given its socket by systemd makes none of its own; who reads the unit is misled";
+    let finding = Finding::warning("bind-ignored", Link::Descriptor, what).why(why);
+    let mend = chain::replace(&service.fragment_path, 0, bind, &target.shown());
+    Some(finding.mend(format!("{mend} && systemctl daemon-reload && systemctl restart {}", service.name)))
+}

@@ -1,0 +1,180 @@
+//! Whether Nginx runs, has read its configuration, and passes to where the application listens.
+
+use super::Examined;
+use super::browser::{is_ours, not_enabled};
+use crate::doctor::chain::{self, Expected, Protocol, RELOAD_NGINX, quote, reaches};
+use crate::doctor::error_log::{self, Failure};
+use crate::doctor::facts::Facts;
+use crate::doctor::finding::{Finding, Link};
+use crate::doctor::nginx::{self, Configuration, Pass};
+
+pub fn examine(facts: &Facts) -> Examined {
+    let nginx = &facts.nginx;
+    if !nginx.installed {
+        return Examined::unseen("there is no Nginx here");
+    }
+    let expected = chain::expected(facts);
+    let configuration = nginx::read(&nginx.files);
+    let mut findings = Vec::new();
+    findings.extend(faulty(facts));
+    if findings.is_empty() && nginx.running == Some(false) {
+        let mend = if nginx.enabled == Some(false) { "systemctl enable --now nginx" } else { "systemctl start nginx" };
+        let finding = Finding::error("nginx-not-running", Link::Nginx, "Nginx does not run");
+        findings.push(finding.why("nobody answers browsers at all").mend(mend));
+    }
+    if let Some(file) = nginx.unread.first() {
+        let what = format!("{file} was changed after Nginx last read it");
+        let why = "Nginx goes on with what it has read until it is reloaded";
+        findings.push(Finding::warning("nginx-not-reloaded", Link::Nginx, what).why(why).mend(RELOAD_NGINX));
+    }
+    findings.extend(wrong_protocol(&configuration, &expected));
+    let mut passes = configuration.servers.iter().flat_map(|server| &server.passes);
+    let ours = passes.find(|pass| expected.iter().any(|expected| reaches(&pass.address, &expected.address)));
+    let Some(ours) = ours else {
+        findings.extend(other_address(facts, &configuration, &expected));
+        return Examined::unseen("no site passes to this application").with(findings);
+    };
+    Examined::well(format!("passes to {} ({})", chain::shown(&ours.address), ours.place())).with(findings)
+}
+
+/// `nginx -t` is not content.
+fn faulty(facts: &Facts) -> Option<Finding> {
+    let error = facts.nginx.test_error.as_ref()?;
+    // nginx: [emerg] unknown directive "x" in /etc/nginx/sites-enabled/myproject:3
+    let (said, place) = match error.rsplit_once(" in /") {
+        Some((said, place)) => (said, Some(format!("/{place}"))),
+        None => (error.as_str(), None),
+    };
+    let said = said.trim_start_matches("nginx: ").trim_start_matches("[emerg] ");
+    let at = place.map_or_else(|| "the configuration of Nginx".to_owned(), |place| place.trim_end().to_owned());
+    let finding = Finding::error("nginx-configuration", Link::Nginx, format!("{at}: {said}"));
+    let why = "Nginx neither starts nor reloads with a mistake in its configuration";
+    Some(finding.why(why).by_hand(format!("correct {at}")).mend("nginx -t && systemctl reload-or-restart nginx"))
+}
+
+fn wrong_protocol(all: &Configuration, expected: &[Expected]) -> Option<Finding> {
+    let passes = all.servers.iter().flat_map(|server| &server.passes);
+    for pass in passes {
+        let Some(target) = expected.iter().find(|expected| reaches(&pass.address, &expected.address)) else { continue };
+        let (right, speaks) = match target.protocol {
+            Protocol::Http => ("proxy_pass", "HTTP"),
+            Protocol::Uwsgi => ("uwsgi_pass", "the uwsgi protocol"),
+        };
+        if pass.directive == right || pass.directive == "grpc_pass" {
+            continue;
+        }
+        let what =
+            format!("{} has {}, and the server at {} speaks {speaks}", pass.place(), pass.directive, target.shown());
+        let scheme = if target.protocol == Protocol::Http { "http://" } else { "" };
+        let new = format!("{right} {scheme}{};", target.shown());
+        let mend = chain::replace(&pass.file, pass.line, &format!("{} {};", pass.directive, pass.written), &new);
+        let why = "neither understands the other: visitors get 502";
+        let finding = Finding::error("nginx-wrong-protocol", Link::Nginx, what);
+        return Some(finding.why(why).mend(format!("{mend} && {RELOAD_NGINX}")));
+    }
+    None
+}
+
+/// No site passes to us, and one passes to where nobody listens: that one is meant.
+fn other_address(facts: &Facts, all: &Configuration, expected: &[Expected]) -> Option<Finding> {
+    let target = expected.first()?;
+    let meant = dangling(facts, all);
+    let Some(pass) = meant else {
+        // The browser's link says it already, and how to mend it.
+        return if not_enabled(facts, expected).is_some() { None } else { Some(no_site(facts, target)) };
+    };
+    let made = match target.maker {
+        chain::Maker::Unit(at) => format!("{} listens on {}", facts.sockets[at].name, target.shown()),
+        chain::Maker::Server | chain::Maker::Ini(_) => format!("{} listens on {}", facts.service.name, target.shown()),
+    };
+    let what = format!("Nginx passes to {}, and {made}", chain::shown(&pass.address));
+    let said = error_log::last(&facts.nginx.error_log, &[&pass.address]);
+    let said = said.map(|line| format!("; error.log says ({})", line.words));
+    let why = format!("{} names an address that nobody listens on{}", pass.place(), said.unwrap_or_default());
+    let mend = chain::replace(&pass.file, pass.line, &pass.written, &rewritten(pass, target));
+    Some(Finding::error("nginx-other-address", Link::Nginx, what).why(why).mend(format!("{mend} && {RELOAD_NGINX}")))
+}
+
+/// The pass to an address where nobody listens and which no other unit claims. Of several, one that error.log speaks
+/// of, then one whose site serves files of the application's directory.
+fn dangling<'a>(facts: &Facts, all: &'a Configuration) -> Option<&'a Pass> {
+    let listens = |pass: &Pass| facts.listening.iter().any(|socket| reaches(&pass.address, &socket.address));
+    let claimed = |pass: &Pass| {
+        let mut claims = facts.other_sockets.iter().flat_map(|socket| &socket.listen);
+        claims.any(|address| reaches(&pass.address, address))
+    };
+    let local = |pass: &Pass| pass.address.starts_with(['/', '1', '[']);
+    let mut found: Vec<(&nginx::Server, &Pass)> = Vec::new();
+    for server in &all.servers {
+        let passes = server.passes.iter().filter(|pass| local(pass) && !listens(pass) && !claimed(pass));
+        found.extend(passes.map(|pass| (server, pass)));
+    }
+    let home = &facts.service.working_directory;
+    found.sort_by_key(|(server, pass)| {
+        let spoken = error_log::last(&facts.nginx.error_log, &[&pass.address]).is_some();
+        let near = !home.is_empty() && server.roots.iter().any(|root| root.starts_with(home.as_str()));
+        (!near, !spoken)
+    });
+    found.first().map(|(_, pass)| *pass)
+}
+
+/// The address of a directive, changed to where the application listens; scheme and path stay.
+fn rewritten(pass: &Pass, target: &Expected) -> String {
+    if pass.address.starts_with('/') && target.address.starts_with('/') {
+        return pass.written.replacen(&pass.address, &target.address, 1);
+    }
+    match pass.written.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://{}", target.shown()),
+        None => target.shown(),
+    }
+}
+
+/// The command that writes a site; only the name is unknown.
+fn no_site(facts: &Facts, target: &Expected) -> Finding {
+    let name = facts.service.name.trim_end_matches(".service");
+    let host = facts.host.as_deref().unwrap_or(&facts.hostname);
+    let pass = match target.protocol {
+        Protocol::Http => format!("include proxy_params; proxy_pass http://{};", target.shown()),
+        Protocol::Uwsgi => format!("include uwsgi_params; uwsgi_pass {};", target.shown()),
+    };
+    let site = format!("server {{ listen 80; server_name {host}; location / {{ {pass} }} }}\\n");
+    let file = format!("/etc/nginx/sites-available/{name}");
+    let mend = format!("printf {} > {file} && ln -s {file} /etc/nginx/sites-enabled/ && {RELOAD_NGINX}", quote(&site));
+    let what = format!("no site of Nginx passes to {}", target.shown());
+    let why = "unless something else stands in front of it, no browser gets to the application";
+    Finding::warning("nginx-no-site", Link::Nginx, what).why(why).mend(mend)
+}
+
+/// What error.log says when nothing else explains it: asked by `diagnose` when no other rule found what is broken.
+pub fn without_another_cause(facts: &Facts) -> Vec<Finding> {
+    let expected = chain::expected(facts);
+    let addresses: Vec<&str> = expected.iter().map(|expected| expected.address.as_str()).collect();
+    let last = error_log::last(&facts.nginx.error_log, &addresses);
+    let full = facts.nginx.error_log.iter().filter_map(|line| error_log::read(line));
+    let full = full.filter(|line| line.failure == Failure::Full && addresses.contains(&line.address)).count();
+    let mut findings = Vec::new();
+    let bad = facts.answers.iter().find(|answer| answer.nginx && matches!(answer.status, Some(502 | 504)));
+    if let Some(answer) = bad {
+        let status = answer.status.unwrap_or_default();
+        let what = match &last {
+            Some(line) => format!("Nginx answers {status}: {}", line.words),
+            None => format!("Nginx answers {status}"),
+        };
+        let why = match &last {
+            Some(line) => error_log::meaning(line.failure),
+            None => "its error.log says why; it was not seen here",
+        };
+        let restart = format!("systemctl restart {}", facts.service.name);
+        findings.push(Finding::error("bad-gateway", Link::Nginx, what).why(why).mend(restart));
+    } else if full > 0 {
+        let what = format!("the queue was full {full} times (11: Resource temporarily unavailable)");
+        let why = error_log::meaning(Failure::Full);
+        let by_hand = "give the server more workers";
+        let mend = format!("systemctl daemon-reload && systemctl restart {}", facts.service.name);
+        findings.push(Finding::warning("queue-was-full", Link::Nginx, what).why(why).by_hand(by_hand).mend(mend));
+    }
+    let default = nginx::read(&facts.nginx.files);
+    let ours = default.servers.iter().any(|server| is_ours(server, &expected));
+    findings.retain(|finding| finding.id != "bad-gateway" || ours);
+    findings
+}

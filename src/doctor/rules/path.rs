@@ -1,0 +1,202 @@
+//! Whether Nginx's user can get to the socket: `namei` over every directory, and the socket's own mode.
+
+use super::Examined;
+use crate::doctor::chain::{self, Expected, Maker, drop_in, quote};
+use crate::doctor::error_log::{self, Failure};
+use crate::doctor::facts::{Account, Facts, Permissions, Place};
+use crate::doctor::finding::{Finding, Link};
+use crate::doctor::permission::{PASS, WRITE, may, mode};
+
+pub fn examine(facts: &Facts) -> Examined {
+    let expected = chain::expected(facts);
+    let mut findings = Vec::new();
+    let mut text = None;
+    let mut paths = 0;
+    for target in &expected {
+        let Some(path) = target.path() else { continue };
+        paths += 1;
+        findings.extend(private_tmp(facts, target, path));
+        let Some(place) = facts.places.iter().find(|place| place.path == path) else { continue };
+        findings.extend(closed_way(facts, place));
+        findings.extend(wrong_file(facts, target, place));
+        if place.kind == "socket" {
+            findings.extend(closed_socket(facts, target, place));
+            let visitor = facts.nginx.account.as_ref();
+            let what = visitor.map_or("it is a socket".to_owned(), |account| format!("{} may connect", account.name));
+            text.get_or_insert_with(|| format!("{path}: {what}"));
+        }
+    }
+    // Static files lie where Nginx reads them itself.
+    for place in facts.places.iter().filter(|place| place.kind == "directory") {
+        findings.extend(closed_way(facts, place));
+    }
+    let mut seen = Vec::new();
+    findings.retain(|finding| {
+        let first = !seen.contains(&finding.what);
+        seen.push(finding.what.clone());
+        first
+    });
+    match (text, expected.first()) {
+        (Some(text), _) => Examined::well(text).with(findings),
+        (None, Some(first)) if paths == 0 => Examined::well(format!("{} needs none", first.shown())).with(findings),
+        (None, Some(first)) if findings.is_empty() && missing(facts, first) => {
+            Examined::follows(format!("{} does not exist", first.address))
+        }
+        (None, Some(first)) => Examined::unseen(format!("{} was not seen", first.address)).with(findings),
+        (None, None) => Examined::unseen("it is not known where the application listens").with(findings),
+    }
+}
+
+fn missing(facts: &Facts, target: &Expected) -> bool {
+    facts.places.iter().any(|place| place.path == target.address && place.kind == "missing")
+}
+
+/// The first directory of the way that Nginx's user may not pass.
+fn closed_way(facts: &Facts, place: &Place) -> Option<Finding> {
+    let account = facts.nginx.account.as_ref()?;
+    for directory in &place.way {
+        let Some(permissions) = &directory.permissions else { continue };
+        if may(account, permissions, PASS) {
+            continue;
+        }
+        let path = &directory.path;
+        let what = format!("Nginx's user {} may not pass {path} (mode {})", account.name, permissions.mode);
+        let said = denied(facts, &place.path);
+        let home = if path.starts_with("/home/") { "; home directories are made so since 2021" } else { "" };
+        let why = format!("every directory on the way to {} must have x for it{home}{said}", place.path);
+        let mend = open(account, permissions, path, 'x');
+        return Some(Finding::error("directory-closed", Link::Path, what).why(why).mend(mend));
+    }
+    None
+}
+
+/// `; error.log says (13: Permission denied)`.
+fn denied(facts: &Facts, path: &str) -> String {
+    let line = error_log::last(&facts.nginx.error_log, &[path]).filter(|line| line.failure == Failure::Denied);
+    line.map_or(String::new(), |line| format!("; error.log says ({})", line.words))
+}
+
+/// The narrowest change that lets the user in: its own list entry where there is a list, its group's bit, or others'.
+fn open(account: &Account, permissions: &Permissions, path: &str, letter: char) -> String {
+    let path = quote(path);
+    if !permissions.acl.is_empty() {
+        return format!("setfacl -m u:{}:{letter} {path}", account.name);
+    }
+    let who = if account.groups.contains(&permissions.gid) { 'g' } else { 'o' };
+    format!("chmod {who}+{letter} {path}")
+}
+
+/// The socket itself is closed to Nginx's user.
+fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Finding> {
+    let account = facts.nginx.account.as_ref()?;
+    let permissions = &place.permissions;
+    if may(account, permissions, WRITE) {
+        return None;
+    }
+    let path = &place.path;
+    let what = format!("Nginx's user {} may not write to {path} (mode {})", account.name, permissions.mode);
+    let (why, mend) = match target.maker {
+        Maker::Unit(at) => {
+            let unit = &facts.sockets[at];
+            let meant = Permissions { mode: unit.socket_mode.clone(), ..permissions.clone() };
+            if mode(&meant) != mode(permissions) && may(account, &meant, WRITE) {
+                let why =
+                    format!("{} made it with mode {}; somebody has changed it since", unit.name, unit.socket_mode);
+                (why, format!("chmod {} {}", unit.socket_mode, quote(path)))
+            } else {
+                let why = format!("{} makes it so: SocketMode={}", unit.name, unit.socket_mode);
+                let lines = [format!("SocketUser={}", account.name), "SocketMode=0600".to_owned()];
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                let mend = drop_in(&unit.name, "nginx", "Socket", &lines);
+                (why, format!("{mend} && {}", chain::bind_anew(facts)))
+            }
+        }
+        Maker::Server => {
+            let why = format!("{} makes it so, by its umask and its group", facts.service.name);
+            (why, open(account, permissions, path, 'w'))
+        }
+        Maker::Ini(at) => {
+            let why = format!("{} makes it so, by chmod-socket and chown-socket", facts.uwsgi[at].path);
+            (why, open(account, permissions, path, 'w'))
+        }
+    };
+    let why = format!("{why}{}", denied(facts, path));
+    Some(Finding::error("socket-closed", Link::Path, what).why(why).mend(mend))
+}
+
+/// Nothing is there although somebody listens, or something else is.
+fn wrong_file(facts: &Facts, target: &Expected, place: &Place) -> Option<Finding> {
+    let path = &place.path;
+    let again = chain::bind_anew(facts);
+    let listening = chain::listeners(facts, path).first().copied();
+    let finding = |id, what: String| Finding::error(id, Link::Path, what);
+    match place.kind.as_str() {
+        "missing" => {
+            if let Some(directory) = place.way.iter().find(|directory| directory.permissions.is_none()) {
+                return Some(missing_directory(facts, target, &directory.path));
+            }
+            listening?;
+            let what = format!("{path} is gone, and its socket still listens");
+            let why =
+                "somebody has removed the file (a server that ends does so); no visitor finds the socket any more";
+            Some(finding("path-missing", what).why(why).mend(again))
+        }
+        "file" | "directory" => {
+            let what = format!("{path} is a {}, no socket", place.kind);
+            let why = "nothing can listen there until it is gone";
+            Some(finding("path-not-socket", what).why(why).mend(format!("mv {0} {0}.old && {again}", quote(path))))
+        }
+        "socket" => {
+            // While our own socket does not listen, whoever does is somebody else, and another link's matter.
+            let ours = match target.maker {
+                Maker::Unit(at) => facts.sockets[at].active_state == "active",
+                Maker::Server | Maker::Ini(_) => chain::runs(&facts.service),
+            };
+            let inode = listening.filter(|_| ours)?.file_inode?;
+            (place.inode != 0 && inode != place.inode).then_some(())?;
+            let what = format!("{path} is another socket than the one that listens");
+            let why = "a second one was bound to the same path in its place; visitors reach the wrong one, or nobody";
+            Some(finding("path-other-inode", what).why(why).mend(again))
+        }
+        _ => None,
+    }
+}
+
+/// A directory of the path that nobody makes; those below /run go with every boot.
+fn missing_directory(facts: &Facts, target: &Expected, path: &str) -> Finding {
+    let unit = &facts.service;
+    let what = format!("the directory {path} does not exist");
+    let name = path.strip_prefix("/run/").filter(|name| !name.contains('/'));
+    let (why, mend) = match (name, target.maker) {
+        (Some(name), Maker::Server | Maker::Ini(_)) => {
+            let line = format!("RuntimeDirectory={name}");
+            let mend = drop_in(&unit.name, "runtime-directory", "Service", &[&line, "RuntimeDirectoryMode=0755"]);
+            (
+                "/run is empty after every boot: the unit must make it",
+                format!("{mend} && systemctl restart {}", unit.name),
+            )
+        }
+        (_, maker) => {
+            // systemd makes the directories of a socket unit itself, as root.
+            let owner = if unit.user.is_empty() || matches!(maker, Maker::Unit(_)) { "root" } else { &unit.user };
+            let mend = format!("install -d -m 0755 -o {owner} {} && {}", quote(path), chain::bind_anew(facts));
+            ("the socket is made in a directory that must be there before", mend)
+        }
+    };
+    Finding::error("path-directory-missing", Link::Path, what).why(why).mend(mend)
+}
+
+/// A private /tmp: each side sees its own.
+fn private_tmp(facts: &Facts, target: &Expected, path: &str) -> Option<Finding> {
+    (path.starts_with("/tmp/") || path.starts_with("/var/tmp/")).then_some(())?;
+    let binds = !matches!(target.maker, Maker::Unit(_));
+    let unit = match (binds && facts.service.private_tmp, facts.nginx.private_tmp) {
+        (true, _) => facts.service.name.as_str(),
+        (false, true) => "nginx.service",
+        (false, false) => return None,
+    };
+    let what = format!("{unit} has PrivateTmp=yes, and the socket is {path}");
+    let why = "it sees a /tmp of its own, in which the socket of the others is not; /run is the place for sockets";
+    let mend = drop_in(unit, "no-private-tmp", "Service", &["PrivateTmp=no"]);
+    Some(Finding::error("private-tmp", Link::Path, what).why(why).mend(format!("{mend} && systemctl restart {unit}")))
+}

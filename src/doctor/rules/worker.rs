@@ -1,0 +1,130 @@
+//! Whether the service runs and its workers live, and which settings of its unit will break it.
+
+use super::{Examined, start};
+use crate::control::message::WorkerState;
+use crate::doctor::chain::{self, drop_in};
+use crate::doctor::facts::Facts;
+use crate::doctor::finding::{Finding, Link, Severity};
+
+pub fn examine(facts: &Facts) -> Examined {
+    let service = &facts.service;
+    let mut findings = Vec::new();
+    match start::cause(facts) {
+        Some(cause) if cause.link == Link::Worker => findings.push(cause),
+        Some(cause) if cause.severity == Severity::Warning => {}
+        Some(_) if !chain::runs(service) => return Examined::follows(format!("{} cannot start", service.name)),
+        Some(_) => {
+            let ready = facts.status.as_ref().map_or(0, |status| ready(&status.workers));
+            return Examined::follows(format!("{ready} workers are ready"));
+        }
+        None => findings.extend(state(facts)),
+    }
+    if service.load_state == "loaded" {
+        findings.extend(settings(facts));
+    }
+    Examined::well(text(facts)).with(findings)
+}
+
+fn ready(workers: &[crate::control::message::Worker]) -> usize {
+    workers.iter().filter(|worker| worker.state == WorkerState::Ready).count()
+}
+
+fn text(facts: &Facts) -> String {
+    let service = &facts.service;
+    if let Some(status) = &facts.status {
+        if status.wanted_workers == 0 {
+            return format!("{} waits for the first connection", service.name);
+        }
+        return format!("{} of {} workers are ready", ready(&status.workers), status.wanted_workers);
+    }
+    if !chain::runs(service) {
+        return format!("{} does not run; the first connection starts it", service.name);
+    }
+    match &facts.processes {
+        Some(processes) if processes.len() > 1 => format!("{} runs, {} processes", service.name, processes.len()),
+        Some(_) | None => format!("{} runs", service.name),
+    }
+}
+
+/// What is wrong with a service whose start is not known to fail for a reason.
+fn state(facts: &Facts) -> Option<Finding> {
+    let service = &facts.service;
+    let name = &service.name;
+    let again = chain::again(facts);
+    let finding = |id, what: String| Finding::error(id, Link::Worker, what);
+    let last = facts.journal.iter().rev().find(|line| !line.trim().is_empty());
+    let last = last.map_or(String::new(), |line| format!("; its last line is: {}", line.trim()));
+    if service.result == "oom-kill" {
+        let what = format!("{name} was ended because the system had no memory left for one of its processes");
+        let why = "OOMPolicy=stop ends the whole service with one process; with continue the other workers live on";
+        let mend = drop_in(name, "oom-policy", "Service", &["OOMPolicy=continue"]);
+        return Some(finding("oom-killed", what).why(why).mend(format!("{mend} && {again}")));
+    }
+    match service.active_state.as_str() {
+        "failed" if service.result == "start-limit-hit" => {
+            let what = format!("{name} has failed (start-limit-hit)");
+            let why = format!("it ended more often than StartLimitBurst= allows, and systemd gave up{last}");
+            Some(finding("service-start-limit", what).why(why).mend(again))
+        }
+        "failed" => {
+            let what = format!("{name} has failed ({}, status {})", service.result, service.exec_main_status);
+            let why = format!("it ended by itself{last}");
+            Some(finding("service-failed", what).why(why).mend(again))
+        }
+        "activating" if service.sub_state.starts_with("auto-restart") => {
+            let what = format!("{name} ends again and again: {} restarts", service.n_restarts);
+            let why = format!("systemd starts it anew each time{last}");
+            Some(finding("restart-loop", what).why(why).mend(again))
+        }
+        "inactive" if facts.sockets.is_empty() => {
+            let what = format!("{name} is not started");
+            let why = "it has no socket unit, so that no visitor can start it";
+            Some(finding("service-not-started", what).why(why).mend(format!("systemctl enable --now {name}")))
+        }
+        _ => no_worker(facts),
+    }
+}
+
+/// sockd answers 503 itself, and no traceback says why.
+fn no_worker(facts: &Facts) -> Option<Finding> {
+    let status = facts.status.as_ref().filter(|status| status.fallback)?;
+    let deaths = status.slots.iter().filter_map(|slot| slot.last_death.as_ref());
+    let reason =
+        deaths.max_by_key(|death| death.at_unix_ms).map_or("no reason is known", |death| death.reason.as_str());
+    let what = "no worker can start; sockd answers 503 and keeps trying";
+    let finding = Finding::error("no-worker", Link::Worker, what).why(format!("the last one: {reason}"));
+    let by_hand = format!("correct what `journalctl -u {} -n 50` shows", facts.service.name);
+    Some(finding.by_hand(by_hand).mend(format!("systemctl restart {}", facts.service.name)))
+}
+
+/// Settings of the unit that are known to break a site sooner or later.
+fn settings(facts: &Facts) -> Vec<Finding> {
+    let service = &facts.service;
+    let name = &service.name;
+    let mut findings = Vec::new();
+    if service.need_daemon_reload {
+        let what = format!("{name} was changed after systemd read it");
+        let why = "systemd goes on with what it has read until `daemon-reload`, and the service until it is restarted";
+        let mend = format!("systemctl daemon-reload && {}", chain::again(facts));
+        findings.push(Finding::warning("daemon-reload", Link::Worker, what).why(why).mend(mend));
+    }
+    if service.oom_policy == "stop" {
+        let what = format!("{name} has OOMPolicy=stop");
+        let why = "when the system is out of memory, one killed worker ends the whole service";
+        let mend = drop_in(name, "oom-policy", "Service", &["OOMPolicy=continue"]);
+        findings.push(Finding::warning("oom-policy", Link::Worker, what).why(why).mend(mend));
+    }
+    if chain::runs_sockd(service) && !service.delegate {
+        let what = format!("{name} has no Delegate=yes");
+        let why = "sockd gives each worker a control group of its own only where systemd lets it";
+        let mend = drop_in(name, "delegate", "Service", &["Delegate=yes"]);
+        let finding = Finding::warning("delegate", Link::Worker, what).why(why);
+        findings.push(finding.mend(format!("{mend} && systemctl restart {name}")));
+    }
+    if service.unit_file_state == "disabled" && facts.sockets.is_empty() {
+        let what = format!("{name} is not enabled");
+        let finding = Finding::warning("service-not-enabled", Link::Worker, what);
+        findings.push(finding.why("nobody starts it after the next boot").mend(format!("systemctl enable {name}")));
+    }
+    findings
+}

@@ -1,0 +1,76 @@
+//! The .ini files of uWSGI, as far as they say where it listens.
+//!
+//! Owns: the section `[uwsgi]`, its keys and the `%(name)` in its values.
+//! Never: reads a file, or what only uWSGI can know (`@(…)`, `if-`, `for-`).
+
+use std::collections::BTreeMap;
+
+/// What an .ini file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ini {
+    /// `socket =`: the uwsgi protocol, for `uwsgi_pass`.
+    pub sockets: Vec<String>,
+    /// `http-socket =`: HTTP, for `proxy_pass`.
+    pub http_sockets: Vec<String>,
+}
+
+/// Reads the file's text; `name` is the file's name without directory and ending, uWSGI's `%n`.
+pub fn read(text: &str, name: &str) -> Ini {
+    let mut ini = Ini::default();
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    let mut ours = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            ours = line == "[uwsgi]";
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=').filter(|_| ours && !line.starts_with(['#', ';'])) else {
+            continue;
+        };
+        let (key, value) = (key.trim().replace('_', "-"), expand(value.trim(), &values, name));
+        match key.as_str() {
+            "socket" | "uwsgi-socket" => ini.sockets.push(value.clone()),
+            "http-socket" => ini.http_sockets.push(value.clone()),
+            _ => {}
+        }
+        values.insert(key, value);
+    }
+    ini
+}
+
+fn expand(value: &str, values: &BTreeMap<String, String>, name: &str) -> String {
+    let mut out = String::new();
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        if let Some((key, after)) = after.strip_prefix('(').and_then(|after| after.split_once(')')) {
+            out.push_str(values.get(key).map_or("", String::as_str));
+            rest = after;
+        } else if let Some(after) = after.strip_prefix('n') {
+            out.push_str(name);
+            rest = after;
+        } else {
+            out.push('%');
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guides_file_is_read() {
+        let text = "[uwsgi]\nproject = firstsite\nuid = sammy\nbase = /home/%(uid)\n# socket = /no\n\
+                    module = %(project).wsgi:application\nsocket = /run/uwsgi/%(project).sock\nhttp-socket = :%n0%\n\
+                    [other]\nsocket = /no\n";
+        let ini = read(text, "8");
+        assert_eq!(
+            (ini.sockets, ini.http_sockets),
+            (vec!["/run/uwsgi/firstsite.sock".to_owned()], vec![":80%".to_owned()])
+        );
+    }
+}
