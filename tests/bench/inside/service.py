@@ -53,8 +53,12 @@ class Service:
     def pids(self):
         found = []
         for directory, _, _ in os.walk(self.cgroup):
-            with open(directory + "/cgroup.procs") as file:
-                found += [int(line) for line in file]
+            try:
+                with open(directory + "/cgroup.procs") as file:
+                    found += [int(line) for line in file]
+            except OSError:
+                # A worker's group that has just gone with it: ENOENT or ENODEV.
+                pass
         return found
 
     def main_pid(self):
