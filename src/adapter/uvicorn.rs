@@ -1,4 +1,7 @@
 //! What is known of uvicorn.
+//!
+//! On a unix socket it has no address of a peer, and trusts X-Forwarded-For only with FORWARDED_ALLOW_IPS='*' or
+//! --forwarded-allow-ips. That is left to it: who may write to the socket is for the socket unit to say.
 
 use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
 use super::{Adapter, Making};

@@ -60,6 +60,15 @@ class Checks(sockd_played.Case):
         worker.output.read_until("in the request")
         return client
 
+    def forwarded_client(self, *options):
+        """Who the application takes for the client when a proxy on TCP says that it is 192.0.2.7."""
+        tcp = self.tcp_listener()
+        worker = self.start(*options).fork(1, [tcp])
+        worker.wait_ready()
+        client = Client(tcp)
+        self.addCleanup(client.close)
+        return client.get("/", {"X-Forwarded-For": "192.0.2.7"}).split()[1]
+
     def release(self, fifo):
         with open(fifo, "w"):
             pass

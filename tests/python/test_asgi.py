@@ -10,7 +10,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import checks  # noqa: E402
-from sockd_played import Client, get, wait_for_exit  # noqa: E402
+from sockd_played import get, wait_for_exit  # noqa: E402
 
 UMASK = os.umask(0o22)
 os.umask(UMASK)
@@ -114,12 +114,7 @@ class Uvicorn(Checks):
 
     def test_proxy_headers(self):
         for options, expected in (([], "192.0.2.7"), (["--no-proxy-headers"], "127.0.0.1")):
-            tcp = self.tcp_listener()
-            worker = self.start(*options).fork(1, [tcp])
-            worker.wait_ready()
-            client = Client(tcp)
-            self.addCleanup(client.close)
-            self.assertEqual(client.get("/", {"X-Forwarded-For": "192.0.2.7"}).split()[1], expected)
+            self.assertEqual(self.forwarded_client(*options), expected)
 
 
 class Hypercorn(Checks):
@@ -196,12 +191,7 @@ class Daphne(Checks):
 
     def test_proxy_headers(self):
         for options, expected in ((["--proxy-headers"], "192.0.2.7"), ([], "127.0.0.1")):
-            tcp = self.tcp_listener()
-            worker = self.start(*options).fork(1, [tcp])
-            worker.wait_ready()
-            client = Client(tcp)
-            self.addCleanup(client.close)
-            self.assertEqual(client.get("/", {"X-Forwarded-For": "192.0.2.7"}).split()[1], expected)
+            self.assertEqual(self.forwarded_client(*options), expected)
 
     def test_the_backlog_is_left_alone(self):
         tcp = self.tcp_listener()

@@ -59,12 +59,7 @@ class Waitress(checks.Checks):
     def test_trusted_proxy(self):
         options = ["--trusted-proxy=127.0.0.1", "--trusted-proxy-headers=x-forwarded-for"]
         for options, expected in ((options, "192.0.2.7"), ([], "127.0.0.1")):
-            tcp = self.tcp_listener()
-            worker = self.start(*options).fork(1, [tcp])
-            worker.wait_ready()
-            client = Client(tcp)
-            self.addCleanup(client.close)
-            self.assertEqual(client.get("/", {"X-Forwarded-For": "192.0.2.7"}).split()[1], expected)
+            self.assertEqual(self.forwarded_client(*options), expected)
 
     def test_a_kept_connection_is_told_that_it_ends(self):
         fifo = self.fifo()
