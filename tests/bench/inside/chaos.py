@@ -194,7 +194,10 @@ class Chaos:
             "failed": len(failed),
             "in the hands of a victim": len(failed) - len(unexplained),
             "unexplained": [self.describe(visit) for visit in unexplained],
-            "longest stall": visitors.longest(),
+            # A victim's own visitor waits for as long as it takes to find the victim.
+            "longest stall": max(visit.took for visit in visitors.visits if visit.inode not in self.hands),
+            "longest in the hands of a victim": max(
+                [visit.took for visit in visitors.visits if visit.inode in self.hands], default=0),
             "well again after": healed,
             "events": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
             "sockd restarted": int(services.output(
