@@ -293,4 +293,9 @@ on_every_release! {
         logs::each_worker_has_its_own_lines(machine);
         logs::a_status_is_watched(machine);
     }
+
+    fn a_site_serves_in_the_other_sandboxes(machine) {
+        units::install(machine);
+        units::the_other_sandboxes_serve(machine);
+    }
 }
