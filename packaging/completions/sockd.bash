@@ -169,7 +169,7 @@ _sockd() {
             return 0
             ;;
         sockd__subcmd__run)
-            opts="-h -V --config --directory --env --listen --workers --start --start-timeout --stop-timeout --drain-timeout --watchdog --ready-after --no-canary --help --version"
+            opts="-h -V --config --directory --env --listen --workers --start --start-timeout --stop-timeout --drain-timeout --watchdog --ready-after --preload --no-canary --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -46,6 +46,7 @@ complete -c sockd -n "__fish_sockd_using_subcommand run" -l stop-timeout -d 'How
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l drain-timeout -d 'How long a replaced worker may finish its requests [default: as --stop-timeout]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l watchdog -d 'Replace a worker without a heartbeat for so long [default: the server\'s own, else never]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l ready-after -d 'When a worker that can tell nothing of itself counts as ready [default: 1s]' -r
+complete -c sockd -n "__fish_sockd_using_subcommand run" -l preload -d 'Load the application once, before forking workers (Python) [default: the server\'s own]'
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l no-canary -d 'Reload without proving the new code on a canary first'
 complete -c sockd -n "__fish_sockd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sockd -n "__fish_sockd_using_subcommand run" -s V -l version -d 'Print version'

@@ -32,11 +32,16 @@ fn boot(test: &str, release: Release) -> Option<Machine> {
             panic!("no test machine: {why}")
         }
         Err(why) => {
-            // Not eprintln: the harness would keep it to itself while the test passes.
-            let _ = writeln!(std::io::stderr(), "LEFT OUT: {test} on {}: {why}", release.name());
+            left_out(&format!("{test} on {}", release.name()), &why);
             None
         }
     }
+}
+
+/// A plain word on what is left out.
+fn left_out(test: &str, why: &str) {
+    // Not eprintln: the harness would keep it to itself while the test passes.
+    let _ = writeln!(std::io::stderr(), "LEFT OUT: {test}: {why}");
 }
 
 /// What our users put before their server's command line.

@@ -8,16 +8,21 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::load::{Load, list};
 use crate::machine::Machine;
 use crate::units;
 
 /// Where the package lies inside.
 const PACKAGE: &str = "/opt/sockd.deb";
+/// The requests that must have come to an end after an upgrade.
+const SOME_VISITS: u64 = 40;
 /// How long a first page may take on a slow host that runs two machines.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Everything that may be left of the package, for a shell to expand.
 const TRACES: &str = "/usr/bin/sockd /usr/lib/systemd/system/sockd@* /etc/sockd /run/sockd /usr/share/doc/sockd \
-                      /etc/systemd/system/*.wants/sockd@* /var/lib/dpkg/info/sockd.*";
+                      /etc/systemd/system/*.wants/sockd@* /var/lib/dpkg/info/sockd.* \
+                      /usr/share/bash-completion/completions/sockd /usr/share/zsh/vendor-completions/_sockd \
+                      /usr/share/fish/vendor_completions.d/sockd.fish";
 
 /// The package: what `SOCKD_TEST_PACKAGE` names, else what `packaging/build` makes of this source.
 pub fn package() -> PathBuf {
@@ -57,22 +62,55 @@ pub fn installs_what_it_should(machine: &Machine) {
     // Documentation is left out when packages are installed in a test machine, so it is looked for in the package.
     let contents = machine.run(&format!("dpkg-deb --contents {PACKAGE} | awk '{{ print $6 }}'")).succeeded();
     for file in [
-        "README.md",
-        "changelog.gz",
-        "copyright",
-        "LICENSE-MIT",
-        "LICENSE-APACHE",
-        "examples/default.toml",
-        "examples/gunicorn.socket",
-        "examples/gunicorn.service",
-        "examples/better/gunicorn.service",
+        "doc/sockd/README.md",
+        "doc/sockd/CHANGELOG.md",
+        "doc/sockd/changelog.gz",
+        "doc/sockd/copyright",
+        "doc/sockd/LICENSE-MIT",
+        "doc/sockd/LICENSE-APACHE",
+        "doc/sockd/examples/default.toml",
+        "doc/sockd/examples/gunicorn.socket",
+        "doc/sockd/examples/gunicorn.service",
+        "doc/sockd/examples/better/gunicorn.service",
+        "doc/sockd/examples/stricter.conf",
+        "doc/sockd/examples/laxer.conf",
+        "man/man1/sockd.1.gz",
+        "man/man1/sockd-adopt.1.gz",
+        "man/man5/sockd.toml.5.gz",
+        "man/man8/sockd@.service.8.gz",
+        "bash-completion/completions/sockd",
+        "zsh/vendor-completions/_sockd",
+        "fish/vendor_completions.d/sockd.fish",
     ] {
-        let path = format!("./usr/share/doc/sockd/{file}\n");
+        let path = format!("./usr/share/{file}\n");
         assert!(contents.contains(&path), "{path} is not among\n{contents}");
     }
     machine.run("systemctl list-units --all --plain --no-legend 'sockd@*' | wc -l").says("0\n").succeeded();
     machine.run("find /etc/systemd -name 'sockd*' | wc -l").says("0\n").succeeded();
     units::the_template_is_sound(machine);
+}
+
+/// The package has no fault that Debian's own checker knows, where that is installed on the host. Warnings are faults
+/// too; what is meant has its reason in `packaging/lintian-overrides`.
+#[test]
+fn lintian_finds_nothing() {
+    let lintian =
+        |arguments: &[&std::ffi::OsStr]| Command::new("lintian").args(arguments).stdin(Stdio::null()).output();
+    if lintian(&["--version".as_ref()]).is_err() {
+        return crate::left_out("lintian_finds_nothing", "lintian is not installed");
+    }
+    let output = lintian(&["--fail-on=error,warning".as_ref(), package().as_os_str()]).expect("it has a version");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}
+
+/// The Debian changelog begins with the program's version.
+#[test]
+fn the_changelogs_name_the_version() {
+    let read =
+        |name: &str| std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/").to_owned() + name).expect(name);
+    assert!(read("packaging/changelog").starts_with(concat!("sockd (", env!("CARGO_PKG_VERSION"), ") ")));
+    assert!(read("CHANGELOG.md").contains(concat!("## [", env!("CARGO_PKG_VERSION"), "]")));
 }
 
 /// An instance of the template serves from its sandbox, reloads, and an upgrade leaves it alone.
@@ -92,10 +130,16 @@ pub fn an_instance_lives_through_an_upgrade(machine: &Machine) {
     machine.run("systemctl is-active sockd@web.service").says("active\n").succeeded();
     machine.run("stat -c '%a %U' /run/sockd/web").says("700 www-data").succeeded();
 
-    let main = "systemctl show --property MainPID,NRestarts sockd@web.service";
+    let main = "systemctl show --property MainPID,NRestarts,ActiveEnterTimestampMonotonic \
+                sockd@web.service sockd@web.socket; stat -c '%i %Y' /run/sockd/web.sock";
     let before = machine.run(main).succeeded();
+    let load = Load::begin(machine, &["/run/sockd/web.sock"]);
     machine.run(&format!("dpkg --install {PACKAGE}")).says("sockd").succeeded();
-    assert_eq!(machine.run(main).succeeded(), before, "the upgrade restarted an instance");
+    load.wait_for_visits(SOME_VISITS);
+    let record = load.finish();
+    let failed: Vec<_> = record.failed().collect();
+    assert!(failed.is_empty(), "visitors of the upgrade:\n{}", list(failed));
+    assert_eq!(machine.run(main).succeeded(), before, "the upgrade restarted an instance or its socket");
     machine.run("systemctl show --property NeedDaemonReload sockd@web.service").says("=no").succeeded();
 
     machine.write_file("/srv/web/hello.py", 0o644, &application("second"));
