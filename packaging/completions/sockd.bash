@@ -25,6 +25,9 @@ _sockd() {
             sockd,demo)
                 cmd="sockd__subcmd__demo"
                 ;;
+            sockd,doctor)
+                cmd="sockd__subcmd__doctor"
+                ;;
             sockd,logs)
                 cmd="sockd__subcmd__logs"
                 ;;
@@ -47,7 +50,7 @@ _sockd() {
 
     case "${cmd}" in
         sockd)
-            opts="-h -V --help --version run demo status check reload logs adopt new"
+            opts="-h -V --help --version run demo status check doctor reload logs adopt new"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -95,6 +98,24 @@ _sockd() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sockd__subcmd__doctor)
+            opts="-h -V --host --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

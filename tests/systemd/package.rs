@@ -76,6 +76,7 @@ pub fn installs_what_it_should(machine: &Machine) {
         "doc/sockd/examples/laxer.conf",
         "man/man1/sockd.1.gz",
         "man/man1/sockd-adopt.1.gz",
+        "man/man1/sockd-doctor.1.gz",
         "man/man5/sockd.toml.5.gz",
         "man/man8/sockd@.service.8.gz",
         "bash-completion/completions/sockd",
