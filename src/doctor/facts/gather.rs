@@ -241,7 +241,7 @@ async fn status(facts: &mut Facts) {
 
 /// Listening sockets, who has them, and where they are.
 fn sockets(facts: &mut Facts) {
-    let table = process::table();
+    let table = process::absolute(&process::table(), &facts.service.working_directory);
     if chain::runs(&facts.service) {
         let processes = process::processes(&facts.service.control_group, &table);
         if processes.iter().any(|process| process.listeners.is_none()) {

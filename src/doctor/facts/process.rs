@@ -81,15 +81,41 @@ pub fn processes(control_group: &str, table: &Table) -> Vec<Process> {
 
 fn process(pid: u32, table: &Table) -> Process {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let listeners = fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|entries| {
-        let links = entries.take(MOST).flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-        let inode = |link: std::path::PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
-        let mut inodes: Vec<u64> = links.filter_map(inode).filter(|inode| table.contains_key(inode)).collect();
+    let listeners = descriptors(pid).map(|inodes| {
+        let mut inodes: Vec<u64> = inodes.into_iter().filter(|inode| table.contains_key(inode)).collect();
         inodes.sort_unstable();
         inodes.dedup();
         inodes
     });
     Process { pid, name: name.trim_end().to_owned(), listeners }
+}
+
+/// The inodes of a process's sockets. `None`: we may not look. The directory of a process of our own user can be listed
+/// even where its links cannot be followed, as with another group.
+fn descriptors(pid: u32) -> Option<Vec<u64>> {
+    let mut inodes = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.take(MOST).flatten() {
+        match fs::read_link(entry.path()) {
+            Ok(link) => {
+                let inode: Option<u64> =
+                    link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+                inodes.extend(inode);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return None,
+            // Closed meanwhile.
+            Err(_) => {}
+        }
+    }
+    Some(inodes)
+}
+
+/// A table in which what was bound to a relative path has the path that it has for a service of this directory.
+pub fn absolute(table: &Table, directory: &str) -> Table {
+    let path = |address: &String| match address.starts_with(['/', '@']) || address.parse::<SocketAddr>().is_ok() {
+        true => address.clone(),
+        false => std::path::Path::new(directory).join(address).display().to_string(),
+    };
+    table.iter().map(|(inode, address)| (*inode, path(address))).collect()
 }
 
 /// The sockets that concern us, with their queues: at one of the addresses, or held by one of the processes.
@@ -162,6 +188,10 @@ mod tests {
         );
         let found: Vec<(u64, &str)> = table.iter().map(|(inode, address)| (*inode, address.as_str())).collect();
         assert_eq!(found, [(22, "/run/a b.sock"), (24, "@name"), (30, "127.0.0.1:8000"), (32, "[::1]:80")]);
+        table.insert(33, "myproject.sock".to_owned());
+        let absolute = absolute(&table, "/home/sammy/myproject");
+        assert_eq!(absolute[&33], "/home/sammy/myproject/myproject.sock");
+        assert_eq!((&*absolute[&22], &*absolute[&24], &*absolute[&30]), ("/run/a b.sock", "@name", "127.0.0.1:8000"));
     }
 
     #[test]
