@@ -17,6 +17,7 @@ mod new;
 mod package;
 mod reload;
 mod servers;
+mod sites;
 mod standstill;
 mod units;
 
@@ -302,5 +303,10 @@ on_every_release! {
     fn a_site_serves_in_the_other_sandboxes(machine) {
         units::install(machine);
         units::the_other_sandboxes_serve(machine);
+    }
+
+    /// The guide's two projects on uWSGI, each an instance of its own behind Nginx's uwsgi_pass.
+    fn two_uwsgi_sites_do_not_touch_each_other(machine) {
+        sites::two_sites(machine);
     }
 }
