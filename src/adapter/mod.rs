@@ -20,6 +20,7 @@ pub mod exec;
 pub mod generic;
 pub mod gunicorn;
 pub mod hypercorn;
+pub mod puma;
 pub mod python;
 pub mod report;
 pub mod uvicorn;
@@ -59,6 +60,7 @@ pub static ADAPTERS: &[&Adapter] = &[
     &daphne::ADAPTER,
     &waitress::ADAPTER,
     &uwsgi::ADAPTER,
+    &puma::ADAPTER,
 ];
 
 impl Adapter {

@@ -180,7 +180,10 @@ impl Shell {
         if let Some(watchdog) = watchdog {
             environment.insert("WATCHDOG_USEC".into(), watchdog.into());
         }
-        let names: Vec<_> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+        // The private sockets of a canary take the places, and so the names, of the public ones.
+        let named = if with_private { public } else { &listeners };
+        let private_name = with_private.then_some("private");
+        let names: Vec<_> = named.iter().map(|listener| listener.name.as_str()).chain(private_name).collect();
         let launch = Launch {
             command: &execution.command,
             environment: &environment,

@@ -34,6 +34,7 @@ mod limits;
 mod listeners;
 mod log;
 mod preload;
+mod programs;
 mod protocol;
 mod reload;
 mod servers;

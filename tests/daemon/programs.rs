@@ -1,0 +1,250 @@
+//! Servers of other languages, as they are: puma with a rack application, node's http, a Go program that takes its
+//! sockets as systemd passes them. What is not installed is left out, and said so.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use rustix::process::Signal;
+
+use super::instance::{Builder, Instance};
+use super::processes;
+use super::python::Hammer;
+
+const QUICK: &str = "[reload]\nsoak = \"200ms\"\n";
+
+/// A server: how its source is written with a text, and how it is started.
+struct Server {
+    file: &'static str,
+    /// `TEXT` becomes the text; the answer is `TEXT from PID`, and /slow takes a second.
+    source: &'static str,
+    /// Does not start, for a reason that contains `why`.
+    broken: &'static str,
+    why: &'static str,
+    command: Vec<String>,
+    /// Whether it keeps every connection that it has accepted when it is told to leave. puma 5.6.5 drops one whose
+    /// request has not come in whole.
+    loses_nothing: bool,
+    /// What the new code goes through before it can be started: Go is compiled.
+    build: fn(&Instance) -> bool,
+}
+
+impl Server {
+    fn text(&self, text: &str) -> String {
+        self.source.replace("TEXT", text)
+    }
+
+    fn deploy(&self, web: &Instance, source: &str) {
+        web.write(self.file, source);
+        assert!((self.build)(web), "it could not be built");
+    }
+
+    fn start(&self, builder: Builder) -> Instance {
+        let builder = builder.file(self.file, &self.text("hello")).config(QUICK);
+        let command: Vec<_> = self.command.iter().map(String::as_str).collect();
+        builder.options("--workers 2").command(&command)
+    }
+}
+
+/// Whether a program is there; otherwise says that its test is left out.
+fn there(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !there {
+        // Not eprintln: the harness would keep it to itself while the test passes.
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: {program} is not installed");
+    }
+    there
+}
+
+/// Serves on unix and TCP, is replaced, reloaded, refused, and drained.
+fn lives(server: &Server) {
+    lives_with(Instance::on_unix().tcp4(), server);
+}
+
+fn lives_with(builder: Builder, server: &Server) {
+    let mut web = server.start(builder);
+    for socket in 0..2 {
+        assert!(web.get_at(socket, "/").body.starts_with("hello from"), "socket {socket}");
+    }
+    web.status("serving, 2 of 2 workers, generation 1");
+
+    let old = web.ready();
+    processes::signal(old[0], Signal::KILL);
+    web.until("a successor is ready", || {
+        let ready = web.ready();
+        (ready.len() == 2 && !ready.contains(&old[0])).then_some(())
+    });
+
+    let hammer = server.loses_nothing.then(|| Hammer::start(&web.addresses[0], 2));
+    server.deploy(&web, &server.text("renewed"));
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    // One that has been told to leave may still take a connection before it hears of it.
+    web.until("the old workers have left", || (web.workers().len() == 2).then_some(()));
+    assert!(web.get("/").body.starts_with("renewed from"));
+    if let Some(hammer) = hammer {
+        assert!(hammer.finish(&web).iter().all(|client| client.len() > 10), "hardly anybody came");
+    }
+
+    let ready = web.ready();
+    server.deploy(&web, server.broken);
+    let (_, outcome) = web.reload();
+    let told = format!("{} {}", outcome.message, outcome.details.join("\n"));
+    assert!(!outcome.ok && told.contains(server.why), "{outcome:?}");
+    assert_eq!(web.ready(), ready);
+
+    let address = web.addresses[1].clone();
+    let mark = web.mark();
+    let visitor = std::thread::spawn(move || address.get("/slow"));
+    web.output_since(mark, "slow");
+    web.signal(Signal::TERM);
+    let answer = visitor.join().expect("no panic").expect("answered");
+    assert!(answer.body.starts_with("renewed from"), "{answer:?}");
+    assert_eq!(web.end().code(), Some(0));
+    web.assert_nothing_left();
+    assert!(web.path().join("web.sock").exists(), "the socket's file was removed");
+}
+
+#[test]
+fn puma_lives() {
+    if !there("puma") {
+        return;
+    }
+    lives(&Server {
+        file: "config.ru",
+        source: "run ->(env) {
+  if env['PATH_INFO'] == '/slow'
+    $stdout.puts 'slow'
+    $stdout.flush
+    sleep 1
+  end
+  [200, {'content-type' => 'text/plain'}, [\"TEXT from #{Process.pid}\"]]
+}
+",
+        broken: "require 'a_gem_that_is_missing'\n",
+        why: "cannot load such file -- a_gem_that_is_missing",
+        // Every worker would bind it, if it had its way.
+        command: ["puma", "-b", "tcp://127.0.0.1:1", "-w", "3"].map(str::to_owned).into(),
+        loses_nothing: false,
+        build: |_| true,
+    });
+}
+
+#[test]
+fn node_lives() {
+    if !there("node") {
+        return;
+    }
+    lives(&Server {
+        file: "server.js",
+        source: "const http = require('http');
+const answer = (request, response) => response.end('TEXT from ' + process.pid);
+const servers = [];
+for (let fd = 3; fd < 3 + Number(process.env.LISTEN_FDS); fd++) {
+  const server = http.createServer((request, response) => {
+    if (request.url !== '/slow') return answer(request, response);
+    console.log('slow');
+    setTimeout(answer, 1000, request, response);
+  });
+  server.listen({fd});
+  servers.push(server);
+}
+// What node does by itself at SIGTERM is to end at once.
+process.on('SIGTERM', () => servers.forEach((server) => server.close()));
+",
+        broken: "require('./a_module_that_is_missing');\n",
+        why: "Cannot find module './a_module_that_is_missing'",
+        command: ["node", "server.js"].map(str::to_owned).into(),
+        loses_nothing: true,
+        build: |_| true,
+    });
+}
+
+/// Where Go keeps what it has compiled.
+fn go_cache() -> PathBuf {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("go")).clone()
+}
+
+fn go_build(directory: &std::path::Path) -> bool {
+    let mut go = Command::new("go");
+    go.args(["build", "-o", "server.new", "server.go"]).current_dir(directory).env("GOCACHE", go_cache());
+    go.env("GO111MODULE", "off").env("GOFLAGS", "").stdin(Stdio::null());
+    go.status().expect("go starts").success()
+        && std::fs::rename(directory.join("server.new"), directory.join("server")).is_ok()
+}
+
+const GO: &str = "package main
+
+import (
+	\"context\"
+	\"fmt\"
+	\"net\"
+	\"net/http\"
+	\"os\"
+	\"os/signal\"
+	\"strconv\"
+	\"syscall\"
+	\"time\"
+)
+
+func main() {
+	START
+	http.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == \"/slow\" {
+			fmt.Println(\"slow\")
+			time.Sleep(time.Second)
+		}
+		fmt.Fprintf(w, \"TEXT from %d\", os.Getpid())
+	})
+	if os.Getenv(\"LISTEN_PID\") != strconv.Itoa(os.Getpid()) {
+		panic(\"these sockets are for another process\")
+	}
+	count, _ := strconv.Atoi(os.Getenv(\"LISTEN_FDS\"))
+	server := &http.Server{}
+	for fd := 3; fd < 3+count; fd++ {
+		listener, err := net.FileListener(os.NewFile(uintptr(fd), \"\"))
+		if err != nil {
+			panic(err)
+		}
+		// Go removes a unix socket's file with its listener, unless it is told not to.
+		if unix, ok := listener.(*net.UnixListener); ok {
+			unix.SetUnlinkOnClose(false)
+		}
+		go server.Serve(listener)
+	}
+	manager, err := net.Dial(\"unixgram\", os.Getenv(\"NOTIFY_SOCKET\"))
+	if err != nil {
+		panic(err)
+	}
+	manager.Write([]byte(\"READY=1\"))
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+	server.Shutdown(context.Background())
+}
+";
+
+#[test]
+fn a_go_program_lives() {
+    if !there("go") {
+        return;
+    }
+    let source = GO.replace("START", "");
+    let broken = GO.replace("START", "if len(os.Args) < 9 { panic(\"no database\") }");
+    let builder = Instance::on_unix().tcp4().file("server.go", &source.replace("TEXT", "hello"));
+    assert!(go_build(builder.path()), "it could not be built");
+    lives_with(
+        builder,
+        &Server {
+            file: "server.go",
+            source: source.leak(),
+            broken: broken.leak(),
+            why: "panic: no database",
+            command: vec!["./server".to_owned()],
+            loses_nothing: true,
+            build: |web| go_build(web.path()),
+        },
+    );
+}
