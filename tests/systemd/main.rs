@@ -4,6 +4,7 @@
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
 mod adopt;
+mod doctor;
 mod groups;
 mod guide;
 mod hangs;
@@ -144,6 +145,13 @@ on_every_release! {
             "(13: Permission denied)",
             "chmod 755 /home/sammy",
         );
+    }
+
+    /// Faults made for real: named by the doctor, mended by the command that it prints.
+    fn the_doctor_mends_the_flask_guides_site(machine) {
+        install(machine);
+        guide::flask(machine, "");
+        doctor::the_flask_guides_faults(machine);
     }
 
     fn the_shipped_units_are_sound(machine) {
