@@ -31,8 +31,7 @@ pub struct Report {
 
 /// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/reports.py`.
 fn heartbeat_interval(timeout: Duration) -> Duration {
-    let quarter = timeout / 4;
-    if timeout > Duration::from_secs(4) { quarter.max(Duration::from_secs(1)) } else { quarter }
+    (timeout / 8).max(Duration::from_millis(500)).min(timeout / 4)
 }
 
 impl Report {

@@ -47,8 +47,8 @@ class Notifier:
 class Heartbeat:
     """Takes the place of gunicorn's WorkerTmp: a beat becomes a datagram to sockd.
 
-    Workers beat as often as once per request; a datagram goes out at most every quarter of the timeout
-    (but not more often than once a second, if the timeout allows). sockd adds that quarter to the
+    Workers beat as often as once per request; a datagram goes out at most every eighth of the timeout
+    (but not more often than twice a second, if the timeout allows). sockd adds that eighth to the
     timeout before it calls a worker hung.
     """
 
@@ -106,9 +106,8 @@ class Heartbeat:
 
 def beat_interval(timeout, watchdog):
     """Seconds between two datagrams, by the server's timeout (0 means that nobody watches) and sockd's own."""
-    if timeout <= 0:
-        return watchdog / 4
-    return min(timeout / 4 if timeout <= 4 else max(1.0, timeout / 4), watchdog / 4)
+    limits = [limit for limit in (timeout, watchdog) if limit > 0]
+    return min(min(limit / 4, max(0.5, limit / 8)) for limit in limits)
 
 
 class RequestLimit(int):
