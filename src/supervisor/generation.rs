@@ -18,6 +18,8 @@ pub(super) struct Generation {
     pub(super) proven: bool,
     /// Whether it was prepared more than once: then its code was read again.
     prepared_again: bool,
+    /// Whether a worker of what was prepared last was ready.
+    worked: bool,
     backoff: Backoff,
 }
 
@@ -36,7 +38,15 @@ impl Generation {
     pub(super) fn begin(now: Time, id: GenerationId, effects: &mut Effects) -> Self {
         let preparation = Preparation::Running { deadline: now + PREPARE_TIMEOUT };
         effects.push(Effect::Prepare(id));
-        Self { id, spec: None, preparation, proven: false, prepared_again: false, backoff: Backoff::default() }
+        Self {
+            id,
+            spec: None,
+            preparation,
+            proven: false,
+            prepared_again: false,
+            worked: false,
+            backoff: Backoff::default(),
+        }
     }
 
     /// Prepares again if it must be and may be.
@@ -50,6 +60,7 @@ impl Generation {
     pub(super) fn prepared(&mut self, now: Time, spec: Spec) {
         self.preparation = Preparation::Done { since: now };
         self.prepared_again = self.spec.is_some();
+        self.worked = false;
         self.spec.get_or_insert(spec);
     }
 
@@ -70,6 +81,18 @@ impl Generation {
             Preparation::Done { .. } => self.spec.as_ref(),
             Preparation::Running { .. } | Preparation::Missing { .. } => None,
         }
+    }
+
+    /// A worker of it is ready.
+    pub(super) fn works(&mut self) {
+        self.proven = true;
+        self.worked = true;
+    }
+
+    /// Whether its workers come from code in memory of which none was ever ready: only reading it again can be better.
+    pub(super) fn holds_useless_code(&self) -> bool {
+        let preloaded = self.spec.as_ref().is_some_and(|spec| spec.preloaded);
+        preloaded && !self.worked && matches!(self.preparation, Preparation::Done { .. })
     }
 
     /// Whether its next worker has the code that its workers have, whatever lies on disk.

@@ -53,7 +53,7 @@ pub use worker::Phase;
 
 use generation::{Generation, Preparation};
 use random::Random;
-use rollout::Rollout;
+use rollout::{Handover, Rollout};
 use slot::Slot;
 use spec::VISITOR_PATIENCE;
 use std::collections::BTreeMap;
@@ -70,6 +70,7 @@ pub struct Supervisor {
     slots: Vec<Slot>,
     workers: BTreeMap<WorkerId, Worker>,
     rollout: Option<Rollout>,
+    handover: Option<Handover>,
     /// Who asked for a reload that has not begun: one rollout will serve them all.
     waiting_requests: Vec<RequestId>,
     refusal: Option<Refusal>,
@@ -106,6 +107,8 @@ pub enum Reason {
     Generation(GenerationId),
     /// A rollout's soak is over.
     Soak,
+    /// The old workers have had the time to hear that they accept no more.
+    Handover,
 }
 
 impl Supervisor {
@@ -124,6 +127,7 @@ impl Supervisor {
             slots: Vec::new(),
             workers: BTreeMap::new(),
             rollout: None,
+            handover: None,
             waiting_requests: Vec::new(),
             refusal: None,
             failing: None,
@@ -205,7 +209,8 @@ impl Supervisor {
         let slots = (0..).zip(&self.slots).filter_map(|(i, slot)| Some((slot.retry_at?, Reason::Slot(SlotId(i)))));
         let generations = self.generations.values().filter_map(|g| Some((g.deadline()?, Reason::Generation(g.id))));
         let soak = self.rollout.as_ref().and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
-        workers.chain(slots).chain(generations).chain(soak).min_by_key(|(at, _)| *at)
+        let handover = self.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
+        workers.chain(slots).chain(generations).chain(soak).chain(handover).min_by_key(|(at, _)| *at)
     }
 
     fn connection_waiting(&mut self, effects: &mut Effects) {
@@ -271,11 +276,11 @@ impl Supervisor {
         }
     }
 
-    /// A process was asked for and neither made nor refused in time: whoever makes processes is stuck.
-    fn give_up_preparation(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
+    /// Whoever makes processes is stuck, or makes useless ones: it is given up and made anew.
+    fn give_up_preparation(&mut self, now: Time, id: GenerationId, why: &str, effects: &mut Effects) {
         if self.generations.contains_key(&id) {
             effects.push(Effect::Release(id));
-            self.preparation_lost(now, id, "it does not answer".to_owned(), effects);
+            self.preparation_lost(now, id, why.to_owned(), effects);
         }
     }
 

@@ -61,7 +61,7 @@ impl Supervisor {
             Change::Failed { why, ready_for, gone } => self.worker_failed(now, id, why, ready_for, gone, effects),
             Change::Unborn => {
                 let generation = self.workers[&id].place.generation;
-                self.give_up_preparation(now, generation, effects);
+                self.give_up_preparation(now, generation, "it does not answer", effects);
             }
             Change::Left { why } => {
                 if let Some(worker) = self.workers.remove(&id) {
@@ -75,7 +75,7 @@ impl Supervisor {
         let worker = &self.workers[&id];
         let place = worker.place;
         if let Some(generation) = self.generations.get_mut(&place.generation) {
-            generation.proven = true;
+            generation.works();
         }
         let Some(slot_id) = place.slot else {
             self.canary_proven(now, id, effects);
@@ -153,7 +153,9 @@ impl Supervisor {
             return;
         }
         if !gone && !exists {
-            self.give_up_preparation(now, place.generation, effects);
+            self.give_up_preparation(now, place.generation, "it does not answer", effects);
+        } else if self.generations.get(&place.generation).is_some_and(Generation::holds_useless_code) {
+            self.give_up_preparation(now, place.generation, "none of its workers could start", effects);
         }
         let Some(slot) = self.slots.iter_mut().find(|s| s.current == Some(id) || s.successor == Some(id)) else {
             effects.notice(failed(None, &why));
@@ -192,6 +194,11 @@ impl Supervisor {
         // Never all at once: a worker that is replaced while well can wait.
         let mut replacements = (wanted / 8).max(1);
         replacements = replacements.saturating_sub(self.slots.iter().filter(|s| s.successor.is_some()).count());
+        // Where one worker alone is tried, an empty place comes before one that is only to be taken over.
+        let empty = |slot: &Slot| slot.current.is_none() && slot.successor.is_none();
+        if alone && self.slots.iter().take(wanted).any(empty) {
+            replacements = 0;
+        }
         for index in 0..wanted {
             let slot = &self.slots[index];
             if slot.successor.is_some() {

@@ -1,7 +1,7 @@
 //! From one generation to the next, so that the old one serves until the new one is proven.
 //!
 //! ```text
-//!   Preparing -> Proving (the canary, without the public socket) -> Replacing -> Soaking -> the old ones drain
+//!   Preparing -> Proving (the canary, without the public socket) -> Replacing -> Soaking -> the old ones drain, handover
 //!       |              |                                                |           |
 //!       +--------------+------------------- refused: the new ones go ---+-----------+
 //! ```
@@ -21,7 +21,7 @@ use super::id::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::Notice;
 use super::slot::Slot;
 use super::snapshot::{Refusal, RolloutStep};
-use super::spec::{CANARY_WATCH, MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
+use super::spec::{CANARY_WATCH, HANDOVER, MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
 use super::worker::Phase;
 use super::{Mode, Supervisor};
@@ -48,6 +48,15 @@ enum Step {
     },
 }
 
+/// The new generation serves, and the old one has just been told to leave. A worker may accept once more before it hears
+/// that; whoever waits for the outcome shall not meet the old code after it.
+#[derive(Clone, Debug)]
+pub(super) struct Handover {
+    pub(super) requests: Vec<RequestId>,
+    pub(super) outcome: Outcome,
+    pub(super) until: Time,
+}
+
 impl Rollout {
     pub(super) fn soak_until(&self) -> Option<Time> {
         match self.step {
@@ -70,7 +79,8 @@ impl Rollout {
 impl Supervisor {
     /// Begins a rollout if one was asked for, and takes the running one as far as it goes at this time.
     pub(super) fn settle_rollout(&mut self, now: Time, effects: &mut Effects) {
-        if self.rollout.is_none() && !self.waiting_requests.is_empty() {
+        self.settle_handover(now, effects);
+        if self.rollout.is_none() && self.handover.is_none() && !self.waiting_requests.is_empty() {
             self.begin_rollout(now, effects);
         }
         let Some(rollout) = &self.rollout else { return };
@@ -227,7 +237,16 @@ impl Supervisor {
         self.failing = None;
         effects.notice(Notice::RolloutDone(id));
         let outcome = if self.mode == Mode::Waiting { Outcome::Waiting(id) } else { Outcome::Serving(id) };
-        self.end_rollout(rollout, &outcome, effects);
+        self.handover = Some(Handover { requests: rollout.requests, outcome, until: now + HANDOVER });
+        self.settle_handover(now, effects);
+    }
+
+    /// Tells whoever asked once the old workers have left, or have had the time to hear that they accept no more.
+    fn settle_handover(&mut self, now: Time, effects: &mut Effects) {
+        let old = self.workers.values().any(|worker| worker.place.generation != self.serving);
+        if let Some(handover) = self.handover.take_if(|handover| !old || handover.until <= now) {
+            end_rollout(handover.requests, &handover.outcome, effects);
+        }
     }
 
     /// Something was wrong with the new generation: it goes; the old one was never stopped.
@@ -262,16 +281,7 @@ impl Supervisor {
         effects.push(Effect::Release(id));
         effects.notice(Notice::RolloutRefused { generation: id, why: why.clone() });
         self.refusal = Some(Refusal { generation: id, why: why.clone(), at: now });
-        self.end_rollout(rollout, &Outcome::Refused { generation: id, why, worker }, effects);
-    }
-
-    pub(super) fn end_rollout(&mut self, rollout: Rollout, outcome: &Outcome, effects: &mut Effects) {
-        if *outcome != Outcome::Stopping {
-            effects.push(Effect::Announce(Announcement::ReloadEnded));
-        }
-        for request in rollout.requests {
-            effects.push(Effect::Answer(request, outcome.clone()));
-        }
+        end_rollout(rollout.requests, &Outcome::Refused { generation: id, why, worker }, effects);
     }
 
     /// Whether this generation is complete and watched before the old one goes.
@@ -284,5 +294,15 @@ impl Supervisor {
         if let Some(rollout) = &mut self.rollout {
             rollout.step = step;
         }
+    }
+}
+
+/// Tells the service manager and whoever asked how it ended.
+pub(super) fn end_rollout(requests: Vec<RequestId>, outcome: &Outcome, effects: &mut Effects) {
+    if *outcome != Outcome::Stopping {
+        effects.push(Effect::Announce(Announcement::ReloadEnded));
+    }
+    for request in requests {
+        effects.push(Effect::Answer(request, outcome.clone()));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::effect::{Announcement, Effect, Effects, Outcome};
 use super::notice::Notice;
+use super::rollout::end_rollout;
 use super::spec::{HURRIED_DRAIN, MANAGER_MARGIN};
 use super::time::Time;
 use super::{Mode, Supervisor};
@@ -21,13 +22,16 @@ impl Supervisor {
 
     fn begin_stop(&mut self, now: Time, effects: &mut Effects) {
         self.mode = Mode::Stopping;
+        if let Some(handover) = self.handover.take() {
+            end_rollout(handover.requests, &handover.outcome, effects);
+        }
         effects.push(Effect::Announce(Announcement::Stopping));
         effects.notice(Notice::Stopping);
         if std::mem::take(&mut self.fallback) {
             effects.push(Effect::StopFallback);
         }
         if let Some(rollout) = self.rollout.take() {
-            self.end_rollout(rollout, &Outcome::Stopping, effects);
+            end_rollout(rollout.requests, &Outcome::Stopping, effects);
         }
         for request in std::mem::take(&mut self.waiting_requests) {
             effects.push(Effect::Answer(request, Outcome::Stopping));

@@ -68,6 +68,9 @@ pub const SILENT_DRAIN: Duration = Duration::from_secs(10);
 pub const TOO_BIG_AFTER: Duration = Duration::from_secs(10);
 /// A canary that has answered is watched for this long, or for the soak if that is shorter.
 pub const CANARY_WATCH: Duration = Duration::from_millis(500);
+/// Workers that were replaced get at most this long to leave before a reload is reported done: a signal is heard within
+/// it, long-lived connections last longer.
+pub const HANDOVER: Duration = Duration::from_secs(1);
 /// What is left of a drain after a second request to stop.
 pub const HURRIED_DRAIN: Duration = Duration::from_secs(1);
 /// The shell may take this long to prepare a generation.

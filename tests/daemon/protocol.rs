@@ -107,8 +107,8 @@ fn a_good_reload_is_told_from_its_beginning_to_its_end() {
     let reloading = web.told_since(mark, "RELOADING=1");
     let at: i64 = reloading.value("MONOTONIC_USEC").expect("in the same datagram").parse().expect("a number");
     assert!((before..=monotonic_usec()).contains(&at), "{at}");
-    let ready = web.told_since(reloading.mark(), "READY=1");
-    assert_eq!(ready.value("STATUS"), Some("serving, 2 of 2 workers, generation 2"));
+    web.status_since(reloading.mark(), "serving, 2 of 2 workers, generation 2");
+    web.told_since(reloading.mark(), "READY=1");
     web.log_since(mark, "reload: generation 2 has taken over");
     let new = web.ready();
     assert!(new.len() == 2 && new.iter().all(|pid| !old.contains(pid)), "{old:?} {new:?}");

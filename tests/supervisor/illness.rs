@@ -212,3 +212,17 @@ fn new_code_must_not_be_ill_even_once_while_the_old_is_there() {
     assert!(matches!(world.answers.get(&request), Some(sockd::supervisor::Outcome::Refused { .. })));
     assert!(before.iter().all(|id| is_ready(&world, *id)));
 }
+
+#[test]
+fn an_empty_place_is_filled_although_an_ill_worker_has_no_better_successor() {
+    let mut world = serving(spec());
+    let ill = world.core.snapshot(world.now).slots[0].current.expect("the first place is taken");
+    world.code = Code::IsIll;
+    world.sicken(ill, Sickness::Ill);
+    world.run_until(ms(60_000), "a successor that is no better", |world| {
+        world.core.snapshot(world.now).slots[0].retry_in.is_some_and(|wait| wait > ms(5_000))
+    });
+    let victim = world.core.snapshot(world.now).slots[2].current.expect("the last place is taken");
+    world.kill(victim);
+    world.run_until(ms(3_000), "the last place is taken again", |world| world.ready() == 3);
+}
