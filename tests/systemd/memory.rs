@@ -70,8 +70,12 @@ fn memory_in_a_virtual_machine() {
     says("own-limit", ": killed by the kernel: out of memory, 96M of memory-max 96M; trying again at once");
     let own = &parts["own-limit"];
     let [first, second, survivor, successor] = workers(own)[..] else { panic!("two workers, twice: {own}") };
-    assert!(first.starts_with("1 ") && second == survivor && successor.starts_with("3 "), "{own}");
-    assert!(!own.contains("/worker-1\n") && own.contains("/worker-3\n"), "{own}");
+    // Either of the two may have taken the request.
+    let died = if survivor == first { second } else { first };
+    assert!([first, second].contains(&survivor) && successor.starts_with("3 "), "{own}");
+    let group = |worker: &str| format!("/worker-{}\n", worker.split(' ').next().unwrap_or_default());
+    assert!(!own.contains(&group(died)), "{own}");
+    assert!(own.contains(&group(survivor)) && own.contains(&group(successor)), "{own}");
     // What a worker had started is killed alone.
     says("child", "child ended with -9");
     says("child", "the kernel killed a process that worker ");
