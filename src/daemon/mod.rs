@@ -6,6 +6,7 @@
 //!   effects.rs    one arm for each effect
 //!   prepare.rs    Effect::Prepare: configuration -> command -> Spec, or a template that reports it
 //!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
+//!   strangers.rs  ends of processes that nobody knows yet
 //!   groups.rs     the workers' control groups: made, watched for want of memory, killed and removed
 //!   spec.rs       settings and the server's own words -> Spec
 //!   judge.rs      Effect::Judge and Effect::Probe: asking a worker over HTTP
@@ -33,6 +34,7 @@ mod setup;
 mod shell;
 mod spec;
 mod status;
+mod strangers;
 mod ticker;
 mod workers;
 

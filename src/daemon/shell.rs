@@ -8,12 +8,13 @@ use super::judge::Purpose;
 use super::listeners::Lookout;
 use super::prepare::Generation;
 use super::setup::Setup;
+use super::strangers::Strangers;
 use super::workers::Worker;
 use crate::control::{self, Call, Replier};
 use crate::journal::{self, message_id};
 use crate::listener::Listener;
 use crate::notify::{Datagram, Directory};
-use crate::process::{Ended, Report, reap};
+use crate::process::{Report, reap};
 use crate::supervisor::{Answer, Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
 use crate::systemd::{Notifier, ReloadGuard, environment};
 use crate::{exit, process};
@@ -28,8 +29,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 /// So many messages of drivers may wait; a driver that has more waits itself.
 const INBOX: usize = 256;
-/// Exits of processes that nobody knows yet are remembered: a template may report a worker after its death.
-const STRANGERS: usize = 256;
 /// While nobody takes what waits for the log, it is offered again after this time.
 const LOG_AGAIN: Duration = Duration::from_millis(100);
 /// Between the core's end and ours: what descendants are left get this long to be killed and reaped.
@@ -91,7 +90,7 @@ pub(super) struct Shell {
     next_request: u64,
     /// Answers to effects, for the core, in order.
     pub(super) events: VecDeque<Event>,
-    pub(super) strangers: VecDeque<Ended>,
+    pub(super) strangers: Strangers,
     pub(super) sender: mpsc::Sender<Message>,
     pub(super) finished: bool,
     inbox: mpsc::Receiver<Message>,
@@ -157,7 +156,7 @@ impl Shell {
             clients: BTreeMap::new(),
             next_request: 1,
             events: VecDeque::new(),
-            strangers: VecDeque::new(),
+            strangers: Strangers::default(),
             sender,
             finished: false,
             inbox,
@@ -284,13 +283,9 @@ impl Shell {
                 || self.template_ended(ended)
                 || self.fallback_ended(ended)
                 || self.health_command_ended(ended);
-            if known {
-                continue;
+            if !known {
+                self.strangers.remember(Instant::now(), ended);
             }
-            if self.strangers.len() == STRANGERS {
-                self.strangers.pop_front();
-            }
-            self.strangers.push_back(ended);
         }
     }
 

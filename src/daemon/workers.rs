@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::task::AbortHandle;
 
 /// SIGKILL (signal(7)).
@@ -298,10 +299,8 @@ impl Shell {
     pub(super) fn worker_forked(&mut self, id: WorkerId, pid: Pid) {
         self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
         // It may have died before we heard of it; then its number may belong to somebody else already.
-        if let Some(index) = self.strangers.iter().position(|ended| ended.pid == pid) {
-            if let Some(ended) = self.strangers.remove(index) {
-                self.bury_worker(id, ended.end);
-            }
+        if let Some(ended) = self.strangers.take(Instant::now(), pid) {
+            self.bury_worker(id, ended.end);
             return;
         }
         let Some(worker) = self.workers.get_mut(&id) else { return };
