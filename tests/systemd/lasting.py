@@ -7,6 +7,7 @@ and what. A WebSocket says "echo PID" ten times a second, PID being the worker w
 code of the close frame, or "broken" without one. A stream says "part PID" for each part, then "broken".
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -14,9 +15,6 @@ import socket
 import sys
 import threading
 import time
-
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import unix_connect
 
 
 def main():
@@ -39,14 +37,50 @@ def main():
 
 
 def echo(path, tell):
-    connection = unix_connect(path, "ws://localhost/echo", ping_interval=None)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    connection.sendall(
+        b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    )
+    incoming = connection.makefile("rb")
+    if b" 101 " not in incoming.readline():
+        return tell("refused")
+    while incoming.readline().strip():
+        pass
     try:
         while True:
-            connection.send("echo")
-            tell(connection.recv())
+            # Who sends into a connection that was closed just now still finds the close frame, which came before.
+            with contextlib.suppress(ConnectionError):
+                send(connection, TEXT, b"echo")
+            kind, content = receive(incoming)
+            while kind == PING:
+                send(connection, PONG, content)
+                kind, content = receive(incoming)
+            if kind == CLOSE:
+                tell("closed %d" % int.from_bytes(content[:2], "big"))
+                with contextlib.suppress(OSError):
+                    send(connection, CLOSE, content)
+                return
+            tell(content.decode())
             time.sleep(0.1)
-    except ConnectionClosed as end:
-        tell("closed %d" % end.rcvd.code if end.rcvd else "broken")
+    except (OSError, EOFError):
+        tell("broken")
+
+
+# A frame of RFC 6455, section 5.2, of at most 125 bytes; a client's has a mask, here of zeros.
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+
+
+def send(connection, kind, content):
+    connection.sendall(bytes([0x80 | kind, 0x80 | len(content)]) + bytes(4) + content)
+
+
+def receive(incoming):
+    head = incoming.read(2)
+    if len(head) < 2:
+        raise EOFError
+    return head[0] & 0x0F, incoming.read(head[1])
 
 
 def read(path, tell):
