@@ -7,8 +7,10 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(500);
 /// No attempt waits longer than about this.
 const CEILING: Duration = Duration::from_secs(30);
-/// What has been well for this long starts with a clean sheet.
-pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// What has been well for this long, and for as long as its start took, starts with a clean sheet. It need not be long:
+/// visitors are better served by workers that end now and then than by nobody, and whoever serves longer than it starts
+/// cannot keep the machine busy with starting.
+pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(1);
 
 /// Counts failures in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +19,11 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// After a failure of something that had been well for `healthy_for`: the wait before the next attempt, zero for
-    /// the first, then doubling from half a second to half a minute, each up to a quarter more or less.
-    pub(super) fn after_failure(&mut self, healthy_for: Duration, random: &mut Random) -> Duration {
-        if healthy_for >= HEALTHY_AFTER {
+    /// After a failure of something that had been well for `healthy_for` after a start of `start`: the wait before the
+    /// next attempt, zero for the first, then doubling from half a second to half a minute, each up to a quarter more
+    /// or less.
+    pub(super) fn after_failure(&mut self, start: Duration, healthy_for: Duration, random: &mut Random) -> Duration {
+        if healthy_for >= HEALTHY_AFTER.max(start) {
             self.failures = 0;
         }
         let failures = self.failures;
@@ -40,11 +43,14 @@ mod tests {
     #[test]
     fn waits_longer_each_time_and_forgets_after_health() {
         let (mut backoff, mut random) = (Backoff::default(), Random::new(7));
-        assert_eq!(backoff.after_failure(Duration::ZERO, &mut random), Duration::ZERO);
+        let start = 3 * HEALTHY_AFTER;
+        assert_eq!(backoff.after_failure(start, Duration::ZERO, &mut random), Duration::ZERO);
         for expected in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
-            let wait = backoff.after_failure(Duration::ZERO, &mut random).as_secs_f64();
+            let wait = backoff.after_failure(start, 2 * HEALTHY_AFTER, &mut random).as_secs_f64();
             assert!((expected * 0.75..=expected * 1.25).contains(&wait), "{wait} is not about {expected}");
         }
-        assert_eq!(backoff.after_failure(HEALTHY_AFTER, &mut random), Duration::ZERO);
+        assert_eq!(backoff.after_failure(start, start, &mut random), Duration::ZERO);
+        assert!(backoff.after_failure(Duration::ZERO, HEALTHY_AFTER / 2, &mut random) > Duration::ZERO);
+        assert_eq!(backoff.after_failure(Duration::ZERO, HEALTHY_AFTER, &mut random), Duration::ZERO);
     }
 }

@@ -26,9 +26,9 @@ pub(super) struct Generation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Preparation {
     /// The shell is at it.
-    Running { deadline: Time },
+    Running { since: Time, deadline: Time },
     /// Workers can be spawned.
-    Done { since: Time },
+    Done { took: Duration, since: Time },
     /// It failed or was lost; the next attempt is due at this time.
     Missing { retry_at: Time },
 }
@@ -36,7 +36,7 @@ pub(super) enum Preparation {
 impl Generation {
     /// A generation that the shell is asked to prepare.
     pub(super) fn begin(now: Time, id: GenerationId, effects: &mut Effects) -> Self {
-        let preparation = Preparation::Running { deadline: now + PREPARE_TIMEOUT };
+        let preparation = Preparation::Running { since: now, deadline: now + PREPARE_TIMEOUT };
         effects.push(Effect::Prepare(id));
         Self {
             id,
@@ -52,13 +52,17 @@ impl Generation {
     /// Prepares again if it must be and may be.
     pub(super) fn prepare_if_due(&mut self, now: Time, effects: &mut Effects) {
         if matches!(self.preparation, Preparation::Missing { retry_at } if retry_at <= now) {
-            self.preparation = Preparation::Running { deadline: now + PREPARE_TIMEOUT };
+            self.preparation = Preparation::Running { since: now, deadline: now + PREPARE_TIMEOUT };
             effects.push(Effect::Prepare(self.id));
         }
     }
 
     pub(super) fn prepared(&mut self, now: Time, spec: Spec) {
-        self.preparation = Preparation::Done { since: now };
+        let took = match self.preparation {
+            Preparation::Running { since, .. } => now.since(since),
+            Preparation::Done { .. } | Preparation::Missing { .. } => Duration::ZERO,
+        };
+        self.preparation = Preparation::Done { took, since: now };
         self.prepared_again = self.spec.is_some();
         self.worked = false;
         self.spec.get_or_insert(spec);
@@ -66,11 +70,11 @@ impl Generation {
 
     /// The preparation failed or was lost; returns the wait before the next attempt.
     pub(super) fn failed(&mut self, now: Time, random: &mut Random) -> Duration {
-        let well_for = match self.preparation {
-            Preparation::Done { since } => now.since(since),
-            Preparation::Running { .. } | Preparation::Missing { .. } => Duration::ZERO,
+        let (start, well_for) = match self.preparation {
+            Preparation::Done { took, since } => (took, now.since(since)),
+            Preparation::Running { .. } | Preparation::Missing { .. } => (Duration::ZERO, Duration::ZERO),
         };
-        let wait = self.backoff.after_failure(well_for, random);
+        let wait = self.backoff.after_failure(start, well_for, random);
         self.preparation = Preparation::Missing { retry_at: now + wait };
         wait
     }
@@ -103,7 +107,7 @@ impl Generation {
     /// When this generation must be looked at again.
     pub(super) fn deadline(&self) -> Option<Time> {
         match self.preparation {
-            Preparation::Running { deadline } => Some(deadline),
+            Preparation::Running { deadline, .. } => Some(deadline),
             Preparation::Missing { retry_at } => Some(retry_at),
             Preparation::Done { .. } => None,
         }

@@ -188,7 +188,7 @@ impl Supervisor {
         let late: Vec<GenerationId> = self
             .generations
             .values()
-            .filter(|g| matches!(g.preparation, Preparation::Running { deadline } if deadline <= now))
+            .filter(|g| matches!(g.preparation, Preparation::Running { deadline, .. } if deadline <= now))
             .map(|g| g.id)
             .collect();
         for id in late {

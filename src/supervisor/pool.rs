@@ -162,7 +162,8 @@ impl Supervisor {
             return;
         };
         slot.forget(id);
-        let wait = slot.failed(now, ready_for.unwrap_or_default(), &mut self.random);
+        let served = ready_for.unwrap_or_default();
+        let wait = slot.failed(now, lived.saturating_sub(served), served, &mut self.random);
         effects.notice(failed(Some(wait), &why));
         if ready_for.is_none() {
             if let Some(generation) = self.generations.get_mut(&place.generation) {

@@ -29,9 +29,10 @@ impl Slot {
         self.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// A worker of this slot failed after having been ready for `ready_for`: when the next one may be tried.
-    pub(super) fn failed(&mut self, now: Time, ready_for: Duration, random: &mut Random) -> Duration {
-        let wait = self.backoff.after_failure(ready_for, random);
+    /// A worker of this slot failed that took `start` to be ready and was so for `ready_for`: when the next one may be
+    /// tried.
+    pub(super) fn failed(&mut self, now: Time, start: Duration, ready_for: Duration, random: &mut Random) -> Duration {
+        let wait = self.backoff.after_failure(start, ready_for, random);
         self.retry_at = (!wait.is_zero()).then(|| now + wait);
         wait
     }

@@ -114,6 +114,25 @@ fn a_preloaded_generation_replaces_its_dead_from_memory_while_a_refusal_stands()
 }
 
 #[test]
+fn accidents_are_not_held_against_good_code() {
+    for seed in 1..20 {
+        let mut world = World::new(seed, Start::OnConnection, spec());
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        for accident in 0..60 {
+            if accident % 3 == 0 {
+                world.lose_preparation();
+            }
+            let victim = world.pick_ready().expect("three are ready");
+            world.kill(victim);
+            world.run_for(ms(1));
+            // A template takes 0.3 s to load, a worker 0.8 s.
+            world.run_until(ms(1_500), "three again", |world| world.ready() == 3);
+            world.run_for(ms(1_000));
+        }
+    }
+}
+
+#[test]
 fn code_that_ends_right_after_an_answer_gets_no_public_socket() {
     let mut refused_early = 0;
     for seed in 1..40 {
