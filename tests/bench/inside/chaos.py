@@ -9,6 +9,7 @@ Prints what it does on standard error, and one JSON document on standard output.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -154,10 +155,11 @@ class Chaos:
         others = set(self.service.pids()) - {self.service.main_pid(), *self.service.worker_pids()}
         if others:
             victim = self.dice.choice(sorted(others))
-            # It may have become a worker since.
+            # It may have become a worker since, or have ended.
             if victim not in self.service.worker_pids():
-                os.kill(victim, signal.SIGKILL)
-                self.note("template or spare killed")
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+                    self.note("template or spare killed")
 
     def start_reload(self):
         if self.reload and self.reload.poll() is None:
