@@ -180,10 +180,17 @@ impl Machine {
         }
     }
 
+    /// Beside process 1 its group may hold children of it that are not in their own group yet.
     fn find_leader(&self) -> u32 {
         let path = self.cgroup("payload/init.scope/cgroup.procs");
         let pids = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
-        pids.trim().parse().unwrap_or_else(|_| panic!("process 1 alone, not {pids:?}"))
+        // "NSpid:", then its number in each process namespace from ours to its own.
+        let is_first = |pid: &&str| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+        };
+        let leader = pids.lines().find(is_first).unwrap_or_else(|| panic!("process 1 is not among {pids:?}"));
+        leader.parse().expect("a number")
     }
 
     /// A file in the machine's control group, as the keeper's mount namespace shows it.
