@@ -38,6 +38,7 @@
 //!   config
 //!   adapter
 //!   sock_diag           (what drivers that ask the kernel about sockets share)
+//!   private_socket      (what drivers with a socket for each worker share)
 //!   app
 //!   supervisor          (std only)
 //!   diagnostic exit
@@ -58,6 +59,7 @@ pub mod fallback;
 pub mod journal;
 pub mod listener;
 pub mod notify;
+pub mod private_socket;
 pub mod probe;
 pub mod process;
 pub mod queue;

@@ -9,4 +9,4 @@ mod message;
 mod socket;
 
 pub use message::{Message, parse};
-pub use socket::{Datagram, Directory, Socket};
+pub use socket::{Datagram, Socket};

@@ -1,15 +1,13 @@
-//! One worker's notification socket, and the directory where they stand.
+//! One worker's notification socket.
 
+use crate::private_socket::Name;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags, SocketType,
 };
 use rustix::process::Pid;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use tokio::io::unix::AsyncFd;
 
 /// A longer datagram is refused (bytes).
@@ -17,56 +15,11 @@ const DATAGRAM_LIMIT: usize = 4096;
 /// Room for more descriptors than a client may think to send; what comes is closed at once.
 const ANCILLARY_BYTES: usize = 2048;
 
-/// A directory that only we can enter, for sockets that live as long as we do.
-#[derive(Debug)]
-pub struct Directory {
-    path: Option<PathBuf>,
-    made: bool,
-    token: String,
-}
-
-impl Directory {
-    /// `given` (systemd's RuntimeDirectory=) if there is one, else a directory of our own in /tmp, else none at all:
-    /// then the sockets are abstract ones with a name that cannot be guessed.
-    pub fn open(given: Option<PathBuf>) -> Self {
-        let token = token();
-        if let Some(path) = given {
-            return Self { path: Some(path), made: false, token };
-        }
-        let path = std::env::temp_dir().join(format!("sockd-{}-{token}", std::process::id()));
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&path).is_ok();
-        Self { path: made.then_some(path), made, token }
-    }
-
-    /// The address for a socket of this name, as NOTIFY_SOCKET and the like have it: a path, or `@` and an abstract name.
-    pub fn address(&self, name: &str) -> String {
-        match &self.path {
-            Some(path) => format!("{}/{name}", path.display()),
-            None => format!("@sockd-{}-{}/{name}", std::process::id(), self.token),
-        }
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.as_deref().filter(|_| self.made) {
-            // What stands in it are sockets of ours alone.
-            let _ = std::fs::remove_dir_all(path);
-        }
-    }
-}
-
-fn token() -> String {
-    let mut bytes = [0u8; 8];
-    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
-    bytes[..filled].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A socket that one worker reports to.
 #[derive(Debug)]
 pub struct Socket {
     fd: AsyncFd<OwnedFd>,
-    file: Option<PathBuf>,
+    _name: Name,
 }
 
 /// What arrived, and from whom.
@@ -79,7 +32,7 @@ pub struct Datagram {
 }
 
 impl Socket {
-    /// Binds a socket to an address of [`Directory::address`].
+    /// Binds a socket to an address of [`Directory::address`](crate::private_socket::Directory::address).
     ///
     /// # Errors
     /// No descriptor left, a path longer than 107 bytes, a full or read-only file system.
@@ -87,16 +40,8 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         rustix::net::sockopt::set_socket_passcred(&fd, true)?;
-        let (name, file) = match address.strip_prefix('@') {
-            Some(name) => (SocketAddrUnix::new_abstract_name(name.as_bytes())?, None),
-            None => (SocketAddrUnix::new(address)?, Some(PathBuf::from(address))),
-        };
-        if let Some(file) = &file {
-            // The number of a worker is never used again, so what stands here was left by a predecessor of ours.
-            let _ = std::fs::remove_file(file);
-        }
-        rustix::net::bind(&fd, &name)?;
-        Ok(Self { fd: watch(fd)?, file })
+        let name = Name::bind(&fd, address)?;
+        Ok(Self { fd: watch(fd)?, _name: name })
     }
 
     /// The next datagram.
@@ -117,14 +62,6 @@ impl Socket {
 #[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
 fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            let _ = std::fs::remove_file(file);
-        }
-    }
 }
 
 fn receive(fd: &OwnedFd) -> io::Result<Datagram> {
@@ -150,8 +87,8 @@ fn receive(fd: &OwnedFd) -> io::Result<Datagram> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_socket::Directory;
     use std::os::unix::net::UnixDatagram;
-    use std::path::Path;
 
     #[test]
     fn a_datagram_tells_who_sent_it_and_a_long_one_is_refused() {
@@ -167,11 +104,6 @@ mod tests {
             assert_eq!(datagram.text, Ok(b"READY=1".to_vec()));
             client.send_to(&[b'x'; 65_000], &address).expect("sent");
             assert!(socket.receive().await.expect("open").text.is_err());
-            drop(socket);
-            assert!(!Path::new(&address).exists(), "the socket leaves no file behind");
-            let path = PathBuf::from(&address).parent().map(Path::to_path_buf).expect("a directory");
-            drop(directory);
-            assert!(!path.exists(), "nor does the directory");
         });
     }
 }

@@ -1,10 +1,10 @@
 //! A private listening socket.
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use crate::private_socket::Name;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 /// More questions than this never wait at the same time.
 const BACKLOG: i32 = 16;
@@ -14,7 +14,7 @@ const BACKLOG: i32 = 16;
 pub struct Socket {
     address: String,
     inode: u64,
-    file: Option<PathBuf>,
+    _name: Option<Name>,
 }
 
 impl Socket {
@@ -25,18 +25,10 @@ impl Socket {
     /// No descriptor left, a path longer than 107 bytes, a full or read-only file system.
     pub fn listen(address: &str) -> io::Result<(Self, OwnedFd)> {
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        let (name, file) = match address.strip_prefix('@') {
-            Some(name) => (SocketAddrUnix::new_abstract_name(name.as_bytes())?, None),
-            None => (SocketAddrUnix::new(address)?, Some(PathBuf::from(address))),
-        };
-        if let Some(file) = &file {
-            // The number of a worker is never used again, so what stands here was left by a predecessor of ours.
-            let _ = std::fs::remove_file(file);
-        }
-        rustix::net::bind(&fd, &name)?;
+        let name = Name::bind(&fd, address)?;
         rustix::net::listen(&fd, BACKLOG)?;
         let inode = rustix::fs::fstat(&fd)?.st_ino;
-        Ok((Self { address: address.to_owned(), inode, file }, fd))
+        Ok((Self { address: address.to_owned(), inode, _name: Some(name) }, fd))
     }
 
     /// Listens on a loopback port of this address family, for a worker that expects a TCP socket.
@@ -49,7 +41,7 @@ impl Socket {
         let address = listener.local_addr()?.to_string();
         let fd = OwnedFd::from(listener);
         let inode = rustix::fs::fstat(&fd)?.st_ino;
-        Ok((Self { address, inode, file: None }, fd))
+        Ok((Self { address, inode, _name: None }, fd))
     }
 
     /// The socket's inode, as in `/proc/PID/fd`.
@@ -60,13 +52,5 @@ impl Socket {
     /// The address, as [`super::ask`] takes it: a path, `@` and a name, or a loopback address with its port.
     pub fn address(&self) -> &str {
         &self.address
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            let _ = std::fs::remove_file(file);
-        }
     }
 }
