@@ -73,6 +73,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
         stop_timeout,
         watchdog: workers.watchdog.or(asked.watchdog),
+        silent_when_busy: asked.silent_when_busy,
         probe: probe(&settings.health, asked),
         preloaded: asked.preloaded,
         max_age: workers.max_age,

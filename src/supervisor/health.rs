@@ -100,9 +100,14 @@ impl Health {
         self.ask_at = Some(self.ask_at.map_or(at, |next| next.min(at)));
     }
 
+    /// When it hangs, unless a heartbeat comes before.
+    pub(super) fn heartbeat_due(&self) -> Option<Time> {
+        self.watchdog.map(|watchdog| self.heartbeat + watchdog)
+    }
+
     /// What is due at this time; a question that is due counts as asked.
     pub(super) fn due(&mut self, now: Time) -> Option<Due> {
-        if self.watchdog.is_some_and(|watchdog| self.heartbeat + watchdog <= now) {
+        if self.heartbeat_due().is_some_and(|at| at <= now) {
             return Some(Due::Heartbeat(now.since(self.heartbeat)));
         }
         if self.give_up_at.is_some_and(|at| at <= now) {
@@ -118,9 +123,8 @@ impl Health {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        let heartbeat = self.watchdog.map(|watchdog| self.heartbeat + watchdog);
         let ask_at = self.ask_at.filter(|_| !self.asking);
-        [heartbeat, self.give_up_at, ask_at].into_iter().flatten().min()
+        [self.heartbeat_due(), self.give_up_at, ask_at].into_iter().flatten().min()
     }
 
     /// It was asked, and this came of it.

@@ -27,6 +27,9 @@ pub struct Spec {
     pub stop_timeout: Duration,
     /// A ready worker whose last heartbeat is older than this hangs. None: heartbeats are not expected.
     pub watchdog: Option<Duration>,
+    /// Whether a worker serves one request at a time and beats between two of them only: then a drain is its last
+    /// request, and that may take no longer than any other.
+    pub silent_when_busy: bool,
     /// How a ready worker is asked whether it is well. None: it is not asked.
     pub probe: Option<Probe>,
     /// Whether workers are made from code in memory, so that what lies on disk by then does not matter.

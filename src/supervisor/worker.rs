@@ -34,8 +34,8 @@ enum State {
         deadline: Time,
     },
     Ready(Service),
-    /// Told `Drain` because it is replaced, or `Stop` because its time to drain or the service ends. One that was
-    /// `silent` writes its stack at the deadline.
+    /// Told `Drain` because it is replaced, or `Stop` because its time to drain or the service ends. One that is `silent`
+    /// until the deadline writes its stack then.
     Draining {
         deadline: Time,
         told: Signal,
@@ -394,8 +394,13 @@ impl Worker {
             State::Ready(service) => {
                 effects.notice(Notice::WorkerDrains(self.place));
                 let silent = service.health.ailment() == Some(Ailment::Silent);
-                let timeout = if silent { timeout.min(SILENT_DRAIN) } else { timeout };
-                self.enter(State::Draining { deadline: now + timeout, told: signal, silent }, signal, effects);
+                let limit = if silent { timeout.min(SILENT_DRAIN) } else { timeout };
+                let last_request = service.health.heartbeat_due().filter(|_| self.spec.silent_when_busy);
+                let state = match last_request.filter(|due| *due < now + limit) {
+                    Some(deadline) => State::Draining { deadline, told: signal, silent: true },
+                    None => State::Draining { deadline: now + limit, told: signal, silent },
+                };
+                self.enter(state, signal, effects);
             }
             State::Draining { deadline, told, silent } => {
                 let deadline = deadline.min(now + timeout);

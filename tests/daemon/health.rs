@@ -63,6 +63,22 @@ fn a_worker_whose_every_thread_is_stuck_is_found_by_its_probe_and_replaced_first
     web.stop();
 }
 
+/// drain-timeout is half a minute; gunicorn's --timeout counts for the last request as for any other.
+#[test]
+fn a_sync_worker_that_hangs_when_it_is_replaced_is_found_by_its_own_timeout() {
+    let web = patient("[reload]\ncanary = false\nsoak = 0\n").gunicorn(&["--timeout", "5"]);
+    web.get("/");
+    let stuck = web.ready()[0];
+    let _visitor = ask_and_wait_for_nothing(&web, "/stick");
+    let mark = web.mark();
+    web.signal(Signal::HUP);
+    web.log_since(mark, "reload: generation 2 has taken over");
+    let told = web.log_since(mark, "worker 1 hangs: it does not leave; sending SIGABRT");
+    web.log_since(told.mark(), "in application");
+    assert!(processes::ended(stuck, PATIENCE));
+    web.stop();
+}
+
 #[test]
 fn a_worker_whose_threads_are_busy_is_not_taken_for_stuck() {
     // Ten visitors at a time for two threads, each served in half a second: a question waits its turn for too long.

@@ -42,6 +42,22 @@ fn a_silent_worker_is_found_within_half_a_minute_and_replaced_before_it_goes() {
 }
 
 #[test]
+fn the_last_request_of_one_that_serves_them_one_by_one_may_take_no_longer_than_any_other() {
+    let mut spec = spec();
+    (spec.silent_when_busy, spec.watchdog, spec.probe) = (true, Some(ms(9_000)), None);
+    let mut world = serving(spec);
+    let hung = world.pick_ready().expect("one of three");
+    world.freeze(hung);
+    let request = world.reload();
+    world.run_until(ms(8_000), "an answer", |world| world.answers.contains_key(&request));
+    assert!(everybody(&world).contains(&hung));
+    world.run_until(ms(9_500), "it tells where it hangs", |world| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerHangs { place, .. } if place.worker == hung))
+    });
+    world.run_until(ms(3_000), "it is gone", |world| !everybody(world).contains(&hung));
+}
+
+#[test]
 fn a_silent_worker_without_a_successor_is_not_left_where_visitors_get_stuck() {
     let mut world = serving(spec());
     let victim = world.pick_ready().expect("one of three");

@@ -21,6 +21,7 @@ fn live(seed: u64) -> World {
     spec.ready_after = seed.is_multiple_of(4).then(|| ms(300));
     spec.max_age = seed.is_multiple_of(7).then(|| ms(60_000));
     spec.preloaded = seed.is_multiple_of(8);
+    spec.silent_when_busy = seed.is_multiple_of(9);
     spec.probe = spec.probe.filter(|_| !seed.is_multiple_of(6));
     let mut world = World::new(seed, start, spec);
     world.shaky = seed.is_multiple_of(3);

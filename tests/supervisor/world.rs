@@ -81,6 +81,7 @@ pub fn spec() -> Spec {
         drain_timeout: ms(30_000),
         stop_timeout: ms(30_000),
         watchdog: Some(ms(30_000)),
+        silent_when_busy: false,
         probe: Some(Probe { interval: ms(10_000), failures: 2, grace: ms(0) }),
         preloaded: false,
         max_age: None,
