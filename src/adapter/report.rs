@@ -27,6 +27,9 @@ pub struct Report {
     /// Whether a worker serves one request at a time, so that a busy one is as silent as a hung one.
     #[serde(default)]
     pub silent_when_busy: bool,
+    /// Whether its sockets speak TLS, its private one too.
+    #[serde(default)]
+    pub speaks_tls: bool,
 }
 
 /// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/reports.py`.

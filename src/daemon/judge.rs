@@ -16,7 +16,7 @@ pub(super) enum Purpose {
 }
 
 impl Shell {
-    /// Asks the worker and the reference. One without a private socket is judged by its readiness.
+    /// Asks the worker and the reference. One without a private socket, or that speaks TLS, is judged by its readiness.
     pub(super) fn judge(&mut self, id: WorkerId, reference: Option<WorkerId>) {
         if self.run_health_command(id, Purpose::Judgement) {
             return;
@@ -97,7 +97,8 @@ impl Shell {
     }
 
     fn question(&self, id: WorkerId) -> Option<Question> {
-        let health = &self.generations.get(&self.workers.get(&id)?.generation())?.settings.health;
+        let generation = self.generations.get(&self.workers.get(&id)?.generation()).filter(|g| !g.speaks_tls)?;
+        let health = &generation.settings.health;
         Some(Question {
             path: health.path.clone().unwrap_or_else(|| "/".to_owned()),
             host: health.host.clone().unwrap_or_else(|| "localhost".to_owned()),

@@ -33,6 +33,8 @@ pub(super) struct Generation {
     pub(super) spec: Option<Spec>,
     /// Whether its workers serve one request at a time.
     pub(super) silent_when_busy: bool,
+    /// Whether its workers understand TLS alone, so that no question of ours is answered.
+    pub(super) speaks_tls: bool,
     /// `health.command`, ready to be executed.
     pub(super) health_command: Option<Command>,
     /// How its first worker that was asked over HTTP answered: what is usual for it.
@@ -92,6 +94,7 @@ impl Shell {
             plan: Plan::default(),
             spec: None,
             silent_when_busy: false,
+            speaks_tls: false,
             health_command,
             answered: None,
             template: None,
@@ -254,6 +257,13 @@ impl Shell {
         let spec = spec(&generation.settings, &Asked::from(&report));
         generation.spec = Some(spec.clone());
         generation.silent_when_busy = report.silent_when_busy;
+        generation.speaks_tls = report.speaks_tls;
+        if report.speaks_tls && generation.settings.health.path.is_some() {
+            tracing::warn!(
+                SOCKD_GENERATION = id.0,
+                "health.path is not asked for: the workers speak TLS, and sockd does not; a health.command can (curl)"
+            );
+        }
         Ok(spec)
     }
 

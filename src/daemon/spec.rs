@@ -37,7 +37,8 @@ impl From<&Report> for Asked {
             graceful_timeout: report.graceful_timeout.map(|limit| Duration::from_secs(limit.into())),
             watchdog: report.watchdog(),
             says_ready: true,
-            own_socket: true,
+            // Nor do we speak TLS.
+            own_socket: !report.speaks_tls,
             silent_when_busy: report.silent_when_busy,
             preloaded: report.preload,
             timeout: Some(Duration::from_secs(report.timeout.into())),
@@ -117,6 +118,7 @@ mod tests {
             backlog: 2048,
             preload: false,
             silent_when_busy,
+            speaks_tls: false,
         })
     }
 

@@ -340,3 +340,36 @@ fn a_worker_starts_with_a_clean_slate_of_signals() {
     assert!(mask.text.ends_with("0000000000000000"), "{}", mask.text);
     web.stop();
 }
+
+/// We do not speak TLS: such workers are judged by their readiness, and their log is not filled with our questions.
+#[test]
+fn workers_that_speak_tls_are_proven_and_not_asked() {
+    for class in ["gthread", "uvicorn_worker.UvicornWorker"] {
+        let application = if class == "gthread" { application("hello from") } else { ASGI.to_owned() };
+        let project = project().file("myproject.py", &application).config("[health]\npath = \"/\"\ninterval = 1\n");
+        let openssl = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", "key", "-out"])
+            .arg("certificate")
+            .current_dir(project.path())
+            .output()
+            .expect("openssl is installed");
+        assert!(openssl.status.success(), "{openssl:?}");
+        let web = project.gunicorn(&["-k", class, "--certfile", "certificate", "--keyfile", "key"]);
+        let ask = || {
+            let curl = std::process::Command::new("curl")
+                .args(["-sSk", "https://localhost/", "--unix-socket"])
+                .arg(web.path().join("web.sock"))
+                .output()
+                .expect("curl is installed");
+            assert!(curl.status.success(), "{curl:?}");
+            String::from_utf8(curl.stdout).expect("text")
+        };
+        assert!(ask().starts_with("hello"), "{class}");
+        web.log("health.path is not asked for: the workers speak TLS");
+        let (_, outcome) = web.reload();
+        assert!(outcome.ok, "{class}: {outcome:?}");
+        assert!(ask().starts_with("hello"), "{class}");
+        assert!(web.logged(START, "SSL").is_empty() && web.logged(START, "nvalid").is_empty(), "{class}");
+        web.stop();
+    }
+}

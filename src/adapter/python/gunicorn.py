@@ -120,6 +120,7 @@ def reported_settings(app):
              "bind", "umask", "backlog", "chdir", "preload_app", "daemon", "reload", "pidfile", "proc_name")
     settings = {name: getattr(cfg, name) for name in names}
     settings["worker_class"] = cfg.worker_class_str
+    settings["speaks_tls"] = bool(cfg.is_ssl)
     settings["wsgi"] = app.app_uri
     return settings
 

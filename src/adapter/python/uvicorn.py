@@ -46,6 +46,7 @@ class Uvicorn:
             # uvicorn makes its unix socket 0666.
             "umask": 0o111,
             "backlog": config.backlog,
+            "speaks_tls": bool(config.is_ssl),
         }
 
     def load(self):
