@@ -47,12 +47,9 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--idle", type=float, required=True)
     parser.add_argument("--clients", type=int, required=True)
-    parser.add_argument("--realtime", action="store_true")
     options = parser.parse_args()
     figures = Figures()
     set_up()
-    if options.realtime:
-        services.take_precedence()
     for app in APPS:
         for side in SIDES:
             # Bytecode is compiled and files are read from disk once, before anything is measured.

@@ -84,7 +84,6 @@ def application(environ, start_response):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--realtime", action="store_true")
     options = parser.parse_args()
     services.write_project(hanging=HANGING)
     services.write("%s/myproject/urls.py" % PROJECT, DJANGO, "a")
@@ -92,8 +91,6 @@ def main():
     sites = [make(side, "myproject.wsgi:application", WORKERS) for side in OWN]
     single = [make(side, "hanging:application", 1) for side in OWN]
     services.start_sockets(sites + single)
-    if options.realtime:
-        services.take_precedence()
     figures = Figures()
     for number in range(options.rounds):
         say("round %d of %d" % (number + 1, options.rounds))

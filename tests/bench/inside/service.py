@@ -117,13 +117,6 @@ def write_project(**files):
         write(settings, "\nDEBUG = False\nALLOWED_HOSTS = ['localhost']\n", "a")
 
 
-def take_precedence():
-    """Let the rest of the host wait: this process and systemd with all its services, also those to come."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            os.sched_setscheduler(int(name), os.SCHED_RR, os.sched_param(1))
-
-
 def write(path, text, mode="w"):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, mode) as file:
