@@ -162,9 +162,7 @@ mod tests {
     #[test]
     fn who_is_not_there_is_told_apart() {
         assert_eq!(ask("/nowhere/at/all.sock", false, "x").error, "missing");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound").to_string();
-        drop(listener);
-        assert_eq!(ask(&address, false, "x").error, "refused");
+        // No test that runs beside this one is ever given a port as low as that.
+        assert_eq!(ask("127.0.0.1:1", false, "x").error, "refused");
     }
 }

@@ -171,8 +171,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         assert_eq!(reach("localhost", port), Some(true));
-        drop(listener);
-        assert_eq!(reach("127.0.0.1", port), Some(false));
+        // No test that runs beside this one is ever given a port as low as that.
+        assert_eq!(reach("127.0.0.1", 1), Some(false));
         assert_eq!((reach("192.0.2.1", port), reach("db.example", port)), (None, None));
         assert_eq!(super::port("#port = 1\nport = 5433\t# (change requires restart)\n"), 5433);
     }
