@@ -93,10 +93,11 @@ fn exchange(address: &str, host: &str) -> io::Result<Vec<u8>> {
     stream.limit(PATIENCE)?;
     // HTTP/1.0: the answer is not cut into pieces, and the connection ends with it.
     let agent = concat!("sockd-doctor/", env!("CARGO_PKG_VERSION"));
-    write!(
-        stream,
+    let request = format!(
         "GET / HTTP/1.0\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    // In one piece: a server may answer the first one, and close.
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     let mut piece = [0; 8192];
     while (bytes.len() as u64) < LARGEST {
