@@ -136,7 +136,8 @@ pub fn find_program(
     environment: &BTreeMap<OsString, OsString>,
 ) -> Result<PathBuf, Diagnostic> {
     if name.as_bytes().contains(&b'/') {
-        let path = directory.join(name);
+        // Without "./", which would be shown.
+        let path: PathBuf = directory.join(name).components().collect();
         return executable(&path).map(|()| path);
     }
     let path = environment.get(OsStr::new("PATH")).map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);

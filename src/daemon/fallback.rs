@@ -66,6 +66,10 @@ impl Fallback {
 impl Shell {
     pub(super) fn start_fallback(&mut self) {
         self.fallback.wanted = true;
+        // Where to listen is not known yet: no visitor can come.
+        if self.listeners.is_empty() {
+            return;
+        }
         match self.spawn_helper() {
             Ok(helper) => self.fallback.helper = Some(helper),
             Err(why) => {

@@ -141,7 +141,8 @@ impl Shell {
             Notice::TurningAway { why } => tracing::error!(
                 MESSAGE_ID = message_id::ANSWERING_503,
                 SOCKD_EVENT = "answering-503",
-                "no worker can serve, answering 503: {why}"
+                "no worker can serve{}: {why}",
+                if self.listeners.is_empty() { "" } else { ", answering 503" }
             ),
             Notice::ServingAgain => tracing::info!(
                 MESSAGE_ID = message_id::ANSWERING_503_ENDED,
@@ -178,7 +179,8 @@ impl Shell {
                 RELOAD_REFUSED,
                 "reload-refused",
                 *generation,
-                "reload to generation {generation} refused: {why}; the old workers serve on"
+                "reload to generation {generation} refused: {why}{}",
+                if self.core.snapshot(self.now()).ready > 0 { "; the old workers serve on" } else { "" }
             ),
             Notice::Stopping => {
                 tracing::info!(MESSAGE_ID = message_id::STOPPING, SOCKD_EVENT = "stopping", "stopping");

@@ -305,6 +305,7 @@ impl Shell {
         self.listeners = Arc::new(listeners);
         self.tell_listeners();
         self.look_at_paths();
+        self.restart_fallback();
         if std::mem::take(&mut self.watch_wanted) {
             self.watch_listeners();
         }

@@ -460,8 +460,10 @@ impl Shell {
         let pid = child.pid();
         if let Some(sender) = datagram.sender
             && sender != pid
-            && is_alive(sender)
             && !is_descendant_of(sender, pid)
+            // Looked at last: one that is gone by now cannot be told from a child of the worker's that said its word and
+            // left, as systemd-notify(1) does.
+            && is_alive(sender)
         {
             tracing::warn!(
                 SOCKD_WORKER = id.0,

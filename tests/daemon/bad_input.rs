@@ -153,6 +153,26 @@ fn a_program_that_is_missing_is_looked_for_again_while_visitors_come() {
     web.stop();
 }
 
+/// Where it will listen its configuration says, which only the program reads: until then nobody can be answered.
+#[test]
+fn a_program_that_is_missing_and_knows_the_address_is_waited_for() {
+    let web = Instance::builder()
+        .file("myproject.py", &super::python::application("hello"))
+        .file("gunicorn.conf.py", "bind = 'unix:web.sock'\n")
+        .command(&["./venv/bin/gunicorn", "myproject:application"]);
+    let missing = format!("cannot execute {0}/venv/bin/gunicorn: {0}/venv does not exist", web.path().display());
+    let line = web.log("no worker can serve");
+    assert!(line.text.contains(&missing) && !line.text.contains("503"), "{}", line.text);
+    web.signal(rustix::process::Signal::HUP);
+    let refused = web.log("refused");
+    assert!(!refused.text.contains("serve on"), "nobody does: {}", refused.text);
+    std::os::unix::fs::symlink(super::python::venv(), web.path().join("venv")).expect("linked");
+    web.log("worker 1 is ready");
+    assert!(web.path().join("web.sock").exists());
+    assert!(web.logged(START, "the helper that answers 503").is_empty());
+    web.stop();
+}
+
 #[test]
 fn a_worker_without_stderr_serves() {
     let web = Instance::on_unix().worker("service.py", &["close-stderr"]);
