@@ -15,6 +15,11 @@ pub(super) const STOP_SIGNAL: i32 = 15;
 /// `python/template.py`).
 pub(super) const DRAIN_SIGNAL: i32 = 12;
 
+/// What a template executes, as [`BOOT_PATH`]; it finds the [`Python::program`] in the descriptor before.
+pub const BOOT: &str = include_str!("python/boot.py");
+/// Behind the control socket (3) and the program (4).
+pub const BOOT_PATH: &str = "/proc/self/fd/5";
+
 /// One Python server whose workers a template forks.
 #[derive(Debug)]
 pub struct Python {

@@ -129,8 +129,8 @@ impl Shell {
             tracing::info!(MESSAGE_ID = message_id::STDERR_LINE, SOCKD_GENERATION = id.0, "template: {line}");
         })
         .map_err(|error| format!("cannot make a pipe: {error}"))?;
-        let template =
-            Template::boot(&command, python.program, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
+        let texts = [python.program, python::BOOT];
+        let template = Template::boot(&command, &texts, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         self.templates.last += 1;
         let number = self.templates.last;
@@ -358,7 +358,7 @@ fn template_command(generation: &Generation, python: &Python) -> Result<Command,
         Some(false) => "late",
         None => "own",
     };
-    line.extend(["/proc/self/fd/4".into(), how.into(), loading.into(), command.program.clone().into()]);
+    line.extend([python::BOOT_PATH.into(), how.into(), loading.into(), command.program.clone().into()]);
     line.extend(invocation.arguments.iter().cloned());
     Ok(Command { program, arguments: line, ..command.clone() })
 }

@@ -136,19 +136,21 @@ struct Failed {
 }
 
 impl Template {
-    /// Executes `command` with the control socket as descriptor 3 and `source` as descriptor 4.
+    /// Executes `command` with the control socket as descriptor 3, then the texts, each as a file.
     ///
     /// # Errors
     /// [`LaunchError`]: the interpreter is missing, or the system has no process or descriptor left.
-    pub fn boot(command: &Command, source: &str, stderr: BorrowedFd<'_>) -> Result<Self, LaunchError> {
+    pub fn boot(command: &Command, texts: &[&str], stderr: BorrowedFd<'_>) -> Result<Self, LaunchError> {
         let failed = |source: io::Error| LaunchError::Execute { program: command.program.clone(), source };
-        let program = memory_file("sockd-template", source).map_err(failed)?;
+        let files = texts.iter().map(|text| memory_file("sockd-template", text));
+        let files: Vec<OwnedFd> = files.collect::<Result<_, _>>().map_err(failed)?;
         let (ours, theirs) = control_pair().map_err(failed)?;
+        let descriptors: Vec<_> = std::iter::once(&theirs).chain(&files).map(AsFd::as_fd).collect();
         let environment: BTreeMap<OsString, OsString> = BTreeMap::new();
         let child = Launch {
             command,
             environment: &environment,
-            descriptors: &[theirs.as_fd(), program.as_fd()],
+            descriptors: &descriptors,
             listen_names: None,
             stderr: Some(stderr),
             pipes: None,

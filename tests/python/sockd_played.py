@@ -232,29 +232,31 @@ class Template:
         self.status = None
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = os.path.join(SCRIPTS, server) if how == "script" else sys.executable
-        code = template_memfd(server)
+        code, boot = memfd(*TEMPLATES[server]), memfd("boot")
         # Out of the way of the numbers that the child shall see.
         theirs_high = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 100)
         code_high = fcntl.fcntl(code, fcntl.F_DUPFD_CLOEXEC, 100)
+        boot_high = fcntl.fcntl(boot, fcntl.F_DUPFD_CLOEXEC, 100)
         environment = dict(os.environ, **(environment or {}))
         back = os.getcwd()
         os.chdir(directory.path)
         try:
             self.pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, *options, "/proc/self/fd/4", how, loading, program, *arguments],
+                [sys.executable, *options, "/proc/self/fd/5", how, loading, program, *arguments],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, self.stdout.writer, 1),
                     (os.POSIX_SPAWN_DUP2, self.output.writer, 2),
                     (os.POSIX_SPAWN_DUP2, theirs_high, 3),
                     (os.POSIX_SPAWN_DUP2, code_high, 4),
+                    (os.POSIX_SPAWN_DUP2, boot_high, 5),
                 ],
                 setsid=True)
         finally:
             os.chdir(back)
         theirs.close()
-        for fd in (theirs_high, code_high, code):
+        for fd in (theirs_high, code_high, boot_high, code, boot):
             os.close(fd)
         self.stdout.close_writer()
         self.output.close_writer()
@@ -347,9 +349,9 @@ def own_pipes(pid):
     return {link for link in open_files(pid).values() if link.startswith("pipe:") and link not in ours}
 
 
-def template_memfd(server):
-    fd = os.memfd_create(server)
-    for part in TEMPLATES[server]:
+def memfd(*parts):
+    fd = os.memfd_create("sockd-template")
+    for part in parts:
         with open(os.path.join(PROGRAMS, part + ".py"), "rb") as file:
             os.write(fd, file.read())
     return fd

@@ -154,6 +154,16 @@ class Hello(Case):
         settings = self.template("-c", config, "hello:app").settings()
         self.assertEqual((settings["timeout"], settings["chdir"]), (11, self.directory / "inner"))
 
+    def test_a_configuration_file_finds_what_the_template_does_without(self):
+        self.directory.write("gunicorn.conf.py", """
+import gc, importlib.metadata
+from gunicorn.arbiter import Arbiter
+assert gc.isenabled()
+assert issubclass(Arbiter, object) and importlib.metadata.version("gunicorn")
+workers = 6
+""")
+        self.assertEqual(self.template("hello:app").settings()["workers"], 6)
+
     def test_started_as_a_module(self):
         self.assertEqual(self.template("hello:app", how="module").settings()["wsgi"], "hello:app")
 

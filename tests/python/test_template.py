@@ -8,7 +8,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import sockd_played  # noqa: E402
-from sockd_played import become_subreaper, wait_for_exit  # noqa: E402
+from sockd_played import become_subreaper, open_files, wait_for_exit  # noqa: E402
 
 APPLICATION = '''
 def app(environ, start_response):
@@ -30,6 +30,29 @@ os.fork = refusing
 
 def setUpModule():
     become_subreaper()
+
+
+class Boot(sockd_played.Case):
+    """How a template begins."""
+
+    files = {"hello": APPLICATION}
+
+    def test_of_the_two_texts_the_program_alone_stays_open(self):
+        template = self.started("hello:app")
+        texts = {fd: link for fd, link in open_files(template.pid).items() if "memfd:" in link}
+        self.assertEqual(list(texts), [4])
+
+    def test_the_process_that_compiled_is_reaped(self):
+        template = self.started("hello:app")
+        template.spare()
+        with open("/proc/%d/task/%d/children" % (template.pid, template.pid)) as children:
+            self.assertEqual(children.read(), "")
+
+    def test_tracebacks_quote_the_program(self):
+        self.directory.write("gunicorn.conf.py", "def on_starting(server):\n    raise ValueError('no')\n")
+        template = self.template("hello:app")
+        template.wait()
+        self.assertIn("self.cfg.on_starting(self)", template.output.read_to_end())
 
 
 class Spares(sockd_played.Case):

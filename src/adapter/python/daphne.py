@@ -8,7 +8,6 @@ What it owns. daphne's options, the reactor's event loop. What it must never do.
 unless it is preloaded.
 """
 
-import gc
 import os
 import sys
 
@@ -29,9 +28,8 @@ class Daphne:
         return __version__
 
     def configure(self, how):
-        gc.disable()
         from daphne import cli
-        gc.enable()
+        collect_from_here()
         command = cli.CommandLineInterface()
         arguments = command.parser.parse_args(sys.argv[1:])
         self.name_of_application = arguments.application

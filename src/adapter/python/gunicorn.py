@@ -6,7 +6,6 @@ arbiter, gunicorn's supervisor, is replaced.
 What it owns. gunicorn's configuration. What it must never do. What gunicorn's arbiter does not do, before the fork.
 """
 
-import gc
 import os
 import sys
 
@@ -47,13 +46,11 @@ def configure(how):
     Errors end the process with gunicorn's own message and exit code, and so do --help, --version,
     --check-config and --print-config.
     """
-    # Nothing that an import makes is garbage; the collector would only look at all of it, again and again.
-    # It runs again before any code of the user's, whose own gc.disable() shall count.
-    gc.disable()
     import_gunicorn_util()
+    import_without_arbiter()
     from gunicorn.app.base import BaseApplication
     from gunicorn.app.wsgiapp import WSGIApplication
-    gc.enable()
+    collect_from_here()
 
     class WithoutArbiter(BaseApplication):
         """Takes the place of BaseApplication, whose run() would start the arbiter."""
@@ -85,9 +82,9 @@ def import_gunicorn_util():
     It serves worker classes named by an entry point ("egg:…"), and takes a fifth of gunicorn's start
     (importlib.metadata, 35 of 160 ms under -X importtime; up to gunicorn 20.1 half of it: pkg_resources,
     264 of 481 ms). gunicorn.util keeps a stand-in that imports the real one when it is used; everybody
-    else who imports the library gets the real one. The rest of what gunicorn imports, the arbiter's
-    module and ssl among it, is needed by its application or worker base classes. ctypes, which alone
-    could set PR_SET_PDEATHSIG, costs 10 ms or more and is not imported; see Heartbeat.drain().
+    else who imports the library gets the real one. The rest of what gunicorn imports, ssl among it, is
+    needed by its application or worker base classes. ctypes, which alone could set PR_SET_PDEATHSIG,
+    costs 10 ms or more and is not imported; see Heartbeat.drain().
     """
     import importlib
 
@@ -112,6 +109,18 @@ def import_gunicorn_util():
     # Code that says "importlib.metadata" without an import of its own has always got away with it.
     if "importlib.metadata" in stand_ins and not hasattr(importlib, "metadata"):
         importlib.metadata = stand_ins["importlib.metadata"]
+
+
+def import_without_arbiter():
+    """Import what gunicorn's application classes need, but for the arbiter, which will not run."""
+    import gunicorn.sock  # noqa: F401
+    stand_in = type(sys)("gunicorn.arbiter")
+    stand_in.Arbiter = None
+    sys.modules[stand_in.__name__] = stand_in
+    try:
+        import gunicorn.app.base  # noqa: F401
+    finally:
+        del sys.modules[stand_in.__name__]
 
 
 def reported_settings(app):

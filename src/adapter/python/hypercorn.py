@@ -7,7 +7,6 @@ What it owns. hypercorn's Config. What it must never do. Import the application 
 preloaded.
 """
 
-import gc
 import importlib
 import math
 import os
@@ -28,9 +27,8 @@ class Hypercorn:
         return version("hypercorn")
 
     def configure(self, how):
-        gc.disable()
         from hypercorn import __main__ as command
-        gc.enable()
+        collect_from_here()
         caught = []
         command.run = caught.append
         command.main()

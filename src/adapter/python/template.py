@@ -1,9 +1,9 @@
 """What every template for a Python server shares: the protocol, the forking, becoming a worker.
 
 What it is for. sockd runs a template with the interpreter of the application's environment: reports.py, this file and
-the server's own program (gunicorn.py, for one) reach it as one memfd, where there is nothing to import from. It reads
-the server's configuration exactly as the server does, tells sockd the settings that matter, and then turns each
-"fork" command into one worker process.
+the server's own program (gunicorn.py, for one) reach it as one memfd, where there is nothing to import from, and which
+boot.py runs. It reads the server's configuration exactly as the server does, tells sockd the settings that matter, and
+then turns each "fork" command into one worker process.
 
 What it owns. The control socket (descriptor 3) and the server's configuration. Interpreter and server are loaded
 once, before the first fork, so that workers start fast and share their memory.
@@ -35,8 +35,9 @@ A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD
 A server's program ends with run(server), where `server` has
   name, module           what hello calls it, and what `python -m` would run
   version()              the server's version
-  configure(how)         read command line, environment and files as the server does; return the settings for hello.
-                         Whatever the server itself would say and end with (--help, a mistake) ends the template so
+  configure(how)         import the server, call collect_from_here(), and read command line, environment and files as
+                         the server does; return the settings for hello. Whatever the server itself would say and end
+                         with (--help, a mistake) ends the template so
   load()                 import the application, for all workers; an error ends the template
   work(order, supervisor)   be a worker: serve order.sockets until told to stop
 """
@@ -112,7 +113,7 @@ def run(server):
 
 def look_like(module, how, program):
     """Leave sys.argv, sys.path and __main__ as the server's own start would have left them."""
-    # Python put the directory of /proc/self/fd/4 first, unless it was told to put nothing there.
+    # Python put the directory of /proc/self/fd/5 first, unless it was told to put nothing there.
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0] = os.getcwd() if how == "module" else os.path.dirname(os.path.realpath(program))
     main_module = sys.modules["__main__"]
@@ -189,6 +190,16 @@ def connections():
         if peer and fd != CONTROL_FD:
             result[fd] = "%s:%s" % peer[:2] if isinstance(peer, tuple) else repr(peer)
     return result
+
+
+def collect_from_here():
+    """Have the garbage collected that the user's code will make, whose own gc.disable() shall count.
+
+    boot.py has stopped that: nothing that an import makes is garbage, and the collector would only look at all of it,
+    again and again.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def own_umask():

@@ -6,7 +6,6 @@ processes (--workers) and its reloader are replaced.
 What it owns. uvicorn's Config. What it must never do. Import the application before the fork, unless it is preloaded.
 """
 
-import gc
 import os
 import sys
 
@@ -76,9 +75,8 @@ def command_line():
 
     Whatever else the command does (--help, --version, a mistake) ends the process.
     """
-    gc.disable()
     import uvicorn.main  # noqa: F401
-    gc.enable()
+    collect_from_here()
     # The name uvicorn.main is the command's, which hides the module.
     module = sys.modules["uvicorn.main"]
     caught = {}

@@ -6,7 +6,6 @@ What it owns. waitress's options, and the loop that calls waitress's. What it mu
 before the fork, unless it is preloaded.
 """
 
-import gc
 import os
 import sys
 
@@ -23,10 +22,9 @@ class Waitress:
         return version("waitress")
 
     def configure(self, how):
-        gc.disable()
         import waitress.server  # noqa: F401
         from waitress import runner
-        gc.enable()
+        collect_from_here()
         self.options, self.name_of_application, self.call = command_line(runner)
         from waitress.adjustments import Adjustments
         settings = Adjustments(**self.options)
