@@ -4,7 +4,6 @@ use super::shell::{Message, Shell};
 use crate::control;
 use crate::journal::message_id;
 use crate::listener::wait_readable;
-use crate::process;
 use crate::supervisor::{Announcement, Effect, Effects, Event, Notice, Outcome, RequestId};
 use std::sync::Arc;
 
@@ -37,11 +36,7 @@ impl Shell {
             }
         }
         untold.iter().for_each(|notice| self.narrate(notice));
-        // Everybody serves, and there is little to do from here on.
-        if untold.iter().any(|notice| matches!(notice, Notice::Serving(_))) {
-            // It is only for the sake of others.
-            let _ = process::release_code();
-        }
+        self.at_rest |= untold.iter().any(|notice| matches!(notice, Notice::Serving(_)));
     }
 
     /// Waits for a connection; whoever accepts it, it is not us.

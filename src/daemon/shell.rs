@@ -94,6 +94,8 @@ pub(super) struct Shell {
     pub(super) strangers: Strangers,
     pub(super) sender: mpsc::Sender<Message>,
     pub(super) finished: bool,
+    /// All that was wanted was just reached: there is little to do from here on.
+    pub(super) at_rest: bool,
     inbox: mpsc::Receiver<Message>,
     calls: mpsc::Receiver<Call>,
     signals: Signals,
@@ -160,6 +162,7 @@ impl Shell {
             strangers: Strangers::default(),
             sender,
             finished: false,
+            at_rest: false,
             inbox,
             calls,
             signals,
@@ -202,6 +205,10 @@ impl Shell {
             }
             self.settle();
             journal::flush();
+            if std::mem::take(&mut self.at_rest) {
+                // Only for the sake of others, who may need the memory.
+                let _ = process::release_file_pages();
+            }
         }
         self.sweep().await;
         self.groups.clear();

@@ -15,7 +15,7 @@ mod reap;
 mod template;
 mod tree;
 
-pub use exec::{FIRST_DESCRIPTOR, Launch, LaunchError, release_code};
+pub use exec::{FIRST_DESCRIPTOR, Launch, LaunchError, release_file_pages};
 pub use limit::raise_descriptor_limit;
 pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use memory::memory_file;

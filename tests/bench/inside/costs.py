@@ -14,7 +14,7 @@ import signal
 import time
 
 import service as services
-from service import PATIENCE, PROJECT, REQUEST, WORKERS, Figures, connect, first_byte, say
+from service import PATIENCE, PROJECT, WORKERS, Figures, first_byte, load, pss, say
 
 SIDES = {"gunicorn": "", "sockd": "/usr/bin/sockd run -- "}
 APPS = {"hello": "hello:application", "django": "myproject.wsgi:application"}
@@ -144,41 +144,6 @@ def measure_idle(figures, services, seconds):
         service.stop()
 
 
-def load(address, clients, seconds):
-    """How many requests were answered, each on a connection of its own."""
-    reader, writer = os.pipe()
-    children = []
-    for _ in range(clients):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.write(writer, b"%d\n" % visit_again_and_again(address, seconds))
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(pid)
-    os.close(writer)
-    with open(reader) as file:
-        counts = [int(line) for line in file]
-    assert all(os.waitpid(pid, 0)[1] == 0 for pid in children), "a request failed"
-    return sum(counts)
-
-
-def visit_again_and_again(address, seconds):
-    count = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with connect(address) as client:
-            client.sendall(REQUEST % b"/")
-            answer = b""
-            while chunk := client.recv(4096):
-                answer += chunk
-        if not answer.startswith(b"HTTP/1.1 200"):
-            os._exit(1)
-        count += 1
-    return count
-
-
 def successor_exists(service):
     """Seconds from a worker's death to the first sight of the process that takes its place.
 
@@ -203,12 +168,6 @@ def successor_exists(service):
     service.wait_until_quiet()
     successor, = set(service.worker_pids()).difference(before)
     return seen[successor]
-
-
-def pss(pid):
-    """Proportional set size in MiB: pages that several processes share count in parts."""
-    with open("/proc/%d/smaps_rollup" % pid) as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
 
 
 def idle_state(pid):

@@ -84,7 +84,8 @@ class Service:
             assert time.monotonic() < deadline, "%s does not come to rest: %s" % (self.name, self.pids())
             before = self.busy_us()
             time.sleep(0.1)
-            quiet = self.busy_us() - before < 1000 and len(self.worker_pids(main)) == self.workers
+            # uvicorn's loops alone take up to 1.5 ms.
+            quiet = self.busy_us() - before < 2000 and len(self.worker_pids(main)) == self.workers
             still = still + 1 if quiet else 0
 
     def stop(self):
@@ -145,6 +146,41 @@ def connect(address):
     return client
 
 
+def load(address, clients, seconds):
+    """How many requests were answered, each on a connection of its own."""
+    reader, writer = os.pipe()
+    children = []
+    for _ in range(clients):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(writer, b"%d\n" % visit_again_and_again(address, seconds))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(pid)
+    os.close(writer)
+    with open(reader) as file:
+        counts = [int(line) for line in file]
+    assert all(os.waitpid(pid, 0)[1] == 0 for pid in children), "a request failed"
+    return sum(counts)
+
+
+def visit_again_and_again(address, seconds):
+    count = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with connect(address) as client:
+            client.sendall(REQUEST % b"/")
+            answer = b""
+            while chunk := client.recv(4096):
+                answer += chunk
+        if not answer.startswith(b"HTTP/1.1 200"):
+            os._exit(1)
+        count += 1
+    return count
+
+
 def listener_inode(address):
     with open("/proc/net/unix") as file:
         sockets = [line.split() for line in file]
@@ -160,6 +196,12 @@ def descriptors(pid):
         return [os.readlink(directory + name) for name in os.listdir(directory)]
     except FileNotFoundError:
         return []
+
+
+def pss(pid):
+    """Proportional set size in MiB: pages that several processes share count in parts."""
+    with open("/proc/%d/smaps_rollup" % pid) as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
 
 
 def environment():
