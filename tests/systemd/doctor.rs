@@ -32,6 +32,8 @@ fn first(found: &Value) -> (&str, &str) {
 struct Fault<'a> {
     /// The script that makes it.
     made: &'a str,
+    /// What a person does before the command.
+    by_hand: &'a str,
     /// The ids of what is found, one after the other: of each the command is executed.
     found: &'a [&'a str],
     /// The options of the doctor.
@@ -42,7 +44,7 @@ struct Fault<'a> {
 
 impl Default for Fault<'_> {
     fn default() -> Self {
-        Self { made: "", found: &[], options: "", page: visit("/") }
+        Self { made: "", by_hand: "", found: &[], options: "", page: visit("/") }
     }
 }
 
@@ -58,6 +60,9 @@ fn cure(machine: &Machine, unit: &str, fault: &Fault<'_>) {
         let (code, found) = ask(machine, &arguments);
         let (named, mend) = first(&found);
         assert_eq!((named, code), (*id, 1), "after {:?}: {found:#}", fault.made);
+        if step == 0 && !fault.by_hand.is_empty() {
+            machine.run(fault.by_hand).succeeded();
+        }
         machine.run(mend).succeeded();
     }
     // A reloaded Nginx answers by its old workers for a moment.
@@ -82,6 +87,229 @@ fn well(machine: &Machine, unit: &str) {
     // Who may not look at everything says so, and finds nothing wrong for it.
     let less = machine.run_as("sammy", &format!("sockd doctor {unit}")).succeeded();
     assert!(less.contains("not seen: ") && less.contains("error.log"), "{less}");
+}
+
+/// The guide's own troubleshooting, step 9, in its order.
+pub fn the_guides_faults(machine: &Machine) {
+    well(machine, "gunicorn");
+    // Without a name the doctor finds the unit by itself, and its socket is as good a name.
+    assert_eq!(ask(machine, "").1[0]["unit"], "gunicorn.service");
+    assert_eq!(ask(machine, "gunicorn.socket").1[0]["unit"], "gunicorn.service");
+    assert_eq!(ask(machine, "no-such-unit").0, 4);
+
+    // Nginx shows its default page; behind it Django does not know the name either.
+    let other = "curl -sS -H 'Host: another.example' 127.0.0.1";
+    machine.run(other).says("Welcome to nginx!").succeeded();
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            found: &["default-page", "disallowed-host"],
+            options: "--host another.example",
+            page: other.to_owned(),
+            ..Fault::default()
+        },
+    );
+    machine.run(other).says("Hello from the new code").succeeded();
+
+    let site = "/etc/nginx/sites-available/myproject";
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: &format!("sed -i 's,/run/gunicorn.sock,/run/another.sock,' {site}; systemctl restart nginx"),
+            found: &["nginx-other-address"],
+            ..Fault::default()
+        },
+    );
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: "systemctl stop gunicorn.socket gunicorn.service",
+            found: &["socket-not-started"],
+            ..Fault::default()
+        },
+    );
+    cure(
+        machine,
+        "gunicorn",
+        &Fault { made: "chmod 600 /run/gunicorn.sock", found: &["socket-closed"], ..Fault::default() },
+    );
+    // The socket in a home directory that is closed, as new systems make it.
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: "chmod 750 /home/sammy",
+            found: &["directory-closed"],
+            page: visit("/static/admin/css/base.css"),
+            ..Fault::default()
+        },
+    );
+    database(machine);
+
+    // A changed unit that was not read: Nginx has the new path already.
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: &format!(
+                "sed -i 's,/run/gunicorn.sock,/run/new.sock,' {site} /etc/systemd/system/gunicorn.socket \
+             /etc/systemd/system/gunicorn.service; systemctl reload nginx"
+            ),
+            found: &["daemon-reload"],
+            ..Fault::default()
+        },
+    );
+    machine.run("test -S /run/new.sock").succeeded();
+}
+
+/// Django shows `could not connect to server: Connection refused`.
+fn database(machine: &Machine) {
+    let page = "curl -sS -H 'Host: example.com' -b sessionid=0123456789abcdef 127.0.0.1/admin/login/?next=/";
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: "systemctl stop postgresql 'postgresql@*'
+                   curl -sS -H 'Host: example.com' -b sessionid=0123456789abcdef 127.0.0.1/admin/ \
+                       | grep 'Connection refused' >/dev/null",
+            found: &["database-not-running"],
+            page: format!("{page} | grep -o 'Django administration' | head -n 1"),
+            ..Fault::default()
+        },
+    );
+    // The settings name another port. Python takes a file of the same size and second for the one that it has compiled.
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: "sed -i \"s/'PORT': ''/'PORT': '5433'/\" /home/sammy/myprojectdir/myproject/settings.py
+                   touch -d '1 minute ago' /home/sammy/myprojectdir/myproject/settings.py
+                   systemctl restart gunicorn",
+            found: &["database-other-port"],
+            page: format!("{page} | grep -o 'Django administration' | head -n 1"),
+            ..Fault::default()
+        },
+    );
+}
+
+/// What SYSTEMD.md and APP-SERVERS.md found beside the guide.
+pub fn other_faults(machine: &Machine, prefix: &str) {
+    // The trap of a service that does not require its socket: systemd leaves the socket stopped, and nobody notices
+    // until the service ends.
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: "sed -i /^Requires=/d /etc/systemd/system/gunicorn.service; systemctl daemon-reload
+                   ! systemctl restart gunicorn.socket",
+            found: &["socket-lost"],
+            ..Fault::default()
+        },
+    );
+    cure(machine, "gunicorn", &Fault { made: "rm /run/gunicorn.sock", found: &["path-missing"], ..Fault::default() });
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: "printf '[Socket]\\nListenStream=/run/gunicorn.sock\\nService=gunicorn.service\\n' \
+               > /etc/systemd/system/second.socket
+               sed -i s/Service=.*/Service=other.service/ /etc/systemd/system/second.socket
+               printf '[Service]\\nExecStart=/bin/sleep 1000\\n' > /etc/systemd/system/other.service
+               systemctl daemon-reload; systemctl start second.socket",
+            found: &["two-units-one-path"],
+            ..Fault::default()
+        },
+    );
+    nginx_faults(machine);
+    cannot_start(machine, prefix);
+}
+
+fn nginx_faults(machine: &Machine) {
+    cure(
+        machine,
+        "gunicorn",
+        &Fault { made: "systemctl stop nginx", found: &["nginx-not-running"], ..Fault::default() },
+    );
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: "rm /etc/nginx/sites-enabled/myproject; systemctl reload nginx",
+            found: &["site-not-enabled"],
+            ..Fault::default()
+        },
+    );
+    let site = "/etc/nginx/sites-available/myproject";
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: &format!("sed -i 's/proxy_pass/proxy_pas/' {site}; ! systemctl restart nginx"),
+            by_hand: &format!("sed -i 's/proxy_pas /proxy_pass /' {site}"),
+            found: &["nginx-configuration"],
+            ..Fault::default()
+        },
+    );
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: &format!("sed -i 's,proxy_pass http://,uwsgi_pass ,' {site}; systemctl reload nginx"),
+            found: &["nginx-wrong-protocol"],
+            ..Fault::default()
+        },
+    );
+}
+
+/// The service cannot start: the cause is named, not what follows from it.
+fn cannot_start(machine: &Machine, prefix: &str) {
+    let visitors = "for _ in 1 2 3 4 5 6 7 8; do curl -sS --max-time 2 -H 'Host: example.com' 127.0.0.1 || true; done";
+    let environment = "/home/sammy/myprojectdir/myprojectenv/bin";
+    // Under sockd the broken code costs no socket; without it the socket gives up.
+    let settings = "/home/sammy/myprojectdir/myproject/settings.py";
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: &format!(
+                "cp {settings} /root/settings.py; echo 'MIDDLEWARE = [' >> {settings}
+                        systemctl restart gunicorn || true; {visitors}"
+            ),
+            by_hand: &format!("cp /root/settings.py {settings}"),
+            found: &["import-error"],
+            ..Fault::default()
+        },
+    );
+    cure(
+        machine,
+        "gunicorn",
+        &Fault {
+            made: &format!(
+                "systemctl stop gunicorn; runuser -u sammy -- {environment}/pip uninstall --yes gunicorn
+                        {visitors}"
+            ),
+            found: &["server-not-installed"],
+            ..Fault::default()
+        },
+    );
+    let unit = "/etc/systemd/system/gunicorn.service";
+    if prefix.is_empty() {
+        cure(
+            machine,
+            "gunicorn",
+            &Fault {
+                made: &format!(
+                    "sed -i 's,^ExecStart=/home/sammy/myprojectdir/,ExecStart=,' {unit}
+                            systemctl daemon-reload; systemctl stop gunicorn; {visitors}"
+                ),
+                found: &["exec-not-absolute"],
+                ..Fault::default()
+            },
+        );
+    }
 }
 
 /// The Flask guide's faults: no socket unit, the socket in a home directory.

@@ -355,7 +355,7 @@ pub fn bad_gateway(machine: &Machine, fault: &str, reason: &str, mend: &str) {
 ///
 /// By the address: at the name localhost curl tries IPv6 first, where only Nginx's default page listens.
 pub fn visit(path: &str) -> String {
-    format!("curl -sS -H 'Host: example.com' 127.0.0.1{path}")
+    format!("curl -sS --max-time 10 -H 'Host: example.com' 127.0.0.1{path}")
 }
 
 /// A site of Nginx at `example.com` with these locations.

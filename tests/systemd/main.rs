@@ -147,6 +147,32 @@ on_every_release! {
         );
     }
 
+    /// Each fault of the guide's troubleshooting: named by the doctor, mended by its command.
+    fn the_doctor_mends_the_guides_faults_on_plain_gunicorn(machine) {
+        install(machine);
+        guide::django(machine, "");
+        doctor::the_guides_faults(machine);
+    }
+
+    fn the_doctor_mends_the_guides_faults_on_sockd(machine) {
+        install(machine);
+        guide::django(machine, PREFIX);
+        doctor::the_guides_faults(machine);
+    }
+
+    /// And those that were found beside it.
+    fn the_doctor_mends_other_faults_on_plain_gunicorn(machine) {
+        install(machine);
+        guide::django(machine, "");
+        doctor::other_faults(machine, "");
+    }
+
+    fn the_doctor_mends_other_faults_on_sockd(machine) {
+        install(machine);
+        guide::django(machine, PREFIX);
+        doctor::other_faults(machine, PREFIX);
+    }
+
     /// Faults made for real: named by the doctor, mended by the command that it prints.
     fn the_doctor_mends_the_flask_guides_site(machine) {
         install(machine);
