@@ -22,6 +22,9 @@ pub fn examine(facts: &Facts) -> Examined {
     if service.load_state == "loaded" {
         findings.extend(settings(facts));
     }
+    if !chain::runs(service) && facts.sockets.iter().all(|socket| socket.active_state != "active") {
+        return Examined::unseen(format!("{} does not run, and no connection starts it", service.name)).with(findings);
+    }
     Examined::well(text(facts)).with(findings)
 }
 
