@@ -52,6 +52,15 @@ class Checks(sockd_played.Case):
         worker.wait_ready()
         return worker
 
+    def test_garbage_is_collected_where_the_application_runs(self):
+        self.directory.write("hello.py", self.source + """
+import gc, sys
+print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
+""")
+        worker = self.worker()
+        worker.output.read_until("collects: ")
+        self.assertIn("collects: True", worker.output.text)
+
     def request(self, worker, path, headers=None):
         """A request that is in the application's hands."""
         client = Client(worker.probe_path)
