@@ -44,7 +44,14 @@ fn adopt(case: &str) -> Result<Proposal, String> {
         let around = emperor::Surroundings { uwsgi: "/usr/local/bin/uwsgi".into(), emperor: None };
         return emperor::propose(&files[0].0, files[0].1, &around);
     }
-    propose(&Unit::read(&name, files), &around)
+    // What the server's options name stands behind the unit.
+    let (named, files): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|(path, _)| path.extension() == Some("ini".as_ref()));
+    let read = |path: &Path| match named.iter().find(|(named, _)| named == path) {
+        Some((_, text)) => Ok((*text).to_owned()),
+        None => Err(format!("cannot read {}: No such file or directory", path.display())),
+    };
+    propose(&Unit::read(&name, files), &around, &read)
 }
 
 #[test]

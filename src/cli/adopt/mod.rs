@@ -97,7 +97,7 @@ fn propose(arguments: &Arguments) -> Result<Proposal, String> {
     let adopted = matches!(files::find(&ours, MARK)?, Found::Ours(_));
     let sockets = if adopted { Vec::new() } else { found.sockets };
     let around = Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted };
-    service::propose(&found.unit, &around)
+    service::propose(&found.unit, &around, &find::read)
 }
 
 /// Whether a target is a uWSGI site's file and no unit.

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::proposal::{Draft, Proposal};
-use super::socket;
+use super::socket::{self, Read};
 use super::unit::{Setting, Unit};
 use crate::adapter::{self, Adapter, words};
 use crate::config::duration;
@@ -66,11 +66,12 @@ fn socket_name(unit: &str) -> String {
 ///
 /// # Errors
 /// Why it cannot be adopted, and what to do about it.
-pub fn propose(unit: &Unit, around: &Surroundings) -> Result<Proposal, String> {
+pub fn propose(unit: &Unit, around: &Surroundings, read: Read<'_>) -> Result<Proposal, String> {
     let start = start(unit)?;
     check_kind(unit, &start)?;
     let known = start.adapter.conventions.name != adapter::generic::ADAPTER.conventions.name;
-    let listens = socket::listens(unit, &start.words);
+    let listens = socket::listens(unit, &start.words, read);
+    let can_be_made = listens.is_ok();
     let mut sockets = around.sockets.clone();
     let mut files = Vec::new();
     if sockets.is_empty() && around.socket_wanted {
@@ -87,7 +88,7 @@ pub fn propose(unit: &Unit, around: &Surroundings) -> Result<Proposal, String> {
     }
     files.insert(0, drop_in(unit, &start, &sockets, around));
     let option = if files.len() > 1 { "--socket " } else { "" };
-    let notes = notes(unit, &start, known, &sockets, around);
+    let notes = notes(unit, &start, known, &sockets, can_be_made, around);
     let next = next(unit, &sockets, files.len() > 1);
     let write = format!("sockd adopt --write {option}{}", unit.name);
     Ok(Proposal { name: unit.name.clone(), write, files, notes, next })
@@ -313,7 +314,14 @@ fn written(key: &str, setting: &Setting) -> String {
     format!("{key}={}", setting.raw())
 }
 
-fn notes(unit: &Unit, start: &Start<'_>, known: bool, sockets: &[String], around: &Surroundings) -> Vec<String> {
+fn notes(
+    unit: &Unit,
+    start: &Start<'_>,
+    known: bool,
+    sockets: &[String],
+    can_be_made: bool,
+    around: &Surroundings,
+) -> Vec<String> {
     let mut notes = Vec::new();
     let program = program(start);
     let shell = Path::new(program.as_ref())
@@ -331,7 +339,7 @@ fn notes(unit: &Unit, start: &Start<'_>, known: bool, sockets: &[String], around
         ));
     }
     if sockets.is_empty() {
-        let offer = if socket::listens(unit, &start.words).is_ok() {
+        let offer = if can_be_made {
             format!("`sockd adopt --socket {}` makes {} too", unit.name, socket_name(&unit.name))
         } else {
             format!("a {} of your own would end that", socket_name(&unit.name))

@@ -1,16 +1,21 @@
 //! The socket unit that a service lacks (the Flask guide): systemd holds open what the server has bound itself so far.
 //!
 //! Owns: where the server listens by its own options, and the socket unit that is the same to visitors.
-//! Never: guesses. What only a configuration file or a variable says is told to be unknown.
+//! Never: guesses. What only a Python file or a variable says is told to be unknown.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::proposal::Draft;
 use super::service::environment;
 use super::unit::Unit;
-use crate::adapter::{gunicorn, words};
+use crate::adapter::exec::{Exec, Told};
+use crate::adapter::{self, Making, gunicorn, words};
 use crate::app::Address;
+
+/// Gives the text of a file that a server's options name; an error names it.
+pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,47 +28,95 @@ pub struct Listens {
     said: String,
 }
 
-/// Where the server of a unit listens, by its command line.
+/// What a server's own options say.
+struct Said {
+    addresses: Vec<Address>,
+    /// The permissions that it gives to its unix sockets.
+    mode: u32,
+    /// Where relative paths begin.
+    directory: PathBuf,
+    place: String,
+}
+
+/// Where the server of a unit listens, by its command line and the files that it names, which `read` gives.
 ///
 /// # Errors
 /// Why that is not to be seen.
-pub fn listens(unit: &Unit, command: &[OsString]) -> Result<Listens, String> {
-    let cannot = |why: &str| format!("cannot tell where the server of {} listens: {why}", unit.name);
-    let Some(invocation) = gunicorn::PYTHON.invocation(command) else {
-        return Err(cannot("of its options sockd knows gunicorn's alone here; write the socket unit by hand"));
-    };
-    let known = gunicorn::Known::read(invocation.arguments, &environment(unit));
-    if known.bind.is_empty() {
-        return Err(cannot("its command line has no --bind; write the socket unit by hand"));
-    }
+pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<Listens, String> {
     let directory = unit.value("Service", "WorkingDirectory").trim_start_matches('-');
     let directory = Path::new(if directory.is_empty() { "/" } else { directory });
-    let directory = directory.join(known.chdir.as_deref().unwrap_or_default());
-    let mut listens =
-        Listens { streams: Vec::new(), mode: None, said: format!("--bind {}", known.bind.join(" --bind ")) };
-    for bind in &known.bind {
-        match gunicorn::Known::address(bind).map_err(|why| cannot(&format!("--bind {bind}: {why}")))? {
-            Some(Address::Unix(path)) => {
-                let path = directory.join(path);
+    let cannot = |why: String| format!("cannot tell where the server of {} listens: {why}", unit.name);
+    let said = match &adapter::recognise(command).making {
+        Making::Exec(exec) => by_plan(exec, command, &environment(unit), directory, read),
+        Making::Template(_) => by_gunicorn(command, &environment(unit), directory),
+    };
+    let said = said.map_err(cannot)?;
+    let mut listens = Listens { streams: Vec::new(), mode: None, said: said.place };
+    for address in &said.addresses {
+        match address {
+            Address::Unix(path) => {
+                let path = said.directory.join(path);
                 if !path.is_absolute() {
-                    return Err(cannot(&format!(
-                        "--bind {bind} is relative to WorkingDirectory={}",
-                        directory.display()
-                    )));
+                    let within = said.directory.display();
+                    return Err(cannot(format!("{} is relative to WorkingDirectory={within}", listens.said)));
                 }
                 listens.streams.push(path.display().to_string());
-                // gunicorn's umask is 0 unless it is told another.
-                listens.mode = Some(0o777 & !known.umask.unwrap_or(0));
+                listens.mode = Some(said.mode);
             }
-            Some(Address::Abstract(name)) => listens.streams.push(format!("@{name}")),
-            Some(Address::Tcp(address)) => listens.streams.push(address.to_string()),
-            None => return Err(cannot(&format!("--bind {bind} names a socket that it is given"))),
+            Address::Abstract(name) => listens.streams.push(format!("@{name}")),
+            Address::Tcp(address) => listens.streams.push(address.to_string()),
         }
     }
     if listens.streams.iter().any(|stream| stream.contains(['$', '\n'])) {
-        return Err(cannot("its --bind holds a variable"));
+        return Err(cannot(format!("{} holds a variable", listens.said)));
     }
     Ok(listens)
+}
+
+fn by_gunicorn(
+    command: &[OsString],
+    environment: &BTreeMap<OsString, OsString>,
+    directory: &Path,
+) -> Result<Said, String> {
+    let invocation = gunicorn::PYTHON
+        .invocation(command)
+        .ok_or("sockd cannot tell by its options; write the socket unit by hand")?;
+    let known = gunicorn::Known::read(invocation.arguments, environment);
+    if known.bind.is_empty() {
+        return Err("its command line has no --bind; write the socket unit by hand".to_owned());
+    }
+    let address = |bind: &String| match gunicorn::Known::address(bind) {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(format!("--bind {bind} names a socket that it is given")),
+        Err(why) => Err(format!("--bind {bind}: {why}")),
+    };
+    Ok(Said {
+        addresses: known.bind.iter().map(address).collect::<Result<_, _>>()?,
+        // gunicorn's umask is 0 unless it is told another.
+        mode: 0o777 & !known.umask.unwrap_or(0),
+        directory: directory.join(known.chdir.as_deref().unwrap_or_default()),
+        place: format!("--bind {}", known.bind.join(" --bind ")),
+    })
+}
+
+fn by_plan(
+    exec: &Exec,
+    command: &[OsString],
+    environment: &BTreeMap<OsString, OsString>,
+    directory: &Path,
+    read: Read<'_>,
+) -> Result<Said, String> {
+    let plan = (exec.plan)(&Told { command, environment, directory, processors: 1, read })?;
+    if plan.listen.is_empty() {
+        return Err("its options name no address; write the socket unit by hand".to_owned());
+    }
+    Ok(Said {
+        addresses: plan.listen,
+        // The umask of a service is 0022 (systemd.exec(5), UMask=).
+        mode: plan.mode.unwrap_or(0o755),
+        directory: directory.to_owned(),
+        place: "its own configuration".to_owned(),
+    })
 }
 
 /// The socket unit.
