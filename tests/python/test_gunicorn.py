@@ -621,51 +621,6 @@ class Failures(Case):
             self.assertEqual(own.returncode, code)
 
 
-class Hooks(Case):
-
-    def test_order_and_arguments(self):
-        self.directory.write("hooks.conf.py", '''
-import os, sys
-def note(*words):
-    print("hook", *words, file=sys.stderr, flush=True)
-def on_starting(server): note("on_starting", server.pid == os.getpid(), server.cfg.workers)
-def pre_fork(server, worker): note("pre_fork", worker.pid, worker.age)
-def post_fork(server, worker): note("post_fork", worker.pid == os.getpid(), len(server.LISTENERS), server.num_workers)
-def post_worker_init(worker): note("post_worker_init", worker.booted)
-def worker_exit(server, worker): note("worker_exit", worker.pid == os.getpid())
-''')
-        template = self.started("-c", "hooks.conf.py", "--workers", "3", "hello:app")
-        template.output.read_until("hook on_starting True 3")
-        worker = template.fork(5, [self.listener()])
-        worker.wait_ready()
-        worker.signal(signal.SIGTERM)
-        self.assertEqual(worker.wait(), 0)
-        hooks = [line for line in worker.output.read_to_end().splitlines() if line.startswith("hook")]
-        self.assertEqual(hooks, ["hook pre_fork [booting] 5", "hook post_fork True 2 3",
-                                 "hook post_worker_init False", "hook worker_exit True"])
-
-    def test_output_of_the_configuration_file_comes_once(self):
-        self.directory.write("loud.conf.py", "print('configured')\n")
-        template = self.started("-c", "loud.conf.py", "hello:app")
-        worker = template.fork(1)
-        worker.wait_ready()
-        worker.signal(signal.SIGTERM)
-        self.assertEqual(worker.wait(), 0)
-        template.control.close()
-        self.assertEqual(template.stdout.read_to_end().count("configured"), 1)
-
-    def test_environment_settings(self):
-        self.directory.write("environ.py", '''
-import os
-def app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [" ".join(os.environ.get(name, "-") for name in ("ONE", "TWO", "SERVER_SOFTWARE")).encode()]
-''')
-        worker = self.started("--env", "ONE=gunicorn", "environ:app").fork(1, TWO="order")
-        worker.wait_ready()
-        self.assertTrue(get(worker.probe_path).startswith("gunicorn order gunicorn"))
-
-
 class Processes(Case):
 
     def test_worker_is_sockds_child_and_a_session_of_its_own(self):

@@ -11,6 +11,13 @@ import sys
 
 # gunicorn.arbiter.Arbiter has it, too; it is part of what gunicorn documents, like WORKER_BOOT_ERROR.
 APP_LOAD_ERROR = 4
+# What only gunicorn's arbiter would call, and where the same can be done.
+NOT_CALLED = {
+    "when_ready": "ExecStartPost= of the service runs once sockd is ready",
+    "on_reload": "ExecReload= of the service can run more than the reload",
+    "on_exit": "ExecStopPost= of the service runs when all has ended",
+    "child_exit": "worker_exit is called in each worker that ends by itself or is told to",
+}
 # About as long as an event loop's timer can be (seconds).
 NO_TIMEOUT = 1000000
 
@@ -137,7 +144,8 @@ def reported_settings(app):
 class Server:
     """What gunicorn's hooks get as their first argument, `server`: the arbiter's facts, not its powers.
 
-    Its construction does what Arbiter.__init__ and Arbiter.setup do before the first fork.
+    Its construction does what Arbiter.__init__ and Arbiter.setup do before the first fork, and names what sockd
+    leaves undone.
     """
 
     def __init__(self, app, settings):
@@ -157,9 +165,26 @@ class Server:
         self.LISTENERS = []
         self.WORKERS = {}
         os.environ.update(self.cfg.env)
+        warn_of_what_is_left_out(self.cfg)
+        self.cfg.nworkers_changed(self, self.num_workers, None)
         self.cfg.on_starting(self)
         if hasattr(self.worker_class, "check_config"):
             self.worker_class.check_config(self.cfg, self.log)
+
+
+def warn_of_what_is_left_out(cfg):
+    """Name the hooks that are not called, and the file that is not written.
+
+    A template comes anew with each reload, while the old one still serves, and sees no worker end: it must not call
+    what gunicorn calls once in its life, or when a child is gone.
+    """
+    warnings = ["gunicorn's hook %s is not called: %s" % (name, instead) for name, instead in NOT_CALLED.items()
+                if cfg.settings[name].get() is not cfg.settings[name].default]
+    if cfg.pidfile:
+        warnings.append("gunicorn's pidfile %s is not written: the process to signal is sockd's, MainPID= of "
+                        "`systemctl show`" % cfg.pidfile)
+    for warning in warnings:
+        complain(warning)
 
 
 # ---------------------------------------------------------------------------------------------------
