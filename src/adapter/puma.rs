@@ -2,11 +2,13 @@
 //!
 //! puma takes LISTEN_FDS itself, says READY=1 once the application is booted and WATCHDOG=1 where a watchdog is set
 //! (by itself from puma 6 on, before with the gem sd_notify; measured with 5.6.5). Every inherited socket speaks HTTP,
-//! so a private one is handed over among them. What its configuration file would bind is ignored, what it says of
-//! workers as well: it is a program, and only puma can run it.
+//! so a private one is handed over among them. What its configuration file says of workers and addresses is read as far
+//! as that goes without running it: it is a program. The command line wins, as with puma.
+
+mod file;
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
 use super::{Adapter, Making};
@@ -36,12 +38,11 @@ fn position(command: &[OsString]) -> Option<usize> {
 }
 
 fn plan(told: &Told<'_>) -> Result<Plan, String> {
-    let mut plan = Plan {
-        private_socket: true,
-        worker: Some(Box::new(Process)),
-        workers: told.environment.get(OsStr::new("WEB_CONCURRENCY")).and_then(|text| text.to_str()?.parse().ok()),
-        ..Plan::default()
-    };
+    let mut plan = Plan { private_socket: true, worker: Some(Box::new(Process)), ..Plan::default() };
+    let mut files = Vec::new();
+    let variable = |name: &str| told.environment.get(OsStr::new(name)).and_then(|text| text.to_str());
+    let mut stage =
+        ["APP_ENV", "RACK_ENV", "RAILS_ENV"].into_iter().find_map(variable).unwrap_or("development").to_owned();
     let mut words = told.command.iter().skip(position(told.command).unwrap_or(1)).map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
         let (name, joined) = option(&word);
@@ -58,10 +59,10 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
             }
             "-p" | "--port" => {
                 let text = value().unwrap_or_default();
-                // puma's own default: all addresses.
-                let address = format!("0.0.0.0:{text}").parse();
-                plan.listen.push(address.map_err(|_| format!("puma's --port {text:?} is no port"))?);
+                plan.listen.push(port(&text).ok_or_else(|| format!("puma's --port {text:?} is no port"))?);
             }
+            "-C" | "--config" => files.push(value().unwrap_or_default()),
+            "-e" | "--environment" => stage = value().unwrap_or_default(),
             "--control-url" => {
                 return Err(
                     "puma's --control-url is refused: every worker would bind it; ask `sockd status`".to_owned()
@@ -70,9 +71,57 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
             _ => {}
         }
     }
+    let texts = texts(told, &files, &stage)?;
+    let (count_said, place_said) = (plan.workers.is_some(), !plan.listen.is_empty());
+    for (path, text) in &texts {
+        for call in file::calls(text, told.environment) {
+            let at = format!("{}:{}: puma's {}", path.display(), call.line, call.name);
+            match (call.name, call.value) {
+                ("workers", _) if count_said => {}
+                ("workers", Some(text)) => {
+                    plan.workers = Some(text.parse().map_err(|_| format!("{at} {text:?} is no number"))?);
+                }
+                ("workers", None) => plan.warnings.push(format!(
+                    "{at}: only puma can tell how many that is, and sockd does not ask it: write workers.count, or \
+                     --workers on the command line"
+                )),
+                // sockd has its sockets from elsewhere, or says that it has none.
+                (_, None) => {}
+                _ if place_said => {}
+                ("port", Some(text)) => {
+                    plan.listen.push(port(&text).ok_or_else(|| format!("{at} {text:?} is no port"))?);
+                }
+                (_, Some(text)) => {
+                    plan.listen.push(address(&text, told.directory).map_err(|why| format!("{at} {text}: {why}"))?);
+                }
+            }
+        }
+    }
+    plan.workers = plan.workers.or_else(|| variable("WEB_CONCURRENCY")?.parse().ok());
     // Zero is puma's word for one process.
     plan.workers = plan.workers.map(|count| count.max(1));
     Ok(plan)
+}
+
+/// The configuration files that puma would read: those that are named, else the first of the usual two.
+fn texts(told: &Told<'_>, named: &[String], stage: &str) -> Result<Vec<(PathBuf, String)>, String> {
+    let read = |name: &str| {
+        let path = told.directory.join(name);
+        (told.read)(&path).map(|text| (path, text))
+    };
+    if named == ["-"] {
+        return Ok(Vec::new());
+    }
+    if named.is_empty() {
+        let usual = [format!("config/puma/{stage}.rb"), "config/puma.rb".to_owned()];
+        return Ok(usual.iter().find_map(|name| read(name).ok()).into_iter().collect());
+    }
+    named.iter().map(|name| read(name)).collect()
+}
+
+/// Where puma listens by a port alone: on all addresses.
+fn port(text: &str) -> Option<Address> {
+    format!("0.0.0.0:{text}").parse().ok()
 }
 
 /// An option and a value that is joined to it: `--bind=X`, `-p80`.
@@ -119,13 +168,20 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn read(line: &str) -> Result<Plan, String> {
+        read_with(line, &[])
+    }
+
+    fn read_with(line: &str, files: &[(&str, &str)]) -> Result<Plan, String> {
         let command: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         plan(&Told {
             command: &command,
             environment: &BTreeMap::from([("WEB_CONCURRENCY".into(), "4".into())]),
             directory: Path::new("/srv"),
             processors: 2,
-            read: &|_| Err("no file is read".to_owned()),
+            read: &|path| {
+                let found = files.iter().find(|(name, _)| Path::new(name) == path);
+                found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| format!("cannot read {}", path.display()))
+            },
         })
     }
 
@@ -141,6 +197,29 @@ mod tests {
         for line in ["puma -w many", "puma -b ssl://0.0.0.0:443", "puma -p x", "puma --control-url tcp://:1"] {
             assert!(read(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn its_file_says_what_the_command_line_does_not() {
+        let usual = [("/srv/config/puma.rb", "workers 3\nport 3000\nbind 'unix:///run/x.sock'\n")];
+        let say = |line: &str| {
+            let plan = read_with(line, &usual).expect("read");
+            (plan.workers, plan.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(say("puma"), (Some(3), "0.0.0.0:3000 unix:/run/x.sock".to_owned()));
+        assert_eq!(say("puma -w 2"), (Some(2), "0.0.0.0:3000 unix:/run/x.sock".to_owned()));
+        assert_eq!(say("puma -p 80"), (Some(3), "0.0.0.0:80".to_owned()));
+        assert_eq!(say("puma -C -"), (Some(4), String::new()));
+        let staged = [("/srv/config/puma/test.rb", "workers 5\n"), usual[0]];
+        assert_eq!(read_with("puma -e test", &staged).expect("read").workers, Some(5));
+        assert_eq!(read_with("puma", &staged).expect("read").workers, Some(3));
+        let why = read_with("puma -C no.rb", &usual).expect_err("refused");
+        assert_eq!(why, "cannot read /srv/no.rb");
+        let why = read_with("puma", &[("/srv/config/puma.rb", "\nworkers 'many'\n")]).expect_err("refused");
+        assert_eq!(why, "/srv/config/puma.rb:2: puma's workers \"many\" is no number");
+        let plan = read_with("puma", &[("/srv/config/puma.rb", "workers Etc.nprocessors\n")]).expect("read");
+        assert_eq!(plan.workers, Some(4));
+        assert!(plan.warnings[0].starts_with("/srv/config/puma.rb:1: ") && plan.warnings[0].contains("workers.count"));
     }
 
     #[test]

@@ -132,6 +132,22 @@ fn puma_lives() {
 }
 
 #[test]
+fn puma_s_own_file_says_how_many_and_where() {
+    if !there("puma") {
+        return;
+    }
+    let web = Instance::builder()
+        .file("config.ru", "run ->(env) { [200, {'content-type' => 'text/plain'}, ['hello']] }\n")
+        .file("puma.rb", "workers ENV.fetch('NO_SUCH_VARIABLE', 3)\nbind 'unix://own.sock'\n")
+        .config(QUICK)
+        .command(&["puma", "-C", "puma.rb"]);
+    web.status("serving, 3 of 3 workers, generation 1");
+    let own = super::http::Address::Unix(web.path().join("own.sock"));
+    assert_eq!(own.get("/").expect("answered").body, "hello");
+    web.stop();
+}
+
+#[test]
 fn node_lives() {
     if !there("node") {
         return;
