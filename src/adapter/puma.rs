@@ -88,11 +88,17 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
                 // sockd has its sockets from elsewhere, or says that it has none.
                 (_, None) => {}
                 _ if place_said => {}
-                ("port", Some(text)) => {
-                    plan.listen.push(port(&text).ok_or_else(|| format!("{at} {text:?} is no port"))?);
-                }
-                (_, Some(text)) => {
-                    plan.listen.push(address(&text, told.directory).map_err(|why| format!("{at} {text}: {why}"))?);
+                // An address that is not understood does no harm where sockd has its sockets from elsewhere.
+                (name, Some(text)) => {
+                    let address = if name == "port" {
+                        port(&text).ok_or_else(|| "this is no port".to_owned())
+                    } else {
+                        address(&text, told.directory)
+                    };
+                    match address {
+                        Ok(address) => plan.listen.push(address),
+                        Err(why) => plan.warnings.push(format!("{at} {text} is ignored: {why}")),
+                    }
                 }
             }
         }
@@ -217,6 +223,9 @@ mod tests {
         assert_eq!(why, "cannot read /srv/no.rb");
         let why = read_with("puma", &[("/srv/config/puma.rb", "\nworkers 'many'\n")]).expect_err("refused");
         assert_eq!(why, "/srv/config/puma.rb:2: puma's workers \"many\" is no number");
+        let plan = read_with("puma", &[("/srv/config/puma.rb", "bind 'ssl://:443'\nport 'x'\n")]).expect("read");
+        assert_eq!((plan.listen.len(), plan.warnings.len()), (0, 2), "{:?}", plan.warnings);
+        assert!(plan.warnings[0].starts_with("/srv/config/puma.rb:1: puma's bind ssl://:443 is ignored: let Nginx"));
         let plan = read_with("puma", &[("/srv/config/puma.rb", "workers Etc.nprocessors\n")]).expect("read");
         assert_eq!(plan.workers, Some(4));
         assert!(plan.warnings[0].starts_with("/srv/config/puma.rb:1: ") && plan.warnings[0].contains("workers.count"));
