@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::facts::{Facts, Listening};
+use super::facts::{Facts, File, Listening};
 use super::uwsgi;
 use crate::adapter::gunicorn::{self, Known};
 use crate::app::Address;
@@ -103,23 +103,25 @@ pub fn is_application(service: &Details) -> bool {
 /// Every address at which the application should be reached.
 pub fn expected(facts: &Facts) -> Vec<Expected> {
     let mut found = Vec::new();
+    let inis: Vec<_> = facts.uwsgi.iter().map(|file| uwsgi::read(&file.text, stem(file))).collect();
     let speaks = |written: &str| if written.contains("http") { Protocol::Http } else { Protocol::Uwsgi };
     let uwsgi = server(&facts.service).starts_with("uwsgi");
     for (at, socket) in facts.sockets.iter().enumerate() {
-        let http = !uwsgi || command(&facts.service).iter().any(|word| word.starts_with("--http-socket"));
-        let protocol = if http { Protocol::Http } else { Protocol::Uwsgi };
-        found.extend(socket.listen.iter().map(|address| Expected {
-            address: address.clone(),
-            maker: Maker::Unit(at),
-            protocol,
+        let named = |sockets: &[String], address: &str| {
+            sockets.iter().any(|socket| absolute(socket, "/").is_some_and(|socket| socket == *address))
+        };
+        found.extend(socket.listen.iter().map(|address| {
+            let http = !uwsgi
+                || command(&facts.service).iter().any(|word| word.starts_with("--http-socket"))
+                || inis.iter().any(|ini| named(&ini.http_sockets, address));
+            let protocol = if http { Protocol::Http } else { Protocol::Uwsgi };
+            Expected { address: address.clone(), maker: Maker::Unit(at), protocol }
         }));
     }
     if !found.is_empty() {
         return found;
     }
-    for (at, file) in facts.uwsgi.iter().enumerate() {
-        let name = base(&file.path).split('.').next().unwrap_or_default();
-        let ini = uwsgi::read(&file.text, name);
+    for (at, ini) in inis.iter().enumerate() {
         let all = ini.sockets.iter().map(|socket| (socket, Protocol::Uwsgi));
         let all = all.chain(ini.http_sockets.iter().map(|socket| (socket, Protocol::Http)));
         found.extend(all.filter_map(|(socket, protocol)| {
@@ -139,6 +141,11 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
         }));
     }
     found
+}
+
+/// The name of an .ini file without its ending: uWSGI's `%n`.
+fn stem(file: &File) -> &str {
+    base(&file.path).split('.').next().unwrap_or_default()
 }
 
 /// The addresses of a server's command line: the option and what it names. Nothing where a configuration file says it.

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SOME_VISITS: u64 = 40;
 
 /// The command of a "Next:" list that begins so.
-fn told(said: &str, start: &str) -> String {
+pub fn told(said: &str, start: &str) -> String {
     let line = said.lines().find_map(|line| line.strip_prefix("  ").filter(|line| line.starts_with(start)));
     let line = line.unwrap_or_else(|| panic!("no command {start:?} in:\n{said}"));
     line.split("  ").next().expect("split gives one").to_owned()

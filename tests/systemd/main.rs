@@ -343,4 +343,9 @@ on_every_release! {
     fn two_uwsgi_sites_do_not_touch_each_other(machine) {
         sites::two_sites(machine);
     }
+
+    fn the_emperor_gives_a_site_and_gets_it_back(machine) {
+        units::install(machine);
+        sites::the_emperor_gives_a_site_and_gets_it_back(machine);
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::adopt::told;
 use crate::load::{Load, list};
 use crate::machine::{Machine, Release};
 use crate::units;
@@ -55,11 +56,26 @@ fn project(machine: &Machine, name: &str) {
 
 fn page(machine: &Machine, name: &str, text: &str) {
     let source = format!(
-        "import getpass, os\nfrom django.http import HttpResponse\nfrom django.urls import path\n\
-         text = '{text} by %s in %s' % (getpass.getuser(), os.environ['SITE'])\n\
+        "import os, pwd\nfrom django.http import HttpResponse\nfrom django.urls import path\n\
+         text = '{text} by %s in %s' % (pwd.getpwuid(os.getuid()).pw_name, os.environ.get('SITE'))\n\
          urlpatterns = [path('', lambda request: HttpResponse(text))]\n"
     );
     machine.write_file_as("sammy", &format!("/home/sammy/{name}/{name}/urls.py"), 0o644, &source);
+}
+
+/// A site of Nginx that passes to the project's uWSGI socket.
+fn nginx_site(machine: &Machine, name: &str, listen: &str) {
+    let site = format!(
+        "server {{\n    listen 80;\n    {listen}\n    server_name {name}.com;\n    location / {{\n        \
+         include uwsgi_params;\n        uwsgi_pass unix:/run/uwsgi/{name}.sock;\n    }}\n}}\n"
+    );
+    machine.write_file(&format!("/etc/nginx/sites-available/{name}"), 0o644, &site);
+    machine
+        .run(&format!("ln -s /etc/nginx/sites-available/{name} /etc/nginx/sites-enabled; nginx -t 2>&1"))
+        .succeeded();
+    // Nginx's old processes answer for a moment after a reload.
+    machine.run("systemctl reload-or-restart nginx").succeeded();
+    machine.wait_for("the new site", PATIENCE, &format!("{} | grep -F {name}", visit(name)));
 }
 
 /// An instance for the site: its .ini, its configuration, and what of the template units it changes.
@@ -79,17 +95,7 @@ fn add(machine: &Machine, name: &str, nginx: &str) {
     );
     machine.run(&format!("systemctl daemon-reload; systemctl enable --now sockd@{name}.socket")).succeeded();
     machine.run(&format!("stat -c '%a %U %G' /run/uwsgi/{name}.sock")).says("660 sammy www-data").succeeded();
-    let site = format!(
-        "server {{\n    listen 80;\n    {nginx}\n    server_name {name}.com;\n    location / {{\n        \
-         include uwsgi_params;\n        uwsgi_pass unix:/run/uwsgi/{name}.sock;\n    }}\n}}\n"
-    );
-    machine.write_file(&format!("/etc/nginx/sites-available/{name}"), 0o644, &site);
-    machine
-        .run(&format!("ln -s /etc/nginx/sites-available/{name} /etc/nginx/sites-enabled; nginx -t 2>&1"))
-        .succeeded();
-    // Nginx's old processes answer for a moment after a reload.
-    machine.run("systemctl reload-or-restart nginx").succeeded();
-    machine.wait_for("the new site", PATIENCE, &format!("{} | grep -F {name}", visit(name)));
+    nginx_site(machine, name, nginx);
 }
 
 fn visit(name: &str) -> String {
@@ -181,4 +187,42 @@ fn replaced(machine: &Machine) {
     machine.run(&visit("firstsite")).says("renewed by sammy").succeeded();
     processes(machine, "firstsite");
     machine.run("systemctl stop sockd@firstsite.socket; test ! -e /run/uwsgi/firstsite.sock").succeeded();
+}
+
+/// The guide's Emperor serves a site; adopted, sockd serves it on the same socket; given back, the Emperor does again.
+pub fn the_emperor_gives_a_site_and_gets_it_back(machine: &Machine) {
+    project(machine, "firstsite");
+    machine.write_file("/etc/uwsgi/sites/firstsite.ini", 0o644, &ini("firstsite"));
+    machine.write_file(
+        "/etc/systemd/system/emperor.uwsgi.service",
+        0o644,
+        "[Service]
+ExecStartPre=/bin/bash -c 'mkdir -p /run/uwsgi; chown sammy:www-data /run/uwsgi'
+ExecStart=/usr/bin/uwsgi --emperor /etc/uwsgi/sites
+Restart=always
+KillSignal=SIGQUIT
+Type=notify
+NotifyAccess=all
+[Install]
+WantedBy=multi-user.target
+",
+    );
+    machine.run("systemctl daemon-reload; systemctl enable --now emperor.uwsgi").succeeded();
+    nginx_site(machine, "firstsite", "");
+    let page = machine.run(&visit("firstsite")).says("firstsite by sammy").succeeded();
+
+    let written = machine.run("sockd adopt --write /etc/uwsgi/sites/firstsite.ini").succeeded();
+    machine.run(&told(&written, "systemctl disable --now emperor.uwsgi.service")).succeeded();
+    machine.run(&told(&written, "systemctl enable --now sockd@firstsite.socket")).succeeded();
+    assert_eq!(machine.run(&visit("firstsite")).succeeded(), page);
+    processes(machine, "firstsite");
+    machine.run("sockd doctor sockd@firstsite").says("firstsite.com is answered by").succeeded();
+    machine.run("systemctl reload sockd@firstsite").succeeded();
+    assert_eq!(machine.run(&visit("firstsite")).succeeded(), page);
+
+    let undone = machine.run(&told(&written, "sockd adopt --undo")).succeeded();
+    machine.run(&told(&undone, "systemctl enable --now emperor.uwsgi.service")).succeeded();
+    machine.wait_for("the Emperor's page", PATIENCE, &format!("{} | grep -F firstsite", visit("firstsite")));
+    assert_eq!(machine.run(&visit("firstsite")).succeeded(), page);
+    machine.run("systemctl is-active sockd@firstsite || true").says("inactive").succeeded();
 }

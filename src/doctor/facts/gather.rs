@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Answer, Facts, Problem, answer, database, place, process, program, site};
+use crate::config;
 use crate::control;
 use crate::doctor::chain::{self, Protocol, reaches};
 use crate::doctor::nginx;
@@ -99,6 +100,20 @@ pub async fn application_units() -> Result<Vec<String>, String> {
     Ok(found)
 }
 
+/// The server's command, where a configuration of sockd's names it, stands behind sockd's own as if it were written there.
+/// A file that is wrong is told of by `sockd check`.
+fn complete_command(service: &mut Details) {
+    if !chain::runs_sockd(service) || !chain::command(service).is_empty() {
+        return;
+    }
+    let Some((_, file)) = chain::values(&service.exec_start, "--config").pop() else { return };
+    if let Ok(loaded) = config::load(Some(Path::new(&file)), &config::Options::default()) {
+        service.exec_start.push("--".to_owned());
+        let words = loaded.settings.command.iter().map(|word| word.to_string_lossy().into_owned());
+        service.exec_start.extend(words);
+    }
+}
+
 /// Gathers the facts of one unit. `problems` is what `sockd check` says of a service: it is asked once the name of that
 /// service is known.
 ///
@@ -114,6 +129,7 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     }
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname");
     text.unwrap_or_default().trim().clone_into(&mut facts.hostname);
+    complete_command(&mut facts.service);
     facts.program = program::look(&facts.service);
     facts.uwsgi = program::uwsgi_files(&facts.service);
     facts.problems = problems(&facts.service.name);
@@ -219,6 +235,7 @@ async fn settle(facts: &mut Facts, manager: &Manager) {
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    complete_command(&mut facts.service);
     let names: Vec<String> = facts.sockets.iter().map(|socket| socket.name.clone()).collect();
     facts.sockets = manager.all(&names).await;
 }
