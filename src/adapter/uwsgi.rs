@@ -22,6 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use self::options::SEVERAL_AT_A_TIME;
 use self::site::{Site, Word};
 use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
 use super::{Adapter, Making};
@@ -85,6 +86,9 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
         listen.extend(address.clone());
         sockets.push((address, socket.option));
     }
+    // With more than one it has time for our question, too.
+    let number = |name: &&str| site.value(&format!("%({name})"), told)?.parse::<u32>().ok();
+    let several = SEVERAL_AT_A_TIME.iter().filter_map(number).any(|number| number > 1);
     let stop = site.files.len();
     let files = site.files.into_iter().chain([stop_hooks()]).collect();
     Ok(Plan {
@@ -94,9 +98,10 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
         mode,
         says_ready: true,
         private_socket: true,
-        // Its own watchdog is harakiri, which ends a worker whose request takes too long.
-        silent_when_busy: true,
-        timeout: None,
+        silent_when_busy: !several,
+        // Its own watchdog is harakiri, which ends a worker whose request takes too long: silence means something only
+        // where a health.path is asked for.
+        timeout: Some(Duration::ZERO),
         files,
         warnings: site.warnings,
         worker: Some(Box::new(Process { words: site.words, sockets, stop, unset: site.unset })),

@@ -84,6 +84,36 @@ fn each_socket_speaks_the_protocol_of_the_option_that_names_it() {
     web.stop();
 }
 
+/// Its threads leave one for our question while they are well; harakiri would be uWSGI's own answer.
+#[test]
+fn a_worker_whose_every_thread_is_stuck_is_found_where_a_health_path_is_asked_for() {
+    let stick = application("hello").replace(
+        "    body =",
+        "    if path == \"/stick\":\n        print(\"stuck\", flush=True)\n        time.sleep(3600)\n    body =",
+    );
+    let health = "[workers]\ncount = 1\n[health]\npath = \"/\"\ninterval = 1\ntimeout = \"500ms\"\nfailures = 2\n";
+    let web = Instance::on_unix()
+        .file("myproject.py", &stick)
+        .file("site.ini", &format!("{SITE}http-socket = web.sock\nthreads = 2\n"))
+        .config(health)
+        .command(&[&bin("uwsgi"), "--ini", "site.ini"]);
+    web.get("/");
+    let old = web.ready();
+    let stuck: Vec<_> = (0..2)
+        .map(|_| {
+            let mut connection = web.addresses[0].connect(PATIENCE).expect("connected");
+            connection.write_all(b"GET /stick HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+            connection
+        })
+        .collect();
+    let ails = web.log("worker 1 is not well: GET /: no answer within 500ms");
+    web.log_since(ails.mark(), "worker 2 is ready");
+    web.until("the successor serves", || (web.ready().len() == 1 && web.ready() != old).then_some(()));
+    assert_eq!(web.get("/").status, 200);
+    drop(stuck);
+    web.stop();
+}
+
 #[test]
 fn a_worker_is_one_process_with_our_sockets_and_the_file_stays() {
     let web = serving();

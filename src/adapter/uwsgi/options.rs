@@ -37,6 +37,9 @@ const ONE_SITE: &str = "sockd runs one site: make an instance of sockd for each"
 const NO_TLS: &str = "let Nginx in front of it speak TLS";
 const ONLY_INI: &str = "sockd reads .ini files: write the configuration as one";
 
+/// How many requests a worker serves at the same time, where that is more than one.
+pub(super) const SEVERAL_AT_A_TIME: [&str; 4] = ["threads", "gevent", "async", "asyncio"];
+
 /// What becomes of the option of this name.
 pub(super) fn fate(name: &str) -> Fate {
     match name {
@@ -102,7 +105,7 @@ pub(super) fn takes_value(name: &str) -> Option<bool> {
         | "exit-on-reload" | "stats-http" | "auto-procname" => Some(false),
         // Only joined.
         "need-app" | "chmod-socket" | "chmod" => Some(false),
-        _ if fate(name) != Fate::Kept => Some(true),
+        _ if fate(name) != Fate::Kept || SEVERAL_AT_A_TIME.contains(&name) => Some(true),
         _ => None,
     }
 }

@@ -62,6 +62,18 @@ const OURS: &str = "--hook-accepting !call:uwsgi_systemd_init @n \
     --need-app --die-on-term";
 
 #[test]
+fn a_worker_is_silent_when_busy_unless_it_serves_several_at_a_time() {
+    let silent =
+        |line: &str| read(line, &[("/a.ini", "[uwsgi]\nn = 8\nthreads = %(n)\n")], &[]).expect("read").silent_when_busy;
+    for line in ["uwsgi -s x", "uwsgi -s x --threads 1", "uwsgi -s x --enable-threads"] {
+        assert!(silent(line), "{line}");
+    }
+    for line in ["uwsgi -s x --threads 2", "uwsgi -s x --gevent=100", "uwsgi --ini /a.ini"] {
+        assert!(!silent(line), "{line}");
+    }
+}
+
+#[test]
 fn the_guide_s_site_keeps_its_application_and_gives_up_its_socket() {
     let line = "/usr/local/bin/uwsgi --ini /etc/uwsgi/sites/firstsite.ini";
     let plan = read(line, &[("/etc/uwsgi/sites/firstsite.ini", GUIDE)], &[]).expect("read");

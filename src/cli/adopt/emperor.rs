@@ -10,6 +10,8 @@ use crate::app::Address;
 
 /// How often a value may name another one before it is taken for a circle.
 const DEEPEST: usize = 16;
+/// No value stands for more (bytes): names that name others twice double at each level.
+const LONGEST: usize = 4096;
 
 /// What is not in the .ini itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,6 +180,9 @@ impl<'a> Site<'a> {
         let mut rest = value;
         while let Some((before, after)) = rest.split_once('%') {
             text.push_str(before);
+            if text.len() > LONGEST {
+                return Err(format!("it stands for more than {LONGEST} bytes"));
+            }
             if let Some((name, after)) = after.strip_prefix('(').and_then(|after| after.split_once(')')) {
                 let named = self.settings.iter().rev().find(|(_, key, _)| *key == name.replace('_', "-"));
                 let (_, _, value) = named.ok_or_else(|| format!("there is no {name}"))?;
