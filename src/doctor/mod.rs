@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
-mod chain;
+pub(crate) mod chain;
 mod error_log;
 pub mod facts;
 pub mod finding;

@@ -13,6 +13,8 @@ use super::unit::Unit;
 use crate::adapter::exec::{Exec, Told};
 use crate::adapter::{self, Making, gunicorn, words};
 use crate::app::Address;
+use crate::doctor::chain;
+use crate::systemd::details::Details;
 
 /// Gives the text of a file that a server's options name; an error names it.
 pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
@@ -48,7 +50,10 @@ pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<List
     let cannot = |why: String| format!("cannot tell where the server of {} listens: {why}", unit.name);
     let said = match &adapter::recognise(command).making {
         Making::Exec(exec) => by_plan(exec, command, &environment(unit), directory, read),
-        Making::Template(_) => by_gunicorn(command, &environment(unit), directory),
+        Making::Template(python) if python.script == gunicorn::PYTHON.script => {
+            by_gunicorn(command, &environment(unit), directory)
+        }
+        Making::Template(python) => by_options(python.script, command, directory),
     };
     let said = said.map_err(cannot)?;
     let mut listens = Listens { streams: Vec::new(), mode: None, said: said.place };
@@ -96,6 +101,30 @@ fn by_gunicorn(
         mode: 0o777 & !known.umask.unwrap_or(0),
         directory: directory.join(known.chdir.as_deref().unwrap_or_default()),
         place: format!("--bind {}", known.bind.join(" --bind ")),
+    })
+}
+
+/// The other Python servers: what the doctor reads of their command lines, which have no configuration file that says
+/// where they listen.
+fn by_options(script: &str, command: &[OsString], directory: &Path) -> Result<Said, String> {
+    let exec_start = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let binds = chain::binds(&Details { exec_start, ..Details::default() });
+    let address = |(option, text): &(String, String)| match gunicorn::Known::address(text) {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(format!("{option} {text} names a socket that it is given")),
+        Err(why) => Err(format!("{option} {text}: {why}")),
+    };
+    if binds.is_empty() {
+        return Err(
+            "its command line names no address that sockd understands; write the socket unit by hand".to_owned()
+        );
+    }
+    Ok(Said {
+        addresses: binds.iter().map(address).collect::<Result<_, _>>()?,
+        // uvicorn and daphne open theirs to everybody; hypercorn's has what the umask of a service leaves.
+        mode: if script == "hypercorn" { 0o755 } else { 0o666 },
+        directory: directory.to_owned(),
+        place: "its command line".to_owned(),
     })
 }
 
