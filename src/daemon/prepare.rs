@@ -12,7 +12,7 @@ use crate::app::{Address, Command};
 use crate::config::{self, Settings};
 use crate::journal::{self, message_id};
 use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
-use crate::supervisor::{Answer, Event, GenerationId, Spec, WorkerId};
+use crate::supervisor::{Answer, Event, GenerationId, PREPARE_TIMEOUT, Spec, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -115,7 +115,12 @@ impl Shell {
                 generation.spec = Some(spec.clone());
                 self.events.push_back(Event::Prepared { generation: id, spec });
             }
-            Making::Template(python) => generation.template = Some(self.boot_template(id, &generation, python)?),
+            Making::Template(python) => {
+                // It may import the application.
+                let limit = generation.settings.workers.start_timeout.max(PREPARE_TIMEOUT);
+                self.events.push_back(Event::Preparing { generation: id, limit });
+                generation.template = Some(self.boot_template(id, &generation, python)?);
+            }
         }
         // While the template boots, since it takes a while.
         self.groups.open(&generation.settings.workers);

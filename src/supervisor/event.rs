@@ -3,6 +3,7 @@
 use super::id::{GenerationId, RequestId, WorkerId};
 use super::judgement::Finding;
 use super::spec::Spec;
+use std::time::Duration;
 
 /// Something that happened outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,14 @@ pub enum Event {
     ConnectionWaiting,
     /// Somebody was answered 503.
     VisitorTurnedAway,
+    /// Follows [`Effect::Prepare`](super::Effect) where it may take another time than
+    /// [`PREPARE_TIMEOUT`](super::PREPARE_TIMEOUT), before its answer.
+    Preparing {
+        /// The generation.
+        generation: GenerationId,
+        /// Since it was begun, at most.
+        limit: Duration,
+    },
     /// Answers [`Effect::Prepare`](super::Effect): workers of this generation can be spawned.
     Prepared {
         /// The generation.

@@ -57,6 +57,21 @@ impl Generation {
         }
     }
 
+    /// What is under way may take this long since it was begun. Whether anything is.
+    pub(super) fn may_take(&mut self, limit: Duration) -> bool {
+        let Preparation::Running { since, deadline } = &mut self.preparation else { return false };
+        *deadline = *since + limit;
+        true
+    }
+
+    /// How long what is under way may take; zero if nothing is.
+    pub(super) fn limit(&self) -> Duration {
+        match self.preparation {
+            Preparation::Running { since, deadline } => deadline.since(since),
+            Preparation::Done { .. } | Preparation::Missing { .. } => Duration::ZERO,
+        }
+    }
+
     pub(super) fn prepared(&mut self, now: Time, spec: Spec) {
         let took = match self.preparation {
             Preparation::Running { since, .. } => now.since(since),

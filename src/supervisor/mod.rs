@@ -57,6 +57,7 @@ use rollout::{Handover, Rollout};
 use slot::Slot;
 use spec::VISITOR_PATIENCE;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use worker::Worker;
 
 /// The state of one instance: its generations, slots and workers.
@@ -156,6 +157,7 @@ impl Supervisor {
         match event {
             Event::ConnectionWaiting => self.connection_waiting(&mut effects),
             Event::VisitorTurnedAway => self.visitor_turned_away(now),
+            Event::Preparing { generation, limit } => self.preparing(generation, limit, &mut effects),
             Event::Prepared { generation, spec } => self.prepared(now, generation, spec),
             Event::PrepareFailed { generation, why } => {
                 self.preparation_failed(now, generation, why, &mut effects);
@@ -185,15 +187,15 @@ impl Supervisor {
                 self.apply(now, id, change, &mut effects);
             }
         }
-        let late: Vec<GenerationId> = self
+        let late: Vec<(GenerationId, Duration)> = self
             .generations
             .values()
             .filter(|g| matches!(g.preparation, Preparation::Running { deadline, .. } if deadline <= now))
-            .map(|g| g.id)
+            .map(|g| (g.id, g.limit()))
             .collect();
-        for id in late {
+        for (id, limit) in late {
             effects.push(Effect::Release(id));
-            let why = format!("the application server did not load within {PREPARE_TIMEOUT:?}");
+            let why = format!("the application server did not load within {limit:?}");
             self.preparation_failed(now, id, why, &mut effects);
         }
         self.settle(now, &mut effects);
@@ -236,6 +238,14 @@ impl Supervisor {
             *retry_at = now;
         } else if let Some(slot) = self.slots.iter_mut().find(|slot| slot.current.is_none()) {
             slot.retry_at = None;
+        }
+    }
+
+    fn preparing(&mut self, id: GenerationId, limit: Duration, effects: &mut Effects) {
+        let begun = self.generations.get_mut(&id).is_some_and(|generation| generation.may_take(limit));
+        // The service manager waits for READY=1: that of a start that is at once, or of a reload.
+        if begun && (!self.announced_ready || self.rollout.is_some()) {
+            effects.push(Effect::Announce(Announcement::ExtendTimeout(limit + MANAGER_MARGIN)));
         }
     }
 

@@ -76,7 +76,7 @@ pub const CANARY_WATCH: Duration = Duration::from_millis(500);
 pub const HANDOVER: Duration = Duration::from_secs(1);
 /// What is left of a drain after a second request to stop.
 pub const HURRIED_DRAIN: Duration = Duration::from_secs(1);
-/// The shell may take this long to prepare a generation.
+/// The shell may take this long to prepare a generation, unless it says another limit.
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A visitor may call the next attempt to start when the last one ended at least this long ago.
 pub const VISITOR_PATIENCE: Duration = Duration::from_secs(1);

@@ -123,3 +123,18 @@ fn a_server_without_a_template_says_that_preloading_is_ignored() {
     web.log("preload is ignored: sockd has no template for this server (generic)");
     web.stop();
 }
+
+/// However long the application takes to import, the start timeout is what its owner has said of it.
+#[test]
+fn the_import_in_the_template_may_take_as_long_as_a_start() {
+    let web = project()
+        .file("myproject.py", "import time\nprint('importing', flush=True)\ntime.sleep(3600)\n")
+        .options("--start at-once --start-timeout 100s")
+        .config(PRELOAD)
+        .gunicorn(&[]);
+    web.output("importing");
+    // The manager's own margin is added.
+    web.told("EXTEND_TIMEOUT_USEC=110000000");
+    assert!(web.workers().is_empty());
+    web.stop();
+}

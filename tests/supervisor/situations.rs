@@ -114,6 +114,24 @@ fn a_preloaded_generation_replaces_its_dead_from_memory_while_a_refusal_stands()
 }
 
 #[test]
+fn a_preparation_may_take_as_long_as_it_says() {
+    let mut world = serving();
+    world.code = Code::PreparationHangs;
+    world.lose_preparation();
+    let from = world.notices.len();
+    let given_up =
+        |world: &World| world.notices[from..].iter().any(|notice| matches!(notice, Notice::PreparationFailed { .. }));
+    world.event(Event::Preparing { generation: GenerationId(1), limit: ms(150_000) });
+    world.run_for(ms(149_000));
+    assert!(!given_up(&world));
+    world.run_until(ms(2_000), "it is given up", given_up);
+    world.code = Code::Good;
+    let victim = world.pick_ready().expect("they live on");
+    world.kill(victim);
+    world.run_until(ms(60_000), "three again", |world| world.ready() == 3);
+}
+
+#[test]
 fn accidents_are_not_held_against_good_code() {
     for seed in 1..20 {
         let mut world = World::new(seed, Start::OnConnection, spec());
