@@ -13,7 +13,7 @@
 //! - READY=1 is sent from a hook behind that handler. uWSGI itself says READY=1 where SIGTERM is still ignored, and in
 //!   its master before a lazy application is loaded; so it never sees NOTIFY_SOCKET.
 
-mod ini;
+pub mod ini;
 mod options;
 mod site;
 

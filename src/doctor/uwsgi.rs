@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::adapter::uwsgi::ini;
+
 /// What an .ini file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ini {
@@ -16,26 +18,18 @@ pub struct Ini {
 
 /// Reads the file's text; `name` is the file's name without directory and ending, uWSGI's `%n`.
 pub fn read(text: &str, name: &str) -> Ini {
-    let mut ini = Ini::default();
+    let mut found = Ini::default();
     let mut values: BTreeMap<String, String> = BTreeMap::new();
-    let mut ours = false;
-    for line in text.lines().map(str::trim) {
-        if line.starts_with('[') {
-            ours = line == "[uwsgi]";
-            continue;
-        }
-        let Some((key, value)) = line.split_once('=').filter(|_| ours && !line.starts_with(['#', ';'])) else {
-            continue;
-        };
-        let (key, value) = (key.trim().replace('_', "-"), expand(value.trim(), &values, name));
+    for ini::Line { key, value, .. } in ini::lines(text, "uwsgi") {
+        let (key, value) = (key.replace('_', "-"), expand(value, &values, name));
         match key.as_str() {
-            "socket" | "uwsgi-socket" => ini.sockets.push(value.clone()),
-            "http-socket" => ini.http_sockets.push(value.clone()),
+            "socket" | "uwsgi-socket" => found.sockets.push(value.clone()),
+            "http-socket" => found.http_sockets.push(value.clone()),
             _ => {}
         }
         values.insert(key, value);
     }
-    ini
+    found
 }
 
 fn expand(value: &str, values: &BTreeMap<String, String>, name: &str) -> String {

@@ -24,16 +24,17 @@ impl<'a> Reference<'a> {
 
 /// One option of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub struct Line<'a> {
     /// Counted from 1.
-    pub(super) number: usize,
-    pub(super) key: &'a str,
+    pub number: usize,
+    /// The option's name, as written.
+    pub key: &'a str,
     /// Empty where there is none.
-    pub(super) value: &'a str,
+    pub value: &'a str,
 }
 
 /// The options of one section.
-pub(super) fn lines<'a>(text: &'a str, section: &str) -> Vec<Line<'a>> {
+pub fn lines<'a>(text: &'a str, section: &str) -> Vec<Line<'a>> {
     let blank = [' ', '\t', '\r'];
     let mut found = Vec::new();
     let mut here = "";

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::proposal::{Draft, Proposal};
+use crate::adapter::uwsgi::ini;
 use crate::app::Address;
 
 /// How often a value may name another one before it is taken for a circle.
@@ -124,30 +125,19 @@ struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// Reads the section [uwsgi]. A key without a value is `true`; lines that begin with `;` or `#` are comments.
+    /// Reads the section [uwsgi].
     fn read(ini: &'a Path, text: &str) -> Result<Self, String> {
         let mut settings = Vec::new();
-        let mut ours = false;
-        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
-            if line.is_empty() || line.starts_with([';', '#']) {
-                continue;
-            }
-            if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                ours = section == "uwsgi";
-                continue;
-            }
-            let (key, value) = line.split_once('=').unwrap_or((line, "true"));
+        for ini::Line { number, key, value } in ini::lines(text, "uwsgi") {
             // uWSGI takes `_` for `-` in the names of its options.
-            let key = key.trim().replace('_', "-");
-            if ours && (key.starts_with("if-") || matches!(key.as_str(), "for" | "for-glob" | "for-times")) {
+            let key = key.replace('_', "-");
+            if key.starts_with("if-") || matches!(key.as_str(), "for" | "for-glob" | "for-times") {
                 return Err(format!(
                     "{}:{number}: what {key} comes to is uWSGI's to say: write it out first",
                     ini.display()
                 ));
             }
-            if ours {
-                settings.push((number, key, value.trim().to_owned()));
-            }
+            settings.push((number, key, value.to_owned()));
         }
         match settings.is_empty() {
             true => Err(format!("{} has no section [uwsgi]", ini.display())),
@@ -243,7 +233,7 @@ impl<'a> Site<'a> {
         match self.value("chmod-socket")?.as_deref() {
             None => Ok(None),
             // Without a number it is for everybody.
-            Some("true" | "") => Ok(Some(0o666)),
+            Some("") => Ok(Some(0o666)),
             Some(text) => match u32::from_str_radix(text, 8) {
                 Ok(mode) if mode <= 0o777 => Ok(Some(mode)),
                 Ok(_) | Err(_) => {
@@ -270,7 +260,8 @@ impl<'a> Site<'a> {
             ("pidfile", "the sandbox may forbid that file, and systemd needs none: take it out"),
         ] {
             if let Some((line, _, value)) = self.settings.iter().find(|(_, name, _)| name == key) {
-                notes.push(format!("{}:{line}: {key} = {value}: {why}", self.ini.display()));
+                let said = if value.is_empty() { key.to_owned() } else { format!("{key} = {value}") };
+                notes.push(format!("{}:{line}: {said}: {why}", self.ini.display()));
             }
         }
         Ok(notes)
