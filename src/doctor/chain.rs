@@ -4,7 +4,7 @@
 //! Never: finds anything wrong by itself.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::facts::{Facts, File, Listening};
@@ -152,7 +152,13 @@ fn stem(file: &File) -> &str {
 pub fn binds(service: &Details) -> Vec<(String, String)> {
     let command = command(service);
     let all = |options: &[&str]| options.iter().flat_map(|option| values(command, option)).collect::<Vec<_>>();
-    let one = |option: &str| values(command, option).pop().map(|(_, value)| value);
+    let variables = environment(service);
+    // A variable of uvicorn's counts where the option is not there (click's auto_envvar_prefix).
+    let variable = |option: &str| {
+        let name = option.trim_start_matches('-').replace('-', "_").to_uppercase();
+        variables.get(OsStr::new(&format!("UVICORN_{name}"))).map(|value| value.to_string_lossy().into_owned())
+    };
+    let one = |option: &str| values(command, option).pop().map(|(_, value)| value).or_else(|| variable(option));
     let server = server(service);
     if server.starts_with("gunicorn") {
         let command: Vec<OsString> = command.iter().map(OsString::from).collect();

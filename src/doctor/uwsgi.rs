@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 use crate::adapter::uwsgi::ini;
 
+/// A value that stands for more is not put together (bytes).
+const LONGEST: usize = 4096;
+
 /// What an .ini file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ini {
@@ -35,10 +38,11 @@ pub fn read(text: &str, name: &str) -> Ini {
 fn expand(value: &str, values: &BTreeMap<String, String>, name: &str) -> String {
     let mut out = String::new();
     let mut rest = value;
-    while let Some((before, after)) = rest.split_once('%') {
+    // A value of names that each stand for two others doubles with every line; no address is that long.
+    while let Some((before, after)) = rest.split_once('%').filter(|_| out.len() <= LONGEST) {
         out.push_str(before);
         if let Some((key, after)) = after.strip_prefix('(').and_then(|after| after.split_once(')')) {
-            out.push_str(values.get(key).map_or("", String::as_str));
+            out.push_str(values.get(&key.replace('_', "-")).map_or("", String::as_str));
             rest = after;
         } else if let Some(after) = after.strip_prefix('n') {
             out.push_str(name);
@@ -55,6 +59,15 @@ fn expand(value: &str, values: &BTreeMap<String, String>, name: &str) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_spelt_in_two_ways_and_what_doubles_is_bounded() {
+        let ini = read("[uwsgi]\nmy_name = first\nsocket = /run/%(my_name)-%(my-name).sock\n", "x");
+        assert_eq!(ini.sockets, ["/run/first-first.sock"]);
+        let doubling: String = (1..40).map(|n| format!("a{n} = %(a{})%(a{})\n", n - 1, n - 1)).collect();
+        let ini = read(&format!("[uwsgi]\na0 = 0123456789abcdef\n{doubling}socket = %(a39)\n"), "x");
+        assert!(ini.sockets[0].len() <= 3 * LONGEST, "{} bytes", ini.sockets[0].len());
+    }
 
     #[test]
     fn the_guides_file_is_read() {

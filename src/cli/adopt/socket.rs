@@ -49,11 +49,11 @@ pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<List
     let directory = Path::new(if directory.is_empty() { "/" } else { directory });
     let cannot = |why: String| format!("cannot tell where the server of {} listens: {why}", unit.name);
     let said = match &adapter::recognise(command).making {
-        Making::Exec(exec) => by_plan(exec, command, &environment(unit), directory, read),
+        Making::Exec(exec) => by_plan(exec, command, unit, directory, read),
         Making::Template(python) if python.script == gunicorn::PYTHON.script => {
             by_gunicorn(command, &environment(unit), directory)
         }
-        Making::Template(python) => by_options(python.script, command, directory),
+        Making::Template(python) => by_options(python.script, command, unit, directory),
     };
     let said = said.map_err(cannot)?;
     let mut listens = Listens { streams: Vec::new(), mode: None, said: said.place };
@@ -104,11 +104,31 @@ fn by_gunicorn(
     })
 }
 
-/// The other Python servers: what the doctor reads of their command lines, which have no configuration file that says
-/// where they listen.
-fn by_options(script: &str, command: &[OsString], directory: &Path) -> Result<Said, String> {
-    let exec_start = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let binds = chain::binds(&Details { exec_start, ..Details::default() });
+/// The permissions of a socket that is made under the service's own umask.
+fn by_umask(unit: &Unit) -> Result<u32, String> {
+    let said = unit.value("Service", "UMask");
+    // systemd.exec(5): octal, 0022 if it is not said.
+    let umask = if said.is_empty() { Ok(0o022) } else { u32::from_str_radix(said, 8) };
+    umask.map(|umask| 0o777 & !umask).map_err(|_| format!("UMask={said} is no octal number"))
+}
+
+/// The other Python servers: what the doctor reads of their command lines and variables.
+fn by_options(script: &str, command: &[OsString], unit: &Unit, directory: &Path) -> Result<Said, String> {
+    let exec_start: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    // hypercorn's is decimal.
+    let umask = ["-m", "--umask"].iter().flat_map(|option| chain::values(&exec_start, option)).next_back();
+    let variables = environment(unit).into_iter();
+    let variables = variables.map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()));
+    let mode = match (script, umask) {
+        ("hypercorn", Some((option, value))) => {
+            let umask: u32 = value.parse().map_err(|_| format!("{option} {value} is no number"))?;
+            0o777 & !umask
+        }
+        ("hypercorn", None) => by_umask(unit)?,
+        // uvicorn and daphne open theirs to everybody.
+        _ => 0o666,
+    };
+    let binds = chain::binds(&Details { environment: variables.collect(), exec_start, ..Details::default() });
     let address = |(option, text): &(String, String)| match gunicorn::Known::address(text) {
         Ok(Some(address)) => Ok(address),
         Ok(None) => Err(format!("{option} {text} names a socket that it is given")),
@@ -121,28 +141,21 @@ fn by_options(script: &str, command: &[OsString], directory: &Path) -> Result<Sa
     }
     Ok(Said {
         addresses: binds.iter().map(address).collect::<Result<_, _>>()?,
-        // uvicorn and daphne open theirs to everybody; hypercorn's has what the umask of a service leaves.
-        mode: if script == "hypercorn" { 0o755 } else { 0o666 },
+        mode,
         directory: directory.to_owned(),
         place: "its command line".to_owned(),
     })
 }
 
-fn by_plan(
-    exec: &Exec,
-    command: &[OsString],
-    environment: &BTreeMap<OsString, OsString>,
-    directory: &Path,
-    read: Read<'_>,
-) -> Result<Said, String> {
-    let plan = (exec.plan)(&Told { command, environment, directory, processors: 1, read })?;
+fn by_plan(exec: &Exec, command: &[OsString], unit: &Unit, directory: &Path, read: Read<'_>) -> Result<Said, String> {
+    let environment = environment(unit);
+    let plan = (exec.plan)(&Told { command, environment: &environment, directory, processors: 1, read })?;
     if plan.listen.is_empty() {
         return Err("its options name no address; write the socket unit by hand".to_owned());
     }
     Ok(Said {
         addresses: plan.listen,
-        // The umask of a service is 0022 (systemd.exec(5), UMask=).
-        mode: plan.mode.unwrap_or(0o755),
+        mode: plan.mode.map_or_else(|| by_umask(unit), Ok)?,
         directory: directory.to_owned(),
         place: "its own configuration".to_owned(),
     })
