@@ -150,7 +150,7 @@ _sockd() {
             return 0
             ;;
         sockd__subcmd__new)
-            opts="-h -V --directory --user --domain --enable --help --version"
+            opts="-h -V --directory --user --listen --domain --enable --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -161,6 +161,10 @@ _sockd() {
                     return 0
                     ;;
                 --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

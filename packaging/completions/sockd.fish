@@ -79,6 +79,7 @@ complete -c sockd -n "__fish_sockd_using_subcommand adopt" -s h -l help -d 'Prin
 complete -c sockd -n "__fish_sockd_using_subcommand adopt" -s V -l version -d 'Print version'
 complete -c sockd -n "__fish_sockd_using_subcommand new" -l directory -d 'Where the application is: its working directory (an absolute path)' -r
 complete -c sockd -n "__fish_sockd_using_subcommand new" -l user -d 'Who it runs as' -r
+complete -c sockd -n "__fish_sockd_using_subcommand new" -l listen -d 'Where it listens: a path or HOST:PORT [default: /run/sockd/NAME.sock]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand new" -l domain -d 'The name of the site, for Nginx; without one no site is written' -r
 complete -c sockd -n "__fish_sockd_using_subcommand new" -l enable -d 'Enable the Nginx site, too'
 complete -c sockd -n "__fish_sockd_using_subcommand new" -s h -l help -d 'Print help'

@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::files::{self, Content, NewFile};
 use super::output;
+use crate::app::Address;
 use crate::exit;
 
 const SITES_AVAILABLE: &str = "/etc/nginx/sites-available";
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Who it runs as
     #[arg(long, value_name = "USER", value_parser = user)]
     user: Option<String>,
+    /// Where it listens: a path or HOST:PORT [default: /run/sockd/NAME.sock]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    listen: Option<String>,
     /// The name of the site, for Nginx; without one no site is written
     #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     domain: Option<String>,
@@ -53,6 +57,8 @@ struct Application {
     name: String,
     directory: String,
     user: String,
+    /// As ListenStream= takes it; `None`: where sockd@.socket listens by itself.
+    listen: Option<String>,
     domain: Option<String>,
     enable: bool,
     command: Vec<String>,
@@ -91,7 +97,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 
 /// Puts options and answers together. Without a terminal nothing is asked.
 fn complete(arguments: &Arguments, terminal: bool) -> Result<Application, (String, u8)> {
-    let Arguments { name, directory, user, domain, enable, root: _, command } = arguments;
+    let Arguments { name, directory, user, listen, domain, enable, root: _, command } = arguments;
     let command = command.iter().map(|word| word.clone().into_string());
     let command: Vec<String> = command
         .collect::<Result<_, _>>()
@@ -132,7 +138,7 @@ fn complete(arguments: &Arguments, terminal: bool) -> Result<Application, (Strin
     if *enable && domain.is_none() {
         return Err(("--enable wants a --domain: without one there is no site".to_owned(), exit::USAGE));
     }
-    Ok(Application { name: name.clone(), directory, user, domain, enable: *enable, command })
+    Ok(Application { name: name.clone(), directory, user, listen: listen.clone(), domain, enable: *enable, command })
 }
 
 /// Asks on the terminal until the answer is of use.
@@ -187,6 +193,18 @@ fn user(text: &str) -> Result<String, String> {
     }
 }
 
+/// A place that ListenStream=, Nginx and curl read alike.
+fn listen(text: &str) -> Result<String, String> {
+    match text.parse::<Address>().map_err(|error| error.to_string())? {
+        Address::Unix(path) => match path.display().to_string() {
+            plain if plain.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c)) => Ok(plain),
+            _ => Err("the path of a socket is letters, digits, `/`, `_`, `-` and `.`".to_owned()),
+        },
+        Address::Abstract(_) => Err("Nginx passes to paths and to ports: name one of these".to_owned()),
+        Address::Tcp(address) => Ok(address.to_string()),
+    }
+}
+
 /// One or more names of hosts, as Nginx's `server_name` takes them.
 fn domain(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
@@ -226,6 +244,15 @@ impl Application {
             text(format!("/etc/sockd/{name}.toml"), configuration),
             text(format!("/etc/systemd/system/sockd@{name}.service.d/application.conf"), drop_in),
         ];
+        if let Some(listen) = &self.listen {
+            let drop_in = format!(
+                "# Where the application {name} listens; the first line takes sockd@.socket's own path away.\n\n\
+                 [Socket]\n\
+                 ListenStream=\n\
+                 ListenStream={listen}\n"
+            );
+            files.push(text(format!("/etc/systemd/system/sockd@{name}.socket.d/application.conf"), drop_in));
+        }
         if let Some(domain) = &self.domain {
             let site = Path::new(SITES_AVAILABLE).join(name);
             files.push(NewFile { path: site.clone(), content: Content::Text(self.nginx(domain)) });
@@ -236,8 +263,15 @@ impl Application {
         files
     }
 
+    /// Where it listens.
+    fn address(&self) -> String {
+        self.listen.clone().unwrap_or_else(|| format!("/run/sockd/{}.sock", self.name))
+    }
+
     fn nginx(&self, domain: &str) -> String {
         let Self { name, directory, .. } = self;
+        let address = self.address();
+        let address = if address.starts_with('/') { format!("unix:{address}") } else { address };
         format!(
             "# The site of the application {name}, served by sockd@{name}.\n\
              server {{\n    \
@@ -250,7 +284,7 @@ impl Application {
                  #}}\n\n    \
                  location / {{\n        \
                      include proxy_params;\n        \
-                     proxy_pass http://unix:/run/sockd/{name}.sock;\n    \
+                     proxy_pass http://{address};\n    \
                  }}\n\
              }}\n"
         )
@@ -260,12 +294,17 @@ impl Application {
 /// What was written, and what is typed next.
 fn told(files: &[NewFile], application: &Application) -> String {
     let Application { name, enable, domain, .. } = application;
+    let address = application.address();
+    let visit = match address.starts_with('/') {
+        true => format!("curl --unix-socket {address} localhost"),
+        false => format!("curl {address}"),
+    };
     let mut text: String = files.iter().map(|file| format!("wrote {}\n", file.path.display())).collect();
     let mut steps = vec![
         ("systemctl daemon-reload".to_owned(), "systemd reads what was written"),
         (format!("sockd check {name}"), "tells what is wrong with it"),
         (format!("systemctl enable --now sockd@{name}.socket"), "listens; the first visitor starts the application"),
-        (format!("curl --unix-socket /run/sockd/{name}.sock localhost"), "is that visitor"),
+        (visit, "is that visitor"),
     ];
     if domain.is_some() && !enable {
         steps.push((format!("ln -s {SITES_AVAILABLE}/{name} {SITES_ENABLED}/"), "enables the site"));
@@ -292,6 +331,7 @@ mod tests {
                 name: "shop".to_owned(),
                 directory: "/srv/the shop".to_owned(),
                 user: "sammy".to_owned(),
+                listen: None,
                 domain: None,
                 enable: false,
                 command: vec!["venv/bin/gunicorn".to_owned(), word.to_owned()],
@@ -317,6 +357,11 @@ mod tests {
                 vec!["", "-a", "a/b", "a b", ".", "ä"],
             ),
             (directory, vec!["/", "/srv/a b"], vec!["", "srv", "~/x", "/a\nb"]),
+            (
+                listen,
+                vec!["/run/shop.sock", "127.0.0.1:8000", "[::1]:8000"],
+                vec!["", "shop.sock", "@shop", "/run/a b", "example.com:80", "/run/%i"],
+            ),
             (user, vec!["sammy", "www-data", "_apt"], vec!["", "-x", "a b", "sam;my", "root:root"]),
             (domain, vec!["example.com", "a.b c.d"], vec!["", "a;b", "a  b", "{", "ä.com"]),
         ] {

@@ -81,6 +81,23 @@ fn an_application_gets_its_files() {
 }
 
 #[test]
+fn it_listens_where_it_is_told() {
+    for (listen, passes, visit) in [
+        ("/run/shop.sock", "http://unix:/run/shop.sock", "curl --unix-socket /run/shop.sock localhost"),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000", "curl 127.0.0.1:8000"),
+    ] {
+        let root = Root::new("listen");
+        let output = root.sockd(&SHOP.replace("--enable", &format!("--listen {listen}")));
+        assert!(output.status.success(), "{}", said(&output));
+        let socket = root.read("etc/systemd/system/sockd@shop.socket.d/application.conf");
+        assert!(socket.ends_with(&format!("[Socket]\nListenStream=\nListenStream={listen}\n")), "{socket}");
+        let site = root.read("etc/nginx/sites-available/shop");
+        assert!(site.contains(&format!("        proxy_pass {passes};\n")), "{site}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(visit));
+    }
+}
+
+#[test]
 fn all_files_are_written_or_none_and_none_is_overwritten() {
     let root = Root::new("none");
     std::fs::write(root.0.join("etc/nginx/sites-available/shop"), "theirs\n").expect("written");
