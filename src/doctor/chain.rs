@@ -108,7 +108,9 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     let uwsgi = server(&facts.service).starts_with("uwsgi");
     for (at, socket) in facts.sockets.iter().enumerate() {
         let named = |sockets: &[String], address: &str| {
-            sockets.iter().any(|socket| absolute(socket, "/").is_some_and(|socket| socket == *address))
+            sockets.iter().any(|socket| {
+                uwsgi_address(socket, &facts.service.working_directory).is_some_and(|socket| socket == *address)
+            })
         };
         found.extend(socket.listen.iter().map(|address| {
             let http = !uwsgi
@@ -125,7 +127,11 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
         let all = ini.sockets.iter().map(|socket| (socket, Protocol::Uwsgi));
         let all = all.chain(ini.http_sockets.iter().map(|socket| (socket, Protocol::Http)));
         found.extend(all.filter_map(|(socket, protocol)| {
-            Some(Expected { address: absolute(socket, "/")?, maker: Maker::Ini(at), protocol })
+            Some(Expected {
+                address: uwsgi_address(socket, &facts.service.working_directory)?,
+                maker: Maker::Ini(at),
+                protocol,
+            })
         }));
     }
     for bind in binds(&facts.service) {
@@ -215,6 +221,12 @@ fn absolute(written: &str, directory: &str) -> Option<String> {
         Address::Abstract(name) => Some(format!("@{name}")),
         Address::Tcp(address) => Some(address.to_string()),
     }
+}
+
+/// The same of a socket of uWSGI's, which takes any word without a colon for a path.
+fn uwsgi_address(written: &str, directory: &str) -> Option<String> {
+    let path = !written.contains(':') && !written.starts_with('@');
+    if path { absolute(&format!("unix:{written}"), directory) } else { absolute(written, directory) }
 }
 
 /// Whether what is passed to `target` arrives at a socket that listens on `address`.

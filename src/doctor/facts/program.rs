@@ -88,7 +88,8 @@ pub fn read(path: &Path) -> std::io::Result<File> {
 /// The .ini files of a uWSGI: `--ini FILE`, `--emperor DIRECTORY`.
 pub fn uwsgi_files(service: &Details) -> Vec<File> {
     let command = chain::command(service);
-    let named = chain::values(command, "--ini").into_iter().map(|(_, file)| PathBuf::from(file));
+    let directory = Path::new(&service.working_directory);
+    let named = chain::values(command, "--ini").into_iter().map(|(_, file)| directory.join(file));
     let mut paths: Vec<PathBuf> = named.collect();
     for (_, directory) in chain::values(command, "--emperor") {
         paths.extend(fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()));
