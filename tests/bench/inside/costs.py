@@ -37,7 +37,7 @@ def application(environ, start_response):
 """
 DJANGO = """
 from django.http import HttpResponse
-urlpatterns += [path("", lambda request: HttpResponse("Hello\\n"))]
+urlpatterns = [path("", lambda request: HttpResponse("Hello\\n"))]
 """
 
 

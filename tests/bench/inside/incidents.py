@@ -67,7 +67,7 @@ DJANGO = """
 import pathlib
 from django.http import HttpResponse
 text = pathlib.Path(__file__).with_name("deployed").read_text()
-urlpatterns += [path("", lambda request: HttpResponse(text))]
+urlpatterns = [path("", lambda request: HttpResponse(text))]
 """
 BREAKAGE = "import no_such_module\n"
 HANGING = """\

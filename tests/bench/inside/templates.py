@@ -48,7 +48,7 @@ ExecStart=/usr/bin/uwsgi --plugin python3 --master --processes {workers} --proto
 }
 DJANGO = """
 from django.http import HttpResponse
-urlpatterns += [path("", lambda request: HttpResponse("Hello\\n"))]
+urlpatterns = [path("", lambda request: HttpResponse("Hello\\n"))]
 """
 
 
