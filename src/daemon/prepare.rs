@@ -117,8 +117,10 @@ impl Shell {
             }
             Making::Template(python) => {
                 // It may import the application.
-                let limit = generation.settings.workers.start_timeout.max(PREPARE_TIMEOUT);
-                self.events.push_back(Event::Preparing { generation: id, limit });
+                let limit = generation.settings.workers.start_timeout;
+                if limit > PREPARE_TIMEOUT {
+                    self.events.push_back(Event::Preparing { generation: id, limit });
+                }
                 generation.template = Some(self.boot_template(id, &generation, python)?);
             }
         }

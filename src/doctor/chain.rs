@@ -151,7 +151,8 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
 
 /// The name of an .ini file without its ending: uWSGI's `%n`.
 fn stem(file: &File) -> &str {
-    base(&file.path).split('.').next().unwrap_or_default()
+    let name = base(&file.path);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// The addresses of a server's command line: the option and what it names. Nothing where a configuration file says it.

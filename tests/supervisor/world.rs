@@ -299,6 +299,9 @@ impl World {
                 Effect::Prepare(generation) => {
                     assert!(self.preparing.insert(generation), "prepared twice at once\n{}", self.story());
                     let delay = ms(5 + self.roll(300));
+                    if generation.0.is_multiple_of(3) {
+                        self.later(ms(1), Happening::Event(Event::Preparing { generation, limit: ms(90_000) }));
+                    }
                     match self.code {
                         Code::PreparationHangs => {}
                         Code::BrokenConfiguration => {

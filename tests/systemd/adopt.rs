@@ -163,31 +163,3 @@ pub fn what_is_refused(machine: &Machine) {
     units::verify(machine, "site@a.service site@a.socket");
     machine.run("sockd adopt --undo site@.service").says("removed").succeeded();
 }
-
-/// The Emperor's site as an instance: its own user, and the socket that Nginx knows, there and gone again.
-pub fn a_site_becomes_an_instance(machine: &Machine) {
-    let emperor = "[Service]\nExecStart=/usr/bin/uwsgi-core --emperor /etc/uwsgi/sites\n";
-    machine.write_file("/etc/systemd/system/emperor.service", 0o644, emperor);
-    let ini = "[uwsgi]\nproject = firstsite\nuid = sammy\nchdir = /home/%(uid)\nsocket = /run/uwsgi/%(project).sock\n\
-               chown-socket = sammy:www-data\nchmod-socket = 660\n";
-    machine.write_file("/etc/uwsgi/sites/firstsite.ini", 0o644, ini);
-    let shown = machine.run("cd /etc/uwsgi/sites; sockd adopt firstsite.ini").succeeded();
-    let written = machine.run(&told(&shown, "sockd adopt --write")).succeeded();
-    units::verify(machine, "sockd@firstsite.service sockd@firstsite.socket");
-    assert_eq!(told(&written, "systemctl disable"), "systemctl disable --now emperor.service");
-    machine.run(&told(&written, "systemctl enable --now sockd@firstsite.socket")).succeeded();
-    machine.run("stat -c '%a %U %G' /run/uwsgi/firstsite.sock").says("660 sammy www-data\n").succeeded();
-    machine.run("test ! -e /run/sockd/firstsite.sock").succeeded();
-    machine
-        .run("systemctl show --property User,Group,WorkingDirectory,ReadWritePaths sockd@firstsite.service")
-        .says("User=sammy\n")
-        .says("Group=www-data\n")
-        .says("WorkingDirectory=/home/sammy\n")
-        .says("ReadWritePaths=/home/sammy\n")
-        .succeeded();
-    let undone = machine.run(&told(&written, "sockd adopt --undo")).succeeded();
-    assert_eq!(told(&undone, "systemctl enable"), "systemctl enable --now emperor.service");
-    machine.run("test ! -e /run/uwsgi/firstsite.sock").succeeded();
-    machine.run("systemctl is-active sockd@firstsite.socket || true").says("inactive\n").succeeded();
-    machine.run("find /etc/systemd /etc/sockd -name '*firstsite*' | wc -l").says("0\n").succeeded();
-}

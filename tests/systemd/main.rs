@@ -318,11 +318,6 @@ on_every_release! {
         adopt::what_is_refused(machine);
     }
 
-    fn an_emperors_site_becomes_an_instance(machine) {
-        units::install(machine);
-        adopt::a_site_becomes_an_instance(machine);
-    }
-
     fn a_new_application_is_asked_for(machine) {
         units::install(machine);
         new::from_nothing_to_a_page(machine);

@@ -214,6 +214,16 @@ WantedBy=multi-user.target
     let written = machine.run("sockd adopt --write /etc/uwsgi/sites/firstsite.ini").succeeded();
     machine.run(&told(&written, "systemctl disable --now emperor.uwsgi.service")).succeeded();
     machine.run(&told(&written, "systemctl enable --now sockd@firstsite.socket")).succeeded();
+    units::verify(machine, "sockd@firstsite.service sockd@firstsite.socket");
+    machine.run("stat -c '%a %U %G' /run/uwsgi/firstsite.sock").says("660 sammy www-data\n").succeeded();
+    machine.run("test ! -e /run/sockd/firstsite.sock").succeeded();
+    machine
+        .run("systemctl show --property User,Group,WorkingDirectory,ReadWritePaths sockd@firstsite.service")
+        .says("User=sammy\n")
+        .says("Group=www-data\n")
+        .says("WorkingDirectory=/home/sammy/firstsite\n")
+        .says("ReadWritePaths=/home/sammy/firstsite\n")
+        .succeeded();
     assert_eq!(machine.run(&visit("firstsite")).succeeded(), page);
     processes(machine, "firstsite");
     machine.run("sockd doctor sockd@firstsite").says("firstsite.com is answered by").succeeded();
@@ -224,5 +234,9 @@ WantedBy=multi-user.target
     machine.run(&told(&undone, "systemctl enable --now emperor.uwsgi.service")).succeeded();
     machine.wait_for("the Emperor's page", PATIENCE, &format!("{} | grep -F firstsite", visit("firstsite")));
     assert_eq!(machine.run(&visit("firstsite")).succeeded(), page);
-    machine.run("systemctl is-active sockd@firstsite || true").says("inactive").succeeded();
+    machine
+        .run("systemctl is-active sockd@firstsite sockd@firstsite.socket || true")
+        .says("inactive\ninactive\n")
+        .succeeded();
+    machine.run("find /etc/systemd /etc/sockd -name '*firstsite*' | wc -l").says("0\n").succeeded();
 }
