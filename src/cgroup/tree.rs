@@ -53,6 +53,8 @@ pub struct Tree {
     no_memory: Option<&'static str>,
     /// How often the unit's own limit had been reached when it was last looked at, and when that number last grew.
     unit_oom: (u64, Option<Instant>),
+    /// The groups of workers that are dead, until what they had started is dead too.
+    graves: Vec<Group>,
 }
 
 impl Tree {
@@ -83,7 +85,12 @@ impl Tree {
         if below == 0 {
             move_in(&unit)?;
         }
-        Ok(Self { no_memory: enable_memory(&unit).err(), unit_oom: (unit_oom(&unit), None), unit })
+        Ok(Self {
+            no_memory: enable_memory(&unit).err(),
+            unit_oom: (unit_oom(&unit), None),
+            graves: Vec::new(),
+            unit,
+        })
     }
 
     /// Why there is no account of memory, and no limit can be set.
@@ -91,7 +98,7 @@ impl Tree {
         self.no_memory
     }
 
-    /// The groups of workers that a predecessor left behind. Not ours to enter: kill and remove them.
+    /// The groups of workers that a predecessor left behind, to be buried.
     pub fn left_behind(&self) -> Vec<Group> {
         worker_directories(&self.unit).into_iter().map(|path| Group { path, limits: Limits::default() }).collect()
     }
@@ -101,10 +108,13 @@ impl Tree {
     /// # Errors
     /// EAGAIN when there are too many groups (cgroup.max.descendants), ENOENT if the unit's group is gone; a limit that
     /// cannot be set.
-    pub fn group(&self, worker: u64, limits: Limits) -> io::Result<Group> {
+    pub fn group(&mut self, worker: u64, limits: Limits) -> io::Result<Group> {
         let path = self.unit.join(format!("{WORKER}{worker}"));
-        // One that a predecessor's worker left would tell of that worker's death.
-        let _ = fs::remove_dir(&path);
+        // A predecessor had a worker of this number too. Its group is no grave any more: that would be cleared away
+        // before anybody has moved in. If it can go, it goes, since it would tell of that worker's death.
+        for grave in self.graves.extract_if(.., |grave| grave.path == path) {
+            let _ = grave.remove();
+        }
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -116,6 +126,21 @@ impl Tree {
             file::write(&path, name, &limit.map_or("max".to_owned(), |bytes| bytes.to_string()))?;
         }
         Ok(Group { path, limits })
+    }
+
+    /// Kills what a dead worker left in its group, which goes when that is dead: see [`Tree::clear`].
+    ///
+    /// # Errors
+    /// As [`Group::kill`]; the group goes when its last process has ended by itself.
+    pub fn bury(&mut self, group: Group) -> io::Result<()> {
+        let killed = group.kill();
+        self.graves.push(group);
+        killed
+    }
+
+    /// Removes the buried groups in which nobody lives any more.
+    pub fn clear(&mut self) {
+        self.graves.retain(|group| group.remove().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy));
     }
 
     /// Whose memory ran out, when the kernel has just killed a process of this group.
@@ -216,7 +241,12 @@ mod tests {
     }
 
     fn tree(unit: &Path) -> Tree {
-        Tree { unit: unit.to_owned(), no_memory: Some("played"), unit_oom: (unit_oom(unit), None) }
+        Tree {
+            unit: unit.to_owned(),
+            no_memory: Some("played"),
+            unit_oom: (unit_oom(unit), None),
+            graves: Vec::new(),
+        }
     }
 
     #[test]
@@ -229,6 +259,24 @@ mod tests {
         left.sort();
         assert_eq!(left[left.len() - 2..], [unit.join("worker-12"), unit.join("worker-7")]);
         assert_eq!(left.len(), 2);
+        fs::remove_dir_all(unit).expect("ours");
+    }
+
+    #[test]
+    fn a_grave_whose_number_is_wanted_again_is_not_cleared_away() {
+        let unit = played("graves", &[]);
+        for name in ["worker-1", "worker-2"] {
+            fs::create_dir_all(unit.join(name)).expect("a directory");
+        }
+        let mut tree = tree(&unit);
+        for group in tree.left_behind() {
+            // The kernel alone makes cgroup.kill.
+            assert_eq!(tree.bury(group).expect_err("no such file").kind(), io::ErrorKind::NotFound);
+        }
+        let group = tree.group(1, Limits::default()).expect("a directory");
+        tree.clear();
+        assert!(group.path.exists(), "a worker is about to enter it");
+        assert!(!unit.join("worker-2").exists());
         fs::remove_dir_all(unit).expect("ours");
     }
 

@@ -20,8 +20,6 @@ const SURVIVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     state: State,
-    /// Of workers that are dead, until what they had started is dead too.
-    graves: Vec<Group>,
     /// Whether it was told that a group could not be made.
     told: bool,
 }
@@ -56,14 +54,14 @@ impl Groups {
     fn open_now(&mut self) {
         let opened = if environment::started_by_systemd() { Tree::open() } else { Err(Absent::NoUnit) };
         self.state = match opened {
-            Ok(tree) => {
+            Ok(mut tree) => {
                 if let Some(why) = tree.without_memory() {
                     tracing::info!("{why}: the memory of workers is read from /proc and has no limits of its own");
                 }
                 // A predecessor's workers hold its sockets, and nobody watches them.
                 for group in tree.left_behind() {
                     tracing::warn!("killing what a sockd before us left in {}", group.name());
-                    self.graves.push(dead(group));
+                    bury(&mut tree, group);
                 }
                 State::Open(tree)
             }
@@ -79,7 +77,7 @@ impl Groups {
 
     /// The group for a worker about to be made, and the descriptor by which it enters.
     pub(super) fn make(&mut self, worker: WorkerId, settings: &config::Workers) -> Option<(Group, OwnedFd)> {
-        let State::Open(tree) = &self.state else { return None };
+        let State::Open(tree) = &mut self.state else { return None };
         let limits = Limits { memory_high: settings.memory_high, memory_max: settings.memory_max };
         let made = tree.group(worker.0, limits).and_then(|group| Ok((group.entrance()?, group)));
         match made {
@@ -95,12 +93,16 @@ impl Groups {
 
     /// Kills what a dead worker left in its group; the group goes when that is dead.
     pub(super) fn bury(&mut self, group: Group) {
-        self.graves.push(dead(group));
+        if let State::Open(tree) = &mut self.state {
+            bury(tree, group);
+        }
     }
 
-    /// Removes the groups in which nobody lives any more.
+    /// Removes the groups of the dead in which nobody lives any more.
     pub(super) fn clear(&mut self) {
-        self.graves.retain(|group| group.remove().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy));
+        if let State::Open(tree) = &mut self.state {
+            tree.clear();
+        }
     }
 
     /// Why the kernel has killed processes of this group, for people.
@@ -126,13 +128,13 @@ impl Groups {
     }
 }
 
-fn dead(group: Group) -> Group {
-    if let Err(error) = group.kill()
+fn bury(tree: &mut Tree, group: Group) {
+    let name = group.name();
+    if let Err(error) = tree.bury(group)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!("cannot kill what is left in {}: {error}", group.name());
+        tracing::warn!("cannot kill what is left in {name}: {error}");
     }
-    group
 }
 
 fn and_it_had(peak: Option<u64>) -> String {
