@@ -2,7 +2,7 @@
 
 Both sides are services of the same systemd, from the same unit but for the prefix of ExecStart=, each
 with a socket unit of its own. Only one side runs at a time, so that neither takes the other's processor
-or shares its memory; the idle figures alone are taken of both at once.
+or shares its memory; but both wait side by side when successors are made in turns, and when nothing is done.
 
 Prints what it does on standard error, and one JSON document with every single figure on standard output.
 """
@@ -30,6 +30,10 @@ Group=www-data
 WorkingDirectory={project}
 ExecStart={prefix}{project}/myprojectenv/bin/gunicorn --workers {workers} --bind unix:{address} {app}
 """
+# Pairs of successors in each round: one import of Django differs from the next by more than the sides do.
+SUCCESSORS = 5
+# So long a worker has served before it is killed: as accidents come, and not as a program that cannot stay up.
+SERVED = 1.5
 HELLO = """\
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
@@ -60,7 +64,7 @@ def main():
             # Who comes first changes each time.
             for side in sorted(SIDES, reverse=number % 2 == 1):
                 measure_service(figures, Service(side, app), options)
-                measure_single_worker(figures, Service(side, app, workers=1))
+            measure_successors(figures, [Service(side, app, workers=1) for side in SIDES])
     say("idle for %g seconds" % options.idle)
     measure_idle(figures, [Service(side, "hello") for side in SIDES], options.idle)
     print(json.dumps({"environment": services.environment(), "figures": figures.all}))
@@ -115,16 +119,22 @@ def measure_service(figures, service, options):
     service.stop()
 
 
-def measure_single_worker(figures, service):
+def measure_successors(figures, services):
     """With one worker nobody else can answer: the next answer is the successor's."""
-    service.stop()
-    first_byte(service.address)
-    service.wait_until_quiet()
-    worker, = service.worker_pids()
-    begun = time.monotonic()
-    os.kill(worker, signal.SIGKILL)
-    figures.add("successor answers " + service.app, service, first_byte(service.address, begun) * 1000)
-    service.stop()
+    for service in services:
+        service.stop()
+        first_byte(service.address)
+        service.wait_until_quiet()
+    for number in range(SUCCESSORS):
+        for service in services if number % 2 else reversed(services):
+            time.sleep(SERVED)
+            worker, = service.worker_pids()
+            begun = time.monotonic()
+            os.kill(worker, signal.SIGKILL)
+            figures.add("successor answers " + service.app, service, first_byte(service.address, begun) * 1000)
+            service.wait_until_quiet()
+    for service in services:
+        service.stop()
 
 
 def measure_idle(figures, services, seconds):
