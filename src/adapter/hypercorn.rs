@@ -15,7 +15,7 @@ pub static ADAPTER: Adapter = Adapter {
 static PYTHON: Python = Python {
     script: "hypercorn",
     modules: &["hypercorn"],
-    program: template!("hypercorn.py"),
+    program: template!("websockets.py", "hypercorn.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind",
 };

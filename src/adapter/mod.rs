@@ -18,6 +18,7 @@
 pub mod daphne;
 pub mod exec;
 pub mod generic;
+pub mod granian;
 pub mod gunicorn;
 pub mod hypercorn;
 pub mod puma;
@@ -57,6 +58,7 @@ pub static ADAPTERS: &[&Adapter] = &[
     &gunicorn::ADAPTER,
     &uvicorn::ADAPTER,
     &hypercorn::ADAPTER,
+    &granian::ADAPTER,
     &daphne::ADAPTER,
     &waitress::ADAPTER,
     &uwsgi::ADAPTER,

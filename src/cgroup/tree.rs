@@ -85,12 +85,7 @@ impl Tree {
         if below == 0 {
             move_in(&unit)?;
         }
-        Ok(Self {
-            no_memory: enable_memory(&unit).err(),
-            unit_oom: (unit_oom(&unit), None),
-            graves: Vec::new(),
-            unit,
-        })
+        Ok(Self { no_memory: enable_memory(&unit).err(), unit_oom: (unit_oom(&unit), None), graves: Vec::new(), unit })
     }
 
     /// Why there is no account of memory, and no limit can be set.
@@ -241,12 +236,7 @@ mod tests {
     }
 
     fn tree(unit: &Path) -> Tree {
-        Tree {
-            unit: unit.to_owned(),
-            no_memory: Some("played"),
-            unit_oom: (unit_oom(unit), None),
-            graves: Vec::new(),
-        }
+        Tree { unit: unit.to_owned(), no_memory: Some("played"), unit_oom: (unit_oom(unit), None), graves: Vec::new() }
     }
 
     #[test]

@@ -159,14 +159,14 @@ fn stem(file: &File) -> &str {
 pub fn binds(service: &Details) -> Vec<(String, String)> {
     let command = command(service);
     let all = |options: &[&str]| options.iter().flat_map(|option| values(command, option)).collect::<Vec<_>>();
+    let server = server(service);
     let variables = environment(service);
-    // A variable of uvicorn's counts where the option is not there (click's auto_envvar_prefix).
+    // UVICORN_UDS, for one, counts where the option is not there (click's auto_envvar_prefix).
     let variable = |option: &str| {
-        let name = option.trim_start_matches('-').replace('-', "_").to_uppercase();
-        variables.get(OsStr::new(&format!("UVICORN_{name}"))).map(|value| value.to_string_lossy().into_owned())
+        let name = format!("{server}_{}", option.trim_start_matches('-')).replace('-', "_").to_uppercase();
+        variables.get(OsStr::new(&name)).map(|value| value.to_string_lossy().into_owned())
     };
     let one = |option: &str| values(command, option).pop().map(|(_, value)| value).or_else(|| variable(option));
-    let server = server(service);
     if server.starts_with("gunicorn") {
         let command: Vec<OsString> = command.iter().map(OsString::from).collect();
         let Some(invocation) = gunicorn::PYTHON.invocation(&command) else { return Vec::new() };
@@ -178,7 +178,7 @@ pub fn binds(service: &Details) -> Vec<(String, String)> {
     }
     match server {
         "uvicorn" if !all(&["--fd"]).is_empty() => Vec::new(),
-        "uvicorn" => {
+        "uvicorn" | "granian" => {
             let port = one("--port").unwrap_or_else(|| "8000".to_owned());
             let tcp = format!("{}:{port}", one("--host").unwrap_or_else(|| "127.0.0.1".to_owned()));
             vec![("--uds".to_owned(), one("--uds").map_or(tcp, |path| format!("unix:{path}")))]
@@ -364,6 +364,8 @@ mod tests {
             ("/v/bin/uvicorn --uds /run/u.sock a:b", "uvicorn", &["/run/u.sock"]),
             ("/v/bin/uvicorn --port 9000 a:b", "uvicorn", &["127.0.0.1:9000"]),
             ("/v/bin/uvicorn --fd 3 a:b", "uvicorn", &[]),
+            ("/v/bin/granian --interface asgi --port 9000 a:b", "granian", &["127.0.0.1:9000"]),
+            ("/v/bin/granian --uds /run/r.sock a:b", "granian", &["/run/r.sock"]),
             ("/v/bin/hypercorn --bind=unix:/run/h.sock a:b", "hypercorn", &["/run/h.sock"]),
             ("/v/bin/daphne -u /run/d.sock a:b", "daphne", &["/run/d.sock"]),
             ("/usr/local/bin/uwsgi --socket /run/w.sock", "uwsgi", &["/run/w.sock"]),

@@ -158,6 +158,12 @@ fn a_websocket_of_starlette_under_hypercorn_outlives_a_reload() {
 }
 
 #[test]
+fn a_websocket_of_starlette_under_granian_outlives_a_reload() {
+    let web = start(Instance::on_unix(), STARLETTE, "granian", &["--interface", "asgi", "--workers", "2"]);
+    outlives_a_reload(web, STARLETTE);
+}
+
+#[test]
 fn a_websocket_of_channels_under_daphne_outlives_a_reload() {
     outlives_a_reload(start(Instance::on_unix(), CHANNELS, "daphne", &[]), CHANNELS);
 }

@@ -54,6 +54,19 @@ const DAPHNE: Server = Server {
     broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
 };
 
+const GRANIAN: Server = Server {
+    script: "granian",
+    workers: &["--interface", "asgi", "--workers", "2"],
+    unix: &["--uds", "bound.sock", "--uds-permissions", "0640"],
+    mode: 0o640,
+    source: ASGI,
+    broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
+};
+
+/// The same with its threads.
+const GRANIAN_OF_WSGI: Server =
+    Server { workers: &["--interface", "wsgi", "--workers", "2"], source: FLASK, ..GRANIAN };
+
 const WAITRESS: Server = Server {
     script: "waitress-serve",
     workers: &[],
@@ -160,6 +173,26 @@ fn uvicorn_binds_where_its_options_say() {
 #[test]
 fn uvicorn_is_told_that_another_address_is_ignored() {
     UVICORN.warns();
+}
+
+#[test]
+fn granian_lives() {
+    GRANIAN.lives();
+}
+
+#[test]
+fn granian_binds_where_its_options_say() {
+    GRANIAN.binds();
+}
+
+#[test]
+fn granian_is_told_that_another_address_is_ignored() {
+    GRANIAN.warns();
+}
+
+#[test]
+fn granian_lives_with_wsgi() {
+    GRANIAN_OF_WSGI.lives();
 }
 
 #[test]

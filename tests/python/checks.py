@@ -26,6 +26,8 @@ class Checks(sockd_played.Case):
     source = None
     # Whether it has WebSockets; and a loop that stands still while it spins.
     websockets = False
+    # "Going away" or "service restart" (RFC 6455 and its registry).
+    close_codes = (1001, 1012)
     # Arguments of every start, and the application's.
     options = ()
     application = "hello:app"
@@ -324,13 +326,13 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         worker.signal(signal.SIGUSR2)
         wait_until(lambda: refuses(worker.probe_path), "the worker accepts nobody any more")
         worker.signal(signal.SIGTERM)
-        self.assertIn(client.wait_for_close(), (1001, 1012))
+        self.assertIn(client.wait_for_close(), self.close_codes)
         client.close()
         self.assertIn(worker.wait(), self.clean)
 
     def test_websockets_are_told_at_the_end_of_the_service(self):
         worker, client = self.open_websocket()
         worker.signal(signal.SIGTERM)
-        self.assertIn(client.wait_for_close(), (1001, 1012))
+        self.assertIn(client.wait_for_close(), self.close_codes)
         client.close()
         self.assertIn(worker.wait(), self.clean)

@@ -24,7 +24,8 @@ PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter",
 TEMPLATES = {
     "gunicorn": ("reports", "template", "uvicorn_drain", "gunicorn"),
     "daphne": ("reports", "template", "daphne"),
-    "hypercorn": ("reports", "template", "hypercorn"),
+    "granian": ("reports", "template", "websockets", "granian"),
+    "hypercorn": ("reports", "template", "websockets", "hypercorn"),
     "waitress-serve": ("reports", "template", "waitress"),
     "uvicorn": ("reports", "template", "uvicorn_drain", "uvicorn"),
 }

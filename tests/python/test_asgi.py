@@ -26,12 +26,21 @@ async def app(scope, receive, send):
     else:
         await respond(scope, send)
 
-async def lifespan(receive, send):
+async def in_thread(call):
     import asyncio
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio
+        await trio.to_thread.run_sync(call)
+    else:
+        await loop.run_in_executor(None, call)
+
+async def lifespan(receive, send):
     await receive()
     if "FIFO" in os.environ:
         print("starting up", file=sys.stderr, flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, lambda: open(os.environ["FIFO"]).read())
+        await in_thread(lambda: open(os.environ["FIFO"]).read())
     if "FAIL" in os.environ:
         await send({"type": "lifespan.startup.failed", "message": "no database"})
         return
@@ -47,7 +56,6 @@ async def echo(receive, send):
         await send({"type": "websocket.send", "text": message["text"]})
 
 async def respond(scope, send):
-    import asyncio
     path = scope["path"]
     if path == "/spin":
         print("in the request", file=sys.stderr, flush=True)
@@ -56,7 +64,7 @@ async def respond(scope, send):
     if path == "/wait":
         print("in the request", file=sys.stderr, flush=True)
         fifo = dict(scope["headers"])[b"x-fifo"].decode()
-        await asyncio.get_running_loop().run_in_executor(None, lambda: open(fifo).read())
+        await in_thread(lambda: open(fifo).read())
     body = ("%d %s" % (os.getpid(), (scope["client"] or ["-"])[0])).encode()
     await send({"type": "http.response.start", "status": 200,
                 "headers": [(b"content-length", str(len(body)).encode())]})
@@ -207,6 +215,17 @@ def tcp_limit(listener):
 
 class HypercornOnUvloop(Hypercorn):
     options = ("-k", "uvloop", "--graceful-timeout", "20")
+
+
+class HypercornOnTrio(Hypercorn):
+    options = ("-k", "trio", "--graceful-timeout", "20")
+
+    @classmethod
+    def setUpClass(cls):
+        try:
+            import trio  # noqa: F401
+        except ImportError:
+            raise unittest.SkipTest("trio is not installed") from None
 
 
 class UvicornOnUvloop(Uvicorn):

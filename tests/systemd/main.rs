@@ -119,7 +119,7 @@ on_every_release! {
         guide::django_troubleshooting(machine);
     }
 
-    /// uvicorn, hypercorn and daphne in gunicorn's place.
+    /// uvicorn, hypercorn, daphne and granian in gunicorn's place.
     fn the_asgi_guides_with_sockd(machine) {
         install(machine);
         servers::the_asgi_guides(machine);

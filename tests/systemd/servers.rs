@@ -1,6 +1,6 @@
 //! The ASGI guides' servers on a booted machine, each in the place of the guide's gunicorn.
 //!
-//! Owns: the site under our better unit with uvicorn, hypercorn or daphne, on a unix and a TCP socket, and what must hold of
+//! Owns: the site under our better unit with uvicorn, hypercorn, daphne or granian, on a unix and a TCP socket, and what must hold of
 //! each: it serves, a killed worker is replaced, a good reload loses nothing, a broken one fails and leaves its traceback in
 //! the journal, a stop leaves nothing behind.
 
@@ -26,10 +26,11 @@ application = Starlette(routes=[Route('/', hello)])
 ";
 
 /// Each server's own command line, without the application.
-const SERVERS: [&str; 3] = [
+const SERVERS: [&str; 4] = [
     "uvicorn --workers 3 --uds /run/gunicorn.sock --proxy-headers",
     "hypercorn --workers 3 --bind unix:/run/gunicorn.sock --access-logfile -",
     "daphne --unix-socket /run/gunicorn.sock",
+    "granian --interface asgi --workers 3 --uds /run/gunicorn.sock",
 ];
 
 fn deploy(machine: &Machine, text: &str) {
@@ -39,7 +40,10 @@ fn deploy(machine: &Machine, text: &str) {
 /// Every server of the guides in turn.
 pub fn the_asgi_guides(machine: &Machine) {
     machine
-        .run_as("sammy", "myprojectdir/myprojectenv/bin/pip install --quiet hypercorn daphne starlette websockets")
+        .run_as(
+            "sammy",
+            "myprojectdir/myprojectenv/bin/pip install --quiet hypercorn daphne granian starlette websockets",
+        )
         .succeeded();
     let tcp = "[Socket]\nListenStream=127.0.0.1:8100\n";
     machine.write_file("/etc/systemd/system/gunicorn.socket.d/tcp.conf", 0o644, tcp);

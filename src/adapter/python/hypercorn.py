@@ -128,35 +128,6 @@ def close_idle_connections_later():
     module.WorkerContext = Context
 
 
-class WebSockets:
-    """Stands before the application, so that its WebSockets can be closed; hypercorn just drops them when it leaves."""
-
-    # RFC 6455 and its registry: the service restarts; come back.
-    GOING = 1012
-
-    def __init__(self):
-        self.open = set()
-
-    def watch(self, application):
-        async def watched(scope, receive, send, *rest):
-            if scope["type"] != "websocket":
-                return await application(scope, receive, send, *rest)
-            self.open.add(send)
-            try:
-                return await application(scope, receive, send, *rest)
-            finally:
-                self.open.discard(send)
-
-        return watched
-
-    async def close(self):
-        for send in list(self.open):
-            try:
-                await send({"type": "websocket.close", "code": self.GOING})
-            except Exception as error:
-                complain("a WebSocket could not be closed: %s" % error)
-
-
 class ShutdownEvent:
     """What a worker function asks, ten times a second, whether it is to end, once it serves.
 
@@ -167,23 +138,21 @@ class ShutdownEvent:
         self.config = config
         self.heartbeat = heartbeat
         self.websockets = websockets
-        self.loop = None
+        self.in_the_loop = None
         self.ended = False
 
     def is_set(self):
-        if self.loop is None:
+        if self.in_the_loop is None:
             self.listen_to_signals()
+            if self.config.worker_class == "trio":
+                # A worker whose lifespan start-up has failed asks as well, once.
+                return False
         self.heartbeat.notify()
         return self.ended
 
     def listen_to_signals(self):
         import signal
-        try:
-            from asyncio import get_running_loop
-            self.loop = get_running_loop()
-        except RuntimeError:
-            # trio's; its WebSockets end with the worker.
-            self.loop = False
+        self.in_the_loop = starter_of_tasks(self.config.worker_class)
         drain = Drain()
         drain.on_usr2()
 
@@ -192,11 +161,22 @@ class ShutdownEvent:
             self.ended = True
             if patient:
                 self.config.graceful_timeout = WITHOUT_LIMIT
-            elif self.loop:
-                self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.websockets.close()))
+            else:
+                self.in_the_loop(self.websockets.close)
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
+
+
+def starter_of_tasks(worker_class):
+    """What starts a coroutine function in the loop that turns here, from a signal handler."""
+    if worker_class == "trio":
+        from trio.lowlevel import current_trio_token, spawn_system_task
+        token = current_trio_token()
+        return lambda function: token.run_sync_soon(spawn_system_task, function)
+    from asyncio import get_running_loop
+    loop = get_running_loop()
+    return lambda function: loop.call_soon_threadsafe(lambda: loop.create_task(function()))
 
 
 run(Hypercorn())

@@ -112,6 +112,11 @@ fn by_umask(unit: &Unit) -> Result<u32, String> {
     umask.map(|umask| 0o777 & !umask).map_err(|_| format!("UMask={said} is no octal number"))
 }
 
+/// granian's are decimal, unless they begin with a 0.
+fn permissions(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, if text.starts_with('0') { 8 } else { 10 }).ok()
+}
+
 /// The other Python servers: what the doctor reads of their command lines and variables.
 fn by_options(script: &str, command: &[OsString], unit: &Unit, directory: &Path) -> Result<Said, String> {
     let exec_start: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -124,6 +129,10 @@ fn by_options(script: &str, command: &[OsString], unit: &Unit, directory: &Path)
             let umask: u32 = value.parse().map_err(|_| format!("{option} {value} is no number"))?;
             0o777 & !umask
         }
+        ("granian", _) => match chain::values(&exec_start, "--uds-permissions").pop() {
+            Some((option, value)) => permissions(&value).ok_or_else(|| format!("{option} {value} is no number"))?,
+            None => by_umask(unit)?,
+        },
         ("hypercorn", None) => by_umask(unit)?,
         // uvicorn and daphne open theirs to everybody.
         _ => 0o666,

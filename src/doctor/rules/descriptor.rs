@@ -76,6 +76,7 @@ fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding
         "hypercorn" => ("hypercorn takes systemd's socket only when it is told its number", "--bind fd://3"),
         "uwsgi" => ("uWSGI takes systemd's socket only when it is told its number", "--http-socket fd://3"),
         "daphne" => ("daphne takes systemd's socket only when it is told so", "-e systemd:domain=UNIX:index=0"),
+        "granian" => ("granian cannot take systemd's socket; behind `sockd run --` it can", ""),
         _ => ("the server has ignored the socket that it was given, and made one of its own", ""),
     };
     let finding = Finding::error("worker-elsewhere", Link::Descriptor, what).why(why);

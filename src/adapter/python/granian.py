@@ -1,0 +1,296 @@
+"""The template of granian: template.py with granian's own command line, Server and worker functions.
+
+What it is for. A worker is the function that granian's own worker processes run, for ASGI, RSGI and WSGI alike, with the
+sockets that sockd hands over; only granian's supervisor of processes and its reloader are replaced.
+
+What it owns. granian's Server, which is never started. What it must never do. Import the application before the fork,
+unless it is preloaded.
+"""
+
+import os
+
+# So often a worker shows that its loop turns.
+BEAT_SECONDS = 1.0
+# So long the application may take to notice that its WebSockets are closed.
+CLOSING_SECONDS = 2.0
+# So long after accept() a request may take to be read.
+READING_SECONDS = 0.1
+
+
+class Granian:
+    """What template.py asks of a server."""
+
+    name = "granian"
+    module = "granian.__main__"
+    application = None
+
+    def version(self):
+        import granian
+        return granian.__version__
+
+    def configure(self, how):
+        from granian import cli
+        collect_from_here()
+        log_to_stderr()
+        self.server, self.serve, self.load_application = command_line(cli)
+        server = self.server
+        return {
+            "workers": server.workers,
+            "timeout": HANG_SECONDS,
+            "graceful_timeout": server.workers_kill_timeout,
+            "chdir": os.getcwd(),
+            "bind": [bind(server)],
+            "umask": own_umask() if server.uds_permissions is None else 0o777 & ~server.uds_permissions,
+            "backlog": server.backlog,
+            "silent_when_busy": server.interface.value == "wsgi" and server.blocking_threads == 1,
+            "speaks_tls": bool(server.ssl_ctx[0]),
+        }
+
+    def load(self):
+        self.read_env_files()
+        self.application = self.load_application()
+
+    def read_env_files(self):
+        if self.application is None:
+            self.server._env_loader(self.server.env_files)
+
+    def work(self, order, supervisor):
+        self.read_env_files()
+        heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
+        server, number = self.server, order.worker - 1
+        server._shd = serve_everywhere(order.sockets, server.backlog, Visitors(heartbeat))
+        server._sso, server._ipc = None, {number: (None, None)}
+        # A process that is not started, but run here: granian alone knows what its worker functions take.
+        server._spawn_worker(number, self.serve, self.application_for_worker).inner.run()
+
+    def application_for_worker(self):
+        return self.load_application() if self.application is None else self.application
+
+
+class Configured(Exception):
+    """What the command would start."""
+
+
+def command_line(cli):
+    """granian's Server as the command makes it, its worker function, and what loads the application.
+
+    Whatever else the command does (--help, --version, a mistake) ends the process.
+    """
+    class Server(cli.Server):
+        def serve(self):
+            for option, value, instead in (
+                    ("--reload", self.reload_on_changes, "reload the service instead"),
+                    ("--metrics", self.metrics_enabled, "they are those of granian's own supervisor"),
+                    ("--pid-file", self.pid_file, "systemd knows the service's process"),
+                    ("--workers-lifetime", self.workers_lifetime, "set max-age in sockd's configuration"),
+                    ("--workers-max-rss", self.workers_rss, "set max-memory in sockd's configuration")):
+                if value:
+                    complain("%s is ignored: %s" % (option, instead))
+            self.reload_on_changes = self.metrics_enabled = False
+            self.pid_file = self.workers_lifetime = self.workers_rss = None
+            super().serve()
+
+        def startup(self, spawn_target, target_loader):
+            raise Configured(self, spawn_target, target_loader)
+
+    cli.Server = Server
+    try:
+        cli.entrypoint()
+    except Configured as configured:
+        return configured.args
+
+
+def bind(server):
+    """Where granian would listen."""
+    return "unix:%s" % server.bind_uds if server.bind_uds else tcp_bind(server.bind_addr, server.bind_port)
+
+
+def log_to_stderr():
+    """granian's own words come from the process that says them, as those of other servers do; its access log stays."""
+    from granian.log import LOGGING_CONFIG
+    LOGGING_CONFIG["handlers"]["console"]["stream"] = "ext://sys.stderr"
+
+
+def serve_everywhere(fds, backlog, visitors):
+    """Have granian's worker function, which serves one socket, serve all of these. Returns the first of them.
+
+    Its Rust part is a class for each interface. An instance serves one socket in threads of its own, is told by a signal
+    to leave, and calls back when it has.
+    """
+    import socket
+    from granian import _signals
+    from granian.net import SocketHolder
+    from granian.server import mp
+    holders = []
+    for fd in fds:
+        listener = socket_from(fd)
+        holders.append((None, SocketHolder(listener.detach(), listener.family == socket.AF_UNIX, backlog)))
+
+    def everywhere(kind):
+        return lambda number, _socket, *rest: Everywhere(
+            [(kind(number, holder, *rest), holder[1].is_uds()) for holder in holders])
+
+    for name in ("ASGIWorker", "RSGIWorker", "WSGIWorker"):
+        setattr(mp, name, everywhere(getattr(mp, name)))
+    for name, watched in (("_asgi_call_wrap", visitors.of_asgi), ("_rsgi_call_wrap", visitors.of_rsgi),
+                          ("_wsgi_call_wrap", visitors.of_wsgi)):
+        wrap = getattr(mp, name)
+        setattr(mp, name, lambda application, *rest, wrap=wrap, watched=watched: wrap(watched(application), *rest))
+    _signals.set_loop_signals = lambda loop: Departure(fds, visitors, loop)
+    _signals.set_sync_signals = lambda: Departure(fds, visitors, None)
+    return holders[0][1]
+
+
+class Everywhere:
+    """One worker of granian's for each socket, in place of the only one."""
+
+    def __init__(self, workers):
+        self.workers = workers
+
+    def __getattr__(self, method):
+        """serve_mtr and serve_str, for unix sockets with _uds: the worker function asks for one, each socket for its own.
+        """
+        def serve(scheduler, loop, departure):
+            for worker, is_unix in self.workers:
+                name = method.removesuffix("_uds") + ("_uds" if is_unix else "")
+                getattr(worker, name)(scheduler, loop, departure.of_one_more())
+            departure.all_serve()
+
+        return serve
+
+
+class Departure:
+    """In place of the signal that tells granian's only worker to leave: tells all, and calls back after the last one.
+
+    granian finishes the requests that it has read, and drops WebSockets and accepted connections whose request is still
+    to be read. So a worker that leaves accepts nobody any more, at first, and tells granian when all is read, and the
+    last WebSocket has ended.
+    """
+
+    def __init__(self, fds, visitors, loop):
+        self.fds = fds
+        self.visitors = visitors
+        self.loop = loop
+        self.signals = []
+        self.serving = 0
+
+    def add_cb(self, all_have_left):
+        self.all_have_left = all_have_left
+
+    def of_one_more(self):
+        from granian._granian import WorkerSignal
+        signal = WorkerSignal()
+        signal.add_cb(self.one_has_left)
+        self.signals.append(signal)
+        self.serving += 1
+        return signal
+
+    def one_has_left(self):
+        self.serving -= 1
+        if not self.serving:
+            self.all_have_left()
+
+    def all_serve(self):
+        import signal
+        self.drain = Drain()
+        self.drain.on_usr2()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.begin)
+        self.visitors.beat(self.loop)
+
+    def begin(self, _signal, _frame):
+        patient, self.drain.patient = self.drain.patient, False
+        self.accept_nobody()
+        if not self.visitors.websockets.open:
+            self.later(READING_SECONDS, self.leave)
+            return
+        self.visitors.websockets.when_none_is_left = self.leave
+        if not patient:
+            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.visitors.websockets.close()))
+            self.later(CLOSING_SECONDS, self.leave)
+
+    def accept_nobody(self):
+        """Give the numbers of our sockets to ones that nobody knows: granian knows no other way, but to leave."""
+        import socket
+        while self.fds:
+            with socket.socket(socket.AF_UNIX) as unknown:
+                unknown.bind("")
+                unknown.listen()
+                unknown.setblocking(False)
+                os.dup2(unknown.fileno(), self.fds.pop(), inheritable=False)
+
+    def later(self, seconds, function):
+        from threading import Timer
+        timer = Timer(seconds, function)
+        timer.daemon = True
+        timer.start()
+
+    def leave(self):
+        """From any thread, any number of times."""
+        while self.signals:
+            self.signals.pop().set()
+
+
+class Visitors:
+    """Counts what the application has served, knows its WebSockets, and tells sockd that the worker is alive."""
+
+    def __init__(self, heartbeat):
+        self.heartbeat = heartbeat
+        self.served = 0
+        self.websockets = WebSockets()
+        heartbeat.served = lambda: self.served
+
+    def of_asgi(self, application):
+        return self.counted(self.websockets.watch(application))
+
+    def of_rsgi(self, application):
+        async def watched(scope, protocol):
+            called = application(scope, protocol)
+            if scope.proto != "ws":
+                return await called
+
+            async def close():
+                protocol.close(self.websockets.GOING)
+
+            return await self.websockets.during(called, close)
+
+        return self.counted(watched)
+
+    def counted(self, application):
+        async def counted(*arguments):
+            try:
+                return await application(*arguments)
+            finally:
+                self.served += 1
+
+        return counted
+
+    def of_wsgi(self, application):
+        def counted(*arguments):
+            try:
+                return application(*arguments)
+            finally:
+                self.served += 1
+
+        return counted
+
+    def beat(self, loop):
+        """Beat from the event loop, whose first turn means that all is served; from a thread if no loop turns."""
+        if loop is None:
+            from threading import Thread
+            Thread(target=self.beat_for_ever, name="heartbeat", daemon=True).start()
+        else:
+            loop.call_soon(self.beat_again, loop)
+
+    def beat_again(self, loop):
+        self.heartbeat.notify()
+        loop.call_later(BEAT_SECONDS, self.beat_again, loop)
+
+    def beat_for_ever(self):
+        from time import sleep
+        while True:
+            self.heartbeat.notify()
+            sleep(BEAT_SECONDS)
+
+
+run(Granian())
