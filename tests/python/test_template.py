@@ -8,7 +8,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import sockd_played  # noqa: E402
-from sockd_played import become_subreaper, open_files, wait_for_exit  # noqa: E402
+from sockd_played import Client, become_subreaper, get, open_files, wait_for_exit  # noqa: E402
 
 APPLICATION = '''
 def app(environ, start_response):
@@ -53,6 +53,45 @@ class Boot(sockd_played.Case):
         template = self.template("hello:app")
         template.wait()
         self.assertIn("self.cfg.on_starting(self)", template.output.read_to_end())
+
+
+class Django(sockd_played.Case):
+    """What Django leaves for the first request."""
+
+    files = {"site_of_django": '''
+from django.conf import settings
+settings.configure(ROOT_URLCONF="urls", ALLOWED_HOSTS=["*"], DEBUG_PROPAGATE_EXCEPTIONS=False)
+from django.core.wsgi import get_wsgi_application
+app = get_wsgi_application()
+'''}
+
+    def urls(self, text):
+        self.directory.write("urls.py", """import sys
+print("imported the urls", file=sys.stderr, flush=True)
+from django.http import HttpResponse
+from django.urls import path
+urlpatterns = [path("", lambda request: HttpResponse("hello"))]
+""" + text)
+
+    def test_urls_are_imported_before_the_fork(self):
+        self.urls("")
+        template = self.started("--preload", "site_of_django:app")
+        template.output.read_until("imported the urls")
+        # Nobody reads them again.
+        os.unlink(self.directory / "urls.py")
+        worker = template.fork(1)
+        worker.wait_ready()
+        self.assertEqual(get(worker.probe_path), "hello")
+
+    def test_a_mistake_in_the_urls_is_the_requests(self):
+        self.urls("raise KeyError('no such setting')\n")
+        worker = self.started("--preload", "site_of_django:app").fork(1)
+        worker.wait_ready()
+        client = Client(worker.probe_path)
+        self.addCleanup(client.close)
+        client.request("GET", "/")
+        self.assertEqual(client.getresponse().status, 500)
+        worker.output.read_until("KeyError: 'no such setting'")
 
 
 class Spares(sockd_played.Case):

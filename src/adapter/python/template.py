@@ -150,6 +150,7 @@ def preload(server):
     before = connections()
     faulthandler.dump_traceback_later(LOAD_SECONDS, file=2)
     server.load()
+    load_urls_of_django()
     faulthandler.cancel_dump_traceback_later()
     for name in threads():
         complain("preload: the application started the thread %s while it was imported; "
@@ -159,6 +160,19 @@ def preload(server):
                  % (peer, fd))
     # What the import has left behind would be copied into every worker.
     gc.collect()
+
+
+def load_urls_of_django():
+    """Import URLs and views, which Django leaves for the first request: each worker would do it, and keep 1 MB of it.
+
+    A mistake in them is left to that request, too: there Django shows it.
+    """
+    if "django.core.handlers.base" in sys.modules:
+        from django.urls import get_resolver
+        try:
+            get_resolver().url_patterns
+        except Exception:
+            pass
 
 
 def threads():
