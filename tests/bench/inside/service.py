@@ -38,17 +38,29 @@ def address(name):
 
 
 class Service:
-    """A service unit with its socket unit."""
+    """A service unit with its socket unit, or with a socket that the server makes by itself."""
 
-    def __init__(self, side, name, text, workers=WORKERS):
+    def __init__(self, side, name, text, workers=WORKERS, own_socket=None):
         self.side, self.name, self.workers = side, name, workers
         self.cgroup = "%s/%s.service" % (CGROUPS, name)
-        self.address = address(name)
+        self.own_socket = own_socket
+        self.address = own_socket or address(name)
         self.text = text
 
     def write(self):
         write("/run/systemd/system/%s.service" % self.name, self.text)
-        write("/run/systemd/system/%s.socket" % self.name, SOCKET.format(address=self.address))
+        if not self.own_socket:
+            write("/run/systemd/system/%s.socket" % self.name, SOCKET.format(address=self.address))
+
+    def wake(self):
+        """Seconds to the first answer: of the first visit, or of the start, after which a visitor tries all the time."""
+        begun = time.monotonic()
+        if self.own_socket:
+            subprocess.run(["systemctl", "start", self.name + ".service"], check=True)
+            while not is_listening(self.address):
+                assert time.monotonic() < begun + PATIENCE, "%s does not listen" % self.name
+                time.sleep(0.001)
+        return first_byte(self.address, begun)
 
     def pids(self):
         found = []
@@ -104,7 +116,13 @@ def start_sockets(services):
     for service in services:
         service.write()
     subprocess.run(["systemctl", "daemon-reload"], check=True)
-    subprocess.run(["systemctl", "start", *(service.name + ".socket" for service in services)], check=True)
+    sockets = [service.name + ".socket" for service in services if not service.own_socket]
+    subprocess.run(["systemctl", "start", *sockets], check=True)
+
+
+def install(package):
+    """Into the site's environment."""
+    subprocess.run([PROJECT + "/myprojectenv/bin/pip", "install", "--quiet", package], check=True)
 
 
 def write_project(**files):
@@ -126,6 +144,14 @@ def write(path, text, mode="w"):
 
 def output(*command):
     return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+
+
+def is_listening(address):
+    try:
+        connect(address).close()
+        return True
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
 
 
 def first_byte(address, begun=None):

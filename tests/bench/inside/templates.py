@@ -43,6 +43,11 @@ ExecStart=/usr/bin/uwsgi --plugin python3 --master --processes {workers} --proto
           --home {project}/myprojectenv --chdir {project} --module myproject.wsgi:application""",
     "uvicorn --workers": "ExecStart={project}/myprojectenv/bin/uvicorn --fd 3 --workers {workers} --no-access-log "
                          "myproject.asgi:application",
+    # Takes no socket of systemd's.
+    "granian": """\
+RuntimeDirectory={name}
+ExecStart={project}/myprojectenv/bin/granian --interface wsgi --workers {workers} --respawn-failed-workers \\
+          --uds {address} myproject.wsgi:application""",
     "sockd": "ExecStart=/usr/bin/sockd run -- " + GUNICORN + "myproject.wsgi",
     "sockd, --preload": "ExecStart=/usr/bin/sockd run -- " + GUNICORN + "--preload myproject.wsgi",
 }
@@ -56,6 +61,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, required=True)
     options = parser.parse_args()
+    services.install("granian")
     services.write_project()
     services.write("%s/myproject/urls.py" % PROJECT, DJANGO, "a")
     pools = [make(side, WORKERS) for side in SIDES]
@@ -64,7 +70,7 @@ def main():
     services.start_sockets(pools + few)
     for service in pools:
         # Bytecode is compiled and files are read from disk once, before anything is measured.
-        first_byte(service.address)
+        service.wake()
         service.wait_until_quiet()
         service.stop()
     figures = Figures()
@@ -74,17 +80,21 @@ def main():
         for index in range(len(SIDES)):
             measure(figures, pools[(index + number) % len(SIDES)])
             measure_successor(figures, few[(index + number) % len(SIDES)])
-    print(json.dumps({"environment": services.environment(), "figures": figures.all}))
+    versions = {"granian": services.output(PROJECT + "/myprojectenv/bin/granian", "--version").split()[-1]}
+    print(json.dumps({"environment": services.environment() | versions, "figures": figures.all}))
 
 
 def make(side, workers):
     name = "%s-%d" % ("".join(c for c in side.lower() if c.isalpha()), workers)
-    values = {"name": name, "project": PROJECT, "workers": workers, "address": services.address(name)}
-    return Service(side, name, UNIT.format(own=SIDES[side].format(**values), **values), workers)
+    own = "/run/%s/own.sock" % name if side == "granian" else None
+    address = own or services.address(name)
+    values = {"name": name, "project": PROJECT, "workers": workers, "address": address}
+    unit = UNIT[UNIT.index("[Service]"):] if own else UNIT
+    return Service(side, name, unit.format(own=SIDES[side].format(**values), **values), workers, own)
 
 
 def measure(figures, service):
-    figures.add("cold start", service, first_byte(service.address) * 1000)
+    figures.add("cold start", service, service.wake() * 1000)
     service.wait_until_quiet()
     # Workers touch their memory as they serve, and their garbage collectors do.
     load(service.address, CLIENTS, LOAD_SECONDS)
@@ -98,7 +108,7 @@ def measure(figures, service):
 
 def measure_successor(figures, service):
     """With every worker killed, the next answer is a successor's."""
-    first_byte(service.address)
+    service.wake()
     service.wait_until_quiet()
     victims = service.worker_pids()
     begun = time.monotonic()
