@@ -2,7 +2,7 @@
 //!
 //! A server with the manners of a good systemd service needs nothing of this: its [`Plan`] is the default one. Another
 //! has its command line, its environment and its files read once for each generation, and its command put together for
-//! each worker. Owns no IO: files are read through [`Told::read`], descriptors are the numbers in [`Given`].
+//! each worker. Owns no IO: files are read through [`Told::read`] and [`Told::names`], descriptors are the numbers in [`Given`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,6 +33,8 @@ pub struct Told<'a> {
     pub processors: usize,
     /// Reads a whole file; an error names it.
     pub read: &'a dyn Fn(&Path) -> Result<String, String>,
+    /// The names in a directory; an error names it.
+    pub names: &'a dyn Fn(&Path) -> Result<Vec<OsString>, String>,
 }
 
 /// What holds for all workers of one generation.
@@ -71,7 +73,8 @@ pub trait Worker: Debug {
 /// What one worker is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Given<'a> {
-    /// Where its public sockets listen: descriptors from 3 on, in this order. A canary with a private socket has none.
+    /// Where its public sockets listen: descriptors from 3 on, in this order. In their places a canary has sockets that
+    /// nobody knows; with a private socket it has none.
     pub listeners: &'a [&'a Address],
     /// The descriptor of its private socket, if it has one.
     pub private_socket: Option<usize>,

@@ -21,6 +21,7 @@ pub mod generic;
 pub mod granian;
 pub mod gunicorn;
 pub mod hypercorn;
+pub mod php_fpm;
 pub mod puma;
 pub mod python;
 pub mod report;
@@ -63,6 +64,7 @@ pub static ADAPTERS: &[&Adapter] = &[
     &waitress::ADAPTER,
     &uwsgi::ADAPTER,
     &puma::ADAPTER,
+    &php_fpm::ADAPTER,
 ];
 
 impl Adapter {

@@ -188,6 +188,7 @@ mod tests {
                 let found = files.iter().find(|(name, _)| Path::new(name) == path);
                 found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| format!("cannot read {}", path.display()))
             },
+            names: &|directory| Err(format!("cannot read {}", directory.display())),
         })
     }
 

@@ -167,8 +167,10 @@ impl Shell {
             texts.collect::<Result<_, _>>().map_err(|error| format!("cannot make a file in memory: {error}"))?;
         let all = public.iter().map(AsFd::as_fd).chain(private.iter().map(AsFd::as_fd));
         let descriptors: Vec<_> = all.chain(files.iter().map(AsFd::as_fd)).collect();
+        // The private sockets of a canary take the places, and so the names, of the public ones.
+        let named = if with_private { public } else { &listeners };
         let given = Given {
-            listeners: &public.iter().map(|listener| &listener.address).collect::<Vec<_>>(),
+            listeners: &named.iter().map(|listener| &listener.address).collect::<Vec<_>>(),
             private_socket: with_private.then_some(FIRST_DESCRIPTOR + public.len()),
             files: FIRST_DESCRIPTOR + public.len() + private.len(),
             notify,
@@ -181,8 +183,6 @@ impl Shell {
         if let Some(watchdog) = watchdog {
             environment.insert("WATCHDOG_USEC".into(), watchdog.into());
         }
-        // The private sockets of a canary take the places, and so the names, of the public ones.
-        let named = if with_private { public } else { &listeners };
         let private_name = with_private.then_some("private");
         let names: Vec<_> = named.iter().map(|listener| listener.name.as_str()).chain(private_name).collect();
         let launch = Launch {

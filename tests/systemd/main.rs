@@ -16,6 +16,7 @@ mod machine;
 mod memory;
 mod new;
 mod package;
+mod php;
 mod reload;
 mod servers;
 mod sites;
@@ -123,6 +124,12 @@ on_every_release! {
     fn the_asgi_guides_with_sockd(machine) {
         install(machine);
         servers::the_asgi_guides(machine);
+    }
+
+    /// Not of the guides, but with manners of its own.
+    fn php_fpm_lives_behind_nginx(machine) {
+        install(machine);
+        php::lives(machine);
     }
 
     /// The guide without a socket unit: sockd binds the socket itself, with gunicorn's own mode.

@@ -38,6 +38,7 @@ fn read(line: &str, files: &[(&str, &str)], variables: &[(&str, &str)]) -> Resul
             let found = files.iter().find(|(name, _)| Path::new(name) == path);
             found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| format!("cannot read {}", path.display()))
         },
+        names: &|directory| Err(format!("cannot read {}", directory.display())),
     })
 }
 

@@ -158,7 +158,9 @@ fn by_options(script: &str, command: &[OsString], unit: &Unit, directory: &Path)
 
 fn by_plan(exec: &Exec, command: &[OsString], unit: &Unit, directory: &Path, read: Read<'_>) -> Result<Said, String> {
     let environment = environment(unit);
-    let plan = (exec.plan)(&Told { command, environment: &environment, directory, processors: 1, read })?;
+    let names = |directory: &Path| Err(format!("cannot tell which files are in {}", directory.display()));
+    let told = Told { command, environment: &environment, directory, processors: 1, read, names: &names };
+    let plan = (exec.plan)(&told)?;
     if plan.listen.is_empty() {
         return Err("its options name no address; write the socket unit by hand".to_owned());
     }

@@ -1,0 +1,360 @@
+//! What is known of PHP-FPM: its master and children as one worker, on the sockets that we hand over.
+//!
+//! It takes inherited sockets by FPM_SOCKETS, `address=descriptor`, which it sets itself when it executes itself anew, and
+//! says READY=1 (both measured with 8.2). When it ends, it removes the file of every unix socket by that name, and the
+//! name must be a pool's `listen`. So a worker reads its configuration from a descriptor, with the included files in
+//! their places, and with names for `listen` that are nobody's. SIGQUIT is graceful only with a
+//! `process_control_timeout`, which is 0 by default (measured: requests in flight end in 502). How many children there are stays the pools' affair.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
+use super::{Adapter, Making};
+use crate::app::{Address, Command, Conventions};
+
+/// SIGQUIT (signal(7)): the children finish their requests; SIGTERM ends them at once.
+const SIGQUIT: i32 = 3;
+/// Children may take a day for their requests, unless a file says less: sockd has a limit of its own.
+const BEGIN: &str = "[global]\nprocess_control_timeout = 1d\n";
+/// Files that include files are followed so deep, and no further.
+const DEPTH: usize = 8;
+
+/// PHP-FPM, by the name of its program.
+pub static ADAPTER: Adapter = Adapter {
+    conventions: Conventions { name: "php-fpm", drain_signal: SIGQUIT, stop_signal: SIGQUIT, exits: &[] },
+    making: Making::Exec(&EXEC),
+    // It is FastCGI's server.
+    speaks_http: false,
+};
+
+static EXEC: Exec = Exec { runs: |command| version(command).is_some(), plan };
+
+/// What follows `php-fpm` in the program's name: `8.2`, or nothing.
+fn version(command: &[OsString]) -> Option<&str> {
+    let name = Path::new(command.first()?).file_name()?.to_str()?;
+    name.strip_prefix("php-fpm").filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+}
+
+/// A pool: its name, and where it would listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pool {
+    name: String,
+    listen: Address,
+}
+
+impl Pool {
+    /// What the pool's `listen` is for PHP-FPM. Without a socket it cannot bind there, and says so.
+    fn key(&self) -> String {
+        format!("/sockd/has/no/socket/for/pool/{}", self.name)
+    }
+}
+
+fn plan(told: &Told<'_>) -> Result<Plan, String> {
+    let mut reading =
+        Reading { told, section: String::new(), pools: Vec::new(), mode: None, timeout: None, text: BEGIN.to_owned() };
+    let (path, text) = configuration(told)?;
+    reading.read(&path, &text, 0)?;
+    if reading.pools.is_empty() {
+        return Err(format!("{}: no pool of PHP-FPM says where it listens", path.display()));
+    }
+    Ok(Plan {
+        workers: Some(1),
+        graceful_timeout: reading.timeout,
+        listen: reading.pools.iter().map(|pool| pool.listen.clone()).collect(),
+        // PHP-FPM's default.
+        mode: Some(reading.mode.unwrap_or(0o660)),
+        says_ready: true,
+        // It has no watchdog.
+        timeout: Some(Duration::ZERO),
+        files: vec![reading.text],
+        worker: Some(Box::new(Process { pools: reading.pools })),
+        ..Plan::default()
+    })
+}
+
+/// The configuration file that the command line names, or else the usual one.
+fn configuration(told: &Told<'_>) -> Result<(PathBuf, String), String> {
+    let mut named = None;
+    let mut words = told.command.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if let Some(joined) = word.strip_prefix("--fpm-config=") {
+            named = Some(joined.to_owned());
+        } else if word == "-y" || word == "--fpm-config" {
+            named = words.next().map(|word| word.into_owned());
+        } else if let Some(joined) = word.strip_prefix("-y") {
+            named = Some(joined.to_owned());
+        }
+    }
+    if let Some(name) = named {
+        let path = told.directory.join(name);
+        let text = (told.read)(&path)?;
+        return Ok((path, text));
+    }
+    let version = version(told.command).unwrap_or_default();
+    let usual = [
+        format!("/etc/php/{version}/fpm/php-fpm.conf"),
+        "/etc/php-fpm.conf".to_owned(),
+        "/usr/local/etc/php-fpm.conf".to_owned(),
+    ];
+    let found = usual.iter().find_map(|name| Some((PathBuf::from(name), (told.read)(Path::new(name)).ok()?)));
+    found.ok_or_else(|| "cannot tell which configuration PHP-FPM reads: name it with --fpm-config".to_owned())
+}
+
+/// What is read so far.
+struct Reading<'a> {
+    told: &'a Told<'a>,
+    section: String,
+    pools: Vec<Pool>,
+    mode: Option<u32>,
+    timeout: Option<Duration>,
+    /// The configuration as a worker gets it.
+    text: String,
+}
+
+impl Reading<'_> {
+    fn read(&mut self, path: &Path, text: &str, depth: usize) -> Result<(), String> {
+        for (index, line) in text.lines().enumerate() {
+            let at = |why: &str| format!("{}:{}: {why}", path.display(), index + 1);
+            let bare = line.trim();
+            if let Some(section) = bare.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                section.0.trim().clone_into(&mut self.section);
+            }
+            let setting = bare.split_once('=').filter(|_| !bare.starts_with([';', '#', '[']));
+            let Some((name, value)) = setting.map(|(name, value)| (name.trim(), plain(value))) else {
+                self.keep(line);
+                continue;
+            };
+            match name {
+                "include" => {
+                    if depth == DEPTH {
+                        return Err(at("files include each other"));
+                    }
+                    for (path, text) in self.included(value).map_err(|why| at(&why))? {
+                        self.read(&path, &text, depth + 1)?;
+                    }
+                }
+                "listen" => {
+                    let listen = address(value).map_err(|why| at(&format!("listen = {value}: {why}")))?;
+                    let pool = Pool { name: self.section.clone(), listen };
+                    self.keep(&format!("listen = {}", pool.key()));
+                    self.pools.push(pool);
+                }
+                // Each worker would write it, and remove it. And sockd is not left alone.
+                "pid" | "daemonize" => self.keep(""),
+                "process_control_timeout" => {
+                    self.timeout = Some(seconds(value).ok_or_else(|| at(&format!("{name} = {value} is no time")))?);
+                    // Zero would end requests.
+                    self.timeout = self.timeout.filter(|timeout| !timeout.is_zero());
+                    self.keep(if self.timeout.is_some() { line } else { "" });
+                }
+                _ => {
+                    if name == "listen.mode" {
+                        let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777);
+                        self.mode = Some(mode.ok_or_else(|| at(&format!("listen.mode = {value} is no permissions")))?);
+                    }
+                    self.keep(line);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// The files of `include`: one, or those of a directory by a pattern such as `/etc/php/8.2/fpm/pool.d/*.conf`.
+    fn included(&self, pattern: &str) -> Result<Vec<(PathBuf, String)>, String> {
+        let path = Path::new(pattern);
+        if !path.is_absolute() {
+            return Err(format!("include = {pattern}: write the whole path"));
+        }
+        let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
+        let files = match name.split_once('*') {
+            _ if directory.contains(['*', '?', '[']) || name.contains(['?', '[']) || name.matches('*').count() > 1 => {
+                return Err(format!("include = {pattern} is not understood: one * in the file's name is"));
+            }
+            None => vec![path.to_owned()],
+            Some((begin, end)) => {
+                let directory = Path::new(if directory.is_empty() { "/" } else { directory });
+                let mut names = (self.told.names)(directory)?;
+                names.sort();
+                // As a shell has it, a * at the beginning names no hidden file.
+                let fits = |name: &&OsString| {
+                    let name = name.to_string_lossy();
+                    let rest = name.strip_prefix(begin).filter(|rest| !begin.is_empty() || !rest.starts_with('.'));
+                    rest.is_some_and(|rest| rest.ends_with(end))
+                };
+                names.iter().filter(fits).map(|name| directory.join(name)).collect()
+            }
+        };
+        files.into_iter().map(|path| (self.told.read)(&path).map(|text| (path, text))).collect()
+    }
+}
+
+/// A value without its comment and its quotes.
+fn plain(value: &str) -> &str {
+    let value = value.trim();
+    match value.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+        Some((quoted, _)) => quoted,
+        None => value.split(';').next().unwrap_or_default().trim(),
+    }
+}
+
+/// `10`, `10s`, `5m`, `1h`, `1d`.
+fn seconds(text: &str) -> Option<Duration> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let unit = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => 1,
+    };
+    Some(Duration::from_secs(number.trim().parse::<u64>().ok()?.checked_mul(unit)?))
+}
+
+/// `/run/php.sock`, `127.0.0.1:9000`, `[::]:9000`, and `9000`, which is that port on all addresses.
+fn address(text: &str) -> Result<Address, String> {
+    let text = if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("0.0.0.0:{text}") } else { text.to_owned() };
+    text.parse().map_err(|error: crate::app::ParseAddressError| error.to_string())
+}
+
+/// One worker: a master and its children.
+#[derive(Debug)]
+struct Process {
+    pools: Vec<Pool>,
+}
+
+impl Process {
+    /// FPM_SOCKETS: every pool has the socket where it would listen; what nobody would listen to goes to those that are
+    /// left, in order.
+    fn sockets(&self, listeners: &[&Address]) -> String {
+        let own = |pool: &Pool| listeners.iter().position(|address| **address == pool.listen);
+        let wanted: Vec<_> = self.pools.iter().filter_map(own).collect();
+        let mut others = (0..listeners.len()).filter(|index| !wanted.contains(index));
+        let pairs = self.pools.iter().filter_map(|pool| Some((pool.key(), own(pool).or_else(|| others.next())?)));
+        pairs.map(|(key, index)| format!("{key}={}", 3 + index)).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Worker for Process {
+    fn execution(&self, command: &Command, given: &Given<'_>) -> Execution {
+        let mut command = command.clone();
+        // The last one counts.
+        let configuration = format!("/proc/self/fd/{}", given.files);
+        command.arguments.extend(["--nodaemonize", "--fpm-config", &configuration].map(OsString::from));
+        command.environment.insert(OsStr::new("FPM_SOCKETS").to_owned(), self.sockets(given.listeners).into());
+        Execution { command, listen_fds: false, notify_socket: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const MAIN: &str =
+        "[global]\npid = /run/php.pid\nerror_log = /var/log/x ; there\ninclude=/etc/php/8.2/fpm/pool.d/*.conf\n";
+    const WWW: &str = "[www]\nuser = www-data\n;listen = 9\nlisten = /run/php/php8.2-fpm.sock\nlisten.mode = 0600\n";
+    const FILES: [(&str, &str); 4] = [
+        ("/etc/php/8.2/fpm/php-fpm.conf", MAIN),
+        ("/etc/php/8.2/fpm/pool.d/www.conf", WWW),
+        ("/etc/php/8.2/fpm/pool.d/.hidden.conf", "[hidden]\nlisten = 9009\n"),
+        ("/etc/php/8.2/fpm/pool.d/other.conf", "[other]\nlisten = \"9001\"\n"),
+    ];
+
+    fn read(line: &str, files: &[(&str, &str)]) -> Result<Plan, String> {
+        let command: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        plan(&Told {
+            command: &command,
+            environment: &BTreeMap::new(),
+            directory: Path::new("/srv"),
+            processors: 2,
+            read: &|path| {
+                let found = files.iter().find(|(name, _)| Path::new(name) == path);
+                found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| format!("cannot read {}", path.display()))
+            },
+            names: &|directory| {
+                let within = files.iter().filter_map(|(name, _)| Path::new(name).strip_prefix(directory).ok());
+                Ok(within.map(|name| name.as_os_str().to_owned()).collect())
+            },
+        })
+    }
+
+    #[test]
+    fn pools_say_where_and_get_names_that_are_nobodys() {
+        let plan = read("/usr/sbin/php-fpm8.2", &FILES).expect("read");
+        let listen: Vec<_> = plan.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["0.0.0.0:9001", "unix:/run/php/php8.2-fpm.sock"]);
+        assert_eq!((plan.workers, plan.mode), (Some(1), Some(0o600)));
+        let text = "[global]\nprocess_control_timeout = 1d\n[global]\n\nerror_log = /var/log/x ; there\n[other]\nlisten = /sockd/has/no/socket/for/pool/other\n\
+                    [www]\nuser = www-data\n;listen = 9\nlisten = /sockd/has/no/socket/for/pool/www\nlisten.mode = 0600\n";
+        assert_eq!(plan.files, [text]);
+    }
+
+    #[test]
+    fn children_finish_their_requests_in_the_time_that_is_said() {
+        for (said, timeout) in [("0", None), ("90", Some(90)), ("2m", Some(120)), ("1d", Some(86400))] {
+            let text = format!("[global]\nprocess_control_timeout = {said}\n[www]\nlisten = 9000\n");
+            let plan = read("php-fpm -y x.conf", &[("/srv/x.conf", &text)]).expect("read");
+            assert_eq!(plan.graceful_timeout, timeout.map(Duration::from_secs));
+            let own = format!("process_control_timeout = {said}\n");
+            assert_eq!(plan.files[0][BEGIN.len()..].contains(&own), timeout.is_some());
+        }
+    }
+
+    #[test]
+    fn a_worker_gets_the_sockets_by_their_addresses() {
+        let plan = read("php-fpm8.2", &FILES).expect("read");
+        let command = Command {
+            program: "/usr/sbin/php-fpm8.2".into(),
+            arguments: vec!["php-fpm8.2".into()],
+            directory: "/".into(),
+            environment: BTreeMap::new(),
+        };
+        let (unix, tcp): (Address, Address) =
+            ("/run/php/php8.2-fpm.sock".parse().expect("a path"), "127.0.0.1:9001".parse().expect("a port"));
+        for (listeners, sockets) in [(&[&unix, &tcp][..], "other=4,www=3"), (&[&tcp], "other=3"), (&[&unix], "www=3")] {
+            let given = Given { listeners, private_socket: None, files: 7, notify: "@n" };
+            let execution = plan.execution(&command, &given);
+            let words: Vec<_> = execution.command.arguments.iter().map(|word| word.to_str().expect("UTF-8")).collect();
+            assert_eq!(words, ["php-fpm8.2", "--nodaemonize", "--fpm-config", "/proc/self/fd/7"]);
+            let said = execution.command.environment[OsStr::new("FPM_SOCKETS")].to_str().expect("UTF-8");
+            assert_eq!(said.replace("/sockd/has/no/socket/for/pool/", ""), sockets);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_names_its_place() {
+        for (text, why) in [
+            ("[www]\nlisten = here\n", "/srv/x.conf:2: listen = here: "),
+            ("[www]\nlisten = 9000\nlisten.mode = rw\n", "/srv/x.conf:3: listen.mode = rw is no permissions"),
+            ("include = pools/*.conf\n", "/srv/x.conf:1: include = pools/*.conf: write the whole path"),
+            ("include = /etc/*/x.conf\n", "/srv/x.conf:1: include = /etc/*/x.conf is not understood"),
+            ("include = /none.conf\n", "/srv/x.conf:1: cannot read /none.conf"),
+            ("include = /srv/x.conf\n", "/srv/x.conf:1: files include each other"),
+            ("[global]\nprocess_control_timeout = soon\n", "/srv/x.conf:2: process_control_timeout = soon is no time"),
+            ("[global]\n", "/srv/x.conf: no pool of PHP-FPM says where it listens"),
+        ] {
+            let files = [("/srv/x.conf", text)];
+            for line in ["php-fpm -y x.conf", "php-fpm -yx.conf -F", "php-fpm --fpm-config=x.conf"] {
+                let said = read(line, &files).expect_err("refused");
+                assert!(said.starts_with(why), "{said}");
+            }
+        }
+        assert!(read("php-fpm", &[]).expect_err("refused").contains("--fpm-config"));
+    }
+
+    #[test]
+    fn only_php_fpm_is_recognised() {
+        let is = |line: &str| version(&[line.into()]).is_some();
+        assert!(is("php-fpm") && is("/usr/sbin/php-fpm8.2") && is("php-fpm7"));
+        assert!(!is("php") && !is("php-fpm.sh") && !is("php8.2-fpm"));
+    }
+}

@@ -1,0 +1,118 @@
+//! PHP-FPM behind Nginx, as Debian sets it up, with sockd in front of its command line.
+//!
+//! Owns: two pools on a unix and a TCP socket of systemd's, and what must hold: both serve, a killed master is replaced
+//! with its children, a reload loses nothing, a mistake in a pool is refused with PHP-FPM's own words, a stop leaves
+//! nothing behind, and the socket's file stays through all of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::life;
+use crate::load::{Load, list};
+use crate::machine::{Machine, Release};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SOCKET: &str = "/run/php/php-fpm.sock";
+/// Where Nginx itself listens, for visitors without a network.
+const NGINX: &str = "/run/nginx-of-php.sock";
+
+const SITE: &str = "server {
+    listen 8080;
+    listen unix:/run/nginx-of-php.sock;
+    include fastcgi_params;
+    fastcgi_param SCRIPT_FILENAME /srv/site/index.php;
+    location / { fastcgi_pass unix:/run/php/php-fpm.sock; }
+    location /tcp { fastcgi_pass 127.0.0.1:9001; }
+}
+";
+
+const SERVICE: &str = "[Unit]
+Requires=php.socket
+After=php.socket
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=/usr/bin/sockd run -- PROGRAM
+ExecReload=/usr/bin/sockd reload
+KillMode=mixed
+Delegate=yes
+RuntimeDirectory=sockd-%N
+";
+
+/// The pools of Debian's package, the second one on a port.
+fn pools(machine: &Machine, version: &str, more: &str) {
+    let pool = |name: &str, listen: &str| {
+        let text = format!(
+            "[{name}]\nuser = www-data\ngroup = www-data\nlisten = {listen}\nlisten.owner = www-data\npm = dynamic\n\
+             pm.max_children = 5\npm.start_servers = 2\npm.min_spare_servers = 1\npm.max_spare_servers = 3\n{more}"
+        );
+        machine.write_file(&format!("/etc/php/{version}/fpm/pool.d/{name}.conf"), 0o644, &text);
+    };
+    pool("www", SOCKET);
+    pool("tcp", "127.0.0.1:9001");
+}
+
+fn workers(machine: &Machine) -> BTreeSet<u64> {
+    machine.wait_until("the worker", PATIENCE, || {
+        let told: Value = serde_json::from_str(&machine.run("sockd status --json php").stdout).ok()?;
+        let told = &told[0]["sockd"];
+        let one = told["workers"].as_array()?.len() == 1 && told["workers"][0]["state"] == "ready";
+        one.then(|| life::workers(told))
+    })
+}
+
+/// See the head of this file.
+pub fn lives(machine: &Machine) {
+    let version = match machine.release() {
+        Release::Bookworm => "8.2",
+        Release::Trixie => "8.4",
+    };
+    pools(machine, version, "");
+    machine.write_file("/srv/site/index.php", 0o644, "<?php usleep(20000); echo 'hello from ', getmypid();\n");
+    machine.write_file("/etc/nginx/sites-enabled/php", 0o644, SITE);
+    let socket =
+        format!("[Socket]\nListenStream={SOCKET}\nListenStream=127.0.0.1:9001\nSocketUser=www-data\nSocketMode=0660\n");
+    machine.write_file("/etc/systemd/system/php.socket", 0o644, &socket);
+    let service = SERVICE.replace("PROGRAM", &format!("/usr/sbin/php-fpm{version}"));
+    machine.write_file("/etc/systemd/system/php.service", 0o644, &service);
+    machine.run("systemctl daemon-reload; systemctl start php.socket nginx").succeeded();
+    let visit = |path: &str| machine.run(&format!("curl -sS 127.0.0.1:8080{path}")).says("hello from ").succeeded();
+
+    visit("/");
+    visit("/tcp");
+    let first = workers(machine);
+    let child: u64 = visit("/")["hello from ".len()..].trim().parse().expect("a pid");
+    machine.run(&format!("kill -KILL {}", first.first().expect("one"))).succeeded();
+    machine.wait_for("the end of its children", PATIENCE, &format!("test ! -e /proc/{child}"));
+    visit("/");
+    assert!(workers(machine).is_disjoint(&first), "the dead one is told to live");
+
+    let old = workers(machine);
+    let load = Load::begin(machine, &[NGINX]);
+    load.wait_for_visits(50);
+    machine.run("systemctl reload php").succeeded();
+    load.wait_for_visits(50);
+    let record = load.finish();
+    let failed: Vec<_> = record.failed().collect();
+    assert!(failed.is_empty(), "a good reload lost:\n{}", list(failed.into_iter()));
+    let new = machine.wait_until("the new worker alone", PATIENCE, || {
+        Some(workers(machine)).filter(|workers| workers.is_disjoint(&old))
+    });
+    machine.run(&format!("test -S {SOCKET}")).succeeded();
+
+    pools(machine, version, "pm.nonsense = 1\n");
+    assert_ne!(machine.run("systemctl reload php").code, 0, "a broken reload was told to be a good one");
+    let journal = machine.journal("php");
+    assert!(journal.contains("unknown entry 'pm.nonsense'"), "{journal}");
+    assert_eq!(workers(machine), new);
+    visit("/");
+    visit("/tcp");
+
+    machine.run("systemctl stop php").succeeded();
+    machine.run("systemctl show -P Result php").says("success\n").succeeded();
+    machine.run(&format!("test -S {SOCKET}; ! pgrep -l php-fpm")).succeeded();
+    machine.run("systemctl stop php.socket nginx").succeeded();
+}
