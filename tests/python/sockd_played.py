@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -363,6 +364,11 @@ def listen_unix(path):
     listener.bind(path)
     listener.listen(128)
     return listener
+
+
+def backlog_of(listener):
+    """How many connections may wait (tcpi_sacked of a listening socket's TCP_INFO)."""
+    return struct.unpack_from("I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0]
 
 
 def listen_tcp(family=socket.AF_INET, host="127.0.0.1"):

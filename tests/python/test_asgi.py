@@ -2,15 +2,13 @@
 
 import os
 import signal
-import socket
-import struct
 import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
 import checks  # noqa: E402
-from sockd_played import get, wait_for_exit  # noqa: E402
+from sockd_played import backlog_of, get, wait_for_exit  # noqa: E402
 
 UMASK = os.umask(0o22)
 os.umask(UMASK)
@@ -203,14 +201,9 @@ class Daphne(Checks):
 
     def test_the_backlog_is_left_alone(self):
         tcp = self.tcp_listener()
-        before = tcp_limit(tcp)
+        before = backlog_of(tcp)
         self.start().fork(1, [tcp]).wait_ready()
-        self.assertEqual(tcp_limit(tcp), before)
-
-
-def tcp_limit(listener):
-    """How many connections may wait (tcpi_sacked of a listening socket's TCP_INFO)."""
-    return struct.unpack_from("I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0]
+        self.assertEqual(backlog_of(tcp), before)
 
 
 class HypercornOnUvloop(Hypercorn):

@@ -1,0 +1,143 @@
+"""What the adapters take for granted of each server by itself, without sockd: fails when a new version behaves otherwise.
+
+Every server is given one listening socket as descriptor 3, by its own option, and is then told to stop.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+import sockd_played  # noqa: E402
+from sockd_played import SCRIPTS, SERIAL, backlog_of, get, wait_readable  # noqa: E402
+
+WSGI = '''
+import os
+if "FIFO" in os.environ:
+    open(os.environ["FIFO"]).read()
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+'''
+
+ASGI = '''
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"hello"})
+'''
+
+WAITRESS = "import socket, waitress, wsgi; waitress.serve(wsgi.app, sockets=[socket.socket(fileno=3)])"
+
+
+class Server:
+    def __init__(self, *command, unix=True, tcp=True, named=False, stop=signal.SIGTERM, status=0, unlinks=False,
+                 backlog=None):
+        self.command = command
+        self.families = [family for family, has in ((socket.AF_UNIX, unix), (socket.AF_INET, tcp)) if has]
+        # Whether systemd's variables tell it of the socket, and not an option.
+        self.environment = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"} if named else {}
+        self.stop = stop
+        self.status = status
+        # Whether it removes the path of a unix socket that it has not made.
+        self.unlinks = unlinks
+        # How many connections may wait since it called listen(); None if it did not.
+        self.backlog = backlog
+
+    def __str__(self):
+        return " ".join(self.command)
+
+
+SERVERS = [
+    Server("gunicorn", "-b", "fd://3", "wsgi:app", unlinks=True),
+    Server("gunicorn", "wsgi:app", named=True),
+    Server("uvicorn", "--fd", "3", "asgi:app", status=-signal.SIGTERM, backlog=2048),
+    Server("hypercorn", "-b", "fd://3", "--workers", "0", "asgi:app", backlog=100),
+    Server("daphne", "--fd", "3", "asgi:app", unix=False),
+    Server("daphne", "-e", "systemd:domain=UNIX:index=0", "asgi:app", tcp=False, named=True, unlinks=True),
+    Server("python", "-c", WAITRESS, stop=signal.SIGINT, backlog=1024),
+    Server("python", "-c", WAITRESS, status=-signal.SIGTERM, backlog=1024),
+    Server("uwsgi", "--master", "--need-app", "--http-socket", "fd://3", "--module", "wsgi:app", stop=signal.SIGINT),
+]
+
+
+class AppServers(sockd_played.Case):
+    files = {"wsgi": WSGI, "asgi": ASGI}
+
+    def start(self, listener, *command, **environment):
+        """The server with the listener as its descriptor 3, named as systemd names it."""
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(notify.close)
+        notify.bind(self.directory / ("notify-%d" % next(SERIAL)))
+        program = os.path.join(SCRIPTS, command[0])
+        shell = 'exec 3<&%d && LISTEN_PID=$$ exec "$0" "$@"' % listener.fileno()
+        process = subprocess.Popen(
+            ["bash", "-c", shell, program, *command[1:]], cwd=self.directory.path, text=True,
+            pass_fds=[listener.fileno()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, "NOTIFY_SOCKET": notify.getsockname()})
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process, notify
+
+    def test_each_as_its_adapter_takes_it(self):
+        for server in SERVERS:
+            for family in server.families:
+                with self.subTest(server=str(server), family=family.name):
+                    self.check(server, family)
+
+    def check(self, server, family):
+        path = self.directory / "public"
+        if os.path.exists(path):
+            os.unlink(path)
+        listener = self.listener() if family == socket.AF_UNIX else self.tcp_listener()
+        before = backlog_of(listener) if family == socket.AF_INET else None
+        process, _ = self.start(listener, *server.command, **server.environment)
+        self.assertEqual(get(path if family == socket.AF_UNIX else listener), "hello")
+        if family == socket.AF_INET:
+            self.assertEqual(backlog_of(listener), server.backlog or before)
+        process.send_signal(server.stop)
+        self.assertEqual(process.wait(sockd_played.PATIENCE), server.status, process.stdout.read())
+        if family == socket.AF_UNIX:
+            self.assertEqual(os.path.exists(path), not server.unlinks)
+        listener.close()
+
+    def test_gunicorn_says_ready_before_it_is(self):
+        fifo = self.fifo()
+        process, notify = self.start(self.listener(), "gunicorn", "-b", "fd://3", "wsgi:app", FIFO=fifo)
+        wait_readable(notify, "READY=1")
+        self.assertIn(b"READY=1", notify.recv(4096))
+        # Only now the application is loaded.
+        with open(fifo, "w"):
+            pass
+        process.terminate()
+        self.assertEqual(process.wait(sockd_played.PATIENCE), 0)
+
+    def test_uwsgi_takes_sigterm_for_a_reload(self):
+        listener = self.listener()
+        process, _ = self.start(listener, "uwsgi", "--master", "--http-socket", "fd://3", "--module", "wsgi:app")
+        self.assertEqual(get(listener.getsockname()), "hello")
+        process.terminate()
+        for line in process.stdout:
+            if "gracefully" in line or "reload" in line.lower():
+                break
+        self.assertEqual(get(listener.getsockname()), "hello")
+        self.assertIsNone(process.poll())
+
+    def test_what_they_exit_with_when_the_application_cannot_be_loaded(self):
+        for command, status in (
+                (("gunicorn", "-b", "fd://3", "nonesuch:app"), 3),
+                (("uvicorn", "--fd", "3", "nonesuch:app"), 3),
+                (("uwsgi", "--need-app", "--http-socket", "fd://3", "--module", "nonesuch:app"), 22)):
+            with self.subTest(command=command):
+                process, _ = self.start(self.tcp_listener(), *command)
+                self.assertEqual(process.wait(sockd_played.PATIENCE), status, process.stdout.read())
+
+
+if __name__ == "__main__":
+    unittest.main()
