@@ -45,6 +45,8 @@ const HYPERCORN: Server = Server {
     broken: "ModuleNotFoundError: No module named 'a_module_that_is_missing'",
 };
 
+const HYPERCORN_ON_TRIO: Server = Server { workers: &["-k", "trio", "--workers", "2"], ..HYPERCORN };
+
 const DAPHNE: Server = Server {
     script: "daphne",
     workers: &[],
@@ -198,6 +200,11 @@ fn granian_lives_with_wsgi() {
 #[test]
 fn hypercorn_lives() {
     HYPERCORN.lives();
+}
+
+#[test]
+fn hypercorn_lives_on_trio() {
+    HYPERCORN_ON_TRIO.lives();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 """The template of granian: template.py with granian's own command line, Server and worker functions.
 
-What it is for. A worker is the function that granian's own worker processes run, for ASGI, RSGI and WSGI alike, with the
-sockets that sockd hands over; only granian's supervisor of processes and its reloader are replaced.
+What it is for. A worker is the function that granian's own worker processes run, for ASGI, RSGI and WSGI alike, with
+the sockets that sockd hands over; only granian's supervisor of processes and its reloader are replaced.
 
 What it owns. granian's Server, which is never started. What it must never do. Import the application before the fork,
 unless it is preloaded.
@@ -114,8 +114,8 @@ def log_to_stderr():
 def serve_everywhere(fds, backlog, visitors):
     """Have granian's worker function, which serves one socket, serve all of these. Returns the first of them.
 
-    Its Rust part is a class for each interface. An instance serves one socket in threads of its own, is told by a signal
-    to leave, and calls back when it has.
+    Its Rust part is a class for each interface. An instance serves one socket in threads of its own, is told by a
+    signal to leave, and calls back when it has.
     """
     import socket
     from granian import _signals
@@ -148,8 +148,7 @@ class Everywhere:
         self.workers = workers
 
     def __getattr__(self, method):
-        """serve_mtr and serve_str, for unix sockets with _uds: the worker function asks for one, each socket for its own.
-        """
+        """serve_mtr and serve_str, for unix sockets with _uds: one is asked for, and each socket needs its own."""
         def serve(scheduler, loop, departure):
             for worker, is_unix in self.workers:
                 name = method.removesuffix("_uds") + ("_uds" if is_unix else "")

@@ -106,26 +106,42 @@ def close_idle_connections_later():
     hypercorn closes every connection that has no request in the moment in which it stops to accept: also those whose
     request it has not read yet, which would be lost.
     """
-    module = sys.modules.get("hypercorn.asyncio.run")
-    if module is None:
-        return
+    for name, later in (("hypercorn.asyncio.run", in_a_task_of_asyncio), ("hypercorn.trio.run", at_once_in_trio)):
+        module = sys.modules.get(name)
+        if module:
+            module.WorkerContext = context_that_waits(module.WorkerContext, later)
 
-    class Terminated(module.WorkerContext.event_class):
+
+def context_that_waits(context_class, later):
+    """hypercorn's WorkerContext, whose event `terminated` is set `later`."""
+    class Terminated(context_class.event_class):
         async def set(self):
-            from asyncio import ensure_future
+            await later(super().set)
 
-            async def set_later():
-                await read_what_was_accepted()
-                await super(Terminated, self).set()
-
-            self.setting = ensure_future(set_later())
-
-    class Context(module.WorkerContext):
+    class Context(context_class):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self.terminated = Terminated()
 
-    module.WorkerContext = Context
+    return Context
+
+
+async def in_a_task_of_asyncio(function):
+    from asyncio import ensure_future
+
+    async def read_first():
+        await read_what_was_accepted()
+        await function()
+
+    # The loop knows its tasks only weakly.
+    function.__self__.setting = ensure_future(read_first())
+
+
+async def at_once_in_trio(function):
+    from trio import CancelScope, sleep
+    with CancelScope(shield=True):
+        await read_what_was_accepted(sleep)
+        await function()
 
 
 class ShutdownEvent:

@@ -514,12 +514,14 @@ def start_heartbeat(timeout, supervisor):
     return heartbeat
 
 
-async def read_what_was_accepted():
+async def read_what_was_accepted(sleep=None):
     """Let an event loop turn some more, so that it meets what visitors have sent or are about to send.
 
-    A connection takes up to three turns from accept() to its first read.
+    A connection takes up to three turns from accept() to its first read. `sleep` is that of the loop, asyncio's if none
+    is given.
     """
-    from asyncio import sleep
+    if sleep is None:
+        from asyncio import sleep
     for _ in range(5):
         await sleep(0.02)
 
