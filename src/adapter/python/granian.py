@@ -8,6 +8,7 @@ unless it is preloaded.
 """
 
 import os
+import sys
 
 # So often a worker shows that its loop turns.
 BEAT_SECONDS = 1.0
@@ -31,6 +32,7 @@ class Granian:
     def configure(self, how):
         from granian import cli
         collect_from_here()
+        check_version()
         log_to_stderr()
         self.server, self.serve, self.load_application = command_line(cli)
         server = self.server
@@ -65,6 +67,15 @@ class Granian:
 
     def application_for_worker(self):
         return self.load_application() if self.application is None else self.application
+
+
+def check_version():
+    """A worker of granian's says that it has left only since 2.8; without Python's lock its workers are threads."""
+    from granian._granian import BUILD_GIL, WorkerSignal
+    if not hasattr(WorkerSignal, "add_cb"):
+        sys.exit("sockd template: this granian is older than 2.8: pip install --upgrade granian")
+    if not BUILD_GIL:
+        sys.exit("sockd template: granian without Python's lock has no processes: use a Python that has it")
 
 
 class Configured(Exception):
@@ -200,13 +211,14 @@ class Departure:
     def begin(self, _signal, _frame):
         patient, self.drain.patient = self.drain.patient, False
         self.accept_nobody()
-        if not self.visitors.websockets.open:
-            self.later(READING_SECONDS, self.leave)
-            return
-        self.visitors.websockets.when_none_is_left = self.leave
-        if not patient:
+        if patient:
+            self.later(READING_SECONDS, self.leave_with_the_last_websocket)
+        elif self.visitors.websockets.open:
+            self.visitors.websockets.when_none_is_left = self.leave
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.visitors.websockets.close()))
             self.later(CLOSING_SECONDS, self.leave)
+        else:
+            self.later(READING_SECONDS, self.leave)
 
     def accept_nobody(self):
         """Give the numbers of our sockets to ones that nobody knows: granian knows no other way, but to leave."""
@@ -223,6 +235,11 @@ class Departure:
         timer = Timer(seconds, function)
         timer.daemon = True
         timer.start()
+
+    def leave_with_the_last_websocket(self):
+        self.visitors.websockets.when_none_is_left = self.leave
+        if not self.visitors.websockets.open:
+            self.leave()
 
     def leave(self):
         """From any thread, any number of times."""
