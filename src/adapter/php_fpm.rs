@@ -20,6 +20,8 @@ const SIGQUIT: i32 = 3;
 const BEGIN: &str = "[global]\nprocess_control_timeout = 1d\n";
 /// Files that include files are followed so deep, and no further.
 const DEPTH: usize = 8;
+/// So many files are read, counted each time.
+const MOST_FILES: usize = 1000;
 
 /// PHP-FPM, by the name of its program.
 pub static ADAPTER: Adapter = Adapter {
@@ -52,8 +54,15 @@ impl Pool {
 }
 
 fn plan(told: &Told<'_>) -> Result<Plan, String> {
-    let mut reading =
-        Reading { told, section: String::new(), pools: Vec::new(), mode: None, timeout: None, text: BEGIN.to_owned() };
+    let mut reading = Reading {
+        told,
+        files: 0,
+        section: String::new(),
+        pools: Vec::new(),
+        mode: None,
+        timeout: None,
+        text: BEGIN.to_owned(),
+    };
     let (path, text) = configuration(told)?;
     reading.read(&path, &text, 0)?;
     if reading.pools.is_empty() {
@@ -105,6 +114,7 @@ fn configuration(told: &Told<'_>) -> Result<(PathBuf, String), String> {
 /// What is read so far.
 struct Reading<'a> {
     told: &'a Told<'a>,
+    files: usize,
     section: String,
     pools: Vec<Pool>,
     mode: Option<u32>,
@@ -132,6 +142,10 @@ impl Reading<'_> {
                         return Err(at("files include each other"));
                     }
                     for (path, text) in self.included(value).map_err(|why| at(&why))? {
+                        self.files += 1;
+                        if self.files > MOST_FILES {
+                            return Err(at("more than 1000 files are included"));
+                        }
                         self.read(&path, &text, depth + 1)?;
                     }
                 }
@@ -348,6 +362,9 @@ mod tests {
                 assert!(said.starts_with(why), "{said}");
             }
         }
+        let often = "include = /empty.conf\n".repeat(MOST_FILES + 1);
+        let said = read("php-fpm -y x.conf", &[("/srv/x.conf", &often), ("/empty.conf", "")]).expect_err("refused");
+        assert_eq!(said, "/srv/x.conf:1001: more than 1000 files are included");
         assert!(read("php-fpm", &[]).expect_err("refused").contains("--fpm-config"));
     }
 
