@@ -61,6 +61,7 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
         pools: Vec::new(),
         mode: None,
         timeout: None,
+        warnings: Vec::new(),
         text: BEGIN.to_owned(),
     };
     let (path, text) = configuration(told)?;
@@ -74,10 +75,10 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
         listen: reading.pools.iter().map(|pool| pool.listen.clone()).collect(),
         // PHP-FPM's default.
         mode: Some(reading.mode.unwrap_or(0o660)),
-        says_ready: true,
         // It has no watchdog.
         timeout: Some(Duration::ZERO),
         files: vec![reading.text],
+        warnings: reading.warnings,
         worker: Some(Box::new(Process { pools: reading.pools })),
         ..Plan::default()
     })
@@ -101,13 +102,14 @@ fn configuration(told: &Told<'_>) -> Result<(PathBuf, String), String> {
         let text = (told.read)(&path)?;
         return Ok((path, text));
     }
-    let version = version(told.command).unwrap_or_default();
-    let usual = [
-        format!("/etc/php/{version}/fpm/php-fpm.conf"),
-        "/etc/php-fpm.conf".to_owned(),
-        "/usr/local/etc/php-fpm.conf".to_owned(),
-    ];
-    let found = usual.iter().find_map(|name| Some((PathBuf::from(name), (told.read)(Path::new(name)).ok()?)));
+    // Debian's several versions are named by theirs.
+    if let Some(version) = version(told.command).filter(|version| !version.is_empty()) {
+        let path = PathBuf::from(format!("/etc/php/{version}/fpm/php-fpm.conf"));
+        let text = (told.read)(&path)?;
+        return Ok((path, text));
+    }
+    let usual = ["/etc/php-fpm.conf", "/usr/local/etc/php-fpm.conf"].map(Path::new);
+    let found = usual.iter().find_map(|path| Some((path.to_path_buf(), (told.read)(path).ok()?)));
     found.ok_or_else(|| "cannot tell which configuration PHP-FPM reads: name it with --fpm-config".to_owned())
 }
 
@@ -119,6 +121,7 @@ struct Reading<'a> {
     pools: Vec<Pool>,
     mode: Option<u32>,
     timeout: Option<Duration>,
+    warnings: Vec<String>,
     /// The configuration as a worker gets it.
     text: String,
 }
@@ -150,10 +153,25 @@ impl Reading<'_> {
                     }
                 }
                 "listen" => {
-                    let listen = address(value).map_err(|why| at(&format!("listen = {value}: {why}")))?;
+                    let listen = address(&value.replace("$pool", &self.section))
+                        .map_err(|why| at(&format!("listen = {value}: {why}")))?;
                     let pool = Pool { name: self.section.clone(), listen };
                     self.keep(&format!("listen = {}", pool.key()));
+                    // What is said last counts.
+                    self.pools.retain(|other| other.name != pool.name);
                     self.pools.push(pool);
+                }
+                // By the names that we give, every socket is a unix socket, and nobody would be kept out.
+                "listen.allowed_clients" => {
+                    let instead = "write IPAddressAllow= and IPAddressDeny=any in the unit of the service";
+                    return Err(at(&format!("{name} does not hold under sockd: {instead}")));
+                }
+                "listen.owner" | "listen.group" | "listen.acl_users" | "listen.acl_groups" => {
+                    if self.warnings.is_empty() {
+                        let instead = "the socket unit's SocketUser= and SocketGroup= say whose the socket is";
+                        self.warnings.push(at(&format!("{name} is ignored: {instead}")));
+                    }
+                    self.keep(line);
                 }
                 // Each worker would write it, and remove it. And sockd is not left alone.
                 "pid" | "daemonize" => self.keep(""),
@@ -166,7 +184,9 @@ impl Reading<'_> {
                 _ => {
                     if name == "listen.mode" {
                         let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777);
-                        self.mode = Some(mode.ok_or_else(|| at(&format!("listen.mode = {value} is no permissions")))?);
+                        let mode = mode.ok_or_else(|| at(&format!("listen.mode = {value} is no permissions")))?;
+                        // For all of them, what each allows.
+                        self.mode = Some(self.mode.unwrap_or(mode) & mode);
                     }
                     self.keep(line);
                 }
@@ -235,8 +255,18 @@ fn seconds(text: &str) -> Option<Duration> {
 
 /// `/run/php.sock`, `127.0.0.1:9000`, `[::]:9000`, and `9000`, which is that port on all addresses.
 fn address(text: &str) -> Result<Address, String> {
-    let text = if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("0.0.0.0:{text}") } else { text.to_owned() };
+    let text = if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("[::]:{text}") } else { text.to_owned() };
     text.parse().map_err(|error: crate::app::ParseAddressError| error.to_string())
+}
+
+/// Whether a pool that would listen here is meant by a socket there: all addresses have two ways to be written.
+fn is_at(pool: &Address, socket: &Address) -> bool {
+    match (pool, socket) {
+        (Address::Tcp(pool), Address::Tcp(socket)) if pool.ip().is_unspecified() => {
+            pool.port() == socket.port() && socket.ip().is_unspecified()
+        }
+        _ => pool == socket,
+    }
 }
 
 /// One worker: a master and its children.
@@ -246,13 +276,12 @@ struct Process {
 }
 
 impl Process {
-    /// FPM_SOCKETS: every pool has the socket where it would listen; what nobody would listen to goes to those that are
-    /// left, in order.
+    /// FPM_SOCKETS: every pool has the socket where it would listen. A single pool and a single socket belong together;
+    /// any other pool without a socket is PHP-FPM's to refuse, by its key.
     fn sockets(&self, listeners: &[&Address]) -> String {
-        let own = |pool: &Pool| listeners.iter().position(|address| **address == pool.listen);
-        let wanted: Vec<_> = self.pools.iter().filter_map(own).collect();
-        let mut others = (0..listeners.len()).filter(|index| !wanted.contains(index));
-        let pairs = self.pools.iter().filter_map(|pool| Some((pool.key(), own(pool).or_else(|| others.next())?)));
+        let single = self.pools.len() == 1 && listeners.len() == 1;
+        let own = |pool: &Pool| listeners.iter().position(|address| single || is_at(&pool.listen, address));
+        let pairs = self.pools.iter().filter_map(|pool| Some((pool.key(), own(pool)?)));
         pairs.map(|(key, index)| format!("{key}={}", 3 + index)).collect::<Vec<_>>().join(",")
     }
 }
@@ -305,11 +334,25 @@ mod tests {
     fn pools_say_where_and_get_names_that_are_nobodys() {
         let plan = read("/usr/sbin/php-fpm8.2", &FILES).expect("read");
         let listen: Vec<_> = plan.listen.iter().map(ToString::to_string).collect();
-        assert_eq!(listen, ["0.0.0.0:9001", "unix:/run/php/php8.2-fpm.sock"]);
+        assert_eq!(listen, ["[::]:9001", "unix:/run/php/php8.2-fpm.sock"]);
         assert_eq!((plan.workers, plan.mode), (Some(1), Some(0o600)));
         let text = "[global]\nprocess_control_timeout = 1d\n[global]\n\nerror_log = /var/log/x ; there\n[other]\nlisten = /sockd/has/no/socket/for/pool/other\n\
                     [www]\nuser = www-data\n;listen = 9\nlisten = /sockd/has/no/socket/for/pool/www\nlisten.mode = 0600\n";
         assert_eq!(plan.files, [text]);
+    }
+
+    #[test]
+    fn what_is_said_last_counts_and_a_single_pool_takes_a_single_socket() {
+        let text = "[web]\nlisten = 127.0.0.1:9000\nlisten.mode = 0666\nlisten.owner = x\nlisten.group = x\n\
+                    [web]\nlisten = /run/$pool.sock\nlisten.mode = 0660\n";
+        let plan = read("php-fpm -y x.conf", &[("/srv/x.conf", text)]).expect("read");
+        assert_eq!(plan.listen, ["/run/web.sock".parse().expect("a path")]);
+        assert_eq!(plan.mode, Some(0o660));
+        assert_eq!(plan.warnings.len(), 1);
+        assert!(plan.warnings[0].starts_with("/srv/x.conf:4: listen.owner is ignored: "), "{:?}", plan.warnings);
+        let pools = vec![Pool { name: "web".to_owned(), listen: plan.listen[0].clone() }];
+        let given = "127.0.0.1:80".parse().expect("a port");
+        assert_eq!(Process { pools }.sockets(&[&given]), "/sockd/has/no/socket/for/pool/web=3");
     }
 
     #[test]
@@ -332,9 +375,16 @@ mod tests {
             directory: "/".into(),
             environment: BTreeMap::new(),
         };
-        let (unix, tcp): (Address, Address) =
-            ("/run/php/php8.2-fpm.sock".parse().expect("a path"), "127.0.0.1:9001".parse().expect("a port"));
-        for (listeners, sockets) in [(&[&unix, &tcp][..], "other=4,www=3"), (&[&tcp], "other=3"), (&[&unix], "www=3")] {
+        let address = |text: &str| text.parse::<Address>().expect("an address");
+        let (unix, tcp) = (address("/run/php/php8.2-fpm.sock"), address("0.0.0.0:9001"));
+        let (local, another) = (address("127.0.0.1:9001"), address("/run/another.sock"));
+        for (listeners, sockets) in [
+            (&[&unix, &tcp][..], "other=4,www=3"),
+            (&[&tcp], "other=3"),
+            (&[&unix], "www=3"),
+            // Nobody gets another's.
+            (&[&another, &local], ""),
+        ] {
             let given = Given { listeners, private_socket: None, files: 7, notify: "@n" };
             let execution = plan.execution(&command, &given);
             let words: Vec<_> = execution.command.arguments.iter().map(|word| word.to_str().expect("UTF-8")).collect();
@@ -354,6 +404,7 @@ mod tests {
             ("include = /none.conf\n", "/srv/x.conf:1: cannot read /none.conf"),
             ("include = /srv/x.conf\n", "/srv/x.conf:1: files include each other"),
             ("[global]\nprocess_control_timeout = soon\n", "/srv/x.conf:2: process_control_timeout = soon is no time"),
+            ("[www]\nlisten.allowed_clients = 10.0.0.5\n", "/srv/x.conf:2: listen.allowed_clients does not hold"),
             ("[global]\n", "/srv/x.conf: no pool of PHP-FPM says where it listens"),
         ] {
             let files = [("/srv/x.conf", text)];

@@ -85,6 +85,10 @@ class AppServers(sockd_played.Case):
         self.addCleanup(process.kill)
         return process, notify
 
+    def ends_with(self, process, status):
+        text, _ = process.communicate(timeout=sockd_played.PATIENCE)
+        self.assertEqual(process.returncode, status, text)
+
     def test_each_as_its_adapter_takes_it(self):
         for server in SERVERS:
             for family in server.families:
@@ -102,7 +106,7 @@ class AppServers(sockd_played.Case):
         if family == socket.AF_INET:
             self.assertEqual(backlog_of(listener), server.backlog or before)
         process.send_signal(server.stop)
-        self.assertEqual(process.wait(sockd_played.PATIENCE), server.status, process.stdout.read())
+        self.ends_with(process, server.status)
         if family == socket.AF_UNIX:
             self.assertEqual(os.path.exists(path), not server.unlinks)
         listener.close()
@@ -116,18 +120,19 @@ class AppServers(sockd_played.Case):
         with open(fifo, "w"):
             pass
         process.terminate()
-        self.assertEqual(process.wait(sockd_played.PATIENCE), 0)
+        self.ends_with(process, 0)
 
     def test_uwsgi_takes_sigterm_for_a_reload(self):
         listener = self.listener()
         process, _ = self.start(listener, "uwsgi", "--master", "--http-socket", "fd://3", "--module", "wsgi:app")
         self.assertEqual(get(listener.getsockname()), "hello")
         process.terminate()
-        for line in process.stdout:
-            if "gracefully" in line or "reload" in line.lower():
-                break
+        # The second one is the new life's.
+        for _ in range(2):
+            self.assertTrue(any("spawned uWSGI worker 1" in line for line in process.stdout), "it has ended")
         self.assertEqual(get(listener.getsockname()), "hello")
-        self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        self.ends_with(process, 0)
 
     def test_what_they_exit_with_when_the_application_cannot_be_loaded(self):
         for command, status in (
@@ -136,7 +141,7 @@ class AppServers(sockd_played.Case):
                 (("uwsgi", "--need-app", "--http-socket", "fd://3", "--module", "nonesuch:app"), 22)):
             with self.subTest(command=command):
                 process, _ = self.start(self.tcp_listener(), *command)
-                self.assertEqual(process.wait(sockd_played.PATIENCE), status, process.stdout.read())
+                self.ends_with(process, status)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 import checks  # noqa: E402
 import test_asgi  # noqa: E402
 import test_waitress  # noqa: E402
-from sockd_played import get  # noqa: E402
+from sockd_played import Client  # noqa: E402
 
 UMASK = test_asgi.UMASK
 
@@ -105,6 +105,23 @@ class OfWsgi(Checks):
     def test_one_thread_is_silent_when_busy(self):
         for options, silent in (([], False), (["--blocking-threads", "1"], True)):
             self.assertEqual(self.template("--interface", "wsgi", *options, "hello:app").settings()["silent_when_busy"], silent)
+
+    def test_one_thread_serves_one_request_at_a_time_on_all_sockets(self):
+        fifo, public = self.fifo(), self.listener()
+        worker = self.start("--blocking-threads", "1").fork(1, [public])
+        worker.wait_ready()
+        first = self.request(worker, "/wait", {"X-Fifo": fifo})
+        second = Client(public.getsockname())
+        self.addCleanup(second.close)
+        second.request("GET", "/wait", headers={"X-Fifo": fifo})
+        worker.output.text = ""
+        with self.assertRaises(AssertionError):
+            worker.output.read_until("in the request", patience=1)
+        self.release(fifo)
+        self.assertEqual(first.getresponse().status, 200)
+        worker.output.read_until("in the request")
+        self.release(fifo)
+        self.assertEqual(second.getresponse().status, 200)
 
 
 del Checks

@@ -85,13 +85,14 @@ urlpatterns = [path("", lambda request: HttpResponse("hello"))]
 
     def test_a_mistake_in_the_urls_is_the_requests(self):
         self.urls("raise KeyError('no such setting')\n")
-        worker = self.started("--preload", "site_of_django:app").fork(1)
+        template = self.started("--preload", "site_of_django:app")
+        template.output.read_until("KeyError: 'no such setting'")
+        worker = template.fork(1)
         worker.wait_ready()
         client = Client(worker.probe_path)
         self.addCleanup(client.close)
         client.request("GET", "/")
         self.assertEqual(client.getresponse().status, 500)
-        worker.output.read_until("KeyError: 'no such setting'")
 
 
 class Spares(sockd_played.Case):

@@ -44,7 +44,7 @@ class Granian:
             "bind": [bind(server)],
             "umask": own_umask() if server.uds_permissions is None else 0o777 & ~server.uds_permissions,
             "backlog": server.backlog,
-            "silent_when_busy": server.interface.value == "wsgi" and server.blocking_threads == 1,
+            "silent_when_busy": one_at_a_time(server),
             "speaks_tls": bool(server.ssl_ctx[0]),
         }
 
@@ -60,7 +60,8 @@ class Granian:
         self.read_env_files()
         heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
         server, number = self.server, order.worker - 1
-        server._shd = serve_everywhere(order.sockets, server.backlog, Visitors(heartbeat))
+        server._shd = serve_everywhere(
+            order.sockets, server.backlog, Visitors(heartbeat, one_at_a_time(server)))
         server._sso, server._ipc = None, {number: (None, None)}
         # A process that is not started, but run here: granian alone knows what its worker functions take.
         server._spawn_worker(number, self.serve, self.application_for_worker).inner.run()
@@ -109,6 +110,11 @@ def command_line(cli):
         cli.entrypoint()
     except Configured as configured:
         return configured.args
+
+
+def one_at_a_time(server):
+    """Whether a worker calls the application for one request after the other."""
+    return server.interface.value == "wsgi" and server.blocking_threads == 1
 
 
 def bind(server):
@@ -202,6 +208,12 @@ class Departure:
 
     def all_serve(self):
         import signal
+        import socket
+        # Made now: at the end there may be no descriptor left.
+        self.unknown = socket.socket(socket.AF_UNIX)
+        self.unknown.bind("")
+        self.unknown.listen()
+        self.unknown.setblocking(False)
         self.drain = Drain()
         self.drain.on_usr2()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -211,24 +223,16 @@ class Departure:
     def begin(self, _signal, _frame):
         patient, self.drain.patient = self.drain.patient, False
         self.accept_nobody()
-        if patient:
-            self.later(READING_SECONDS, self.leave_with_the_last_websocket)
-        elif self.visitors.websockets.open:
-            self.visitors.websockets.when_none_is_left = self.leave
-            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.visitors.websockets.close()))
+        if not patient:
+            self.close_websockets()
             self.later(CLOSING_SECONDS, self.leave)
-        else:
-            self.later(READING_SECONDS, self.leave)
+        self.later(READING_SECONDS, lambda: self.leave_with_the_last_websocket(patient))
 
     def accept_nobody(self):
         """Give the numbers of our sockets to ones that nobody knows: granian knows no other way, but to leave."""
-        import socket
-        while self.fds:
-            with socket.socket(socket.AF_UNIX) as unknown:
-                unknown.bind("")
-                unknown.listen()
-                unknown.setblocking(False)
-                os.dup2(unknown.fileno(), self.fds.pop(), inheritable=False)
+        fds, self.fds = self.fds, []
+        for fd in fds:
+            os.dup2(self.unknown.fileno(), fd, inheritable=False)
 
     def later(self, seconds, function):
         from threading import Timer
@@ -236,10 +240,17 @@ class Departure:
         timer.daemon = True
         timer.start()
 
-    def leave_with_the_last_websocket(self):
+    def close_websockets(self):
+        if self.visitors.websockets.open:
+            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.visitors.websockets.close()))
+
+    def leave_with_the_last_websocket(self, patient):
         self.visitors.websockets.when_none_is_left = self.leave
         if not self.visitors.websockets.open:
             self.leave()
+        elif not patient:
+            # One may have come meanwhile.
+            self.close_websockets()
 
     def leave(self):
         """From any thread, any number of times."""
@@ -250,8 +261,11 @@ class Departure:
 class Visitors:
     """Counts what the application has served, knows its WebSockets, and tells sockd that the worker is alive."""
 
-    def __init__(self, heartbeat):
+    def __init__(self, heartbeat, one_at_a_time):
+        from threading import Lock
         self.heartbeat = heartbeat
+        # With a thread for each socket, one_at_a_time is no more granian's to keep.
+        self.turn = Lock() if one_at_a_time else None
         self.served = 0
         self.websockets = WebSockets()
         heartbeat.served = lambda: self.served
@@ -288,7 +302,11 @@ class Visitors:
             finally:
                 self.served += 1
 
-        return counted
+        def in_turn(*arguments):
+            with self.turn:
+                return counted(*arguments)
+
+        return in_turn if self.turn else counted
 
     def beat(self, loop):
         """Beat from the event loop, whose first turn means that all is served; from a thread if no loop turns."""

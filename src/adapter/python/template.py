@@ -165,14 +165,15 @@ def preload(server):
 def load_urls_of_django():
     """Import URLs and views, which Django leaves for the first request: each worker would do it, and keep 1 MB of it.
 
-    A mistake in them is left to that request, too: there Django shows it.
+    After a mistake in them Django tries again with every request, and may find another, of what was left behind.
     """
     if "django.core.handlers.base" in sys.modules:
         from django.urls import get_resolver
         try:
             get_resolver().url_patterns
         except Exception:
-            pass
+            from traceback import print_exc
+            print_exc()
 
 
 def threads():

@@ -13,6 +13,7 @@ class WebSockets:
 
     def __init__(self):
         self.open = set()
+        self.told = set()
         self.when_none_is_left = lambda: None
 
     def watch(self, application):
@@ -32,11 +33,14 @@ class WebSockets:
             return await connection
         finally:
             self.open.discard(close)
+            self.told.discard(close)
             if not self.open:
                 self.when_none_is_left()
 
     async def close(self):
-        for close in list(self.open):
+        """Tell all that were not told."""
+        for close in self.open - self.told:
+            self.told.add(close)
             try:
                 await close()
             except Exception as error:
