@@ -32,6 +32,7 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": b"hello"})
 '''
 
+UWSGI = ("uwsgi", "--master", "--no-orphans", "--http-socket", "fd://3", "--module", "wsgi:app")
 WAITRESS = "import socket, waitress, wsgi; waitress.serve(wsgi.app, sockets=[socket.socket(fileno=3)])"
 
 
@@ -62,7 +63,7 @@ SERVERS = [
     Server("daphne", "-e", "systemd:domain=UNIX:index=0", "asgi:app", tcp=False, named=True, unlinks=True),
     Server("python", "-c", WAITRESS, stop=signal.SIGINT, backlog=1024),
     Server("python", "-c", WAITRESS, status=-signal.SIGTERM, backlog=1024),
-    Server("uwsgi", "--master", "--need-app", "--http-socket", "fd://3", "--module", "wsgi:app", stop=signal.SIGINT),
+    Server(*UWSGI, "--need-app", stop=signal.SIGINT),
 ]
 
 
@@ -124,7 +125,7 @@ class AppServers(sockd_played.Case):
 
     def test_uwsgi_takes_sigterm_for_a_reload(self):
         listener = self.listener()
-        process, _ = self.start(listener, "uwsgi", "--master", "--http-socket", "fd://3", "--module", "wsgi:app")
+        process, _ = self.start(listener, *UWSGI)
         self.assertEqual(get(listener.getsockname()), "hello")
         process.terminate()
         # The second one is the new life's.
