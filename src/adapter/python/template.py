@@ -149,10 +149,12 @@ def preload(server):
     """Import the application, and say what of it cannot be in the workers as it is here."""
     before = connections()
     faulthandler.dump_traceback_later(LOAD_SECONDS, file=2)
+    # The thread that waits for that moment is among them, and may be for a while after it was told to end.
+    ours = tasks()
     server.load()
     load_urls_of_django()
     faulthandler.cancel_dump_traceback_later()
-    for name in threads():
+    for name in threads(tasks() - ours):
         complain("preload: the application started the thread %s while it was imported; "
                  "the workers are without it" % name)
     for fd, peer in sorted(connections().items() - before.items()):
@@ -176,19 +178,23 @@ def load_urls_of_django():
             print_exc()
 
 
-def threads():
-    """The names of all threads but this one, those that Python does not know as well."""
+def tasks():
+    """The numbers of all threads."""
+    return set(map(int, os.listdir("/proc/self/task")))
+
+
+def threads(numbers):
+    """The names of threads, those that Python does not know as well."""
     import threading
     known = {thread.native_id: thread.name for thread in threading.enumerate()}
     result = []
-    for number in map(int, os.listdir("/proc/self/task")):
-        if number != os.getpid():
-            try:
-                with open("/proc/self/task/%d/comm" % number) as comm:
-                    result.append(known.get(number) or comm.read().strip())
-            except OSError:
-                # It has ended.
-                pass
+    for number in numbers:
+        try:
+            with open("/proc/self/task/%d/comm" % number) as comm:
+                result.append(known.get(number) or comm.read().strip())
+        except OSError:
+            # It has ended.
+            pass
     return sorted(result)
 
 
