@@ -2,7 +2,7 @@
 
 Both sides are services of the same systemd, from the same unit but for the prefix of ExecStart=, each
 with a socket unit of its own. Only one side runs at a time, so that neither takes the other's processor
-or shares its memory; but both wait side by side when successors are made in turns, and when nothing is done.
+or shares its memory; but both wait side by side when loads and successors are taken in turns, and when they are idle.
 
 Prints what it does on standard error, and one JSON document with every single figure on standard output.
 """
@@ -30,8 +30,9 @@ Group=www-data
 WorkingDirectory={project}
 ExecStart={prefix}{project}/myprojectenv/bin/gunicorn --workers {workers} --bind unix:{address} {app}
 """
-# Pairs of successors in each round: one import of Django differs from the next by more than the sides do.
-SUCCESSORS = 5
+# Pairs of loads and of successors in each round: one second on a shared host differs from the next, and one import of
+# Django from the next, by more than the sides do.
+LOADS = SUCCESSORS = 5
 # So long a worker has served before it is killed: as accidents come, and not as a program that cannot stay up.
 SERVED = 1.5
 HELLO = """\
@@ -64,6 +65,7 @@ def main():
             # Who comes first changes each time.
             for side in sorted(SIDES, reverse=number % 2 == 1):
                 measure_service(figures, Service(side, app), options)
+            measure_requests(figures, [Service(side, app) for side in SIDES], options)
             measure_successors(figures, [Service(side, app, workers=1) for side in SIDES])
     say("idle for %g seconds" % options.idle)
     measure_idle(figures, [Service(side, "hello") for side in SIDES], options.idle)
@@ -102,10 +104,8 @@ def measure_service(figures, service, options):
     figures.add("cold start " + service.app, service, first_byte(service.address) * 1000)
     service.wait_until_quiet()
 
-    busy = service.busy_us()
-    requests = load(service.address, options.clients, options.seconds)
-    figures.add("requests " + service.app, service, requests / options.seconds)
-    figures.add("work " + service.app, service, (service.busy_us() - busy) / requests)
+    # Workers touch their memory as they serve.
+    load(service.address, options.clients, options.seconds)
     service.wait_until_quiet()
 
     main = service.main_pid()
@@ -117,6 +117,21 @@ def measure_service(figures, service, options):
 
     figures.add("successor exists " + service.app, service, successor_exists(service) * 1000)
     service.stop()
+
+
+def measure_requests(figures, services, options):
+    for service in services:
+        service.stop()
+        first_byte(service.address)
+        service.wait_until_quiet()
+    for number in range(LOADS):
+        for service in services if number % 2 else reversed(services):
+            busy = service.busy_us()
+            requests = load(service.address, options.clients, options.seconds / LOADS)
+            figures.add("requests " + service.app, service, requests / options.seconds * LOADS)
+            figures.add("work " + service.app, service, (service.busy_us() - busy) / requests)
+    for service in services:
+        service.stop()
 
 
 def measure_successors(figures, services):
