@@ -163,7 +163,7 @@ impl Reading<'_> {
                 }
                 // By the names that we give, every socket is a unix socket, and nobody would be kept out.
                 "listen.allowed_clients" => {
-                    let instead = "write IPAddressAllow= and IPAddressDeny=any in the unit of the service";
+                    let instead = "write IPAddressAllow= and IPAddressDeny=any in the socket unit";
                     return Err(at(&format!("{name} does not hold under sockd: {instead}")));
                 }
                 "listen.owner" | "listen.group" | "listen.acl_users" | "listen.acl_groups" => {

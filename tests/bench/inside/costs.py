@@ -119,11 +119,16 @@ def measure_service(figures, service, options):
     service.stop()
 
 
-def measure_requests(figures, services, options):
+def start_anew(services):
+    """All of them up, side by side, and at rest."""
     for service in services:
         service.stop()
         first_byte(service.address)
         service.wait_until_quiet()
+
+
+def measure_requests(figures, services, options):
+    start_anew(services)
     for number in range(LOADS):
         for service in services if number % 2 else reversed(services):
             busy = service.busy_us()
@@ -136,10 +141,7 @@ def measure_requests(figures, services, options):
 
 def measure_successors(figures, services):
     """With one worker nobody else can answer: the next answer is the successor's."""
-    for service in services:
-        service.stop()
-        first_byte(service.address)
-        service.wait_until_quiet()
+    start_anew(services)
     for number in range(SUCCESSORS):
         for service in services if number % 2 else reversed(services):
             time.sleep(SERVED)
@@ -153,10 +155,7 @@ def measure_successors(figures, services):
 
 
 def measure_idle(figures, services, seconds):
-    for service in services:
-        service.stop()
-        first_byte(service.address)
-        service.wait_until_quiet()
+    start_anew(services)
     time.sleep(2)
     before = [{pid: idle_state(pid) for pid in service.pids()} for service in services]
     time.sleep(seconds)
