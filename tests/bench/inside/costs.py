@@ -30,9 +30,9 @@ Group=www-data
 WorkingDirectory={project}
 ExecStart={prefix}{project}/myprojectenv/bin/gunicorn --workers {workers} --bind unix:{address} {app}
 """
-# Pairs of loads and of successors in each round: one second on a shared host differs from the next, and one import of
-# Django from the next, by more than the sides do.
-LOADS = SUCCESSORS = 5
+# Pairs of cold starts, loads and successors in each round: one second on a shared host differs from the next, and one
+# import of Django from the next, by more than the sides do.
+COLD_STARTS = LOADS = SUCCESSORS = 5
 # So long a worker has served before it is killed: as accidents come, and not as a program that cannot stay up.
 SERVED = 1.5
 HELLO = """\
@@ -65,6 +65,7 @@ def main():
             # Who comes first changes each time.
             for side in sorted(SIDES, reverse=number % 2 == 1):
                 measure_service(figures, Service(side, app), options)
+            measure_cold_starts(figures, [Service(side, app) for side in SIDES])
             measure_requests(figures, [Service(side, app) for side in SIDES], options)
             measure_successors(figures, [Service(side, app, workers=1) for side in SIDES])
     say("idle for %g seconds" % options.idle)
@@ -100,9 +101,7 @@ def visit(service):
 
 
 def measure_service(figures, service, options):
-    service.stop()
-    figures.add("cold start " + service.app, service, first_byte(service.address) * 1000)
-    service.wait_until_quiet()
+    start_anew([service])
 
     # Workers touch their memory as they serve.
     load(service.address, options.clients, options.seconds)
@@ -125,6 +124,15 @@ def start_anew(services):
         service.stop()
         first_byte(service.address)
         service.wait_until_quiet()
+
+
+def measure_cold_starts(figures, services):
+    for number in range(COLD_STARTS):
+        for service in services if number % 2 else reversed(services):
+            service.stop()
+            figures.add("cold start " + service.app, service, first_byte(service.address) * 1000)
+            service.wait_until_quiet()
+            service.stop()
 
 
 def measure_requests(figures, services, options):
