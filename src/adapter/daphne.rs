@@ -1,6 +1,7 @@
 //! What is known of daphne.
 
 use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 
@@ -18,4 +19,21 @@ static PYTHON: Python = Python {
     program: template!("daphne.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind, --port, --unix-socket or --fd",
+    options,
 };
+
+fn options(options: &Options<'_>) -> Result<Stated, String> {
+    let (host, port) = (options.last(&["-b", "--bind"]), options.last(&["-p", "--port"]));
+    let mut binds = Vec::new();
+    binds.extend(options.last(&["-u", "--unix-socket"]).map(|path| Bind::unix("--unix-socket", &path)));
+    binds.extend(options.last(&["--fd"]).map(|number| Bind::given("--fd", &number)));
+    // Twisted's writing, which is no address of ours.
+    let endpoints = options.all(&["-e", "--endpoint"]);
+    binds.extend(endpoints.iter().map(|address| Bind::new("--endpoint", address)));
+    if host.is_some() || port.is_some() || binds.is_empty() {
+        let (host, port) = (host.as_deref().unwrap_or("127.0.0.1"), port.as_deref().unwrap_or("8000"));
+        binds.push(Bind::tcp(("--bind", host), ("--port", port)));
+    }
+    // Twisted opens it to everybody.
+    Ok(Stated::new(binds, Mode::Is(0o666)))
+}

@@ -1,6 +1,7 @@
 //! What is known of granian.
 
 use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 
@@ -18,4 +19,24 @@ static PYTHON: Python = Python {
     program: template!("websockets.py", "granian.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--host, --port or --uds",
+    options,
 };
+
+fn options(options: &Options<'_>) -> Result<Stated, String> {
+    let value = |option| options.last_or_variable(option, "GRANIAN");
+    let bind = match value("--uds") {
+        Some(path) => Bind::unix("--uds", &path),
+        None => {
+            let (host, port) = (value("--host"), value("--port"));
+            Bind::tcp(("--host", host.as_deref().unwrap_or("127.0.0.1")), ("--port", port.as_deref().unwrap_or("8000")))
+        }
+    };
+    let mode = match value("--uds-permissions") {
+        // Decimal, unless it begins with a 0.
+        Some(text) => u32::from_str_radix(&text, if text.starts_with('0') { 8 } else { 10 })
+            .map(Mode::Is)
+            .map_err(|_| format!("--uds-permissions {text} is no number"))?,
+        None => Mode::ByUmask,
+    };
+    Ok(Stated::new([bind], mode))
+}

@@ -7,6 +7,7 @@ mod known;
 pub use known::Known;
 
 use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::{Conventions, ExitMeaning};
 
@@ -33,4 +34,18 @@ pub static PYTHON: Python = Python {
     program: template!("uvicorn_drain.py", "gunicorn.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind",
+    options,
 };
+
+fn options(options: &Options<'_>) -> Result<Stated, String> {
+    let known = Known::read(options.arguments, options.environment);
+    let perhaps = known.bind.is_empty() && known.config.is_none();
+    let binds = if perhaps { vec![known.default_bind] } else { known.bind };
+    Ok(Stated {
+        binds: binds.iter().map(|address| Bind::new("--bind", address)).collect(),
+        perhaps,
+        // gunicorn's umask is 0 unless it is told another.
+        mode: Mode::Is(0o777 & !known.umask.unwrap_or(0)),
+        directory: known.chdir,
+    })
+}

@@ -1,6 +1,7 @@
 //! What is known of hypercorn.
 
 use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 
@@ -18,4 +19,21 @@ static PYTHON: Python = Python {
     program: template!("websockets.py", "hypercorn.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind",
+    options,
 };
+
+fn options(options: &Options<'_>) -> Result<Stated, String> {
+    let mut written = options.all(&["-b", "--bind"]);
+    if written.is_empty() && options.last(&["-c", "--config"]).is_none() {
+        written.push(PYTHON.default_bind.to_owned());
+    }
+    let mode = match options.last(&["-m", "--umask"]) {
+        // Decimal.
+        Some(text) => {
+            let umask: u32 = text.parse().map_err(|_| format!("--umask {text} is no number"))?;
+            Mode::Is(0o777 & !umask)
+        }
+        None => Mode::ByUmask,
+    };
+    Ok(Stated::new(written.iter().map(|address| Bind::new("--bind", address)), mode))
+}

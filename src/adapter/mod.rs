@@ -6,9 +6,9 @@
 //! # How an adapter is added
 //!
 //! One file for each server, with one [`Adapter`], and its line in [`ADAPTERS`].
-//! - A Python server gets a [`python::Python`] as well: the name of its script, and a template of its own in `python/`
-//!   (what it must offer is told at the head of `python/template.py`; its settings are a [`report::Report`]). List the
-//!   template's files in `TEMPLATES` of `tests/python/sockd_played.py`, and test the template there.
+//! - A Python server gets a [`python::Python`] as well: the name of its script, what its options say of its sockets, and
+//!   a template of its own in `python/` (what it must offer is told at the head of `python/template.py`; its settings
+//!   are a [`report::Report`]). List the template's files in `TEMPLATES` of `tests/python/sockd_played.py`, and test the template there.
 //! - A server that is executed once for each worker is [`Making::Exec`] with an [`exec::Exec`]: how it is recognised,
 //!   and what it needs beyond the manners of a good systemd service (a rewritten command line, files, a private socket).
 //!
@@ -25,6 +25,7 @@ pub mod php_fpm;
 pub mod puma;
 pub mod python;
 pub mod report;
+pub mod stated;
 pub mod uvicorn;
 pub mod uwsgi;
 pub mod waitress;

@@ -6,8 +6,11 @@ mod shebang;
 
 pub use shebang::interpreter;
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+
+use super::stated::{Options, Stated};
 
 /// SIGTERM (signal(7)): what every Python server takes as its stop signal.
 pub(super) const STOP_SIGNAL: i32 = 15;
@@ -33,6 +36,8 @@ pub struct Python {
     pub default_bind: &'static str,
     /// How its command line calls the address, for messages.
     pub bind_options: &'static str,
+    /// What its options state of its sockets: see [`Self::stated`].
+    pub options: fn(&Options<'_>) -> Result<Stated, String>,
 }
 
 /// The source of a template: what all share, then the server's own files.
@@ -80,6 +85,19 @@ impl Python {
         }
         let (options, after) = self.python_options(rest)?;
         Some(Invocation { launcher: Launcher::Python(program, options), arguments: after })
+    }
+
+    /// What a command that runs this server states of its sockets. `None`: it does not run it.
+    ///
+    /// # Errors
+    /// An option whose value cannot be.
+    pub fn stated(
+        &self,
+        command: &[OsString],
+        environment: &BTreeMap<OsString, OsString>,
+    ) -> Option<Result<Stated, String>> {
+        let arguments = self.invocation(command)?.arguments;
+        Some((self.options)(&Options { arguments, environment }))
     }
 
     /// Splits Python's arguments into its options and what follows `-m MODULE` or the server's script. `None`: Python

@@ -4,6 +4,7 @@
 //! --forwarded-allow-ips. That is left to it: who may write to the socket is for the socket unit to say.
 
 use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::{Conventions, ExitMeaning};
 
@@ -26,4 +27,19 @@ static PYTHON: Python = Python {
     program: template!("uvicorn_drain.py", "uvicorn.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--host, --port, --uds or --fd",
+    options,
 };
+
+fn options(options: &Options<'_>) -> Result<Stated, String> {
+    let value = |option| options.last_or_variable(option, "UVICORN");
+    let bind = if let Some(number) = value("--fd") {
+        Bind::given("--fd", &number)
+    } else if let Some(path) = value("--uds") {
+        Bind::unix("--uds", &path)
+    } else {
+        let (host, port) = (value("--host"), value("--port"));
+        Bind::tcp(("--host", host.as_deref().unwrap_or("127.0.0.1")), ("--port", port.as_deref().unwrap_or("8000")))
+    };
+    // It opens its socket to everybody.
+    Ok(Stated::new([bind], Mode::Is(0o666)))
+}

@@ -4,12 +4,14 @@
 //! Never: finds anything wrong by itself.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::facts::{Facts, File, Listening};
-use super::uwsgi;
-use crate::adapter::gunicorn::{self, Known};
+use crate::adapter::gunicorn::Known;
+use crate::adapter::stated::{Bind, values};
+use crate::adapter::uwsgi::ini::Section;
+use crate::adapter::{self, Making};
 use crate::app::Address;
 use crate::systemd::details::Details;
 
@@ -103,19 +105,13 @@ pub fn is_application(service: &Details) -> bool {
 /// Every address at which the application should be reached.
 pub fn expected(facts: &Facts) -> Vec<Expected> {
     let mut found = Vec::new();
-    let inis: Vec<_> = facts.uwsgi.iter().map(|file| uwsgi::read(&file.text, stem(file))).collect();
-    let speaks = |written: &str| if written.contains("http") { Protocol::Http } else { Protocol::Uwsgi };
+    let by_ini: Vec<_> = facts.uwsgi.iter().enumerate().flat_map(|(at, file)| by_ini(facts, at, file)).collect();
     let uwsgi = server(&facts.service).starts_with("uwsgi");
     for (at, socket) in facts.sockets.iter().enumerate() {
-        let named = |sockets: &[String], address: &str| {
-            sockets.iter().any(|socket| {
-                uwsgi_address(socket, &facts.service.working_directory).is_some_and(|socket| socket == *address)
-            })
-        };
         found.extend(socket.listen.iter().map(|address| {
             let http = !uwsgi
                 || command(&facts.service).iter().any(|word| word.starts_with("--http-socket"))
-                || inis.iter().any(|ini| named(&ini.http_sockets, address));
+                || by_ini.iter().any(|named| named.protocol == Protocol::Http && named.address == *address);
             let protocol = if http { Protocol::Http } else { Protocol::Uwsgi };
             Expected { address: address.clone(), maker: Maker::Unit(at), protocol }
         }));
@@ -123,87 +119,53 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     if !found.is_empty() {
         return found;
     }
-    for (at, ini) in inis.iter().enumerate() {
-        let all = ini.sockets.iter().map(|socket| (socket, Protocol::Uwsgi));
-        let all = all.chain(ini.http_sockets.iter().map(|socket| (socket, Protocol::Http)));
-        found.extend(all.filter_map(|(socket, protocol)| {
-            Some(Expected {
-                address: uwsgi_address(socket, &facts.service.working_directory)?,
-                maker: Maker::Ini(at),
-                protocol,
-            })
-        }));
+    found.extend(by_ini);
+    let by_server = |address, protocol| Expected { address, maker: Maker::Server, protocol };
+    let directory = &facts.service.working_directory;
+    if uwsgi {
+        for (options, protocol) in [
+            (&["-s", "--socket", "--uwsgi-socket"][..], Protocol::Uwsgi),
+            (&["--http-socket", "--http11-socket"], Protocol::Http),
+        ] {
+            let written = values(command(&facts.service).iter(), options).into_iter();
+            found.extend(written.filter_map(|value| Some(by_server(uwsgi_address(&value, directory)?, protocol))));
+        }
     }
     for bind in binds(&facts.service) {
-        let protocol = if uwsgi { speaks(&bind.0) } else { Protocol::Http };
-        let address = absolute(&bind.1, &facts.service.working_directory);
-        found.extend(address.map(|address| Expected { address, maker: Maker::Server, protocol }));
+        let address = Known::address(&bind.address).ok().flatten().map(|address| absolute(address, directory));
+        found.extend(address.map(|address| by_server(address, Protocol::Http)));
     }
     if found.is_empty() {
         let listeners = facts.status.iter().flat_map(|status| &status.listeners);
         found.extend(listeners.filter_map(|listener| {
-            let address = absolute(&listener.address, &facts.service.working_directory)?;
-            Some(Expected { address, maker: Maker::Server, protocol: Protocol::Http })
+            Some(by_server(absolute(listener.address.parse().ok()?, directory), Protocol::Http))
         }));
     }
     found
 }
 
-/// The name of an .ini file without its ending: uWSGI's `%n`.
-fn stem(file: &File) -> &str {
-    let name = base(&file.path);
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
-}
-
-/// The addresses of a server's command line: the option and what it names. Nothing where a configuration file says it.
-pub fn binds(service: &Details) -> Vec<(String, String)> {
-    let command = command(service);
-    let all = |options: &[&str]| options.iter().flat_map(|option| values(command, option)).collect::<Vec<_>>();
-    let server = server(service);
-    let variables = environment(service);
-    // UVICORN_UDS, for one, counts where the option is not there (click's auto_envvar_prefix).
-    let variable = |option: &str| {
-        let name = format!("{server}_{}", option.trim_start_matches('-')).replace('-', "_").to_uppercase();
-        variables.get(OsStr::new(&name)).map(|value| value.to_string_lossy().into_owned())
-    };
-    let one = |option: &str| values(command, option).pop().map(|(_, value)| value).or_else(|| variable(option));
-    if server.starts_with("gunicorn") {
-        let command: Vec<OsString> = command.iter().map(OsString::from).collect();
-        let Some(invocation) = gunicorn::PYTHON.invocation(&command) else { return Vec::new() };
-        let known = Known::read(invocation.arguments, &environment(service));
-        let plain = known.bind.is_empty() && known.config.is_none();
-        let binds = if plain { vec![known.default_bind] } else { known.bind };
-        let plain = binds.iter().filter_map(|bind| Known::address(bind).ok().flatten());
-        return plain.map(|address| ("--bind".to_owned(), address.to_string())).collect();
-    }
-    match server {
-        "uvicorn" if !all(&["--fd"]).is_empty() => Vec::new(),
-        "uvicorn" | "granian" => {
-            let port = one("--port").unwrap_or_else(|| "8000".to_owned());
-            let tcp = format!("{}:{port}", one("--host").unwrap_or_else(|| "127.0.0.1".to_owned()));
-            vec![("--uds".to_owned(), one("--uds").map_or(tcp, |path| format!("unix:{path}")))]
-        }
-        "hypercorn" => all(&["-b", "--bind"]),
-        "daphne" => {
-            let paths = all(&["-u", "--unix-socket"]).into_iter();
-            paths.map(|(option, path)| (option, format!("unix:{path}"))).collect()
-        }
-        "uwsgi" => all(&["-s", "--socket", "--uwsgi-socket", "--http-socket"]),
-        _ => Vec::new(),
-    }
-}
-
-/// Every value of an option, behind `=` or as the next word.
-pub fn values(command: &[String], option: &str) -> Vec<(String, String)> {
+/// Where one of uWSGI's files has it listen. What only uWSGI can put together is no address here.
+fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
+    let section = Section::read(Path::new(&file.path), &file.text);
     let mut found = Vec::new();
-    for (at, word) in command.iter().enumerate() {
-        if word == option {
-            found.extend(command.get(at + 1).map(|value| (option.to_owned(), value.clone())));
-        } else if let Some(value) = word.strip_prefix(option).and_then(|rest| rest.strip_prefix('=')) {
-            found.push((option.to_owned(), value.to_owned()));
-        }
+    for (options, protocol) in
+        [(["socket", "uwsgi-socket"], Protocol::Uwsgi), (["http-socket", "http11-socket"], Protocol::Http)]
+    {
+        let written = section.values(&options).filter_map(Result::ok);
+        let addresses = written.filter_map(|socket| uwsgi_address(&socket, &facts.service.working_directory));
+        found.extend(addresses.map(|address| Expected { address, maker: Maker::Ini(at), protocol }));
     }
     found
+}
+
+/// Where a server's own options have it listen.
+pub fn binds(service: &Details) -> Vec<Bind> {
+    let command: Vec<OsString> = command(service).iter().map(OsString::from).collect();
+    let stated = match adapter::recognise(&command).making {
+        Making::Template(python) => python.stated(&command, &environment(service)).and_then(Result::ok),
+        Making::Exec(_) => None,
+    };
+    stated.map_or(Vec::new(), |stated| stated.binds)
 }
 
 /// The variables of Environment=.
@@ -212,22 +174,20 @@ pub fn environment(service: &Details) -> BTreeMap<OsString, OsString> {
     pairs.map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// An address without its `unix:`, and absolute.
-fn absolute(written: &str, directory: &str) -> Option<String> {
-    if written.contains('/') && !written.contains(':') {
-        return Some(Path::new(directory).join(written).display().to_string());
-    }
-    match written.parse::<Address>().ok()? {
-        Address::Unix(path) => Some(Path::new(directory).join(path).display().to_string()),
-        Address::Abstract(name) => Some(format!("@{name}")),
-        Address::Tcp(address) => Some(address.to_string()),
+/// An address as visitors name it: without `unix:`, and absolute.
+fn absolute(address: Address, directory: &str) -> String {
+    match address {
+        Address::Unix(path) => Path::new(directory).join(path).display().to_string(),
+        Address::Abstract(name) => format!("@{name}"),
+        Address::Tcp(address) => address.to_string(),
     }
 }
 
 /// The same of a socket of uWSGI's, which takes any word without a colon for a path.
 fn uwsgi_address(written: &str, directory: &str) -> Option<String> {
     let path = !written.contains(':') && !written.starts_with('@');
-    if path { absolute(&format!("unix:{written}"), directory) } else { absolute(written, directory) }
+    let address = if path { Address::Unix(written.into()) } else { written.parse().ok()? };
+    Some(absolute(address, directory))
 }
 
 /// Whether what is passed to `target` arrives at a socket that listens on `address`.

@@ -19,7 +19,6 @@ mod nginx;
 pub mod permission;
 mod rules;
 mod traceback;
-mod uwsgi;
 
 pub use facts::{Facts, Problem};
 pub use finding::{Diagnosis, Finding, Link, Seen, State};

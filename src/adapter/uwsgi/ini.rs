@@ -1,7 +1,14 @@
-//! uWSGI's .ini files: their lines, and the letters that stand for parts of a file's name.
+//! uWSGI's .ini files: their lines, and what stands for something else in a value.
 //!
 //! As `core/ini.c` and `config_magic_table_fill` of uWSGI 2.0.31 read them. A file's text is taken apart here because
-//! what is left of it is given to uWSGI under another name.
+//! what is left of it is given to uWSGI under another name. Who only wants to know what a file says takes a [`Section`].
+
+use std::path::Path;
+
+/// A value in which more than this is to be put in is taken for a circle (places).
+const MOST_PLACES: usize = 64;
+/// No value stands for more (bytes): names that name others twice double at each level.
+const LONGEST: usize = 4096;
 
 /// A file, perhaps with a section: `site.ini`, `site.ini:staging`, or `:staging` for the file that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +96,10 @@ impl Letters {
         Self { known }
     }
 
+    fn get(&self, letter: char) -> Option<&str> {
+        self.known.iter().find(|(known, _)| *known == letter).map(|(_, text)| text.as_str())
+    }
+
     /// Puts in what depends on the file's name, so that the text means the same in a file of another name. The rest,
     /// `%(NAME)` and `%v` and their like, is left for uWSGI.
     ///
@@ -106,15 +117,107 @@ impl Letters {
                 Some(unknown @ ('i' | 'I' | 'j' | 'J')) => {
                     return Err(format!("%{unknown} depends on the file itself, which uWSGI does not see under sockd"));
                 }
-                Some(letter) => match self.known.iter().find(|(known, _)| *known == letter) {
+                Some(letter) => match self.get(letter) {
                     // What is put in must not be read once more.
-                    Some((_, text)) => out.push_str(&text.replace('%', "%%")),
+                    Some(text) => out.push_str(&text.replace('%', "%%")),
                     None => out.extend(['%', letter]),
                 },
                 None => out.push('%'),
             }
         }
         Ok(out)
+    }
+}
+
+/// What stands for something else in a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placeholder<'a> {
+    /// `%(NAME)`: the value of an option, the first one if there are several (measured).
+    Option(&'a str),
+    /// `$(NAME)`: a variable of the environment.
+    Variable(&'a str),
+    /// `%n`.
+    Letter(char),
+}
+
+/// A value with everything put in that `known` knows. What an option holds may hold more.
+///
+/// # Errors
+/// What is not known, and what does not end.
+pub(super) fn expand(value: &str, known: impl Fn(Placeholder<'_>) -> Option<String>) -> Result<String, String> {
+    let (mut out, mut rest) = (String::new(), value.to_owned());
+    for _ in 0..MOST_PLACES {
+        let Some(at) = rest.find(['%', '$', '@']) else { return Ok(out + &rest) };
+        out.push_str(&rest[..at]);
+        let (sign, after) = rest[at..].split_at(1);
+        let name = after.strip_prefix('(').and_then(|after| after.split_once(')'));
+        rest = match (sign, name) {
+            ("%", Some((name, after))) => {
+                known(Placeholder::Option(name)).ok_or_else(|| format!("there is no {name}"))? + after
+            }
+            ("$", Some((name, after))) => {
+                let variable = known(Placeholder::Variable(name));
+                variable.ok_or_else(|| format!("the variable {name} is not known here: write it out first"))? + after
+            }
+            ("@", Some(_)) => return Err("what stands in another file is not looked at: write it out first".to_owned()),
+            ("%", None) => {
+                let letter = after.chars().next().ok_or("it ends in a lone %")?;
+                let text = if letter == '%' { Some("%".to_owned()) } else { known(Placeholder::Letter(letter)) };
+                out +=
+                    &text.ok_or_else(|| format!("what %{letter} stands for is not known here: write it out first"))?;
+                after[letter.len_utf8()..].to_owned()
+            }
+            (sign, _) => {
+                out.push_str(sign);
+                after.to_owned()
+            }
+        };
+        if out.len() + rest.len() > LONGEST {
+            return Err(format!("it stands for more than {LONGEST} bytes"));
+        }
+    }
+    Err("it stands for itself, or for too much".to_owned())
+}
+
+/// The section `[uwsgi]` of one file.
+#[derive(Clone, Debug)]
+pub struct Section<'a> {
+    path: &'a Path,
+    letters: Letters,
+    lines: Vec<Line<'a>>,
+}
+
+impl<'a> Section<'a> {
+    /// Takes it from the file's text. `path` is absolute, and is not read.
+    pub fn read(path: &'a Path, text: &'a str) -> Self {
+        let name = path.to_string_lossy();
+        Self { path, letters: Letters::new(&name, &name, None, None), lines: lines(text, "uwsgi") }
+    }
+
+    /// Its lines.
+    pub fn lines(&self) -> &[Line<'a>] {
+        &self.lines
+    }
+
+    /// Every value of some options, which are spelt with `-`; uWSGI takes `_` as well.
+    ///
+    /// Each is an error where only uWSGI can tell what it comes to: the file, the line, and why.
+    pub fn values(&self, options: &[&str]) -> impl Iterator<Item = Result<String, String>> {
+        let asked = |line: &&Line<'_>| options.contains(&line.key.replace('_', "-").as_str());
+        self.lines.iter().filter(asked).map(|Line { number, key, value }| {
+            let expanded = expand(value, |placeholder| self.known(placeholder));
+            expanded.map_err(|why| format!("{}:{number}: {key} = {value}: {why}", self.path.display()))
+        })
+    }
+
+    fn known(&self, placeholder: Placeholder<'_>) -> Option<String> {
+        match placeholder {
+            Placeholder::Option(name) => {
+                self.lines.iter().find(|line| line.key == name).map(|line| line.value.to_owned())
+            }
+            Placeholder::Letter(letter) => self.letters.get(letter).map(str::to_owned),
+            Placeholder::Variable(_) => None,
+        }
     }
 }
 
@@ -159,5 +262,45 @@ mod tests {
         let inner = Letters::new("/b/50%.ini", "/b/50%.ini", Some("x"), Some(&outer));
         assert_eq!(inner.put_in("%n %N %x").expect("known"), "50%% first.site x");
         assert!(outer.put_in("%j").is_err());
+    }
+
+    #[test]
+    fn the_guides_file_is_read() {
+        let text = "[uwsgi]\nproject = firstsite\nuid = sammy\nbase = /home/%(uid)\n# socket = /no\n\
+                    module = %(project).wsgi:application\nsocket = /run/uwsgi/%(project).sock\nhttp_socket = :%n0\n\
+                    [other]\nsocket = /no\n";
+        let section = Section::read(Path::new("/etc/uwsgi/sites/8.ini"), text);
+        let values: Vec<_> = section.values(&["socket", "http-socket"]).collect();
+        assert_eq!(values, [Ok("/run/uwsgi/firstsite.sock".to_owned()), Ok(":80".to_owned())]);
+    }
+
+    /// What uWSGI 2.0.31 prints for `print =` with the same values.
+    #[test]
+    fn names_stand_for_the_first_value_wherever_it_is() {
+        let text = "[uwsgi]\na = first\na = second\nb_c = under\nprint = A %(a) C %(b_c) E %n 100%% a@b $5\n\
+                    print = late %(late)\nlate = x%(late2)\nlate2 = end\n";
+        let section = Section::read(Path::new("/srv/t.ini"), text);
+        let values: Vec<_> = section.values(&["print"]).collect();
+        assert_eq!(values, [Ok("A first C under E t 100% a@b $5".to_owned()), Ok("late xend".to_owned())]);
+    }
+
+    #[test]
+    fn what_only_uwsgi_can_tell_is_named_with_its_line() {
+        let doubling: String = (1..40).map(|n| format!("a{n} = %(a{})%(a{})\n", n - 1, n - 1)).collect();
+        let text = format!("[uwsgi]\na0 = {}\n{doubling}circle = %(circle)\n", "x".repeat(1000));
+        for (value, why) in [
+            ("%(b-c)", "there is no b-c"),
+            ("$(HOME)/x", "the variable HOME is not known here: write it out first"),
+            ("@(/etc/name)", "what stands in another file is not looked at: write it out first"),
+            ("%k", "what %k stands for is not known here: write it out first"),
+            ("%", "it ends in a lone %"),
+            ("%(circle)", "it stands for itself, or for too much"),
+            ("%(a39)", "it stands for more than 4096 bytes"),
+        ] {
+            let text = format!("{text}socket = {value}\n");
+            let section = Section::read(Path::new("/srv/t.ini"), &text);
+            let values: Vec<_> = section.values(&["socket"]).collect();
+            assert_eq!(values, [Err(format!("/srv/t.ini:43: socket = {value}: {why}"))]);
+        }
     }
 }

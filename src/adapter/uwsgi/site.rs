@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 
 use super::super::exec::Told;
-use super::ini::{self, Letters, Reference};
+use super::ini::{self, Letters, Placeholder, Reference};
 use super::options::{Fate, by_letter, fate, takes_value};
 
 /// Files within files, at most.
@@ -254,25 +254,15 @@ impl Site {
 
     /// A value with `%(NAME)`, `$(NAME)` and what else uWSGI puts in, as far as that is known here.
     pub(super) fn value(&self, text: &str, told: &Told<'_>) -> Option<String> {
-        let mut text = text.to_owned();
-        // A placeholder may hold another one; one that holds itself never ends.
-        for _ in 0..64 {
-            let Some(start) = text.find("%(").or_else(|| text.find("$(")) else { break };
-            let end = start + text[start..].find(')')?;
-            let name = &text[start + 2..end];
-            let found = if text.as_bytes()[start] == b'%' {
-                self.all.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())?
-            } else {
-                told.environment.get(OsStr::new(name))?.to_str()?.to_owned()
-            };
-            text.replace_range(start..=end, &found);
-        }
-        if text.contains("%(") || text.contains("$(") || text.contains("@(") {
-            return None;
-        }
-        let text = text.replace("%k", &told.processors.to_string());
-        let text = text.replace("%v", &told.directory.to_string_lossy());
-        let known = text.replace("%%", "");
-        if known.contains('%') { None } else { Some(text.replace("%%", "%")) }
+        let known = |placeholder: Placeholder<'_>| match placeholder {
+            Placeholder::Option(name) => {
+                self.all.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+            }
+            Placeholder::Variable(name) => told.environment.get(OsStr::new(name))?.to_str().map(str::to_owned),
+            Placeholder::Letter('k') => Some(told.processors.to_string()),
+            Placeholder::Letter('v') => Some(told.directory.to_string_lossy().into_owned()),
+            Placeholder::Letter(_) => None,
+        };
+        ini::expand(text, known).ok()
     }
 }

@@ -6,13 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use super::proposal::{Draft, Proposal};
-use crate::adapter::uwsgi::ini;
+use crate::adapter::uwsgi::ini::Section;
 use crate::app::Address;
-
-/// How often a value may name another one before it is taken for a circle.
-const DEEPEST: usize = 16;
-/// No value stands for more (bytes): names that name others twice double at each level.
-const LONGEST: usize = 4096;
 
 /// What is not in the .ini itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,92 +113,42 @@ fn next(name: &str, around: &Surroundings) -> Vec<(String, String)> {
     ]
 }
 
-/// What an .ini says, in the order of its lines.
+/// What an .ini says.
 struct Site<'a> {
     ini: &'a Path,
-    settings: Vec<(usize, String, String)>,
+    section: Section<'a>,
 }
 
 impl<'a> Site<'a> {
     /// Reads the section [uwsgi].
-    fn read(ini: &'a Path, text: &str) -> Result<Self, String> {
-        let mut settings = Vec::new();
-        for ini::Line { number, key, value } in ini::lines(text, "uwsgi") {
-            // uWSGI takes `_` for `-` in the names of its options.
-            let key = key.replace('_', "-");
-            if key.starts_with("if-") || matches!(key.as_str(), "for" | "for-glob" | "for-times") {
-                return Err(format!(
-                    "{}:{number}: what {key} comes to is uWSGI's to say: write it out first",
-                    ini.display()
-                ));
-            }
-            settings.push((number, key, value.to_owned()));
+    fn read(ini: &'a Path, text: &'a str) -> Result<Self, String> {
+        let section = Section::read(ini, text);
+        if section.lines().is_empty() {
+            return Err(format!("{} has no section [uwsgi]", ini.display()));
         }
-        match settings.is_empty() {
-            true => Err(format!("{} has no section [uwsgi]", ini.display())),
-            false => Ok(Self { ini, settings }),
+        let condition = section.lines().iter().find(|line| {
+            let key = line.key.replace('_', "-");
+            key.starts_with("if-") || matches!(key.as_str(), "for" | "for-glob" | "for-times")
+        });
+        match condition {
+            Some(line) => {
+                let (ini, number, key) = (ini.display(), line.number, line.key);
+                Err(format!("{ini}:{number}: what {key} comes to is uWSGI's to say: write it out first"))
+            }
+            None => Ok(Self { ini, section }),
         }
     }
 
-    /// The last value of a key, expanded.
-    fn value(&self, key: &str) -> Result<Option<String>, String> {
-        Ok(self.values(&[key])?.pop())
-    }
-
-    /// Every value of some keys, expanded.
-    fn values(&self, keys: &[&str]) -> Result<Vec<String>, String> {
-        let found = self.settings.iter().filter(|(_, key, _)| keys.contains(&key.as_str()));
-        found
-            .map(|(line, key, value)| {
-                let expanded = self.expand(value, 0);
-                expanded.map_err(|why| format!("{}:{line}: {key} = {value}: {why}", self.ini.display()))
-            })
-            .collect()
-    }
-
-    /// Puts in what `%(name)` and `%n` stand for (uWSGI's "placeholders" and "magic variables").
-    fn expand(&self, value: &str, depth: usize) -> Result<String, String> {
-        if value.contains("$(") || value.starts_with('@') {
-            return Err("what stands in a variable or another file is not looked at: write it out first".to_owned());
-        }
-        let mut text = String::new();
-        let mut rest = value;
-        while let Some((before, after)) = rest.split_once('%') {
-            text.push_str(before);
-            if text.len() > LONGEST {
-                return Err(format!("it stands for more than {LONGEST} bytes"));
-            }
-            if let Some((name, after)) = after.strip_prefix('(').and_then(|after| after.split_once(')')) {
-                let named = self.settings.iter().rev().find(|(_, key, _)| *key == name.replace('_', "-"));
-                let (_, _, value) = named.ok_or_else(|| format!("there is no {name}"))?;
-                if depth == DEEPEST {
-                    return Err(format!("{name} names itself"));
-                }
-                text.push_str(&self.expand(value, depth + 1)?);
-                rest = after;
-                continue;
-            }
-            let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-            let directory = self.ini.parent().unwrap_or(Path::new("/"));
-            match after.chars().next() {
-                Some('p') => text.push_str(&self.ini.to_string_lossy()),
-                Some('s') => text.push_str(&part(self.ini.file_name())),
-                Some('n') => text.push_str(&part(self.ini.file_stem())),
-                Some('e') => text.push_str(&part(self.ini.extension())),
-                Some('d') => text.push_str(&format!("{}/", directory.display())),
-                Some('c') => text.push_str(&part(directory.file_name())),
-                Some(other) => return Err(format!("what %{other} stands for is not known here: write it out first")),
-                None => return Err("it ends in a lone %".to_owned()),
-            }
-            rest = &after[1..];
-        }
-        Ok(text + rest)
+    /// The last value of an option.
+    fn value(&self, option: &str) -> Result<Option<String>, String> {
+        self.section.values(&[option]).last().transpose()
     }
 
     /// Where the site listens, as ListenStream= takes it.
     fn sockets(&self) -> Result<Vec<String>, String> {
         let ini = self.ini.display();
-        let addresses = self.values(&["socket", "uwsgi-socket", "http-socket", "http11-socket"])?;
+        let options = ["socket", "uwsgi-socket", "http-socket", "http11-socket"];
+        let addresses = self.section.values(&options).collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
             return Err(match self.value("http")? {
                 Some(http) => format!("{ini}: http = {http} is a proxy of uWSGI's own: write http-socket in its place"),
@@ -259,9 +204,9 @@ impl<'a> Site<'a> {
             ("logto", "the sandbox may forbid that file; without it, the lines are in the journal"),
             ("pidfile", "the sandbox may forbid that file, and systemd needs none: take it out"),
         ] {
-            if let Some((line, _, value)) = self.settings.iter().find(|(_, name, _)| name == key) {
-                let said = if value.is_empty() { key.to_owned() } else { format!("{key} = {value}") };
-                notes.push(format!("{}:{line}: {said}: {why}", self.ini.display()));
+            if let Some(line) = self.section.lines().iter().find(|line| line.key == key) {
+                let said = if line.value.is_empty() { key.to_owned() } else { format!("{key} = {}", line.value) };
+                notes.push(format!("{}:{}: {said}: {why}", self.ini.display(), line.number));
             }
         }
         Ok(notes)

@@ -3,7 +3,6 @@
 //! Owns: where the server listens by its own options, and the socket unit that is the same to visitors.
 //! Never: guesses. What only a Python file or a variable says is told to be unknown.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +10,10 @@ use super::proposal::Draft;
 use super::service::environment;
 use super::unit::Unit;
 use crate::adapter::exec::{Exec, Told};
+use crate::adapter::python::Python;
+use crate::adapter::stated::{Bind, Mode};
 use crate::adapter::{self, Making, gunicorn, words};
 use crate::app::Address;
-use crate::doctor::chain;
-use crate::systemd::details::Details;
 
 /// Gives the text of a file that a server's options name; an error names it.
 pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
@@ -50,10 +49,7 @@ pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<List
     let cannot = |why: String| format!("cannot tell where the server of {} listens: {why}", unit.name);
     let said = match &adapter::recognise(command).making {
         Making::Exec(exec) => by_plan(exec, command, unit, directory, read),
-        Making::Template(python) if python.script == gunicorn::PYTHON.script => {
-            by_gunicorn(command, &environment(unit), directory)
-        }
-        Making::Template(python) => by_options(python.script, command, unit, directory),
+        Making::Template(python) => by_options(python, command, unit, directory),
     };
     let said = said.map_err(cannot)?;
     let mut listens = Listens { streams: Vec::new(), mode: None, said: said.place };
@@ -78,32 +74,6 @@ pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<List
     Ok(listens)
 }
 
-fn by_gunicorn(
-    command: &[OsString],
-    environment: &BTreeMap<OsString, OsString>,
-    directory: &Path,
-) -> Result<Said, String> {
-    let invocation = gunicorn::PYTHON
-        .invocation(command)
-        .ok_or("sockd cannot tell by its options; write the socket unit by hand")?;
-    let known = gunicorn::Known::read(invocation.arguments, environment);
-    if known.bind.is_empty() {
-        return Err("its command line has no --bind; write the socket unit by hand".to_owned());
-    }
-    let address = |bind: &String| match gunicorn::Known::address(bind) {
-        Ok(Some(address)) => Ok(address),
-        Ok(None) => Err(format!("--bind {bind} names a socket that it is given")),
-        Err(why) => Err(format!("--bind {bind}: {why}")),
-    };
-    Ok(Said {
-        addresses: known.bind.iter().map(address).collect::<Result<_, _>>()?,
-        // gunicorn's umask is 0 unless it is told another.
-        mode: 0o777 & !known.umask.unwrap_or(0),
-        directory: directory.join(known.chdir.as_deref().unwrap_or_default()),
-        place: format!("--bind {}", known.bind.join(" --bind ")),
-    })
-}
-
 /// The permissions of a socket that is made under the service's own umask.
 fn by_umask(unit: &Unit) -> Result<u32, String> {
     let said = unit.value("Service", "UMask");
@@ -112,47 +82,26 @@ fn by_umask(unit: &Unit) -> Result<u32, String> {
     umask.map(|umask| 0o777 & !umask).map_err(|_| format!("UMask={said} is no octal number"))
 }
 
-/// granian's are decimal, unless they begin with a 0.
-fn permissions(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, if text.starts_with('0') { 8 } else { 10 }).ok()
-}
-
-/// The other Python servers: what the doctor reads of their command lines and variables.
-fn by_options(script: &str, command: &[OsString], unit: &Unit, directory: &Path) -> Result<Said, String> {
-    let exec_start: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    // hypercorn's is decimal.
-    let umask = ["-m", "--umask"].iter().flat_map(|option| chain::values(&exec_start, option)).next_back();
-    let variables = environment(unit).into_iter();
-    let variables = variables.map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()));
-    let mode = match (script, umask) {
-        ("hypercorn", Some((option, value))) => {
-            let umask: u32 = value.parse().map_err(|_| format!("{option} {value} is no number"))?;
-            0o777 & !umask
-        }
-        ("granian", _) => match chain::values(&exec_start, "--uds-permissions").pop() {
-            Some((option, value)) => permissions(&value).ok_or_else(|| format!("{option} {value} is no number"))?,
-            None => by_umask(unit)?,
-        },
-        ("hypercorn", None) => by_umask(unit)?,
-        // uvicorn and daphne open theirs to everybody.
-        _ => 0o666,
-    };
-    let binds = chain::binds(&Details { environment: variables.collect(), exec_start, ..Details::default() });
-    let address = |(option, text): &(String, String)| match gunicorn::Known::address(text) {
-        Ok(Some(address)) => Ok(address),
-        Ok(None) => Err(format!("{option} {text} names a socket that it is given")),
-        Err(why) => Err(format!("{option} {text}: {why}")),
-    };
-    if binds.is_empty() {
-        return Err(
-            "its command line names no address that sockd understands; write the socket unit by hand".to_owned()
-        );
+fn by_options(python: &Python, command: &[OsString], unit: &Unit, directory: &Path) -> Result<Said, String> {
+    let stated = python.stated(command, &environment(unit));
+    let stated = stated.ok_or("sockd cannot tell by its options; write the socket unit by hand")??;
+    if stated.binds.is_empty() || stated.perhaps {
+        let option = python.bind_options;
+        return Err(format!("its command line has no {option}; write the socket unit by hand"));
     }
+    let address = |Bind { address, written }: &Bind| match gunicorn::Known::address(address) {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(format!("{written} names a socket that it is given")),
+        Err(why) => Err(format!("{written}: {why}")),
+    };
     Ok(Said {
-        addresses: binds.iter().map(address).collect::<Result<_, _>>()?,
-        mode,
-        directory: directory.to_owned(),
-        place: "its command line".to_owned(),
+        addresses: stated.binds.iter().map(address).collect::<Result<_, _>>()?,
+        mode: match stated.mode {
+            Mode::Is(mode) => mode,
+            Mode::ByUmask => by_umask(unit)?,
+        },
+        directory: directory.join(stated.directory.unwrap_or_default()),
+        place: stated.binds.iter().map(|bind| bind.written.as_str()).collect::<Vec<_>>().join(" "),
     })
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Answer, Facts, Problem, answer, database, place, process, program, site};
+use crate::adapter::stated::values;
 use crate::config;
 use crate::control;
 use crate::doctor::chain::{self, Protocol, reaches};
@@ -106,7 +107,7 @@ fn complete_command(service: &mut Details) {
     if !chain::runs_sockd(service) || !chain::command(service).is_empty() {
         return;
     }
-    let Some((_, file)) = chain::values(&service.exec_start, "--config").pop() else { return };
+    let Some(file) = values(service.exec_start.iter(), &["--config"]).pop() else { return };
     if let Ok(loaded) = config::load(Some(Path::new(&file)), &config::Options::default()) {
         service.exec_start.push("--".to_owned());
         let words = loaded.settings.command.iter().map(|word| word.to_string_lossy().into_owned());

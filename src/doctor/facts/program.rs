@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{File, Program};
 use crate::adapter::python::interpreter;
+use crate::adapter::stated::values;
 use crate::doctor::chain;
 use crate::systemd::details::Details;
 use crate::systemd::show;
@@ -89,9 +90,9 @@ pub fn read(path: &Path) -> std::io::Result<File> {
 pub fn uwsgi_files(service: &Details) -> Vec<File> {
     let command = chain::command(service);
     let directory = Path::new(&service.working_directory);
-    let named = chain::values(command, "--ini").into_iter().map(|(_, file)| directory.join(file));
+    let named = values(command.iter(), &["--ini"]).into_iter().map(|file| directory.join(file));
     let mut paths: Vec<PathBuf> = named.collect();
-    for (_, directory) in chain::values(command, "--emperor") {
+    for directory in values(command.iter(), &["--emperor"]) {
         paths.extend(fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()));
     }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "ini"));

@@ -1,6 +1,7 @@
 //! Whether the service's processes have the descriptor of the socket that visitors come to.
 
 use super::{Examined, start};
+use crate::adapter::stated::values;
 use crate::doctor::chain::{self, Expected, reaches};
 use crate::doctor::facts::{Facts, Listening, Process};
 use crate::doctor::finding::{Finding, Link, Severity};
@@ -92,12 +93,11 @@ fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding
 fn bind_ignored(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
     (!facts.sockets.is_empty()).then_some(())?;
     let service = &facts.service;
-    let written = chain::values(chain::command(service), "--bind").into_iter();
-    let written: Vec<String> =
-        written.chain(chain::values(chain::command(service), "-b")).map(|(_, value)| value).collect();
-    let bind = written.first().filter(|_| chain::server(service).starts_with("gunicorn"))?;
-    let reached = chain::binds(service).iter().any(|(_, bind)| {
-        let bind = bind.strip_prefix("unix:").unwrap_or(bind);
+    chain::server(service).starts_with("gunicorn").then_some(())?;
+    let written = values(chain::command(service).iter(), &["--bind", "-b"]);
+    let bind = written.first()?;
+    let reached = chain::binds(service).iter().any(|bind| {
+        let bind = bind.address.strip_prefix("unix:").unwrap_or(&bind.address);
         expected.iter().any(|expected| reaches(bind, &expected.address) || expected.address == bind)
     });
     (!reached && !bind.starts_with("fd://")).then_some(())?;
