@@ -27,12 +27,11 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
     let mut binds = Vec::new();
     binds.extend(options.last(&["-u", "--unix-socket"]).map(|path| Bind::unix("--unix-socket", &path)));
     binds.extend(options.last(&["--fd"]).map(|number| Bind::given("--fd", &number)));
-    // Twisted's writing, which is no address of ours.
-    let endpoints = options.all(&["-e", "--endpoint"]);
-    binds.extend(endpoints.iter().map(|address| Bind::new("--endpoint", address)));
+    if let Some(endpoint) = options.last(&["-e", "--endpoint"]) {
+        return Err(format!("--endpoint {endpoint} is in Twisted's own writing"));
+    }
     if host.is_some() || port.is_some() || binds.is_empty() {
-        let (host, port) = (host.as_deref().unwrap_or("127.0.0.1"), port.as_deref().unwrap_or("8000"));
-        binds.push(Bind::tcp(("--bind", host), ("--port", port)));
+        binds.push(Bind::tcp(("--bind", host), ("--port", port), PYTHON.default_bind));
     }
     // Twisted opens it to everybody.
     Ok(Stated::new(binds, Mode::Is(0o666)))

@@ -26,10 +26,7 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
     let value = |option| options.last_or_variable(option, "GRANIAN");
     let bind = match value("--uds") {
         Some(path) => Bind::unix("--uds", &path),
-        None => {
-            let (host, port) = (value("--host"), value("--port"));
-            Bind::tcp(("--host", host.as_deref().unwrap_or("127.0.0.1")), ("--port", port.as_deref().unwrap_or("8000")))
-        }
+        None => Bind::tcp(("--host", value("--host")), ("--port", value("--port")), PYTHON.default_bind),
     };
     let mode = match value("--uds-permissions") {
         // Decimal, unless it begins with a 0.

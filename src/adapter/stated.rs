@@ -70,12 +70,12 @@ impl Options<'_> {
 
 /// Every value of an option, in any of its spellings, among some words: behind `=`, as the next word, or behind a single
 /// letter.
-pub fn values(words: impl Iterator<Item = impl AsRef<str>>, spellings: &[&str]) -> Vec<String> {
+pub fn values(words: impl Iterator<Item = impl AsRef<str>>, spellings: &[impl AsRef<str>]) -> Vec<String> {
     let mut found = Vec::new();
     let mut words = words.peekable();
     while let Some(word) = words.next() {
         let word = word.as_ref();
-        found.extend(spellings.iter().find_map(|option| match word.strip_prefix(option)? {
+        found.extend(spellings.iter().map(AsRef::as_ref).find_map(|option| match word.strip_prefix(option)? {
             "" => words.peek().map(|next| next.as_ref().to_owned()),
             rest if option.starts_with("--") => rest.strip_prefix('=').map(str::to_owned),
             rest => Some(rest.strip_prefix('=').unwrap_or(rest).to_owned()),
@@ -107,8 +107,14 @@ impl Bind {
         Self { address: format!("fd://{number}"), written: format!("{option} {number}") }
     }
 
-    /// A host and a port, each with its option.
-    pub fn tcp((host_option, host): (&str, &str), (port_option, port): (&str, &str)) -> Self {
+    /// A host and a port, each with its option; what is not said is the `default`'s, HOST:PORT.
+    pub fn tcp(
+        (host_option, host): (&str, Option<String>),
+        (port_option, port): (&str, Option<String>),
+        default: &str,
+    ) -> Self {
+        let (default_host, default_port) = default.rsplit_once(':').unwrap_or((default, ""));
+        let (host, port) = (host.as_deref().unwrap_or(default_host), port.as_deref().unwrap_or(default_port));
         let plain = host.trim_matches(['[', ']']);
         let address = if plain.contains(':') { format!("[{plain}]:{port}") } else { format!("{plain}:{port}") };
         Self { address, written: format!("{host_option} {host} {port_option} {port}") }
@@ -147,9 +153,10 @@ mod tests {
             ("daphne -u /run/d.sock a:b", &["unix:/run/d.sock"]),
             ("daphne -u /run/d.sock -p 80 a:b", &["unix:/run/d.sock", "127.0.0.1:80"]),
             ("daphne -b ::1 a:b", &["[::1]:8000"]),
-            ("daphne -e systemd:domain=UNIX:index=0 a:b", &["systemd:domain=UNIX:index=0"]),
             ("waitress-serve a:b", &["0.0.0.0:8080"]),
-            ("waitress-serve --listen=*:80 --listen=[::1]:81 a:b", &["0.0.0.0:80", "[::1]:81"]),
+            ("waitress-serve --listen=*:80 --listen=[::1]:81 a:b", &["0.0.0.0:80", "[::]:80", "[::1]:81"]),
+            ("waitress-serve --listen=127.0.0.1 --listen=[::1] a:b", &["127.0.0.1:8080", "[::1]:8080"]),
+            ("waitress-serve --host=* --port=80 a:b", &["0.0.0.0:80", "[::]:80"]),
             ("waitress-serve --port 9000 --host 127.0.0.1 a:b", &["127.0.0.1:9000"]),
             ("waitress-serve --unix-socket=/run/w.sock a:b", &["unix:/run/w.sock"]),
         ] {
@@ -159,6 +166,8 @@ mod tests {
         }
         let perhaps = |line| stated(line, &[]).expect(line).perhaps;
         assert!(perhaps("gunicorn a:b") && !perhaps("gunicorn -b :80 a:b") && !perhaps("uvicorn a:b"));
+        let endpoint = stated("daphne -e unix:/run/d.sock:mode=660 a:b", &[]).expect_err("Twisted's own writing");
+        assert!(endpoint.contains("--endpoint unix:/run/d.sock:mode=660"), "{endpoint}");
         let by_variable = stated("uvicorn a:b", &[("UVICORN_UDS", "/run/v.sock")]).expect("no number");
         assert_eq!(by_variable.binds, [Bind::unix("--uds", "/run/v.sock")]);
     }

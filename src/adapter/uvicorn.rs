@@ -37,8 +37,7 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
     } else if let Some(path) = value("--uds") {
         Bind::unix("--uds", &path)
     } else {
-        let (host, port) = (value("--host"), value("--port"));
-        Bind::tcp(("--host", host.as_deref().unwrap_or("127.0.0.1")), ("--port", port.as_deref().unwrap_or("8000")))
+        Bind::tcp(("--host", value("--host")), ("--port", value("--port")), PYTHON.default_bind)
     };
     // It opens its socket to everybody.
     Ok(Stated::new([bind], Mode::Is(0o666)))

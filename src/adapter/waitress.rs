@@ -23,17 +23,25 @@ static PYTHON: Python = Python {
 };
 
 fn options(options: &Options<'_>) -> Result<Stated, String> {
-    let listen = options.all(&["--listen"]);
-    let binds = if let Some(path) = options.last(&["--unix-socket"]) {
-        vec![Bind::unix("--unix-socket", &path)]
-    } else if listen.is_empty() {
+    let mut binds = Vec::new();
+    for text in options.all(&["--listen"]).iter().flat_map(|text| text.split_whitespace()) {
+        let port = text.rsplit(']').next().is_some_and(|tail| tail.contains(':'));
+        binds.push(Bind::new("--listen", &if port { text.to_owned() } else { format!("{text}:8080") }));
+    }
+    if let Some(path) = options.last(&["--unix-socket"]) {
+        binds.push(Bind::unix("--unix-socket", &path));
+    } else if binds.is_empty() {
         let (host, port) = (options.last(&["--host"]), options.last(&["--port"]));
-        let (host, port) = (host.as_deref().unwrap_or("0.0.0.0"), port.as_deref().unwrap_or("8080"));
-        vec![Bind::tcp(("--host", host), ("--port", port))]
-    } else {
-        let addresses = listen.iter().flat_map(|text| text.split_whitespace());
-        addresses.map(|text| Bind::new("--listen", &text.replacen("*:", "0.0.0.0:", 1))).collect()
-    };
+        binds.push(Bind::tcp(("--host", host), ("--port", port), PYTHON.default_bind));
+    }
+    let binds = binds.into_iter().flat_map(|bind| match bind.address.strip_prefix('*') {
+        // Every address of both families, in a socket for each.
+        Some(port) => {
+            let address = |host| Bind { address: format!("{host}{port}"), written: bind.written.clone() };
+            vec![address("0.0.0.0"), address("[::]")]
+        }
+        None => vec![bind],
+    });
     let mode = options.last(&["--unix-socket-perms"]).map_or(Ok(0o600), |text| {
         u32::from_str_radix(&text, 8).map_err(|_| format!("--unix-socket-perms {text} is no number"))
     })?;

@@ -9,11 +9,16 @@ use std::path::Path;
 
 use super::facts::{Facts, File, Listening};
 use crate::adapter::gunicorn::Known;
-use crate::adapter::stated::{Bind, values};
-use crate::adapter::uwsgi::ini::Section;
+use crate::adapter::stated::values;
+use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
 use crate::adapter::{self, Making};
 use crate::app::Address;
 use crate::systemd::details::Details;
+
+/// So many sockets of one of uWSGI's files are looked at.
+const MOST_SOCKETS: usize = 64;
+/// The options that have uWSGI listen, and what it speaks there.
+const UWSGI_OPTIONS: [([&str; 2], Protocol); 2] = [(UWSGI_SOCKETS, Protocol::Uwsgi), (HTTP_SOCKETS, Protocol::Http)];
 
 /// Who makes the socket at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +115,7 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     for (at, socket) in facts.sockets.iter().enumerate() {
         found.extend(socket.listen.iter().map(|address| {
             let http = !uwsgi
-                || command(&facts.service).iter().any(|word| word.starts_with("--http-socket"))
+                || command(&facts.service).iter().any(|word| word.starts_with("--http"))
                 || by_ini.iter().any(|named| named.protocol == Protocol::Http && named.address == *address);
             let protocol = if http { Protocol::Http } else { Protocol::Uwsgi };
             Expected { address: address.clone(), maker: Maker::Unit(at), protocol }
@@ -123,23 +128,21 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     let by_server = |address, protocol| Expected { address, maker: Maker::Server, protocol };
     let directory = &facts.service.working_directory;
     if uwsgi {
-        for (options, protocol) in [
-            (&["-s", "--socket", "--uwsgi-socket"][..], Protocol::Uwsgi),
-            (&["--http-socket", "--http11-socket"], Protocol::Http),
-        ] {
-            let written = values(command(&facts.service).iter(), options).into_iter();
+        for (options, protocol) in UWSGI_OPTIONS {
+            let mut spellings = options.map(|option| format!("--{option}")).to_vec();
+            spellings.extend((protocol == Protocol::Uwsgi).then(|| "-s".to_owned()));
+            let written = values(command(&facts.service).iter(), &spellings).into_iter();
             found.extend(written.filter_map(|value| Some(by_server(uwsgi_address(&value, directory)?, protocol))));
         }
     }
-    for bind in binds(&facts.service) {
-        let address = Known::address(&bind.address).ok().flatten().map(|address| absolute(address, directory));
-        found.extend(address.map(|address| by_server(address, Protocol::Http)));
+    if found.is_empty() {
+        // sockd knows it exactly, once it runs.
+        let listeners = facts.status.iter().flat_map(|status| &status.listeners);
+        let addresses = listeners.filter_map(|listener| listener.address.parse().ok());
+        found.extend(addresses.map(|address| by_server(absolute(address, directory), Protocol::Http)));
     }
     if found.is_empty() {
-        let listeners = facts.status.iter().flat_map(|status| &status.listeners);
-        found.extend(listeners.filter_map(|listener| {
-            Some(by_server(absolute(listener.address.parse().ok()?, directory), Protocol::Http))
-        }));
+        found.extend(binds(&facts.service).into_iter().map(|address| by_server(address, Protocol::Http)));
     }
     found
 }
@@ -148,24 +151,24 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
 fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
     let section = Section::read(Path::new(&file.path), &file.text);
     let mut found = Vec::new();
-    for (options, protocol) in
-        [(["socket", "uwsgi-socket"], Protocol::Uwsgi), (["http-socket", "http11-socket"], Protocol::Http)]
-    {
-        let written = section.values(&options).filter_map(Result::ok);
+    for (options, protocol) in UWSGI_OPTIONS {
+        let written = section.values(&options).take(MOST_SOCKETS).filter_map(Result::ok);
         let addresses = written.filter_map(|socket| uwsgi_address(&socket, &facts.service.working_directory));
         found.extend(addresses.map(|address| Expected { address, maker: Maker::Ini(at), protocol }));
     }
     found
 }
 
-/// Where a server's own options have it listen.
-pub fn binds(service: &Details) -> Vec<Bind> {
+/// Where a server's own options have it listen, as far as they say it in numbers.
+pub fn binds(service: &Details) -> Vec<String> {
     let command: Vec<OsString> = command(service).iter().map(OsString::from).collect();
     let stated = match adapter::recognise(&command).making {
         Making::Template(python) => python.stated(&command, &environment(service)).and_then(Result::ok),
         Making::Exec(_) => None,
     };
-    stated.map_or(Vec::new(), |stated| stated.binds)
+    let binds = stated.into_iter().flat_map(|stated| stated.binds);
+    let addresses = binds.filter_map(|bind| Known::address(&bind.address).ok().flatten());
+    addresses.map(|address| absolute(address, &service.working_directory)).collect()
 }
 
 /// The variables of Environment=.
@@ -186,8 +189,8 @@ fn absolute(address: Address, directory: &str) -> String {
 /// The same of a socket of uWSGI's, which takes any word without a colon for a path.
 fn uwsgi_address(written: &str, directory: &str) -> Option<String> {
     let path = !written.contains(':') && !written.starts_with('@');
-    let address = if path { Address::Unix(written.into()) } else { written.parse().ok()? };
-    Some(absolute(address, directory))
+    let address = if path { format!("unix:{written}").parse() } else { written.parse() };
+    address.ok().map(|address| absolute(address, directory))
 }
 
 /// Whether what is passed to `target` arrives at a socket that listens on `address`.

@@ -3,10 +3,16 @@
 //! As `core/ini.c` and `config_magic_table_fill` of uWSGI 2.0.31 read them. A file's text is taken apart here because
 //! what is left of it is given to uWSGI under another name. Who only wants to know what a file says takes a [`Section`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A value in which more than this is to be put in is taken for a circle (places).
-const MOST_PLACES: usize = 64;
+/// The options that name a socket for the uwsgi protocol.
+pub const UWSGI_SOCKETS: [&str; 2] = ["socket", "uwsgi-socket"];
+/// The options that name a socket for HTTP.
+pub const HTTP_SOCKETS: [&str; 2] = ["http-socket", "http11-socket"];
+/// A value is looked through for so many signs `%`, `$` and `@`, those of what is put in among them; one with more is taken
+/// for a circle.
+const MOST_SIGNS: usize = 64;
 /// No value stands for more (bytes): names that name others twice double at each level.
 const LONGEST: usize = 4096;
 
@@ -146,7 +152,7 @@ pub(super) enum Placeholder<'a> {
 /// What is not known, and what does not end.
 pub(super) fn expand(value: &str, known: impl Fn(Placeholder<'_>) -> Option<String>) -> Result<String, String> {
     let (mut out, mut rest) = (String::new(), value.to_owned());
-    for _ in 0..MOST_PLACES {
+    for _ in 0..=MOST_SIGNS {
         let Some(at) = rest.find(['%', '$', '@']) else { return Ok(out + &rest) };
         out.push_str(&rest[..at]);
         let (sign, after) = rest[at..].split_at(1);
@@ -185,13 +191,17 @@ pub struct Section<'a> {
     path: &'a Path,
     letters: Letters,
     lines: Vec<Line<'a>>,
+    /// What `%(NAME)` looks up: the first value of each option.
+    first: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Section<'a> {
     /// Takes it from the file's text. `path` is absolute, and is not read.
     pub fn read(path: &'a Path, text: &'a str) -> Self {
         let name = path.to_string_lossy();
-        Self { path, letters: Letters::new(&name, &name, None, None), lines: lines(text, "uwsgi") }
+        let lines = lines(text, "uwsgi");
+        let first = lines.iter().rev().map(|line| (line.key, line.value)).collect();
+        Self { path, letters: Letters::new(&name, &name, None, None), lines, first }
     }
 
     /// Its lines.
@@ -212,9 +222,7 @@ impl<'a> Section<'a> {
 
     fn known(&self, placeholder: Placeholder<'_>) -> Option<String> {
         match placeholder {
-            Placeholder::Option(name) => {
-                self.lines.iter().find(|line| line.key == name).map(|line| line.value.to_owned())
-            }
+            Placeholder::Option(name) => self.first.get(name).map(|value| (*value).to_owned()),
             Placeholder::Letter(letter) => self.letters.get(letter).map(str::to_owned),
             Placeholder::Variable(_) => None,
         }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::proposal::{Draft, Proposal};
-use crate::adapter::uwsgi::ini::Section;
+use crate::adapter::uwsgi::ini::{self, Section};
 use crate::app::Address;
 
 /// What is not in the .ini itself.
@@ -147,7 +147,7 @@ impl<'a> Site<'a> {
     /// Where the site listens, as ListenStream= takes it.
     fn sockets(&self) -> Result<Vec<String>, String> {
         let ini = self.ini.display();
-        let options = ["socket", "uwsgi-socket", "http-socket", "http11-socket"];
+        let options = [ini::UWSGI_SOCKETS, ini::HTTP_SOCKETS].concat();
         let addresses = self.section.values(&options).collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
             return Err(match self.value("http")? {

@@ -32,7 +32,7 @@ ExecStart={prefix}{project}/myprojectenv/bin/gunicorn --workers {workers} --bind
 """
 # Pairs of cold starts, loads and successors in each round: one second on a shared host differs from the next, and one
 # import of Django from the next, by more than the sides do.
-COLD_STARTS = LOADS = SUCCESSORS = 5
+COLD_STARTS = LOADS = SUCCESSORS = 6
 # So long a worker has served before it is killed: as accidents come, and not as a program that cannot stay up.
 SERVED = 1.5
 HELLO = """\
@@ -94,10 +94,12 @@ def set_up():
 # ---------------------------------------------------------------------------------------------------
 
 def visit(service):
+    """Seconds from its first connection to the first byte."""
     service.stop()
-    first_byte(service.address)
+    seconds = first_byte(service.address)
     service.wait_until_quiet()
     service.stop()
+    return seconds
 
 
 def measure_service(figures, service, options):
@@ -126,19 +128,21 @@ def start_anew(services):
         service.wait_until_quiet()
 
 
+def in_turns(number, services):
+    """Who comes first changes each time."""
+    return services if number % 2 else services[::-1]
+
+
 def measure_cold_starts(figures, services):
     for number in range(COLD_STARTS):
-        for service in services if number % 2 else reversed(services):
-            service.stop()
-            figures.add("cold start " + service.app, service, first_byte(service.address) * 1000)
-            service.wait_until_quiet()
-            service.stop()
+        for service in in_turns(number, services):
+            figures.add("cold start " + service.app, service, visit(service) * 1000)
 
 
 def measure_requests(figures, services, options):
     start_anew(services)
     for number in range(LOADS):
-        for service in services if number % 2 else reversed(services):
+        for service in in_turns(number, services):
             busy = service.busy_us()
             requests = load(service.address, options.clients, options.seconds / LOADS)
             figures.add("requests " + service.app, service, requests / options.seconds * LOADS)
@@ -151,7 +155,7 @@ def measure_successors(figures, services):
     """With one worker nobody else can answer: the next answer is the successor's."""
     start_anew(services)
     for number in range(SUCCESSORS):
-        for service in services if number % 2 else reversed(services):
+        for service in in_turns(number, services):
             time.sleep(SERVED)
             worker, = service.worker_pids()
             begun = time.monotonic()
