@@ -24,6 +24,7 @@ mod standstill;
 mod units;
 
 use std::io::Write;
+use std::sync::{PoisonError, RwLock};
 
 use machine::{Machine, Release};
 
@@ -54,9 +55,14 @@ fn install(machine: &Machine) {
     machine.copy_in(env!("CARGO_BIN_EXE_sockd"), "/usr/bin/sockd");
 }
 
-/// One test function per release, so that each is named, run and reported by itself.
+/// Two machines may run side by side; they leave half of two processors idle. A test that measures how long visitors wait
+/// has the host to itself.
+static HOST: RwLock<()> = RwLock::new(());
+
+/// One test function per release, so that each is named, run and reported by itself. `read` and `write` say how it takes
+/// [`HOST`].
 macro_rules! on_every_release {
-    ($($(#[$meta:meta])* fn $test:ident($machine:ident) $body:block)*) => {$(
+    ($host:ident: $($(#[$meta:meta])* fn $test:ident($machine:ident) $body:block)*) => {$(
         mod $test {
             use super::*;
 
@@ -65,18 +71,20 @@ macro_rules! on_every_release {
 
             #[test]
             fn bookworm() {
+                let _host = HOST.$host().unwrap_or_else(PoisonError::into_inner);
                 boot(stringify!($test), Release::Bookworm).iter().for_each(test);
             }
 
             #[test]
             fn trixie() {
+                let _host = HOST.$host().unwrap_or_else(PoisonError::into_inner);
                 boot(stringify!($test), Release::Trixie).iter().for_each(test);
             }
         }
     )*};
 }
 
-on_every_release! {
+on_every_release! { read:
     /// What the other tests stand on: the right systemd in a control group of its own, files, users,
     /// commands beside the test, and nothing to be seen of it outside.
     fn a_machine_keeps_its_promises(machine) {
@@ -199,17 +207,6 @@ on_every_release! {
         package::goes_without_a_trace(machine);
     }
 
-    /// Twenty-two reloads under load, good and broken in turn, five restarts, twenty killed workers.
-    fn a_bad_deploy_cannot_take_the_site_down(machine) {
-        install(machine);
-        reload::under_our_unit(machine);
-    }
-
-    fn a_hangup_is_a_reload_under_the_guides_unit(machine) {
-        install(machine);
-        reload::under_the_guides_unit(machine);
-    }
-
     fn a_reload_cuts_nobody_who_stays(machine) {
         install(machine);
         lasting::a_reload_cuts_nobody(machine);
@@ -223,16 +220,6 @@ on_every_release! {
     fn everybody_tells_the_same_story(machine) {
         install(machine);
         life::everybody_tells_the_same_story(machine);
-    }
-
-    fn any_process_of_our_unit_may_die(machine) {
-        install(machine);
-        life::any_process_of_our_unit_may_die(machine);
-    }
-
-    fn any_process_of_the_guides_unit_may_die(machine) {
-        install(machine);
-        life::any_process_of_the_guides_unit_may_die(machine);
     }
 
     fn every_hang_of_sync_is_found(machine) {
@@ -264,22 +251,6 @@ on_every_release! {
     fn changed_settings_hold_after_a_restart(machine) {
         install(machine);
         life::changed_settings_hold_after_a_restart(machine);
-    }
-
-    /// `systemctl restart` of the socket unit, while visitors come.
-    fn a_socket_may_be_restarted(machine) {
-        install(machine);
-        life::a_socket_may_be_restarted(machine);
-    }
-
-    fn nobody_waits_for_journald(machine) {
-        install(machine);
-        standstill::nobody_waits_for_journald(machine);
-    }
-
-    fn a_broken_application_is_answered_for(machine) {
-        install(machine);
-        life::a_broken_application_is_answered_for(machine);
     }
 
     fn a_socket_file_may_be_removed(machine) {
@@ -349,5 +320,44 @@ on_every_release! {
     fn the_emperor_gives_a_site_and_gets_it_back(machine) {
         units::install(machine);
         sites::the_emperor_gives_a_site_and_gets_it_back(machine);
+    }
+}
+
+on_every_release! { write:
+    /// Twenty-two reloads under load, good and broken in turn, five restarts, twenty killed workers.
+    fn a_bad_deploy_cannot_take_the_site_down(machine) {
+        install(machine);
+        reload::under_our_unit(machine);
+    }
+
+    fn a_hangup_is_a_reload_under_the_guides_unit(machine) {
+        install(machine);
+        reload::under_the_guides_unit(machine);
+    }
+
+    fn any_process_of_our_unit_may_die(machine) {
+        install(machine);
+        life::any_process_of_our_unit_may_die(machine);
+    }
+
+    fn any_process_of_the_guides_unit_may_die(machine) {
+        install(machine);
+        life::any_process_of_the_guides_unit_may_die(machine);
+    }
+
+    /// `systemctl restart` of the socket unit, while visitors come.
+    fn a_socket_may_be_restarted(machine) {
+        install(machine);
+        life::a_socket_may_be_restarted(machine);
+    }
+
+    fn nobody_waits_for_journald(machine) {
+        install(machine);
+        standstill::nobody_waits_for_journald(machine);
+    }
+
+    fn a_broken_application_is_answered_for(machine) {
+        install(machine);
+        life::a_broken_application_is_answered_for(machine);
     }
 }

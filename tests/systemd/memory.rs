@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 
 /// Without these no machine can be made or run; tests/run installs them.
 const PROGRAMS: [&str; 3] = ["qemu-system-x86_64", "mke2fs", "mmdebstrap"];
@@ -28,6 +29,7 @@ fn missing() -> Option<String> {
 
 /// Runs the payload; what each of its parts printed, by name.
 fn tried() -> BTreeMap<String, String> {
+    let _host = crate::HOST.read().unwrap_or_else(PoisonError::into_inner);
     let built = script().arg("build").stderr(Stdio::inherit()).output().expect("bash exists");
     assert!(built.status.success(), "no virtual machine could be built");
     let machine = String::from_utf8(built.stdout).expect("a path");
