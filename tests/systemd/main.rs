@@ -351,9 +351,9 @@ on_every_release! { write:
         life::a_socket_may_be_restarted(machine);
     }
 
-    fn nobody_waits_for_journald(machine) {
+    fn journald_is_not_waited_for(machine) {
         install(machine);
-        standstill::nobody_waits_for_journald(machine);
+        standstill::journald_is_not_waited_for(machine);
     }
 
     fn a_broken_application_is_answered_for(machine) {

@@ -40,7 +40,7 @@ fn a_worker_dies(load: &Load) -> crate::load::Accident {
 }
 
 /// journald takes nothing for a while; the site is as ever, and the journal says what it lacks.
-pub fn nobody_waits_for_journald(machine: &Machine) {
+pub fn journald_is_not_waited_for(machine: &Machine) {
     let service = life::BETTER.replace("--access-logfile - ", "");
     assert_ne!(service, life::BETTER);
     life::site(machine, &service);
