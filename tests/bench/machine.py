@@ -67,13 +67,18 @@ class Machine:
         deadline = time.monotonic() + BOOT_LIMIT
         while b"READY=1" not in self.hear().split(b"\n"):
             if self.keeper.poll() is not None or time.monotonic() > deadline:
-                self.console.seek(0)
-                give_up("the machine did not boot:\n%s" % self.console.read().decode(errors="replace"))
+                give_up("the machine did not boot:\n%s" % self.console_text())
+        # Process 1 tells more later on, and waits for ever where the socket is there and nobody reads.
+        self.ready.close()
         self.leader = self.cgroup("payload/init.scope/cgroup.procs").read_text().strip()
         if self.precedence:
             self.precedence.of_group(self.cgroup("."))
         self.run("systemctl", "is-system-running", "--wait")
         return self
+
+    def console_text(self):
+        self.console.seek(0)
+        return self.console.read().decode(errors="replace")
 
     def hear(self):
         try:
@@ -81,7 +86,9 @@ class Machine:
         except TimeoutError:
             return b""
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
+        if failure:
+            say("the machine's console:\n%s" % self.console_text())
         self.keeper.stdin.write(b"off\n")
         self.keeper.stdin.flush()
         try:
