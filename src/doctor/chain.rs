@@ -128,12 +128,7 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     let by_server = |address, protocol| Expected { address, maker: Maker::Server, protocol };
     let directory = &facts.service.working_directory;
     if uwsgi {
-        for (options, protocol) in UWSGI_OPTIONS {
-            let mut spellings = options.map(|option| format!("--{option}")).to_vec();
-            spellings.extend((protocol == Protocol::Uwsgi).then(|| "-s".to_owned()));
-            let written = values(command(&facts.service).iter(), &spellings).into_iter();
-            found.extend(written.filter_map(|value| Some(by_server(uwsgi_address(&value, directory)?, protocol))));
-        }
+        found.extend(by_uwsgi_options(&facts.service));
     }
     if found.is_empty() {
         // sockd knows it exactly, once it runs.
@@ -143,6 +138,19 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     }
     if found.is_empty() {
         found.extend(binds(&facts.service).into_iter().map(|address| by_server(address, Protocol::Http)));
+    }
+    found
+}
+
+/// Where uWSGI's command line has it listen.
+fn by_uwsgi_options(service: &Details) -> Vec<Expected> {
+    let mut found = Vec::new();
+    for (options, protocol) in UWSGI_OPTIONS {
+        let mut spellings = options.map(|option| format!("--{option}")).to_vec();
+        spellings.extend((protocol == Protocol::Uwsgi).then(|| "-s".to_owned()));
+        let written = values(command(service).iter(), &spellings).into_iter();
+        let addresses = written.filter_map(|socket| uwsgi_address(&socket, &service.working_directory));
+        found.extend(addresses.map(|address| Expected { address, maker: Maker::Server, protocol }));
     }
     found
 }

@@ -62,8 +62,7 @@ def main():
     for number in range(options.rounds):
         say("round %d of %d" % (number + 1, options.rounds))
         for app in APPS:
-            # Who comes first changes each time.
-            for side in sorted(SIDES, reverse=number % 2 == 1):
+            for side in in_turns(number, list(SIDES)):
                 measure_service(figures, Service(side, app), options)
             measure_cold_starts(figures, [Service(side, app) for side in SIDES])
             measure_requests(figures, [Service(side, app) for side in SIDES], options)
