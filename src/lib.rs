@@ -41,7 +41,7 @@
 //!   private_socket      (what drivers with a socket for each worker share)
 //!   app
 //!   supervisor          (std only)
-//!   diagnostic exit
+//!   suggestion diagnostic exit
 //! ```
 #![deny(unsafe_code)]
 
@@ -64,5 +64,6 @@ pub mod probe;
 pub mod process;
 pub mod queue;
 pub mod sock_diag;
+pub mod suggestion;
 pub mod supervisor;
 pub mod systemd;

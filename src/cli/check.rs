@@ -19,12 +19,11 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::doctor::facts::Account;
 use crate::exit;
 use crate::fallback::{self, LARGEST_PAGE};
+use crate::systemd::UnitName;
+use crate::systemd::unit_name::INSTANCES;
 
 use super::output;
 use account::Way;
-
-/// Where the configurations of instances are.
-const INSTANCES: &str = "/etc/sockd";
 
 /// What `sockd check` is told.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -114,8 +113,12 @@ fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, Str
         // A file of /etc/sockd is checked as its unit would run it.
         return Ok(vec![if file.parent() == Some(instances) { instance(file) } else { file_alone(file) }?]);
     }
-    let file = instances.join(format!("{target}.toml"));
-    if file.exists() { Ok(vec![instance(file)?]) } else { Ok(vec![unit::subject(target)?]) }
+    let unit = UnitName::complete_among(target, instances).map_err(|error| error.to_string())?;
+    let file = unit.instance().map(|name| instances.join(format!("{name}.toml")));
+    Ok(vec![match file.filter(|file| file.exists()) {
+        Some(file) => instance(file)?,
+        None => unit::subject(unit.as_str())?,
+    }])
 }
 
 /// An instance's file, with what its unit adds if systemd knows it.

@@ -14,6 +14,7 @@ use crate::diagnostic::Severity;
 use crate::doctor::facts::{self, Question};
 use crate::doctor::{Diagnosis, Problem, diagnose};
 use crate::exit;
+use crate::systemd::UnitName;
 
 /// The options of `doctor`.
 #[derive(Debug, Args)]
@@ -27,7 +28,7 @@ use crate::exit;
 pub struct Arguments {
     /// The unit, with or without ".service" [default: all that run an application server]
     #[arg(value_name = "UNIT")]
-    pub unit: Option<String>,
+    pub unit: Option<UnitName>,
     /// The name that the browser asks for
     #[arg(long, value_name = "NAME", value_parser = host)]
     pub host: Option<String>,
@@ -71,7 +72,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 /// A diagnosis of every unit, and whether there is no such unit.
 async fn diagnoses(arguments: &Arguments) -> Result<(Vec<Diagnosis>, bool), String> {
     let units = match &arguments.unit {
-        Some(unit) => vec![unit.clone()],
+        Some(unit) => vec![unit.to_string()],
         None => facts::application_units().await?,
     };
     let mut found = Vec::new();

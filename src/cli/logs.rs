@@ -12,18 +12,20 @@ use serde::Deserialize;
 use super::output;
 use crate::exit;
 use crate::journal::message_id;
-use crate::systemd::show;
+use crate::systemd::UnitName;
+use crate::systemd::show::{self, Properties};
 
 /// The options of `logs`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  sockd logs gunicorn\n  sockd logs gunicorn --follow\n  sockd logs gunicorn --worker 3 -n 50\n\n\
-                  `sockd status` shows the workers' numbers."
+                  `sockd status` shows the workers' numbers.\n\n\
+                  Exit codes: those of journalctl, and\n  4  no such unit"
 )]
 pub struct Arguments {
     /// The unit, with or without ".service"
     #[arg(value_name = "UNIT")]
-    unit: String,
+    unit: UnitName,
     /// Show what this worker of the last run wrote, and what sockd says of it
     #[arg(long, value_name = "N")]
     worker: Option<u64>,
@@ -35,16 +37,20 @@ pub struct Arguments {
     lines: Option<u32>,
 }
 
-/// Runs the subcommand. It ends as journalctl ends.
+/// Runs the subcommand. It ends as journalctl ends, or with [`exit::NO_SUCH_UNIT`].
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let unit = match arguments.unit.contains('.') {
-        true => arguments.unit.clone(),
-        false => format!("{}.service", arguments.unit),
-    };
+    let unit = arguments.unit.as_str();
+    let properties = show::properties(unit, "LoadState,UID").unwrap_or_default();
+    let whole = of_unit(unit, uid(&properties));
+    // A unit that is gone may have left its entries.
+    if show::first(&properties, "LoadState") == "not-found" && !has_entries(&whole) {
+        output::complain(&format!("there is no unit {unit}, and the journal holds nothing of it"));
+        return ExitCode::from(exit::NO_SUCH_UNIT);
+    }
     let matches = match arguments.worker {
-        None => of_unit(&unit, uid(&unit).as_deref()),
-        Some(worker) => match started(&unit, worker) {
-            Ok(started) => of_worker(&unit, worker, &started),
+        None => whole,
+        Some(worker) => match started(unit, worker) {
+            Ok(started) => of_worker(unit, worker, &started),
             Err(why) => return fail(&why),
         },
     };
@@ -113,9 +119,15 @@ fn started(unit: &str, worker: u64) -> Result<Started, String> {
 }
 
 /// The user of the unit's last run, as a number; `None` when systemd does not know.
-fn uid(unit: &str) -> Option<String> {
-    let properties = show::properties(unit, "UID").ok()?;
-    Some(show::first(&properties, "UID").to_owned()).filter(|uid| uid.parse::<u32>().is_ok_and(|uid| uid != u32::MAX))
+fn uid(properties: &Properties) -> Option<&str> {
+    Some(show::first(properties, "UID")).filter(|uid| uid.parse::<u32>().is_ok_and(|uid| uid != u32::MAX))
+}
+
+/// Whether the journal shows us anything of these matches. A journal that cannot be asked is journalctl's to speak of.
+fn has_entries(matches: &[String]) -> bool {
+    let mut arguments = vec!["--quiet", "--output=cat", "--lines=1"];
+    arguments.extend(matches.iter().map(String::as_str));
+    show::output("journalctl", &arguments).is_ok_and(|(ok, text)| !ok || !text.is_empty())
 }
 
 #[cfg(test)]

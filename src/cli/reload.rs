@@ -8,7 +8,7 @@ use clap::Args;
 use super::output;
 use crate::control::{self, Instance};
 use crate::exit;
-use crate::systemd::environment;
+use crate::systemd::{UnitName, environment};
 
 /// The options of `reload`.
 #[derive(Debug, Args)]
@@ -16,8 +16,9 @@ use crate::systemd::environment;
     after_help = "Example:\n  sockd reload gunicorn\n\nIn a unit file, where it finds its unit by itself:\n  ExecReload=/usr/bin/sockd reload"
 )]
 pub struct Arguments {
-    /// The unit; within a unit, that one
-    unit: Option<String>,
+    /// The unit, with or without ".service"; within a unit, that one
+    #[arg(value_name = "UNIT")]
+    unit: Option<UnitName>,
     /// Return as soon as the reload has begun
     #[arg(long)]
     no_wait: bool,
@@ -30,7 +31,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return fail(&format!("cannot make an event loop: {error}")),
     };
     runtime.block_on(async {
-        let instance = match find(arguments.unit.as_deref()).await {
+        let instance = match find(arguments.unit.as_ref()).await {
             Ok(instance) => instance,
             Err(message) => return fail(&message),
         };
@@ -65,12 +66,8 @@ fn fail(message: &str) -> ExitCode {
 }
 
 /// The instance of the unit that is named, or of the one that we run in ourselves (as ExecReload=), or the only one.
-async fn find(unit: Option<&str>) -> Result<Instance, String> {
-    let unit = match unit {
-        Some(unit) if unit.contains('.') => Some(unit.to_owned()),
-        Some(unit) => Some(format!("{unit}.service")),
-        None => environment::unit(),
-    };
+async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
+    let unit = unit.map(UnitName::to_string).or_else(environment::unit);
     let mut instances = control::discover().await.map_err(|error| format!("cannot look for instances: {error}"))?;
     let Some(unit) = unit else {
         return match instances.len() {

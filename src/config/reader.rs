@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::suggestion;
 
 /// A value with its place in the file.
 pub(super) type Value<'t> = Spanned<DeValue<'t>>;
@@ -151,8 +152,7 @@ impl<'f> Reader<'f> {
     }
 
     fn alike(&self, section: &str, key: &str) -> Option<&'static str> {
-        let nearest = self.keys_of(section).map(|name| (distance(&plain(key), name), name)).min();
-        nearest.filter(|(far, name)| *far <= name.len().div_ceil(4)).map(|(_, name)| name)
+        suggestion::nearest(&plain(key), self.keys_of(section))
     }
 
     fn keys_of(&self, section: &str) -> impl Iterator<Item = &'static str> {
@@ -204,40 +204,5 @@ pub(super) fn kind(value: &Value<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    }
-}
-
-/// How many characters must be put in, left out, replaced or swapped with their neighbour to make `b` of `a`.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let mut before = vec![0; b.len() + 1];
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distance_counts_slips_of_the_hand() {
-        for (a, b, far) in
-            [("", "", 0), ("count", "count", 0), ("cuont", "count", 1), ("cont", "count", 1), ("countt", "count", 1)]
-        {
-            assert_eq!(distance(a, b), far, "{a} {b}");
-        }
-        assert_eq!(distance("", "soak"), 4);
-        assert_eq!(distance("directory", ""), 9);
     }
 }

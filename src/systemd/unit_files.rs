@@ -19,6 +19,11 @@ const DIRECTORIES: [&str; 6] = [
 /// Unit files are far smaller; anything longer is none of ours.
 const FILE_LIMIT: u64 = 64 << 10;
 
+/// Whether there is a file of this unit; a masked one has one, too.
+pub(super) fn exists(unit: &str) -> bool {
+    DIRECTORIES.iter().any(|directory| Path::new(directory).join(unit).symlink_metadata().is_ok())
+}
+
 /// Which services' files and drop-ins hold a word.
 #[derive(Debug, Default)]
 pub struct UnitFiles {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::emperor;
 use super::service::drop_in_path;
 use super::unit::Unit;
+use crate::systemd::UnitName;
 use crate::systemd::show;
 use crate::systemd::unit_files::UnitFiles;
 
@@ -32,18 +33,16 @@ pub struct Found {
 /// # Errors
 /// It is the name of something else.
 pub fn name(written: &str) -> Result<String, String> {
-    let known = |end: &str| written.ends_with(end);
-    if known(".service") {
-        Ok(written.to_owned())
-    } else if let Some(name) = written.strip_suffix(".socket") {
-        Err(format!("{written} is a socket unit: name the service that it starts, as in `sockd adopt {name}.service`"))
-    } else if [".timer", ".target", ".path", ".mount", ".slice", ".scope"].into_iter().any(known) {
-        Err(format!("{written} is no service"))
-    } else if written.contains('/') {
-        Err(format!("{written} is neither the name of a unit nor a uWSGI .ini file"))
-    } else {
-        Ok(format!("{written}.service"))
+    if written.contains('/') {
+        return Err(format!("{written} is neither the name of a unit nor a uWSGI .ini file"));
     }
+    let unit = UnitName::complete(written).map_err(|error| error.to_string())?;
+    if let Some(name) = written.strip_suffix(".socket") {
+        return Err(format!(
+            "{written} is a socket unit: name the service that it starts, as in `sockd adopt {name}.service`"
+        ));
+    }
+    if unit.is_service() { Ok(unit.to_string()) } else { Err(format!("{written} is no service")) }
 }
 
 /// Looks a service up.

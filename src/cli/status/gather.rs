@@ -14,13 +14,10 @@ use super::report::{Entry, Report, Trigger};
 use crate::control::{self, AskError, Instance, RefusalKind, Status};
 use crate::systemd::bus::{Bus, BusError, Service, UnitState};
 use crate::systemd::unit_files::UnitFiles;
-use crate::systemd::unit_of_pid;
+use crate::systemd::{UnitName, unit_of_pid};
 
 /// The longest search for units that run sockd, all services of the machine together.
 const SEARCH_LIMIT: Duration = Duration::from_secs(2);
-/// The types of units that are no services.
-const OTHER_TYPES: [&str; 9] =
-    [".socket", ".target", ".timer", ".mount", ".automount", ".path", ".slice", ".scope", ".swap"];
 
 /// A supervisor and its answer.
 struct Asked {
@@ -39,7 +36,7 @@ struct Unit {
 }
 
 /// Gathers the report for the named units, or for all of sockd's.
-pub async fn report(named: &[String]) -> Report {
+pub async fn report(named: &[UnitName]) -> Report {
     let (asked, bus) = tokio::join!(ask_all(), Bus::connect());
     let (asked, control_error) = match asked {
         Ok(asked) => (asked, None),
@@ -52,7 +49,7 @@ pub async fn report(named: &[String]) -> Report {
             names.push(name);
         }
     };
-    named.iter().for_each(|name| add(full_name(name)));
+    named.iter().for_each(|name| add(name.to_string()));
     let surroundings = || asked.iter().filter_map(|asked| asked.instance.unit.clone());
     let units = match bus {
         Ok(bus) => {
@@ -84,12 +81,6 @@ pub async fn report(named: &[String]) -> Report {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Report { now_unix_ms: now.as_millis() as u64, systemd_error, entries }
-}
-
-/// `gunicorn` is `gunicorn.service`, as systemctl reads it.
-fn full_name(name: &str) -> String {
-    let typed = name.ends_with(".service") || OTHER_TYPES.iter().any(|other| name.ends_with(other));
-    if typed { name.to_owned() } else { format!("{name}.service") }
 }
 
 /// Finds the supervisors and asks all of them at once.
@@ -156,7 +147,7 @@ async fn describe_all(bus: &Bus, names: Vec<String>) -> Vec<Unit> {
 
 async fn describe(bus: &Bus, name: String) -> Unit {
     let mut unit = Unit { name, ..Unit::default() };
-    if OTHER_TYPES.iter().any(|other| unit.name.ends_with(other)) {
+    if !unit.name.ends_with(".service") {
         unit.error = Some("it is not a service".to_owned());
         return unit;
     }
@@ -324,18 +315,6 @@ mod tests {
         }
         for line in ["/usr/bin/sockd status", "/usr/bin/notsockd run", "/usr/bin/sockd", "/bin/echo run sockd"] {
             assert!(!is_sockd_run(&argv(line)), "{line}");
-        }
-    }
-
-    #[test]
-    fn names_as_systemctl_reads_them() {
-        for (name, full) in [
-            ("gunicorn", "gunicorn.service"),
-            ("gunicorn.service", "gunicorn.service"),
-            ("gunicorn.socket", "gunicorn.socket"),
-            ("sockd@a.b", "sockd@a.b.service"),
-        ] {
-            assert_eq!(full_name(name), full);
         }
     }
 }

@@ -16,6 +16,7 @@ use clap::Args;
 
 use super::output;
 use crate::exit;
+use crate::systemd::UnitName;
 use report::Report;
 
 /// How often `--watch` looks anew.
@@ -31,7 +32,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(1);
 pub struct Arguments {
     /// The units to show, with or without ".service"; all of sockd's when none is named
     #[arg(value_name = "UNIT")]
-    pub units: Vec<String>,
+    pub units: Vec<UnitName>,
     /// Print an array of objects for programs
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
