@@ -240,43 +240,56 @@ pub fn fails(facts: &Facts) -> bool {
         || facts.sockets.iter().any(gave_up)
 }
 
-/// The command that begins anew after something was mended: failed units are forgiven, a stopped socket listens.
+/// Whether what systemd has counted of a unit's starts can refuse the next one: it has failed, or its last start counts
+/// still. Who follows several fixes in ten seconds would meet the limit, whatever they have fixed.
+fn start_is_counted(facts: &Facts, unit: &Details) -> bool {
+    let since = facts.now_us.saturating_sub(unit.last_start_us);
+    unit.active_state == "failed" || (unit.last_start_us != 0 && since < unit.start_limit_interval_us)
+}
+
+/// The command that has systemd forget the starts of some units, if there are any to forget: of a unit that it has not
+/// loaded there are none, and the command would fail.
+fn forgive<'a>(facts: &Facts, units: impl IntoIterator<Item = &'a Details>) -> Option<String> {
+    let counted = units.into_iter().filter(|unit| start_is_counted(facts, unit));
+    let names: Vec<String> = counted.map(|unit| quote(&unit.name)).collect();
+    (!names.is_empty()).then(|| format!("systemctl reset-failed {}", names.join(" ")))
+}
+
+/// The command that has systemd forget earlier starts of the service and its sockets before it starts any of them.
+pub fn start(facts: &Facts, command: &str) -> String {
+    let units = facts.sockets.iter().chain([&facts.service]);
+    forgive(facts, units).into_iter().chain([command.to_owned()]).collect::<Vec<_>>().join(" && ")
+}
+
+/// The command that starts the service again after something was changed; a socket that does not listen is started.
 pub fn again(facts: &Facts) -> String {
     let service = &facts.service;
-    let units = || std::iter::once(service).chain(&facts.sockets);
-    let failed: Vec<String> =
-        units().filter(|unit| unit.active_state == "failed").map(|unit| quote(&unit.name)).collect();
     let stopped: Vec<String> = facts
         .sockets
         .iter()
         .filter(|socket| socket.active_state != "active")
         .map(|socket| quote(&socket.name))
         .collect();
-    let mut steps = Vec::new();
-    if !failed.is_empty() {
-        steps.push(format!("systemctl reset-failed {}", failed.join(" ")));
-    }
     if stopped.is_empty() {
-        steps.push(format!("systemctl restart {}", quote(&service.name)));
-    } else {
-        // systemd refuses to start a socket while its service is active.
-        if !matches!(service.active_state.as_str(), "failed" | "inactive") {
-            steps.push(format!("systemctl stop {}", quote(&service.name)));
-        }
-        steps.push(format!("systemctl start {}", stopped.join(" ")));
+        return start(facts, &format!("systemctl restart {}", quote(&service.name)));
     }
-    steps.join(" && ")
+    let sockets = format!("systemctl start {}", stopped.join(" "));
+    // systemd refuses to start a socket while its service is active.
+    match service.active_state.as_str() {
+        "failed" | "inactive" => start(facts, &sockets),
+        _ => start(facts, &format!("systemctl stop {} && {sockets}", quote(&service.name))),
+    }
 }
 
-/// The command that makes every socket anew: the service must let go of the old one first.
-pub fn bind_anew(facts: &Facts) -> String {
-    let service = quote(&facts.service.name);
+/// The command that makes every socket again: the service must let go of the old one first.
+pub fn bind_again(facts: &Facts) -> String {
     if facts.sockets.is_empty() {
-        return format!("systemctl restart {service}");
+        return again(facts);
     }
+    let service = quote(&facts.service.name);
     let sockets: Vec<String> = facts.sockets.iter().map(|socket| quote(&socket.name)).collect();
     let sockets = sockets.join(" ");
-    format!("systemctl stop {sockets} {service} && systemctl start {sockets}")
+    start(facts, &format!("systemctl stop {sockets} {service} && systemctl start {sockets}"))
 }
 
 /// The command that adds lines to a unit by a drop-in, and makes systemd read them.

@@ -29,6 +29,8 @@ pub struct Facts {
     pub host: Option<String>,
     /// The name of this machine.
     pub hostname: String,
+    /// When systemd was asked, in microseconds of CLOCK_MONOTONIC.
+    pub now_us: u64,
     /// The service.
     pub service: Details,
     /// Whether it was started anew while it was asked for a page.

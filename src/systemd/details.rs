@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::bus::{Bag, Bus, BusError};
 use super::show::{self, Properties};
+use crate::config::duration;
 
 /// The properties of [`Details`], as org.freedesktop.systemd1(5) spells them.
 const NAMES: &str = "Id,LoadState,LoadError,ActiveState,SubState,Description,FragmentPath,DropInPaths,NeedDaemonReload,\
                      UnitFileState,TriggeredBy,Triggers,Result,MainPID,NRestarts,ExecMainStatus,ControlGroup,Type,\
+                     InvocationID,InactiveExitTimestampMonotonic,ExecMainStartTimestampMonotonic,\
+                     StartLimitIntervalUSec,\
                      Delegate,OOMPolicy,User,Group,SupplementaryGroups,WorkingDirectory,Environment,PrivateTmp,\
                      ProtectHome,ExecStart,Listen,SocketMode,SocketUser,SocketGroup,Backlog,Accept";
 
@@ -44,6 +47,12 @@ pub struct Details {
     pub result: String,
     /// The main process; 0 for none.
     pub main_pid: u32,
+    /// The id of its last run, as the journal has it; empty when it has not run.
+    pub invocation_id: String,
+    /// When systemd last began to start it, in microseconds of CLOCK_MONOTONIC; 0 for never.
+    pub last_start_us: u64,
+    /// StartLimitIntervalSec=, in microseconds; 0 when starts are not limited.
+    pub start_limit_interval_us: u64,
     /// How often Restart= has restarted it.
     pub n_restarts: u32,
     /// The exit status or the signal of the last main process.
@@ -118,6 +127,12 @@ impl Details {
             triggers: source.list("Triggers"),
             result: source.text("Result"),
             main_pid: source.number("MainPID"),
+            invocation_id: source.id("InvocationID"),
+            // A restart by Restart= is not told by the first, and a socket has not the second.
+            last_start_us: source
+                .microseconds("InactiveExitTimestampMonotonic")
+                .max(source.microseconds("ExecMainStartTimestampMonotonic")),
+            start_limit_interval_us: source.microseconds("StartLimitIntervalUSec"),
             n_restarts: source.number("NRestarts"),
             exec_main_status: source.signed("ExecMainStatus"),
             control_group: source.text("ControlGroup"),
@@ -148,6 +163,8 @@ trait Source {
     fn flag(&mut self, name: &str) -> bool;
     fn number(&mut self, name: &str) -> u32;
     fn signed(&mut self, name: &str) -> i32;
+    fn microseconds(&mut self, name: &str) -> u64;
+    fn id(&mut self, name: &str) -> String;
     fn mode(&mut self, name: &str) -> String;
     fn load_error(&mut self) -> String;
     fn commands(&mut self) -> Vec<Vec<String>>;
@@ -174,6 +191,14 @@ impl Source for Bag {
 
     fn signed(&mut self, name: &str) -> i32 {
         self.take(name)
+    }
+
+    fn microseconds(&mut self, name: &str) -> u64 {
+        self.take(name)
+    }
+
+    fn id(&mut self, name: &str) -> String {
+        self.take::<Vec<u8>>(name).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn mode(&mut self, name: &str) -> String {
@@ -218,6 +243,20 @@ impl Source for Properties {
         show::first(self, name).parse().unwrap_or_default()
     }
 
+    fn microseconds(&mut self, name: &str) -> u64 {
+        // A timestamp is a number, and a time is written as in unit files.
+        let text = show::first(self, name);
+        if text == "infinity" {
+            return u64::MAX;
+        }
+        let time = || duration::parse(text).ok().and_then(|time| u64::try_from(time.as_micros()).ok());
+        text.parse().ok().or_else(time).unwrap_or_default()
+    }
+
+    fn id(&mut self, name: &str) -> String {
+        show::first(self, name).to_owned()
+    }
+
     fn mode(&mut self, name: &str) -> String {
         show::first(self, name).to_owned()
     }
@@ -253,6 +292,10 @@ NeedDaemonReload=yes
 TriggeredBy=a.socket b.socket
 Environment=A=1 \"B=two words\"
 ExecMainStatus=203
+InvocationID=0123456789abcdef0123456789abcdef
+InactiveExitTimestampMonotonic=12
+ExecMainStartTimestampMonotonic=34
+StartLimitIntervalUSec=1min 30s
 WorkingDirectory=!/home/sammy
 ExecStart={ path=/x ; argv[]=/x -w 3 ; ignore_errors=no ; start_time=[n/a] }
 Listen=/run/gunicorn.sock (Stream)
@@ -271,6 +314,9 @@ SocketMode=0666
                 triggered_by: vec!["a.socket".into(), "b.socket".into()],
                 environment: vec!["A=1".into(), "B=two words".into()],
                 exec_main_status: 203,
+                invocation_id: "0123456789abcdef0123456789abcdef".into(),
+                last_start_us: 34,
+                start_limit_interval_us: 90_000_000,
                 working_directory: "/home/sammy".into(),
                 exec_start: vec!["/x".into(), "-w".into(), "3".into()],
                 listen: vec!["/run/gunicorn.sock".into(), "[::]:8000".into()],

@@ -33,7 +33,7 @@ const WORDS: [&str; 8] = ["sockd", "gunicorn", "uwsgi", "uvicorn", "hypercorn", 
 /// What is asked.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
-    /// The unit, with or without ".service"; its socket is as good.
+    /// The unit's whole name; that of its socket is as good.
     pub unit: String,
     /// The name that a browser asks for.
     pub host: Option<String>,
@@ -164,8 +164,7 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
 
 /// The service, its sockets, and the sockets of others.
 async fn units(facts: &mut Facts, manager: &Manager, name: &str) -> Result<(), String> {
-    let name = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
-    facts.service = manager.details(&name).await?;
+    facts.service = manager.details(name).await?;
     if name.ends_with(".socket") {
         let service = facts.service.triggers.first().cloned();
         let service = service.unwrap_or_else(|| name.replace(".socket", ".service"));
@@ -239,6 +238,8 @@ async fn settle(facts: &mut Facts, manager: &Manager) {
     complete_command(&mut facts.service);
     let names: Vec<String> = facts.sockets.iter().map(|socket| socket.name.clone()).collect();
     facts.sockets = manager.all(&names).await;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    facts.now_us = now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000;
 }
 
 /// What sockd says of itself, if this service is one.

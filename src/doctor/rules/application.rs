@@ -50,29 +50,19 @@ fn answered(facts: &Facts, answer: &Answer) -> Option<Finding> {
             };
             let what = format!("the application answers {status}: {error}");
             let why = "it was loaded, and an error was raised while it made the page";
-            Some(
-                finding("application-error", what)
-                    .why(why)
-                    .by_hand(by_hand)
-                    .mend(format!("systemctl restart {service}")),
-            )
+            Some(finding("application-error", what).why(why).by_hand(by_hand).mend(chain::again(facts)))
         }
         Some(_) => None,
         None if answer.error == "silent" => {
             let what = "the application gives no answer";
             let why = "every worker hangs or is busy: a slow query, an endless loop, a lock, or too few workers";
-            Some(finding("no-answer", what.to_owned()).why(why).mend(format!("systemctl restart {service}")))
+            Some(finding("no-answer", what.to_owned()).why(why).mend(chain::again(facts)))
         }
         None if answer.error == "closed" => {
             let what = "the connection was closed without an answer";
             let why = "the worker that took it has ended; its log says why";
             let by_hand = format!("correct what `journalctl -u {service} -n 50` shows");
-            Some(
-                finding("connection-closed", what.to_owned())
-                    .why(why)
-                    .by_hand(by_hand)
-                    .mend(format!("systemctl restart {service}")),
-            )
+            Some(finding("connection-closed", what.to_owned()).why(why).by_hand(by_hand).mend(chain::again(facts)))
         }
         None => None,
     }
@@ -88,7 +78,7 @@ fn disallowed_host(facts: &Facts, answer: &Answer) -> Option<Finding> {
     let host = &answer.host;
     let what = format!("Django answers 400 to the host {host}: it is not in ALLOWED_HOSTS");
     let finding = Finding::error("disallowed-host", Link::Application, what);
-    let restart = format!("systemctl restart {}", facts.service.name);
+    let restart = chain::again(facts);
     let Some((settings, allowed)) = settings.zip(allowed) else {
         let why = "it answers no name that the list does not have (DisallowedHost)";
         return Some(finding.why(why).by_hand(format!("add '{host}' to ALLOWED_HOSTS in the settings")).mend(restart));
@@ -115,7 +105,6 @@ fn accepts(pattern: &str, host: &str) -> bool {
 /// The database cannot be reached: it does not run, or runs at another port than the settings say.
 fn refused(facts: &Facts, database: &Database) -> Finding {
     let Database { host, port, .. } = database;
-    let service = &facts.service.name;
     let at = if host.is_empty() { format!("port {port}") } else { format!("{host}:{port}") };
     let said = match database.source.as_str() {
         "traceback" => "a traceback in the journal names it: Connection refused".to_owned(),
@@ -132,7 +121,7 @@ fn refused(facts: &Facts, database: &Database) -> Finding {
     if let Some(Cluster { name, port: right, .. }) = running {
         let what = format!("the settings name the database at {at}, and PostgreSQL {name} listens on port {right}");
         let finding = finding("database-other-port", what).why(format!("nobody listens on port {port}; {said}"));
-        let restart = format!("systemctl restart {service}");
+        let restart = chain::again(facts);
         let settings = facts.settings.as_ref();
         return match settings.and_then(|settings| Some((settings, settings.database_port.as_ref()?))) {
             Some((Settings { file, .. }, setting)) => {

@@ -55,19 +55,19 @@ fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding
         .iter()
         .filter(|socket| processes.iter().any(|p| p.listeners.iter().flatten().any(|inode| *inode == socket.inode)))
         .collect();
-    let restart = format!("systemctl daemon-reload && systemctl restart {}", service.name);
+    let restart = format!("systemctl daemon-reload && {}", chain::again(facts));
     if let Some(stale) = own.iter().find(|socket| socket.address == target.address) {
         let what = format!("{} holds an older socket of {}", service.name, stale.address);
         let why =
             "the socket unit was restarted, and the service was not: visitors wait at a socket nobody accepts from";
         let finding = Finding::error("descriptor-stale", Link::Descriptor, what).why(why);
-        return finding.mend(format!("systemctl restart {}", service.name));
+        return finding.mend(chain::again(facts));
     }
     let Some(other) = own.first() else {
         let what = format!("no process of {} has the socket {}", service.name, target.shown());
         let why = "it was started without it, or has closed it: visitors wait for ever";
         let finding = Finding::error("no-descriptor", Link::Descriptor, what).why(why);
-        return finding.mend(format!("systemctl restart {}", service.name));
+        return finding.mend(chain::again(facts));
     };
     let what =
         format!("{} listens on {}, not on the socket {}", service.name, chain::shown(&other.address), target.shown());
@@ -105,5 +105,5 @@ fn bind_ignored(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
     let why = "a server that is given its socket by systemd makes none of its own; who reads the unit is misled";
     let finding = Finding::warning("bind-ignored", Link::Descriptor, what).why(why);
     let mend = chain::replace(&service.fragment_path, 0, bind, &target.shown());
-    Some(finding.mend(format!("{mend} && systemctl daemon-reload && systemctl restart {}", service.name)))
+    Some(finding.mend(format!("{mend} && systemctl daemon-reload && {}", chain::again(facts))))
 }

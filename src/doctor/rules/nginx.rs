@@ -164,13 +164,13 @@ pub fn without_another_cause(facts: &Facts) -> Vec<Finding> {
             Some(line) => error_log::meaning(line.failure),
             None => "its error.log says why; it was not seen here",
         };
-        let restart = format!("systemctl restart {}", facts.service.name);
+        let restart = chain::again(facts);
         findings.push(Finding::error("bad-gateway", Link::Nginx, what).why(why).mend(restart));
     } else if full > 0 {
         let what = format!("the queue was full {full} times (11: Resource temporarily unavailable)");
         let why = error_log::meaning(Failure::Full);
         let by_hand = "give the server more workers";
-        let mend = format!("systemctl daemon-reload && systemctl restart {}", facts.service.name);
+        let mend = format!("systemctl daemon-reload && {}", chain::again(facts));
         findings.push(Finding::warning("queue-was-full", Link::Nginx, what).why(why).by_hand(by_hand).mend(mend));
     }
     let default = nginx::read(&facts.nginx.files);

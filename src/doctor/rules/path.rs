@@ -108,7 +108,7 @@ fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Find
                 let lines = [format!("SocketUser={}", account.name), "SocketMode=0600".to_owned()];
                 let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
                 let mend = drop_in(&unit.name, "nginx", "Socket", &lines);
-                (why, format!("{mend} && {}", chain::bind_anew(facts)))
+                (why, format!("{mend} && {}", chain::bind_again(facts)))
             }
         }
         Maker::Server => {
@@ -127,7 +127,7 @@ fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Find
 /// Nothing is there although somebody listens, or something else is.
 fn wrong_file(facts: &Facts, target: &Expected, place: &Place) -> Option<Finding> {
     let path = &place.path;
-    let again = chain::bind_anew(facts);
+    let again = chain::bind_again(facts);
     let listening = chain::listeners(facts, path).first().copied();
     let finding = |id, what: String| Finding::error(id, Link::Path, what);
     match place.kind.as_str() {
@@ -171,15 +171,12 @@ fn missing_directory(facts: &Facts, target: &Expected, path: &str) -> Finding {
         (Some(name), Maker::Server | Maker::Ini(_)) => {
             let line = format!("RuntimeDirectory={name}");
             let mend = drop_in(&unit.name, "runtime-directory", "Service", &[&line, "RuntimeDirectoryMode=0755"]);
-            (
-                "/run is empty after every boot: the unit must make it",
-                format!("{mend} && systemctl restart {}", unit.name),
-            )
+            ("/run is empty after every boot: the unit must make it", format!("{mend} && {}", chain::again(facts)))
         }
         (_, maker) => {
             // systemd makes the directories of a socket unit itself, as root.
             let owner = if unit.user.is_empty() || matches!(maker, Maker::Unit(_)) { "root" } else { &unit.user };
-            let mend = format!("install -d -m 0755 -o {owner} {} && {}", quote(path), chain::bind_anew(facts));
+            let mend = format!("install -d -m 0755 -o {owner} {} && {}", quote(path), chain::bind_again(facts));
             ("the socket is made in a directory that must be there before", mend)
         }
     };
@@ -198,5 +195,6 @@ fn private_tmp(facts: &Facts, target: &Expected, path: &str) -> Option<Finding> 
     let what = format!("{unit} has PrivateTmp=yes, and the socket is {path}");
     let why = "it sees a /tmp of its own, in which the socket of the others is not; /run is the place for sockets";
     let mend = drop_in(unit, "no-private-tmp", "Service", &["PrivateTmp=no"]);
-    Some(Finding::error("private-tmp", Link::Path, what).why(why).mend(format!("{mend} && systemctl restart {unit}")))
+    let restart = if unit == "nginx.service" { "systemctl restart nginx".to_owned() } else { chain::again(facts) };
+    Some(Finding::error("private-tmp", Link::Path, what).why(why).mend(format!("{mend} && {restart}")))
 }

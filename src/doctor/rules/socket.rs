@@ -49,19 +49,22 @@ fn unit(facts: &Facts, socket: &Details) -> Result<Vec<Finding>, ()> {
     let finding = |id, what: String| Finding::error(id, Link::Socket, what);
     if socket.load_state == "masked" {
         let finding = finding("socket-masked", format!("{name} is masked")).why("a masked unit is never started");
-        return Ok(vec![finding.mend(format!("systemctl unmask {name} && systemctl enable --now {name}"))]);
+        return Ok(vec![finding.mend(format!(
+            "systemctl unmask {name} && {}",
+            chain::start(facts, &format!("systemctl enable --now {name}"))
+        ))]);
     }
     if !matches!(socket.load_state.as_str(), "loaded" | "") {
         let finding = finding("socket-unit-bad", format!("systemd cannot load {name}: {}", socket.load_error));
         let finding =
             finding.why("a unit with a mistake is not started").by_hand(format!("correct {}", socket.fragment_path));
-        return Ok(vec![finding.mend(format!("systemctl daemon-reload && systemctl start {name}"))]);
+        return Ok(vec![finding.mend(format!("systemctl daemon-reload && {}", chain::again(facts)))]);
     }
     if socket.accept {
         let finding = finding("accept-yes", format!("{name} has Accept=yes"));
         let why = "systemd then starts one service for each connection, and hands over that, not the listening socket";
         let mend = drop_in(name, "accept", "Socket", &["Accept=no"]);
-        return Ok(vec![finding.why(why).mend(format!("{mend} && {}", chain::bind_anew(facts)))]);
+        return Ok(vec![finding.why(why).mend(format!("{mend} && {}", chain::bind_again(facts)))]);
     }
     match socket.active_state.as_str() {
         "failed" => {
@@ -89,7 +92,11 @@ fn unit(facts: &Facts, socket: &Details) -> Result<Vec<Finding>, ()> {
         _ => {
             let what = format!("{name} is not started");
             let why = "nothing listens, and no visitor can start the service";
-            Ok(vec![finding("socket-not-started", what).why(why).mend(format!("systemctl enable --now {name}"))])
+            Ok(vec![
+                finding("socket-not-started", what)
+                    .why(why)
+                    .mend(chain::start(facts, &format!("systemctl enable --now {name}"))),
+            ])
         }
     }
 }
@@ -118,7 +125,7 @@ fn stale(facts: &Facts, socket: &Details) -> Option<Finding> {
     socket.need_daemon_reload.then_some(())?;
     let what = format!("{} was changed after systemd read it", socket.name);
     let why = "systemd goes on with what it has read; the socket itself is made anew only when the unit is restarted";
-    let mend = format!("systemctl daemon-reload && {}", chain::bind_anew(facts));
+    let mend = format!("systemctl daemon-reload && {}", chain::bind_again(facts));
     Some(Finding::warning("daemon-reload", Link::Socket, what).why(why).mend(mend))
 }
 
@@ -131,19 +138,18 @@ fn two_on_one_path(facts: &Facts, socket: &Details) -> Option<Finding> {
     let path = other.listen.iter().find(|address| socket.listen.contains(address))?;
     let what = format!("{} and {} both listen on {path}", socket.name, other.name);
     let why = "the one that is started last takes the path from the other, whose visitors it gets";
-    let mend = format!("systemctl disable --now {} && {}", other.name, chain::bind_anew(facts));
+    let mend = format!("systemctl disable --now {} && {}", other.name, chain::bind_again(facts));
     Some(Finding::error("two-units-one-path", Link::Socket, what).why(why).mend(mend))
 }
 
 /// A queue that is full, or so short that it soon is.
 fn short_queue(facts: &Facts, listening: &Listening) -> Option<Finding> {
     let (waiting, limit) = (listening.waiting?, listening.limit?);
-    let service = &facts.service.name;
     if waiting >= limit && waiting > 0 {
         let what = format!("the queue of {} is full: {waiting} of {limit}", listening.address);
         let why = "the workers accept no more: they hang, or there are too few; further visitors get 502";
         let finding = Finding::error("queue-full", Link::Socket, what).why(why);
-        return Some(finding.mend(format!("systemctl restart {service}")));
+        return Some(finding.mend(chain::again(facts)));
     }
     if let Some(somaxconn) = facts.somaxconn.filter(|somaxconn| *somaxconn < LOW_SOMAXCONN) {
         let what = format!("net.core.somaxconn is {somaxconn}: no queue of this machine is longer");
@@ -151,7 +157,7 @@ fn short_queue(facts: &Facts, listening: &Listening) -> Option<Finding> {
         let file = "/etc/sysctl.d/60-somaxconn.conf";
         let mend = format!(
             "echo net.core.somaxconn=4096 > {file} && systemctl restart systemd-sysctl && {}",
-            chain::bind_anew(facts)
+            chain::bind_again(facts)
         );
         return Some(Finding::warning("somaxconn-low", Link::Socket, what).why(why).mend(mend));
     }
@@ -163,7 +169,7 @@ fn short_queue(facts: &Facts, listening: &Listening) -> Option<Finding> {
         if server.is_empty() { "the server" } else { server }
     );
     let finding = Finding::warning("backlog-shrunk", Link::Socket, what).why(why);
-    let mend = format!("systemctl daemon-reload && systemctl restart {service}");
+    let mend = format!("systemctl daemon-reload && {}", chain::again(facts));
     Some(
         finding
             .by_hand(format!("write `/usr/bin/sockd run -- ` before the server in {}", facts.service.fragment_path))

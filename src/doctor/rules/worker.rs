@@ -82,7 +82,11 @@ fn state(facts: &Facts) -> Option<Finding> {
         "inactive" if facts.sockets.is_empty() => {
             let what = format!("{name} is not started");
             let why = "it has no socket unit, so that no visitor can start it";
-            Some(finding("service-not-started", what).why(why).mend(format!("systemctl enable --now {name}")))
+            Some(
+                finding("service-not-started", what)
+                    .why(why)
+                    .mend(chain::start(facts, &format!("systemctl enable --now {name}"))),
+            )
         }
         _ => no_worker(facts),
     }
@@ -97,7 +101,7 @@ fn no_worker(facts: &Facts) -> Option<Finding> {
     let what = "no worker can start; sockd answers 503 and keeps trying";
     let finding = Finding::error("no-worker", Link::Worker, what).why(format!("the last one: {reason}"));
     let by_hand = format!("correct what `journalctl -u {} -n 50` shows", facts.service.name);
-    Some(finding.by_hand(by_hand).mend(format!("systemctl restart {}", facts.service.name)))
+    Some(finding.by_hand(by_hand).mend(chain::again(facts)))
 }
 
 /// Settings of the unit that are known to break a site sooner or later.
@@ -122,7 +126,7 @@ fn settings(facts: &Facts) -> Vec<Finding> {
         let why = "sockd gives each worker a control group of its own only where systemd lets it";
         let mend = drop_in(name, "delegate", "Service", &["Delegate=yes"]);
         let finding = Finding::warning("delegate", Link::Worker, what).why(why);
-        findings.push(finding.mend(format!("{mend} && systemctl restart {name}")));
+        findings.push(finding.mend(format!("{mend} && {}", chain::again(facts))));
     }
     if service.unit_file_state == "disabled" && facts.sockets.is_empty() {
         let what = format!("{name} is not enabled");
