@@ -2,6 +2,7 @@
 
 use super::prepare::Generation;
 use super::shell::{Message, Shell};
+use super::workers::Worker;
 use crate::probe::{AskError, Question, ask};
 use crate::queue;
 use crate::supervisor::{Answer, Event, Expectation, Finding, WorkerEvent, WorkerId, find, judge};
@@ -21,7 +22,7 @@ impl Shell {
         if self.run_health_command(id, Purpose::Judgement) {
             return;
         }
-        let address = |id: WorkerId| Some(self.workers.get(&id)?.probe_address()?.to_owned());
+        let address = |id: WorkerId| Some(self.workers.get(&id)?.probe_socket()?.address().to_owned());
         let (Some(worker), Some(question)) = (address(id), self.question(id)) else {
             self.events.push_back(Event::Worker(id, WorkerEvent::Judged { verdict: Ok(()) }));
             return;
@@ -47,7 +48,8 @@ impl Shell {
         if self.run_health_command(id, Purpose::Probe) {
             return;
         }
-        let address = self.workers.get(&id).and_then(|worker| worker.probe_address()).map(str::to_owned);
+        let socket = self.workers.get(&id).and_then(Worker::probe_socket);
+        let address = socket.map(|socket| socket.address().to_owned());
         let (Some(address), Some(question)) = (address, self.question(id)) else {
             self.events.push_back(Event::Worker(id, WorkerEvent::Probed(Finding::Well)));
             return;
@@ -59,10 +61,23 @@ impl Shell {
             self.events.push_back(Event::Worker(id, WorkerEvent::Probed(Finding::Well)));
             return;
         }
+        if self.question_waits(id) {
+            let new = Answer::None("it has not accepted the last question yet".to_owned());
+            self.answered(id, Purpose::Probe, new, None);
+            return;
+        }
         self.later(async move {
             let new = answer(ask(&address, &question).await);
             Some(Message::Answered { worker: id, purpose: Purpose::Probe, new, old: None })
         });
+    }
+
+    /// Whether the last question, given up, is still in the queue of the worker's private socket: another one behind it
+    /// would tell nothing new, and the worker would have to answer them all. False where the kernel does not tell.
+    fn question_waits(&self, id: WorkerId) -> bool {
+        let socket = self.workers.get(&id).filter(|worker| worker.unanswered).and_then(Worker::probe_socket);
+        let depth = socket.and_then(|socket| queue::unix_depth(socket.inode()).ok());
+        depth.is_some_and(|depth| depth.waiting > 0)
     }
 
     /// Whether the kernel is certain that no connection waits or is open on any of our sockets.
@@ -74,7 +89,8 @@ impl Shell {
     }
 
     pub(super) fn answered(&mut self, id: WorkerId, purpose: Purpose, new: Answer, old: Option<Answer>) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.unanswered = matches!(new, Answer::None(_));
         let generation_id = worker.generation();
         let Some(generation) = self.generations.get_mut(&generation_id) else { return };
         let expectation = expectation(generation);
@@ -123,8 +139,12 @@ fn answer(asked: Result<hyper::StatusCode, AskError>) -> Answer {
     match asked {
         Ok(status) => Answer::Status(status.as_u16()),
         Err(AskError::NotHttp(_)) => Answer::NotHttp,
-        Err(error @ (AskError::Connect(_) | AskError::Timeout(_) | AskError::Closed | AskError::Question(_))) => {
-            Answer::None(error.to_string())
-        }
+        Err(
+            error @ (AskError::Connect(_)
+            | AskError::QueueFull
+            | AskError::Timeout(_)
+            | AskError::Closed
+            | AskError::Question(_)),
+        ) => Answer::None(error.to_string()),
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Worker {
     watching: Option<AbortHandle>,
     /// How many processes of its group the kernel had killed for want of memory when that was last told.
     oom_kills_told: u64,
+    /// The last question to it had no answer.
+    pub(super) unanswered: bool,
     /// Its own STATUS=.
     pub(super) status: Option<String>,
 }
@@ -61,8 +63,9 @@ impl Worker {
         self.generation
     }
 
-    pub(super) fn probe_address(&self) -> Option<&str> {
-        self.probes.first().map(probe::Socket::address)
+    /// Where it alone is asked.
+    pub(super) fn probe_socket(&self) -> Option<&probe::Socket> {
+        self.probes.first()
     }
 
     pub(super) fn group(&self) -> Option<&Group> {
@@ -240,6 +243,7 @@ impl Shell {
             group: None,
             watching: None,
             oom_kills_told: 0,
+            unanswered: false,
             status: None,
         };
         Ok((worker, write))

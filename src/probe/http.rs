@@ -7,9 +7,7 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::io;
-use std::net::TcpStream as StdTcpStream;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream as StdUnixStream};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,6 +36,9 @@ pub enum AskError {
     /// Nobody listens (any more).
     #[error("it cannot be reached: {0}")]
     Connect(io::Error),
+    /// It takes no connections, and its queue holds no more.
+    #[error("its queue is full")]
+    QueueFull,
     /// Nothing came within this time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -70,7 +71,9 @@ async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskE
         request = request.header(USER_AGENT, concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)"));
     }
     let request = request.body(Empty::<Bytes>::new())?;
-    let stream = connect(address).map_err(AskError::Connect)?;
+    let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    let stream = connect(address).await;
+    let stream = stream.map_err(|error| if is_full(&error) { AskError::QueueFull } else { AskError::Connect(error) })?;
     let answered = |error: hyper::Error| if error.is_parse() { AskError::NotHttp(error) } else { AskError::Closed };
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(LARGEST_HEAD)
@@ -90,20 +93,15 @@ async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskE
     }
 }
 
-/// Connecting to a listening unix socket or on the loopback is done at once, or refused at once.
-fn connect(address: &str) -> io::Result<Stream> {
-    if let Ok(address) = address.parse::<std::net::SocketAddr>() {
-        let stream = StdTcpStream::connect(address)?;
-        stream.set_nonblocking(true)?;
-        return Ok(Box::pin(TcpStream::from_std(stream)?));
+/// Connects without ever blocking the thread: a blocking connect(2) to a unix socket whose queue is full waits until its
+/// worker accepts.
+async fn connect(address: &str) -> io::Result<Stream> {
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return Ok(Box::pin(TcpStream::connect(address).await?));
     }
-    let address = match address.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(address)?,
-    };
-    let stream = StdUnixStream::connect_addr(&address)?;
-    stream.set_nonblocking(true)?;
-    Ok(Box::pin(UnixStream::from_std(stream)?))
+    // tokio takes a path that begins with a zero byte for an abstract name.
+    let path = address.strip_prefix('@').map_or_else(|| address.to_owned(), |name| format!("\0{name}"));
+    Ok(Box::pin(UnixStream::connect(path).await?))
 }
 
 trait ReadWrite: AsyncRead + AsyncWrite + Send {}
@@ -187,6 +185,25 @@ mod tests {
             assert_eq!(runtime.block_on(ask(socket.address(), &question)).expect("an answer"), StatusCode::OK);
             server.join().expect("it answered");
         }
+    }
+
+    #[test]
+    fn a_full_queue_is_no_answer_and_blocks_nobody() {
+        let (socket, _fd) = Socket::listen(&format!("@sockd-probe-full-{}", std::process::id())).expect("a socket");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let mut waiting = Vec::new();
+            let full = runtime.block_on(async {
+                while let Ok(stream) = connect(socket.address()).await {
+                    waiting.push(stream);
+                }
+                ask(socket.address(), &plain_question()).await
+            });
+            let _ = sender.send(full);
+        });
+        let full = receiver.recv_timeout(Duration::from_secs(60)).expect("connecting blocks");
+        assert!(matches!(full, Err(AskError::QueueFull)), "{full:?}");
     }
 
     #[test]

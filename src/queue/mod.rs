@@ -38,13 +38,18 @@ pub struct InFlight {
 /// `Unsupported` when AF_NETLINK is forbidden (RestrictAddressFamilies=) or the kernel lacks sock_diag; `NotFound`
 /// when the socket lives in another network name space (PrivateNetwork=) or no longer listens.
 pub fn depth(address: &Address, inode: u64) -> io::Result<Depth> {
-    let listening = match address {
-        Address::Unix(_) | Address::Abstract(_) => sock_diag::unix_listener(inode)?,
-        Address::Tcp(address) => sock_diag::tcp_listeners(*address)?
-            .into_iter()
-            .find(|listening| listening.inode == inode)
-            .ok_or(sock_diag::Error::Elsewhere)?,
-    };
+    let Address::Tcp(address) = address else { return unix_depth(inode) };
+    let listening = sock_diag::tcp_listeners(*address)?.into_iter().find(|listening| listening.inode == inode);
+    let listening = listening.ok_or(sock_diag::Error::Elsewhere)?;
+    Ok(Depth { waiting: listening.waiting, limit: listening.limit })
+}
+
+/// The same of a unix socket, which its inode alone tells.
+///
+/// # Errors
+/// As [`depth`].
+pub fn unix_depth(inode: u64) -> io::Result<Depth> {
+    let listening = sock_diag::unix_listener(inode)?;
     Ok(Depth { waiting: listening.waiting, limit: listening.limit })
 }
 

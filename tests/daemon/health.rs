@@ -139,6 +139,53 @@ fn a_sync_worker_in_a_long_request_is_busy_and_not_sick() {
     assert_eq!(web.end().code(), Some(0));
 }
 
+/// The application makes the queue of its worker's private socket as short as the kernel allows: two questions fill it.
+#[test]
+fn a_private_socket_whose_queue_is_full_holds_nobody_up_and_is_not_asked_again() {
+    let short = healthz().replace(
+        "        time.sleep(3600)",
+        r#"        import socket, stat
+        for number in map(int, os.listdir("/proc/self/fd")):
+            try:
+                if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                    continue
+            except OSError:
+                continue
+            listening = socket.socket(fileno=os.dup(number))
+            name = listening.family == socket.AF_UNIX and listening.getsockname() or b""
+            if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and b"probe" in os.fsencode(name):
+                listening.listen(0)
+            listening.close()
+        print("stuck", flush=True)
+        while not os.path.exists("go-on"):
+            time.sleep(0.01)"#,
+    );
+    let config = format!("{OFTEN}path = \"/healthz\"\n");
+    let builder = project().file("myproject.py", &short).config(&config);
+    let builder = builder.env("WATCHDOG_USEC", "1000000").env("WATCHDOG_PID", "{pid}");
+    let web = builder.gunicorn(&["--workers", "1", "--timeout", "600", "--access-logfile", "-"]);
+    web.get("/");
+    web.until("it was asked", || web.workers()[0].last_probe.clone());
+    let visitor = ask_and_wait_for_nothing(&web, "/stick");
+    let mark = web.output("stuck").mark();
+    let began = Instant::now();
+    let mut last = web.told_since(mark, "WATCHDOG=1");
+    while began.elapsed().as_secs() < 6 {
+        last = web.told_since(last.mark(), "WATCHDOG=1");
+    }
+    web.write("go-on", "");
+    drop(visitor);
+    web.output_since(last.mark(), "GET /stick");
+    let probed = web.workers()[0].last_probe.clone();
+    web.until("it is asked again", || {
+        web.workers()[0].last_probe.clone().filter(|probe| probed.as_ref().is_none_or(|old| probe.ago_ms < old.ago_ms))
+    });
+    let answered = web.transcript.all(mark, super::transcript::Source::Output);
+    let questions = answered.iter().filter(|line| line.text.contains("(probe)")).count();
+    assert!(questions <= 3, "{questions} questions waited for the worker\n{}", web.transcript.show());
+    web.stop();
+}
+
 #[test]
 fn one_that_answers_its_health_path_badly_is_replaced_and_stays_if_nobody_would_answer_better() {
     let config = format!("{OFTEN}path = \"/healthz\"\nfailures = 2\n");
