@@ -8,7 +8,7 @@ use clap::Args;
 use super::output;
 use crate::control::{self, Instance};
 use crate::exit;
-use crate::systemd::{UnitName, environment};
+use crate::systemd::{UnitName, environment, show};
 
 /// The options of `reload`.
 #[derive(Debug, Args)]
@@ -65,17 +65,51 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::from(exit::FAILURE)
 }
 
-/// The instance of the unit that is named, or of the one that we run in ourselves (as ExecReload=), or the only one.
+/// Who is asked: the main process of the unit that is named, or of the one that we run in ourselves, as the service
+/// manager tells it; without a unit the only instance of our own user. Whoever else listens under a name like sockd's,
+/// another user or a worker, is never asked.
 async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
-    let unit = unit.map(UnitName::to_string).or_else(environment::unit);
-    let mut instances = control::discover().await.map_err(|error| format!("cannot look for instances: {error}"))?;
-    let Some(unit) = unit else {
-        return match instances.len() {
-            1 => Ok(instances.remove(0)),
-            0 => Err("no instance of sockd runs here".to_owned()),
-            _ => Err("several instances run: name the unit, as in `sockd reload gunicorn`".to_owned()),
-        };
+    let (pid, what) = match unit {
+        Some(unit) => (main_process(&unit.to_string())?, unit.to_string()),
+        // ExecReload= (systemd.exec(5)).
+        None => match std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()) {
+            Some(pid) => (pid, "this unit".to_owned()),
+            None => match environment::unit() {
+                Some(unit) => (main_process(&unit)?, unit),
+                None => return only().await,
+            },
+        },
     };
-    let found = instances.into_iter().find(|instance| environment::unit_of_pid(instance.pid).as_ref() == Some(&unit));
-    found.ok_or_else(|| format!("no instance of sockd runs as {unit}: `sockd status` shows what there is"))
+    control::of_process(pid).await.map_err(|error| {
+        format!("cannot ask the main process of {what}: {error}; does it run sockd, and without PrivateNetwork=?")
+    })
+}
+
+/// The main process of a running unit: of the system's manager, or else of the user's own.
+fn main_process(unit: &str) -> Result<u32, String> {
+    let ask = |whose| {
+        let properties = show::properties_of(whose, unit, "MainPID")?;
+        Ok(show::first(&properties, "MainPID").parse().unwrap_or(0))
+    };
+    let managers: &[show::Manager] = match rustix::process::geteuid().is_root() {
+        true => &[show::Manager::System],
+        false => &[show::Manager::System, show::Manager::User],
+    };
+    let answers: Vec<Result<u32, String>> = managers.iter().map(|manager| ask(*manager)).collect();
+    if let Some(pid) = answers.iter().flatten().find(|pid| **pid != 0) {
+        return Ok(*pid);
+    }
+    let nobody = || format!("{unit} does not run: `sockd status` shows what there is");
+    Err(answers.into_iter().find_map(Result::err).unwrap_or_else(nobody))
+}
+
+/// The only instance that our own user runs.
+async fn only() -> Result<Instance, String> {
+    let mut instances = control::discover().await.map_err(|error| format!("cannot look for instances: {error}"))?;
+    instances.retain(|instance| instance.uid == rustix::process::geteuid().as_raw());
+    match instances.len() {
+        1 => Ok(instances.remove(0)),
+        0 => Err("no instance of sockd runs here: name the unit, as in `sockd reload gunicorn`".to_owned()),
+        _ => Err("several instances run: name the unit, as in `sockd reload gunicorn`".to_owned()),
+    }
 }

@@ -15,8 +15,8 @@ use super::{RESPONSE_LIMIT, name};
 
 /// How long connecting, asking and the whole answer of a status may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(3);
-/// The most sockets of one machine that are looked at.
-const INSTANCES: usize = 4096;
+/// No more sockets of one process are taken for supervisors. One has one.
+const MOST_OF_A_PROCESS: usize = 16;
 
 /// A running supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,21 +54,58 @@ pub enum AskError {
     NotUnderstood(String),
 }
 
-/// Finds every supervisor in our network namespace. Each listener is connected to and asked for its credentials by the
-/// kernel; one whose process id is not the one in its name is left out, as is one that goes away meanwhile.
+/// Finds every supervisor in our network namespace, within [`TIME_LIMIT`]. Each listener is connected to and asked for
+/// its credentials by the kernel; one whose process id is not the one in its name is left out, as is one that goes away
+/// meanwhile. Anybody may listen under such a name, so this says who claims to be a supervisor and no more: who is to be
+/// obeyed or believed is [`of_process`], by the process id that the service manager tells.
 ///
 /// # Errors
-/// /proc/net/unix cannot be read.
+/// The kernel's list cannot be read.
 pub async fn discover() -> io::Result<Vec<Instance>> {
-    let text = std::fs::read("/proc/net/unix")?;
-    let names = name::listening(&String::from_utf8_lossy(&text));
-    let mut found = Vec::new();
-    for (pid, socket) in names.into_iter().take(INSTANCES) {
+    let end = Instant::now() + TIME_LIMIT;
+    let mut found: Vec<Instance> = Vec::new();
+    for (pid, socket) in name::listening(&sockets()?) {
+        if Instant::now() > end {
+            break;
+        }
+        // The names are in the order of process ids.
+        if found.iter().rev().take_while(|last| last.pid == pid).count() >= MOST_OF_A_PROCESS {
+            continue;
+        }
         if let Ok((_, uid)) = connect(&socket, pid).await {
             found.push(Instance { pid, uid, unit: None, socket });
         }
     }
     Ok(found)
+}
+
+/// The supervisor that is the process `pid`. Names of others are no hindrance, however many they are.
+///
+/// # Errors
+/// NotFound when that process has no control socket in our network namespace.
+pub async fn of_process(pid: u32) -> io::Result<Instance> {
+    let names = name::listening(&sockets()?);
+    for (_, socket) in names.into_iter().filter(|(of, _)| *of == pid) {
+        // What listens under that name may be left from a former process with the same number: of another user, if it
+        // was up to anything.
+        if let Ok((_, uid)) = connect(&socket, pid).await
+            && user_of(pid).is_ok_and(|user| user == uid)
+        {
+            return Ok(Instance { pid, uid, unit: None, socket });
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has no control socket here")))
+}
+
+/// The kernel's list of unix sockets. Under ProcSubset=pid there is no /proc/net, but each process has its own.
+fn sockets() -> io::Result<String> {
+    let text = std::fs::read("/proc/self/net/unix")?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn user_of(pid: u32) -> io::Result<u32> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(format!("/proc/{pid}"))?.uid())
 }
 
 /// Connects and verifies that the listener is `pid`; returns the listener's user as well. A queue that is full is an

@@ -4,10 +4,11 @@
 //! Never: decides anything. A request becomes a [`Call`] for the shell, and the shell's answer goes back.
 //!
 //! The socket is an abstract unix socket named `sockd/PID/SIXTEEN-HEX-DIGITS`: it needs no directory, no permission and
-//! no clean-up, and everyone finds it in /proc/net/unix. The digits are random so that nobody can take the name first;
-//! they are no secret. Who may ask is decided by SO_PEERCRED alone, on both ends: the server answers root and its own
-//! user, the client believes a listener only whose process id is the one in the name. Abstract names belong to a network
-//! namespace: a supervisor with PrivateNetwork=yes is not seen from outside.
+//! no clean-up, and everyone finds it in /proc/self/net/unix. The digits are random so that nobody can take the name
+//! first; they are no secret. Anybody can listen under such a name, so a name proves nothing: SO_PEERCRED decides, on both
+//! ends. The server answers root and its own user. A client that acts asks the process that the service manager calls the
+//! unit's main one, and no other ([`of_process`]). Abstract names belong to a network namespace: a supervisor with
+//! PrivateNetwork=yes is not seen from outside.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -15,7 +16,7 @@ pub mod message;
 mod name;
 mod server;
 
-pub use client::{AskError, Asking, Instance, ask, discover, reload, status};
+pub use client::{AskError, Asking, Instance, ask, discover, of_process, reload, status};
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Status};
 pub use server::{CLIENTS, Call, PATIENCE, Replier, Server};
 

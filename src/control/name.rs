@@ -1,6 +1,6 @@
 //! The name of a control socket.
 //!
-//! Owns: its form, and finding it in the text of /proc/net/unix.
+//! Owns: its form, and finding it in the text of /proc/self/net/unix.
 //! Never: opens anything.
 
 use std::hash::{BuildHasher, RandomState};
@@ -19,7 +19,7 @@ pub fn pid_of(name: &str) -> Option<u32> {
     if hex && decimal { pid.parse().ok() } else { None }
 }
 
-/// The listening control sockets in the text of /proc/net/unix: process id and name, each once, by process id.
+/// The listening control sockets in the text of /proc/self/net/unix: process id and name, each once, by process id.
 ///
 /// A line is `Num: RefCount Protocol Flags Type St Inode Path` (proc_net(5)). Flags 00010000 is SO_ACCEPTCON: accepted
 /// ends inherit the name and are left out by it. The kernel shows the zero byte of an abstract name as `@`.

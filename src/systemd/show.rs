@@ -17,13 +17,34 @@ pub const SIZE_LIMIT: u64 = 1 << 20;
 /// A unit's properties; one that is there several times has several values.
 pub type Properties = BTreeMap<String, Vec<String>>;
 
-/// Asks systemd for the named properties (separated by commas) of a unit.
+/// Whose units are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    /// The system's.
+    System,
+    /// Our user's own (`systemctl --user`).
+    User,
+}
+
+/// Asks the system's manager for the named properties (separated by commas) of a unit.
+///
+/// # Errors
+/// As [`properties_of`].
+pub fn properties(unit: &str, names: &str) -> Result<Properties, String> {
+    properties_of(Manager::System, unit, names)
+}
+
+/// Asks a manager for the named properties (separated by commas) of a unit.
 ///
 /// # Errors
 /// Why there is no answer: no systemctl, no systemd, a name that is none. A unit that does not exist is no error here:
 /// LoadState says so.
-pub fn properties(unit: &str, names: &str) -> Result<Properties, String> {
-    let arguments = ["show", "--no-pager", "--property", names, "--", unit];
+pub fn properties_of(manager: Manager, unit: &str, names: &str) -> Result<Properties, String> {
+    let manager = match manager {
+        Manager::System => "--system",
+        Manager::User => "--user",
+    };
+    let arguments = ["show", manager, "--no-pager", "--property", names, "--", unit];
     let (ok, text) = output("systemctl", &arguments)?;
     match ok {
         true => Ok(parse(&text)),

@@ -37,6 +37,36 @@ fn finds_our_own_and_no_impostor() {
     });
 }
 
+/// More names than any limit on how many are looked at, under which nobody listens who could: all with the process ids of
+/// others, lower than ours, higher, and our own.
+#[test]
+fn names_of_others_hide_nobody() {
+    within_limit(async {
+        let pid = std::process::id();
+        let impostors: Vec<StdUnixListener> = (0..4200)
+            .map(|number| {
+                let name = format!("sockd/{}/{:08x}{:08x}", 1 + number % (2 * pid), pid, 100 + number);
+                StdUnixListener::bind_addr(&SocketAddr::from_abstract_name(name).expect("a name")).expect("bind")
+            })
+            .collect();
+        let lab = Lab::public();
+        assert!(control::discover().await.expect("discover").contains(&lab.instance));
+        assert_eq!(control::of_process(pid).await.expect("found").pid, pid);
+        drop(impostors);
+    });
+}
+
+#[test]
+fn only_the_process_that_is_asked_for_is_believed() {
+    within_limit(async {
+        // Our parent does not listen there: we do.
+        let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get() as u32;
+        let (_listener, _) = listen(parent, &digits(6));
+        let error = control::of_process(parent).await.expect_err("nobody of that process listens");
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    });
+}
+
 #[test]
 fn strange_answers_are_errors() {
     within_limit(async {

@@ -73,6 +73,8 @@ pub async fn report(named: &[UnitName]) -> Report {
             names.into_iter().map(unknown).collect()
         }
     };
+    let mut asked = asked;
+    asked.extend(ask_main_processes(&units, &asked).await);
     let mut entries = join(units, asked, named.is_empty());
     if let Some(error) = control_error {
         for entry in &mut entries {
@@ -96,6 +98,20 @@ async fn ask_all() -> io::Result<Vec<Asked>> {
     let mut asked = tasks.join_all().await;
     asked.sort_by_key(|asked| asked.instance.pid);
     Ok(asked)
+}
+
+/// Asks the main processes of these units, so far as they were not found among all who claim to be supervisors: others can
+/// make so many names that the search for them takes too long.
+async fn ask_main_processes(units: &[Unit], found: &[Asked]) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    for pid in units.iter().filter_map(|unit| Some(unit.state.as_ref()?.main_pid)).filter(|pid| *pid != 0) {
+        if !found.iter().any(|found| found.instance.pid == pid)
+            && let Ok(instance) = control::of_process(pid).await
+        {
+            asked.push(Asked { answer: control::status(&instance).await, instance });
+        }
+    }
+    asked
 }
 
 /// The names of the services whose ExecStart= runs sockd: loaded ones, and those that a unit file gives away. systemd is

@@ -247,8 +247,7 @@ async fn status(facts: &mut Facts) {
     if !chain::runs_sockd(&facts.service) || !chain::runs(&facts.service) {
         return;
     }
-    let found = control::discover().await.unwrap_or_default();
-    let Some(instance) = found.into_iter().find(|instance| instance.pid == facts.service.main_pid) else {
+    let Ok(instance) = control::of_process(facts.service.main_pid).await else {
         facts.unseen.push("sockd's own status: it has no control socket here".to_owned());
         return;
     };
