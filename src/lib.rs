@@ -39,6 +39,7 @@
 //!   adapter
 //!   sock_diag           (what drivers that ask the kernel about sockets share)
 //!   private_socket      (what drivers with a socket for each worker share)
+//!   peer                (what drivers share whose sockets others send to)
 //!   app
 //!   supervisor          (std only)
 //!   suggestion diagnostic exit
@@ -59,6 +60,7 @@ pub mod fallback;
 pub mod journal;
 pub mod listener;
 pub mod notify;
+pub mod peer;
 pub mod private_socket;
 pub mod probe;
 pub mod process;

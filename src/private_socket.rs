@@ -1,89 +1,94 @@
-//! Where sockets stand that one worker and sockd share: a directory that nobody else can enter, and names in it.
+//! Where sockets are bound that sockd shares with one worker: at no path that lasts.
 //!
-//! Owns: the directory, and the files, which go with the values here.
-//! Never: takes a name that others can guess, where there is no directory.
+//! A unix socket needs a path for the moment in which it is bound. Its file is opened (O_PATH) and unlinked at once: from
+//! then on the open file is the only way to it, as `/proc/PID/fd/N`. So no cleaner of directories takes it away, no other
+//! instance has its name, nothing stays behind when sockd is killed, and only processes that may look into sockd, those
+//! of its own user and root, reach it (ptrace(2), PTRACE_MODE_READ_FSCREDS). Programs take it for a path like any other.
+//!
+//! Owns: the open files. Never: takes a name that others can guess, where no directory can be written to and the socket
+//! is an abstract one.
 #![forbid(unsafe_code)]
 
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::SocketAddrUnix;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-/// A directory that only we can enter, for sockets that live as long as we do.
+/// Binds private sockets.
 #[derive(Debug)]
-pub struct Directory {
-    path: Option<PathBuf>,
-    made: bool,
-    token: String,
+pub struct Binder {
+    directories: Vec<PathBuf>,
 }
 
-impl Directory {
-    /// `given` (systemd's RuntimeDirectory=) if there is one, else a directory of our own in /tmp, else none at all:
-    /// then the sockets are abstract ones with a name that cannot be guessed.
-    pub fn open(given: Option<PathBuf>) -> Self {
-        let token = token();
-        if let Some(path) = given {
-            return Self { path: Some(path), made: false, token };
-        }
-        let path = std::env::temp_dir().join(format!("sockd-{}-{token}", std::process::id()));
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&path).is_ok();
-        Self { path: made.then_some(path), made, token }
+impl Binder {
+    /// `given` (systemd's RuntimeDirectory=), if there is one, is tried before the directories that everybody may use.
+    pub fn new(given: Option<PathBuf>) -> Self {
+        let shared = ["/dev/shm".into(), std::env::temp_dir()];
+        Self { directories: given.into_iter().chain(shared).collect() }
     }
 
-    /// The address for a socket of this name, as NOTIFY_SOCKET and the like have it: a path, or `@` and an abstract name.
-    pub fn address(&self, name: &str) -> String {
-        match &self.path {
-            Some(path) => format!("{}/{name}", path.display()),
-            None => format!("@sockd-{}-{}/{name}", std::process::id(), self.token),
+    /// Binds a unix socket.
+    ///
+    /// # Errors
+    /// No descriptor is left. A directory that cannot be used is no error: then the next one is tried, and in the end an
+    /// abstract name.
+    pub fn bind(&self, socket: impl AsFd) -> io::Result<Binding> {
+        let name = format!("sockd-{}-{}", std::process::id(), random());
+        for directory in &self.directories {
+            match bind_and_unlink(&socket, &directory.join(&name)) {
+                Ok(file) => return Ok(Binding { reach: Reach::File(file) }),
+                Err(error @ (rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)) => return Err(error.into()),
+                Err(_) => {}
+            }
         }
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.as_deref().filter(|_| self.made) {
-            // What stands in it are sockets of ours alone.
-            let _ = std::fs::remove_dir_all(path);
-        }
+        rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        Ok(Binding { reach: Reach::Abstract(name) })
     }
 }
 
-fn token() -> String {
+fn bind_and_unlink(socket: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::net::bind(socket, &SocketAddrUnix::new(path)?)?;
+    let file = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let unlinked = rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::empty());
+    let file = file?;
+    unlinked?;
+    Ok(file)
+}
+
+fn random() -> String {
     let mut bytes = [0u8; 8];
     let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
     bytes[..filled].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The name that a unix socket of ours is bound to. Its file goes with this value.
+/// The way to a private socket. It is lost with this value.
 #[derive(Debug)]
-pub struct Name {
-    file: Option<PathBuf>,
+pub struct Binding {
+    reach: Reach,
 }
 
-impl Name {
-    /// Binds a unix socket to an address of [`Directory::address`].
-    ///
-    /// # Errors
-    /// A path longer than 107 bytes, a full or read-only file system.
-    pub fn bind(socket: impl AsFd, address: &str) -> io::Result<Self> {
-        let (name, file) = match address.strip_prefix('@') {
-            Some(name) => (SocketAddrUnix::new_abstract_name(name.as_bytes())?, None),
-            None => (SocketAddrUnix::new(address)?, Some(PathBuf::from(address))),
-        };
-        if let Some(file) = &file {
-            // The number of a worker is never used again, so what stands here was left by a predecessor of ours.
-            let _ = std::fs::remove_file(file);
-        }
-        rustix::net::bind(socket, &name)?;
-        Ok(Self { file })
+#[derive(Debug)]
+enum Reach {
+    File(OwnedFd),
+    Abstract(String),
+}
+
+impl Binding {
+    /// The address for this process: a path, or `@` and an abstract name.
+    pub fn own_address(&self) -> String {
+        self.address_seen_from("self")
     }
-}
 
-impl Drop for Name {
-    fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            let _ = std::fs::remove_file(file);
+    /// The address for other processes of our user, in the same form, as NOTIFY_SOCKET has it (sd_notify(3)).
+    pub fn address(&self) -> String {
+        self.address_seen_from(&std::process::id().to_string())
+    }
+
+    fn address_seen_from(&self, process: &str) -> String {
+        match &self.reach {
+            Reach::File(file) => format!("/proc/{process}/fd/{}", file.as_raw_fd()),
+            Reach::Abstract(name) => format!("@{name}"),
         }
     }
 }
@@ -91,23 +96,43 @@ impl Drop for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    use std::path::Path;
+    use std::os::unix::net::UnixDatagram;
+
+    fn socket() -> UnixDatagram {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType};
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+        fd.expect("a socket").into()
+    }
 
     #[test]
-    fn neither_a_socket_nor_its_directory_leaves_a_file_behind() {
-        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-        let fd = fd.expect("a socket");
-        let directory = Directory::open(None);
-        let address = directory.address("probe-1");
-        std::fs::write(&address, "a predecessor's").expect("written");
-        let name = Name::bind(&fd, &address).expect("bound");
-        assert!(Path::new(&address).exists());
-        drop(name);
-        assert!(!Path::new(&address).exists());
-        let path = Path::new(&address).parent().expect("a directory");
-        assert!(path.exists());
-        drop(directory);
-        assert!(!path.exists());
+    fn nothing_is_left_in_the_directory_and_the_socket_is_reached_all_the_same() {
+        let directory = std::env::temp_dir().join(format!("sockd-private-{}", std::process::id()));
+        std::fs::create_dir(&directory).expect("a directory");
+        let binder = Binder::new(Some(directory.clone()));
+        let (one, two) = (socket(), socket());
+        let bound = [binder.bind(&one).expect("bound"), binder.bind(&two).expect("bound")];
+        assert_eq!(std::fs::read_dir(&directory).expect("readable").count(), 0);
+        std::fs::remove_dir_all(&directory).expect("ours");
+        for (text, binding) in [("one", &bound[0]), ("two", &bound[1])] {
+            for address in [binding.own_address(), binding.address()] {
+                UnixDatagram::unbound().expect("a socket").send_to(text.as_bytes(), address).expect("sent");
+            }
+        }
+        let mut buffer = [0; 8];
+        for (text, socket) in [("one", &one), ("two", &two)] {
+            for _ in 0..2 {
+                let length = socket.recv(&mut buffer).expect("received");
+                assert_eq!(&buffer[..length], text.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_directory_the_name_is_abstract_and_never_the_same() {
+        let binder = Binder { directories: vec!["/nowhere".into()] };
+        let (one, two) = (socket(), socket());
+        let bound = [binder.bind(&one).expect("bound"), binder.bind(&two).expect("bound")];
+        assert!(bound[0].address().starts_with("@sockd-"), "{bound:?}");
+        assert_ne!(bound[0].address(), bound[1].address());
     }
 }

@@ -16,6 +16,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use crate::peer::Stream;
+
 use super::message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Status};
 use super::{REQUEST_LIMIT, name};
 
@@ -134,7 +136,7 @@ impl Server {
                 () = calls.closed() => return,
             };
             let stream = match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, _)) => Stream::new(stream),
                 Err(error) => {
                     tracing::debug!("cannot accept on the control socket: {error}, ignoring");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -161,9 +163,9 @@ impl Server {
 }
 
 /// Only root and our own user may ask: the answer holds lines of the application's log, and a reload is an action.
-fn admit(stream: &UnixStream, uid: u32) -> Result<(), Refusal> {
+fn admit(stream: &Stream, uid: u32) -> Result<(), Refusal> {
     let kind = RefusalKind::NotPermitted;
-    match stream.peer_cred() {
+    match stream.connection().and_then(UnixStream::peer_cred) {
         Ok(peer) if peer.uid() == 0 || peer.uid() == uid => Ok(()),
         Ok(_) => Err(Refusal { kind, message: format!("only root and the user with id {uid} may ask this sockd") }),
         Err(error) => Err(Refusal { kind, message: format!("cannot tell who asks: {error}") }),
@@ -171,12 +173,12 @@ fn admit(stream: &UnixStream, uid: u32) -> Result<(), Refusal> {
 }
 
 /// Refuses without waiting: a fresh socket's buffer takes a line, and if it does not, the client hears nothing.
-fn turn_away(stream: &UnixStream, refusal: Refusal) {
-    let _ = stream.try_write(&line(&Reply::Error(refusal)));
+fn turn_away(stream: &Stream, refusal: Refusal) {
+    let _ = stream.connection().and_then(|stream| stream.try_write(&line(&Reply::Error(refusal))));
 }
 
 /// Serves one client from its request to the last line of its answer.
-async fn attend(mut stream: UnixStream, calls: mpsc::Sender<Call>, patience: Duration) -> io::Result<()> {
+async fn attend(mut stream: Stream, calls: mpsc::Sender<Call>, patience: Duration) -> io::Result<()> {
     let request = match timeout(patience, read_request(&mut stream)).await {
         Ok(request) => request?,
         Err(_) => Err(format!("no request came within {patience:?}")),
@@ -213,7 +215,7 @@ fn bad_request(message: String) -> Refusal {
 }
 
 /// Reads one line of at most [`REQUEST_LIMIT`] bytes. The inner error is a sentence for the client.
-async fn read_request(stream: &mut UnixStream) -> io::Result<Result<Request, String>> {
+async fn read_request(stream: &mut Stream) -> io::Result<Result<Request, String>> {
     let mut buffer = Vec::with_capacity(256);
     let mut part = (&mut *stream).take(REQUEST_LIMIT as u64);
     let end = loop {
@@ -234,14 +236,15 @@ async fn read_request(stream: &mut UnixStream) -> io::Result<Result<Request, Str
 
 /// Waits until the client has closed its socket. What it still writes is thrown away; closing only its writing side
 /// (`nc -N`) is not going away, though from then on only a failing write tells.
-async fn gone(stream: &UnixStream) {
+async fn gone(stream: &Stream) {
     let mut rubbish = [0; 512];
+    let Ok(connection) = stream.connection() else { return };
     loop {
-        if stream.readable().await.is_err() {
+        if connection.readable().await.is_err() {
             return;
         }
         match stream.try_read(&mut rubbish) {
-            Ok(0) if !is_hung_up(stream) => return std::future::pending().await,
+            Ok(0) if !is_hung_up(connection) => return std::future::pending().await,
             Ok(0) => return,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -256,7 +259,7 @@ fn is_hung_up(stream: &UnixStream) -> bool {
     poll(&mut asked, Some(&Timespec::default())).is_err() || asked[0].revents().contains(PollFlags::HUP)
 }
 
-async fn send(stream: &mut UnixStream, patience: Duration, reply: &Reply) -> io::Result<()> {
+async fn send(stream: &mut Stream, patience: Duration, reply: &Reply) -> io::Result<()> {
     timeout(patience, stream.write_all(&line(reply))).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 

@@ -203,7 +203,7 @@ fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
             return ExitCode::from(exit::FAILURE);
         }
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         match Shell::new(setup, listeners, start) {
             Ok(shell) => ExitCode::from(shell.run().await),
             Err(error) => {
@@ -211,5 +211,8 @@ fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
                 ExitCode::from(exit::FAILURE)
             }
         }
-    })
+    });
+    // What other threads still wait for is what nobody waits for: a disk, or the close of somebody else's descriptor.
+    runtime.shutdown_background();
+    code
 }

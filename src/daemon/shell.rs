@@ -14,7 +14,7 @@ use crate::control::{self, Call, Replier};
 use crate::journal::{self, message_id};
 use crate::listener::Listener;
 use crate::notify::Datagram;
-use crate::private_socket::Directory;
+use crate::private_socket::Binder;
 use crate::process::{Report, reap};
 use crate::supervisor::{Answer, Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
 use crate::systemd::{Notifier, ReloadGuard, environment};
@@ -25,7 +25,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 /// So many messages of drivers may wait; a driver that has more waits itself.
@@ -42,8 +42,8 @@ pub(super) enum Message {
     Core(Event),
     /// A template spoke, or (None) will speak no more.
     Template(u64, Option<Report>),
-    /// A datagram on a worker's notification socket.
-    Notify(WorkerId, Datagram),
+    /// A datagram on a worker's notification socket, which gives the next one when this one is dropped.
+    Notify(WorkerId, Datagram, oneshot::Sender<()>),
     /// What came of a question to a worker, and to one that serves.
     Answered { worker: WorkerId, purpose: Purpose, new: Answer, old: Option<Answer> },
     /// The program that was run for a worker has had its time.
@@ -85,7 +85,7 @@ pub(super) struct Shell {
     pub(super) health_commands: HealthCommands,
     pub(super) notifier: Notifier,
     pub(super) reload_guard: Option<ReloadGuard>,
-    pub(super) directory: Directory,
+    pub(super) binder: Binder,
     /// Who waits for the outcome of a reload.
     pub(super) clients: BTreeMap<RequestId, Replier>,
     next_request: u64,
@@ -137,7 +137,7 @@ impl Shell {
             ^ SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()));
         let (core, effects) = Supervisor::new(Time::default(), start, seed);
         let mut shell = Self {
-            directory: Directory::open(environment::runtime_directory()),
+            binder: Binder::new(environment::runtime_directory()),
             notifier: Notifier::from_environment(),
             setup,
             core,
@@ -182,7 +182,8 @@ impl Shell {
         }
         while !self.finished {
             let deadline = self.core.poll_timeout().map(|(at, _)| self.began + at.since(Time::default()));
-            // The dead come first: their successors are waited for.
+            // What is due comes before what others send, however much that is. The dead come first: their successors are
+            // waited for.
             tokio::select! {
                 biased;
                 _ = self.signals.child.recv() => self.reap_all(),
@@ -190,17 +191,17 @@ impl Shell {
                 _ = self.signals.interrupt.recv() => self.events.push_back(Event::StopRequested),
                 _ = self.signals.quit.recv() => self.events.push_back(Event::StopRequested),
                 _ = self.signals.hangup.recv() => self.request_reload(None),
-                Some(message) = self.inbox.recv() => self.receive(message),
-                Some(call) = self.calls.recv() => self.answer(call),
+                () = tick(&mut watchdog) => self.notifier.watchdog(),
                 () = sleep_until_or_for_ever(deadline) => {
                     let effects = self.core.handle_timeout(self.now());
                     self.carry_out(effects);
                 }
-                () = tick(&mut watchdog) => self.notifier.watchdog(),
                 () = self.lookout.ticker.tick() => {
                     self.look();
                     self.measure_workers();
                 }
+                Some(call) = self.calls.recv() => self.answer(call),
+                Some(message) = self.inbox.recv() => self.receive(message),
                 () = sleep(LOG_AGAIN), if journal::is_waiting() => {}
             }
             self.settle();
@@ -256,7 +257,7 @@ impl Shell {
         match message {
             Message::Core(event) => self.events.push_back(event),
             Message::Template(template, report) => self.template_reports(template, report),
-            Message::Notify(worker, datagram) => self.worker_says(worker, datagram),
+            Message::Notify(worker, datagram, _done) => self.worker_says(worker, datagram),
             Message::Answered { worker, purpose, new, old } => self.answered(worker, purpose, new, old),
             Message::HealthCommandLate { worker, pid, timeout } => self.health_command_late(worker, pid, timeout),
             Message::OutOfMemory(worker, killed) => self.process_killed(worker, killed),

@@ -14,12 +14,13 @@ use crate::process::{
     memory_file, usage,
 };
 use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
-use rustix::process::Pid;
+use rustix::process::{Pid, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 /// SIGKILL (signal(7)).
@@ -107,8 +108,10 @@ impl Shell {
         let generation = self.generations.get(&generation_id).ok_or("its generation was released")?;
         let adapter = generation.adapter;
         let conventions = &adapter.conventions;
-        let address = self.directory.address(&format!("notify-{id}"));
-        let (mut worker, write) = self.new_worker(id, generation_id, role, conventions, &address)?;
+        let socket = notify::Socket::bind(&self.binder)
+            .map_err(|error| format!("cannot make the worker's notification socket: {error}"))?;
+        let address = socket.address();
+        let (mut worker, write) = self.new_worker(id, generation_id, role, conventions, socket)?;
         let settings = &self.generations[&generation_id].settings.workers;
         let (group, entrance) = self.groups.make(id, settings).unzip();
         worker.watching = group.as_ref().and_then(|group| self.watch_memory(id, group));
@@ -150,14 +153,12 @@ impl Shell {
         let with_private = self.generations[&generation].plan.private_socket;
         let private: Vec<OwnedFd> = match role {
             // Servers with a private socket serve it beside sockets of any family.
-            _ if with_private => vec![self.private_socket(id, 0, &Address::Abstract(String::new()))?],
+            _ if with_private => vec![self.private_socket(id, &Address::Abstract(String::new()))?],
             Role::Serving => Vec::new(),
             // One for each socket it expects; it is asked on the first.
-            Role::Canary => listeners
-                .iter()
-                .enumerate()
-                .map(|(index, listener)| self.private_socket(id, index, &listener.address))
-                .collect::<Result<_, _>>()?,
+            Role::Canary => {
+                listeners.iter().map(|listener| self.private_socket(id, &listener.address)).collect::<Result<_, _>>()?
+            }
         };
         let public: &[Listener] = match role {
             Role::Canary => &[],
@@ -207,10 +208,8 @@ impl Shell {
         generation: GenerationId,
         role: Role,
         conventions: &'static Conventions,
-        address: &str,
+        socket: notify::Socket,
     ) -> Result<(Worker, OwnedFd), String> {
-        let socket = notify::Socket::bind(address)
-            .map_err(|error| format!("cannot bind the worker's notification socket {address}: {error}"))?;
         let (stderr, write) = Stderr::new(move |line| {
             tracing::info!(
                 MESSAGE_ID = message_id::STDERR_LINE,
@@ -224,10 +223,14 @@ impl Shell {
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         let sender = self.sender.clone();
         let listening = tokio::spawn(async move {
-            while let Ok(datagram) = socket.receive().await {
-                if sender.send(Message::Notify(id, datagram)).await.is_err() {
+            while let Ok((datagram, packet)) = socket.receive().await {
+                // One of each worker at a time: whoever sends more waits, and the others' turn comes.
+                let (done, is_done) = oneshot::channel();
+                if sender.send(Message::Notify(id, datagram, done)).await.is_err() {
                     return;
                 }
+                let _ = is_done.await;
+                socket.done(packet).await;
             }
         })
         .abort_handle();
@@ -250,12 +253,10 @@ impl Shell {
     }
 
     /// Listens on a socket that only this worker will hold, of the same family as `like`.
-    fn private_socket(&mut self, id: WorkerId, index: usize, like: &Address) -> Result<OwnedFd, String> {
+    fn private_socket(&mut self, id: WorkerId, like: &Address) -> Result<OwnedFd, String> {
         let listening = match like {
             Address::Tcp(address) => probe::Socket::listen_tcp(*address),
-            Address::Unix(_) | Address::Abstract(_) => {
-                probe::Socket::listen(&self.directory.address(&format!("probe-{id}-{index}")))
-            }
+            Address::Unix(_) | Address::Abstract(_) => probe::Socket::listen(&self.binder),
         };
         let (socket, fd) = listening.map_err(|error| format!("cannot make the worker's probe socket: {error}"))?;
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -279,7 +280,7 @@ impl Shell {
             environment.insert("WATCHDOG_USEC".to_owned(), watchdog);
         }
         // The Python servers serve sockets of any family beside each other, and a unix socket has no port that others see.
-        let probe = self.private_socket(id, 0, &Address::Abstract(String::new()))?;
+        let probe = self.private_socket(id, &Address::Abstract(String::new()))?;
         let listeners = Arc::clone(&self.listeners);
         let sockets: Vec<_> = match role {
             Role::Serving => listeners.iter().map(AsFd::as_fd).collect(),
@@ -462,12 +463,12 @@ impl Shell {
             return;
         };
         let pid = child.pid();
-        if let Some(sender) = datagram.sender
+        if let Some((sender, user)) = datagram.sender
             && sender != pid
             && !is_descendant_of(sender, pid)
             // Looked at last: one that is gone by now cannot be told from a child of the worker's that said its word and
-            // left, as systemd-notify(1) does.
-            && is_alive(sender)
+            // left. Whoever could pretend to be that is the worker's user or ours.
+            && (is_alive(sender) || user != rustix::process::geteuid() && Some(user) != user_of(pid))
         {
             tracing::warn!(
                 SOCKD_WORKER = id.0,
@@ -499,6 +500,11 @@ impl Shell {
             self.events.push_back(Event::Worker(id, event));
         }
     }
+}
+
+/// The user that a process runs as.
+fn user_of(pid: Pid) -> Option<Uid> {
+    Some(Uid::from_raw(rustix::fs::stat(format!("/proc/{pid}")).ok()?.st_uid))
 }
 
 fn is_alive(pid: Pid) -> bool {

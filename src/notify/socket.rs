@@ -1,109 +1,88 @@
 //! One worker's notification socket.
 
-use crate::private_socket::Name;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags, SocketType,
-};
-use rustix::process::Pid;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use tokio::io::unix::AsyncFd;
+use crate::peer::{Packet, Packets};
+use crate::private_socket::{Binder, Binding};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Pid, Uid};
+use std::io;
 
 /// A longer datagram is refused (bytes).
 const DATAGRAM_LIMIT: usize = 4096;
-/// Room for more descriptors than a client may think to send; what comes is closed at once.
-const ANCILLARY_BYTES: usize = 2048;
 
 /// A socket that one worker reports to.
 #[derive(Debug)]
 pub struct Socket {
-    fd: AsyncFd<OwnedFd>,
-    _name: Name,
+    packets: Packets,
+    binding: Binding,
 }
 
 /// What arrived, and from whom.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// The sender's process id as the kernel says it.
-    pub sender: Option<Pid>,
+    /// The sender's process id and user as the kernel says them.
+    pub sender: Option<(Pid, Uid)>,
     /// The text, or why there is none.
     pub text: Result<Vec<u8>, &'static str>,
 }
 
 impl Socket {
-    /// Binds a socket to an address of [`Directory::address`](crate::private_socket::Directory::address).
+    /// Binds a socket. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// No descriptor left, a path longer than 107 bytes, a full or read-only file system.
-    pub fn bind(address: &str) -> io::Result<Self> {
+    /// No descriptor is left.
+    pub fn bind(binder: &Binder) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        rustix::net::sockopt::set_socket_passcred(&fd, true)?;
-        let name = Name::bind(&fd, address)?;
-        Ok(Self { fd: watch(fd)?, _name: name })
+        let binding = binder.bind(&fd)?;
+        Ok(Self { packets: Packets::new(fd)?, binding })
     }
 
-    /// The next datagram.
+    /// What the worker finds in NOTIFY_SOCKET.
+    pub fn address(&self) -> String {
+        self.binding.address()
+    }
+
+    /// The next datagram. It stays in the queue, with the descriptors that came with it, until it is [`done`](Self::done).
     ///
     /// # Errors
     /// The socket is broken; none is known that happens to an open one.
-    pub async fn receive(&self) -> io::Result<Datagram> {
-        loop {
-            let mut ready = self.fd.readable().await?;
-            // An error of try_io says that it was not readable after all: wait again.
-            if let Ok(datagram) = ready.try_io(|fd| receive(fd.get_ref())) {
-                return datagram;
-            }
-        }
+    pub async fn receive(&self) -> io::Result<(Datagram, Packet)> {
+        let mut buffer = [0u8; DATAGRAM_LIMIT];
+        let packet = self.packets.next(&mut buffer).await?;
+        let text = match packet.cut {
+            true => Err("it is longer than 4096 bytes"),
+            false => Ok(buffer[..packet.length].to_vec()),
+        };
+        Ok((Datagram { sender: packet.sender, text }, packet))
     }
-}
 
-#[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(fd)
-}
-
-fn receive(fd: &OwnedFd) -> io::Result<Datagram> {
-    let mut buffer = [0u8; DATAGRAM_LIMIT];
-    let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let message = rustix::net::recvmsg(fd, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, flags)?;
-    let sender = ancillary.drain().find_map(|item| match item {
-        RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
-        // Descriptors (FDSTORE=1) are dropped here, which closes them.
-        RecvAncillaryMessage::ScmRights(_) => None,
-        _ => None,
-    });
-    let text = if message.flags.contains(ReturnFlags::TRUNC) {
-        Err("it is longer than 4096 bytes")
-    } else {
-        Ok(buffer[..message.bytes].to_vec())
-    };
-    Ok(Datagram { sender, text })
+    /// Removes a datagram once it has been dealt with. Its descriptors are closed by then: so a sender that waits for
+    /// that (sd_notify_barrier(3), as systemd-notify(1) does) knows that everything it said before was heard.
+    pub async fn done(&self, packet: Packet) {
+        self.packets.take(packet).await;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::private_socket::Directory;
     use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn a_datagram_tells_who_sent_it_and_a_long_one_is_refused() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let directory = Directory::open(None);
-            let address = directory.address("notify-1");
-            let socket = Socket::bind(&address).expect("bound");
+            let socket = Socket::bind(&Binder::new(None)).expect("bound");
             let client = UnixDatagram::unbound().expect("a socket");
-            client.send_to(b"READY=1", &address).expect("sent");
-            let datagram = socket.receive().await.expect("open");
-            assert_eq!(datagram.sender, Some(rustix::process::getpid()));
+            client.send_to(b"READY=1", socket.address()).expect("sent");
+            client.send_to(&[b'x'; 65_000], socket.address()).expect("sent");
+            let (datagram, packet) = socket.receive().await.expect("open");
+            assert_eq!(datagram.sender, Some((rustix::process::getpid(), rustix::process::geteuid())));
             assert_eq!(datagram.text, Ok(b"READY=1".to_vec()));
-            client.send_to(&[b'x'; 65_000], &address).expect("sent");
-            assert!(socket.receive().await.expect("open").text.is_err());
+            socket.done(packet).await;
+            let (datagram, packet) = socket.receive().await.expect("open");
+            assert!(datagram.text.is_err());
+            socket.done(packet).await;
         });
     }
 }

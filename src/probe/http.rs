@@ -1,5 +1,6 @@
 //! One HTTP request and the status of its answer.
 
+use crate::peer;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -73,7 +74,8 @@ async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskE
     let request = request.body(Empty::<Bytes>::new())?;
     let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
     let stream = connect(address).await;
-    let stream = stream.map_err(|error| if is_full(&error) { AskError::QueueFull } else { AskError::Connect(error) })?;
+    let stream =
+        stream.map_err(|error| if is_full(&error) { AskError::QueueFull } else { AskError::Connect(error) })?;
     let answered = |error: hyper::Error| if error.is_parse() { AskError::NotHttp(error) } else { AskError::Closed };
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(LARGEST_HEAD)
@@ -101,7 +103,7 @@ async fn connect(address: &str) -> io::Result<Stream> {
     }
     // tokio takes a path that begins with a zero byte for an abstract name.
     let path = address.strip_prefix('@').map_or_else(|| address.to_owned(), |name| format!("\0{name}"));
-    Ok(Box::pin(UnixStream::connect(path).await?))
+    Ok(Box::pin(peer::Stream::new(UnixStream::connect(path).await?)))
 }
 
 trait ReadWrite: AsyncRead + AsyncWrite + Send {}
@@ -115,12 +117,12 @@ type Stream = Pin<Box<dyn ReadWrite>>;
 mod tests {
     use super::super::Socket;
     use super::*;
+    use crate::private_socket::Binder;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
 
     fn asked(reply: &'static [u8], patience: Duration) -> Result<StatusCode, AskError> {
-        let address = format!("@sockd-probe-test-{}-{:?}", std::process::id(), std::thread::current().id());
-        let (socket, fd) = Socket::listen(&address).expect("a socket");
+        let (socket, fd) = Socket::listen(&Binder::new(None)).expect("a socket");
         let listener = UnixListener::from(fd);
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a connection");
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_no_answer_and_blocks_nobody() {
-        let (socket, _fd) = Socket::listen(&format!("@sockd-probe-full-{}", std::process::id())).expect("a socket");
+        let (socket, _fd) = Socket::listen(&Binder::new(None)).expect("a socket");
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_dead_worker_cannot_be_reached() {
-        let (socket, fd) = Socket::listen(&format!("@sockd-probe-dead-{}", std::process::id())).expect("a socket");
+        let (socket, fd) = Socket::listen(&Binder::new(None)).expect("a socket");
         drop(fd);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let question = plain_question();

@@ -1,6 +1,6 @@
 //! A private listening socket.
 
-use crate::private_socket::Name;
+use crate::private_socket::{Binder, Binding};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -9,26 +9,27 @@ use std::os::fd::OwnedFd;
 /// More questions than this never wait at the same time.
 const BACKLOG: i32 = 16;
 
-/// Where a worker can be asked. The file goes with this value.
+/// Where a worker can be asked.
 #[derive(Debug)]
 pub struct Socket {
     address: String,
     inode: u64,
-    _name: Option<Name>,
+    /// The way there, if it is a unix socket.
+    _binding: Option<Binding>,
 }
 
 impl Socket {
-    /// Listens at `address`: a path, or `@` and an abstract name. The descriptor is the worker's; once we have passed
-    /// it on and closed ours, a dead worker refuses connections.
+    /// Listens on a unix socket. The descriptor is the worker's; once we have passed it on and closed ours, a dead worker
+    /// refuses connections.
     ///
     /// # Errors
-    /// No descriptor left, a path longer than 107 bytes, a full or read-only file system.
-    pub fn listen(address: &str) -> io::Result<(Self, OwnedFd)> {
+    /// No descriptor is left.
+    pub fn listen(binder: &Binder) -> io::Result<(Self, OwnedFd)> {
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        let name = Name::bind(&fd, address)?;
+        let binding = binder.bind(&fd)?;
         rustix::net::listen(&fd, BACKLOG)?;
         let inode = rustix::fs::fstat(&fd)?.st_ino;
-        Ok((Self { address: address.to_owned(), inode, _name: Some(name) }, fd))
+        Ok((Self { address: binding.own_address(), inode, _binding: Some(binding) }, fd))
     }
 
     /// Listens on a loopback port of this address family, for a worker that expects a TCP socket.
@@ -41,7 +42,7 @@ impl Socket {
         let address = listener.local_addr()?.to_string();
         let fd = OwnedFd::from(listener);
         let inode = rustix::fs::fstat(&fd)?.st_ino;
-        Ok((Self { address, inode, _name: None }, fd))
+        Ok((Self { address, inode, _binding: None }, fd))
     }
 
     /// The socket's inode, as in `/proc/PID/fd`.

@@ -9,9 +9,8 @@ use super::Child;
 use super::exec::{Launch, LaunchError};
 use super::memory::memory_file;
 use crate::app::Command;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use crate::peer::Packets;
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,7 +19,6 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use tokio::io::unix::AsyncFd;
 
 /// The longest message in either direction, in bytes.
 const MESSAGE_LIMIT: usize = 64 << 10;
@@ -31,7 +29,7 @@ const MOST_DESCRIPTORS: usize = 253;
 #[derive(Debug)]
 pub struct Template {
     child: Child,
-    control: Arc<AsyncFd<OwnedFd>>,
+    control: Arc<Packets>,
 }
 
 /// What the template says first.
@@ -158,7 +156,7 @@ impl Template {
             parent_death: Signal::TERM,
         }
         .spawn()?;
-        let control = Arc::new(watch(ours).map_err(failed)?);
+        let control = Arc::new(Packets::new(ours).map_err(failed)?);
         Ok(Self { child, control })
     }
 
@@ -206,7 +204,8 @@ impl Template {
         let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(descriptors).size()];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        rustix::net::sendmsg(&*self.control, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)
+        let control = self.control.descriptor()?;
+        rustix::net::sendmsg(control, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)
             .map_err(io::Error::from)?;
         Ok(())
     }
@@ -220,24 +219,17 @@ impl Template {
 /// The stream of a template's reports.
 #[derive(Debug)]
 pub struct Reports {
-    control: Arc<AsyncFd<OwnedFd>>,
+    control: Arc<Packets>,
     buffer: Vec<u8>,
 }
 
 impl Reports {
     /// The next report; None when the template is gone.
     pub async fn next(&mut self) -> Option<Report> {
-        loop {
-            let mut ready = self.control.readable().await.ok()?;
-            let received = ready
-                .try_io(|fd| rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()).map_err(io::Error::from));
-            match received {
-                Ok(Ok((0, _)) | Err(_)) => return None,
-                Ok(Ok((length, _))) => return Some(parse(&self.buffer[..length])),
-                // Not readable after all: wait again.
-                Err(_) => {}
-            }
-        }
+        let packet = self.control.next(&mut self.buffer).await.ok()?;
+        let length = packet.length;
+        self.control.take(packet).await;
+        (length > 0).then(|| parse(&self.buffer[..length]))
     }
 }
 
@@ -253,11 +245,6 @@ fn parse(text: &[u8]) -> Report {
         Message { failed: Some(Failed { worker, error }), .. } => Report::Failed { worker, error },
         Message { .. } => garbage(),
     }
-}
-
-#[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(fd)
 }
 
 fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -38,4 +38,5 @@ mod programs;
 mod protocol;
 mod reload;
 mod servers;
+mod strangers;
 mod uwsgi;

@@ -36,12 +36,58 @@ def wants(name):
     return name in BEHAVIOUR
 
 
+def notify_socket():
+    address = os.environ["NOTIFY_SOCKET"]
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.connect("\0" + address[1:] if address.startswith("@") else address)
+    return manager
+
+
 def say(text):
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.connect("\0" + address[1:] if address.startswith("@") else address)
+    if "NOTIFY_SOCKET" in os.environ:
+        with notify_socket() as manager:
             manager.send(text if isinstance(text, bytes) else text.encode())
+
+
+def barrier():
+    """Wait until the manager has dealt with all that was said (sd_notify_barrier(3))."""
+    read, write = os.pipe()
+    with notify_socket() as manager:
+        socket.send_fds(manager, [b"BARRIER=1"], [write])
+    os.close(write)
+    poll = select.poll()
+    poll.register(read, 0)
+    if not poll.poll(5000):
+        print("nobody closes the barrier", flush=True)
+        return
+    os.close(read)
+    print("the barrier is closed", flush=True)
+
+
+def send_descriptors(count):
+    with notify_socket() as manager:
+        for number in range(count):
+            socket.send_fds(manager, [b"FDSTORE=1\nFDNAME=stored"], [0, 1, 2])
+    barrier()
+    with notify_socket() as manager:
+        socket.send_fds(manager, [b"FDSTORE=1"], [lingering()])
+    print("the last one takes an hour to close", flush=True)
+
+
+def lingering():
+    """A connection with unsent data."""
+    import struct
+    listener = socket.create_server(("127.0.0.1", 0))
+    connection = socket.create_connection(listener.getsockname())
+    lingering.other = listener.accept()[0]
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    connection.setblocking(False)
+    try:
+        while True:
+            connection.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    return connection.detach()
 
 
 def facts():
@@ -198,6 +244,10 @@ def afterwards():
     """Once it said READY=1."""
     if wants("exit-after-ready"):
         os._exit(0)
+    if wants("barrier"):
+        barrier()
+    if wants("descriptors"):
+        send_descriptors(int(BEHAVIOUR["descriptors"][0]))
     if wants("grandchildren"):
         grandchildren()
     if wants("long-notification"):
