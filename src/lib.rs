@@ -43,6 +43,8 @@
 //!   app
 //!   supervisor          (std only)
 //!   suggestion diagnostic exit
+//!   printable           (which characters act on a terminal)
+//!   regular_file        (opening what others have made)
 //! ```
 #![deny(unsafe_code)]
 
@@ -61,10 +63,12 @@ pub mod journal;
 pub mod listener;
 pub mod notify;
 pub mod peer;
+pub mod printable;
 pub mod private_socket;
 pub mod probe;
 pub mod process;
 pub mod queue;
+pub mod regular_file;
 pub mod sock_diag;
 pub mod suggestion;
 pub mod supervisor;

@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use super::file_text::FileText;
+
 /// Configuration is for everybody to read.
 const MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
@@ -18,7 +20,7 @@ const READ_LIMIT: u64 = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A regular file with this text, for everybody to read.
-    Text(String),
+    Text(FileText),
     /// A symbolic link.
     Link(PathBuf),
 }
@@ -116,7 +118,7 @@ impl Transaction {
         self.make_directories(directory)?;
         match &file.content {
             Content::Link(target) => symlink(target, &file.path)?,
-            Content::Text(text) => put(&file.path, text, before.is_some())?,
+            Content::Text(text) => put(&file.path, text.as_str(), before.is_some())?,
         }
         self.files.push((file.path.clone(), before));
         Ok(())
@@ -166,6 +168,7 @@ fn put(path: &Path, text: &str, replace: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::file_text::Line;
 
     struct Room(PathBuf);
 
@@ -177,7 +180,8 @@ mod tests {
         }
 
         fn file(&self, name: &str, text: &str) -> NewFile {
-            NewFile { path: self.0.join(name), content: Content::Text(text.to_owned()) }
+            let lines = text.lines().map(|line| Line::comment(line.trim_start_matches("# ")));
+            NewFile { path: self.0.join(name), content: Content::Text(lines.collect()) }
         }
 
         /// Every file and directory, by its path in here.
@@ -207,11 +211,11 @@ mod tests {
     fn all_are_written_for_everybody_to_read() {
         let room = Room::new("all");
         let link = NewFile { path: room.0.join("d/l"), content: Content::Link("f".into()) };
-        write_all(&[room.file("a", "one\n"), room.file("d/e/f", "two\n"), link], None).expect("written");
+        write_all(&[room.file("a", "# one"), room.file("d/e/f", "# two"), link], None).expect("written");
         assert_eq!(room.list(), ["a", "d", "d/e", "d/e/f", "d/l"]);
         let mode = |name: &str| fs::metadata(room.0.join(name)).expect("there").permissions().mode() & 0o7777;
         assert_eq!((mode("a"), mode("d"), mode("d/e/f")), (0o644, 0o755, 0o644));
-        assert_eq!(fs::read_to_string(room.0.join("d/e/f")).expect("text"), "two\n");
+        assert_eq!(fs::read_to_string(room.0.join("d/e/f")).expect("text"), "# two\n");
         assert_eq!(fs::read_link(room.0.join("d/l")).expect("a link"), Path::new("f"));
     }
 

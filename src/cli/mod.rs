@@ -13,6 +13,7 @@ mod demo_worker;
 pub mod doctor;
 mod drain;
 mod fallback;
+mod file_text;
 mod files;
 mod logs;
 mod new;

@@ -10,10 +10,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::file_text::{Line, nginx, toml, unit};
 use super::files::{self, Content, NewFile};
 use super::output;
-use crate::app::Address;
+use crate::app::{Address, ParseAddressError};
 use crate::exit;
+use unit::Percent;
 
 const SITES_AVAILABLE: &str = "/etc/nginx/sites-available";
 const SITES_ENABLED: &str = "/etc/nginx/sites-enabled";
@@ -36,7 +38,7 @@ pub struct Arguments {
     user: Option<String>,
     /// Where it listens: a path or HOST:PORT [default: /run/sockd/NAME.sock]
     #[arg(long, value_name = "ADDRESS", value_parser = listen)]
-    listen: Option<String>,
+    listen: Option<Address>,
     /// The name of the site, for Nginx; without one no site is written
     #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     domain: Option<String>,
@@ -57,8 +59,8 @@ struct Application {
     name: String,
     directory: String,
     user: String,
-    /// As ListenStream= takes it; `None`: where sockd@.socket listens by itself.
-    listen: Option<String>,
+    /// `None`: where sockd@.socket listens by itself.
+    listen: Option<Address>,
     domain: Option<String>,
     enable: bool,
     command: Vec<String>,
@@ -77,7 +79,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         output::complain(&format!("there is no {SITES_AVAILABLE}: install Nginx first, or leave out --domain"));
         return ExitCode::from(exit::FAILURE);
     }
-    let mut files = application.files();
+    let mut files = match application.files() {
+        Ok(files) => files,
+        Err(why) => {
+            output::complain(&why);
+            return ExitCode::from(exit::USAGE);
+        }
+    };
     for file in &mut files {
         file.path = arguments.root.join(file.path.strip_prefix("/").unwrap_or(&file.path));
     }
@@ -182,26 +190,20 @@ fn directory(text: &str) -> Result<String, String> {
 }
 
 fn user(text: &str) -> Result<String, String> {
-    // What systemd takes for a name (systemd.exec(5), User=), without its relaxed forms.
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-    match text.chars().all(plain)
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && text.len() < 32
-    {
-        true => Ok(text.to_owned()),
-        false => Err("that is no name of a user".to_owned()),
-    }
+    unit::check_account(text).map(str::to_owned)
 }
 
 /// A place that ListenStream=, Nginx and curl read alike.
-fn listen(text: &str) -> Result<String, String> {
-    match text.parse::<Address>().map_err(|error| error.to_string())? {
-        Address::Unix(path) => match path.display().to_string() {
-            plain if plain.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c)) => Ok(plain),
-            _ => Err("the path of a socket is letters, digits, `/`, `_`, `-` and `.`".to_owned()),
-        },
+fn listen(text: &str) -> Result<Address, String> {
+    let address: Address = text.parse().map_err(|error: ParseAddressError| error.to_string())?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c);
+    match &address {
+        Address::Unix(path) if !path.to_string_lossy().chars().all(plain) => {
+            Err("the path of a socket is letters, digits, `/`, `_`, `-` and `.`".to_owned())
+        }
+        Address::Unix(path) if !path.is_absolute() => Err("the path of a socket begins with /".to_owned()),
         Address::Abstract(_) => Err("Nginx passes to paths and to ports: name one of these".to_owned()),
-        Address::Tcp(address) => Ok(address.to_string()),
+        Address::Unix(_) | Address::Tcp(_) => Ok(address),
     }
 }
 
@@ -215,79 +217,98 @@ fn domain(text: &str) -> Result<String, String> {
     }
 }
 
-/// A text as TOML writes it between quotation marks: JSON's escapes are TOML's as well.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
-}
-
 impl Application {
     /// The files, each whole.
-    fn files(&self) -> Vec<NewFile> {
+    ///
+    /// # Errors
+    /// Why what was said cannot stand in one of them.
+    fn files(&self) -> Result<Vec<NewFile>, String> {
         let Self { name, directory, user, .. } = self;
-        let command = self.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
-        let configuration = format!(
-            "# The application {name}. Every key there is, with its default: /usr/share/doc/sockd/examples/default.toml\n\n\
-             command = [{command}]\n\
-             directory = {}\n",
-            quoted(directory)
-        );
-        // systemd expands a % and reads quotation marks.
-        let path = directory.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
-        let drop_in = format!(
-            "# Who the application {name} runs as, and where it may write: in its own directory alone.\n\n\
-             [Service]\n\
-             User={user}\n\
-             ReadWritePaths=\"-{path}\"\n"
-        );
-        let text = |path: String, text| NewFile { path: path.into(), content: Content::Text(text) };
+        let cannot = |why: String| format!("the directory {directory}: {why}");
+        let configuration = [
+            Line::comment(&format!(
+                "The application {name}. Every key there is, with its default: /usr/share/doc/sockd/examples/default.toml"
+            )),
+            Line::blank(),
+            toml::list("command", &self.command),
+            toml::text("directory", directory),
+        ];
+        let writes = unit::path_in_list("ReadWritePaths", Path::new(directory), true).map_err(cannot)?;
+        let service = [
+            Line::comment(&format!(
+                "Who the application {name} runs as, and where it may write: in its own directory alone."
+            )),
+            Line::blank(),
+            unit::section("Service"),
+            unit::account("User", user).map_err(|why| format!("the user {user}: {why}"))?,
+            writes,
+        ];
+        let file = |path: String, lines: Vec<Line>| NewFile {
+            path: path.into(),
+            content: Content::Text(lines.into_iter().collect()),
+        };
         let mut files = vec![
-            text(format!("/etc/sockd/{name}.toml"), configuration),
-            text(format!("/etc/systemd/system/sockd@{name}.service.d/application.conf"), drop_in),
+            file(format!("/etc/sockd/{name}.toml"), configuration.into()),
+            file(format!("/etc/systemd/system/sockd@{name}.service.d/application.conf"), service.into()),
         ];
         if let Some(listen) = &self.listen {
-            let drop_in = format!(
-                "# Where the application {name} listens; the first line takes sockd@.socket's own path away.\n\n\
-                 [Socket]\n\
-                 ListenStream=\n\
-                 ListenStream={listen}\n"
-            );
-            files.push(text(format!("/etc/systemd/system/sockd@{name}.socket.d/application.conf"), drop_in));
+            let stream = unit::listen_stream(listen, Percent::Letter).map_err(|why| format!("{listen}: {why}"))?;
+            let socket = [
+                Line::comment(&format!(
+                    "Where the application {name} listens; the first line takes sockd@.socket's own path away."
+                )),
+                Line::blank(),
+                unit::section("Socket"),
+                unit::reset("ListenStream"),
+                stream,
+            ];
+            files.push(file(format!("/etc/systemd/system/sockd@{name}.socket.d/application.conf"), socket.into()));
         }
         if let Some(domain) = &self.domain {
             let site = Path::new(SITES_AVAILABLE).join(name);
-            files.push(NewFile { path: site.clone(), content: Content::Text(self.nginx(domain)) });
+            files.push(file(site.display().to_string(), self.nginx(domain)?));
             if self.enable {
                 files.push(NewFile { path: Path::new(SITES_ENABLED).join(name), content: Content::Link(site) });
             }
         }
-        files
+        Ok(files)
     }
 
-    /// Where it listens.
+    /// Where it listens, as curl and Nginx write it: a path, or HOST:PORT.
     fn address(&self) -> String {
-        self.listen.clone().unwrap_or_else(|| format!("/run/sockd/{}.sock", self.name))
+        match &self.listen {
+            None => format!("/run/sockd/{}.sock", self.name),
+            Some(Address::Unix(path)) => path.display().to_string(),
+            Some(other) => other.to_string(),
+        }
     }
 
-    fn nginx(&self, domain: &str) -> String {
+    fn nginx(&self, domain: &str) -> Result<Vec<Line>, String> {
         let Self { name, directory, .. } = self;
         let address = self.address();
         let address = if address.starts_with('/') { format!("unix:{address}") } else { address };
-        format!(
-            "# The site of the application {name}, served by sockd@{name}.\n\
-             server {{\n    \
-                 listen 80;\n    \
-                 listen [::]:80;\n    \
-                 server_name {domain};\n\n    \
-                 # Django's collectstatic, if STATIC_ROOT is there:\n    \
-                 #location /static/ {{\n    \
-                 #    root {directory};\n    \
-                 #}}\n\n    \
-                 location / {{\n        \
-                     include proxy_params;\n        \
-                     proxy_pass http://{address};\n    \
-                 }}\n\
-             }}\n"
-        )
+        let root =
+            nginx::directive(2, "root", [directory]).map_err(|why| format!("the directory {directory}: {why}"))?;
+        let names = nginx::directive(1, "server_name", domain.split(' ')).map_err(|why| format!("{domain}: {why}"))?;
+        let pass = nginx::directive(2, "proxy_pass", [format!("http://{address}")]);
+        Ok(vec![
+            Line::comment(&format!("The site of the application {name}, served by sockd@{name}.")),
+            nginx::begin(0, "server"),
+            nginx::directive(1, "listen", ["80"])?,
+            nginx::directive(1, "listen", ["[::]:80"])?,
+            names,
+            Line::blank(),
+            nginx::comment(1, "Django's collectstatic, if STATIC_ROOT is there:"),
+            nginx::out_of_effect(nginx::begin(1, "location /static/")),
+            nginx::out_of_effect(root),
+            nginx::out_of_effect(nginx::end(1)),
+            Line::blank(),
+            nginx::begin(1, "location /"),
+            nginx::directive(2, "include", ["proxy_params"])?,
+            pass.map_err(|why| format!("{address}: {why}"))?,
+            nginx::end(1),
+            nginx::end(0),
+        ])
     }
 }
 
@@ -336,10 +357,10 @@ mod tests {
                 enable: false,
                 command: vec!["venv/bin/gunicorn".to_owned(), word.to_owned()],
             };
-            let files = application.files();
+            let files = application.files().expect("nothing in it is refused");
             let Content::Text(text) = &files[0].content else { panic!("a text") };
             let file = std::env::temp_dir().join(format!("sockd-new-{}.toml", std::process::id()));
-            std::fs::write(&file, text).expect("written");
+            std::fs::write(&file, text.as_str()).expect("written");
             let options = config::Options { config: Some(file.clone()), ..config::Options::default() };
             let settings = config::load(None, &options).unwrap_or_else(|e| panic!("{word:?}: {e}")).settings;
             std::fs::remove_file(file).expect("removed");
@@ -358,7 +379,7 @@ mod tests {
             ),
             (directory, vec!["/", "/srv/a b"], vec!["", "srv", "~/x", "/a\nb"]),
             (
-                listen,
+                |text| listen(text).map(|_| text.to_owned()),
                 vec!["/run/shop.sock", "127.0.0.1:8000", "[::1]:8000"],
                 vec!["", "shop.sock", "@shop", "/run/a b", "example.com:80", "/run/%i"],
             ),

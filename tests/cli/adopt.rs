@@ -1,12 +1,14 @@
 //! What `sockd adopt` would write: each unit of `adopt/*.case` against the text beside it.
 //!
 //! A case holds the unit's files, each below a line `#### PATH`, as systemd orders them; before them, after `#!`: the
-//! unit's name where it is not that of the first file, its sockets, and `socket` where one is wanted.
+//! unit's name where it is not that of the first file, its sockets, `socket` where one is wanted, and of an .ini who may
+//! write it where that is not root: `holder USER`, or everybody: `open`.
 //! SOCKD_BLESS=1 writes the texts anew; read the difference before it is committed.
 
 use std::path::{Path, PathBuf};
 
 use sockd::cli::adopt::emperor;
+use sockd::cli::adopt::holder::{Holder, Owner};
 use sockd::cli::adopt::proposal::{Done, MARK, Proposal};
 use sockd::cli::adopt::service::{Surroundings, propose};
 use sockd::cli::adopt::unit::Unit;
@@ -23,6 +25,12 @@ fn cases() -> Vec<(PathBuf, String)> {
     cases
 }
 
+/// A user as every Debian makes one: with a group of its own, and in one more.
+fn owner(name: &str) -> Owner {
+    let groups = [name, "1001", "users", "100"].map(str::to_owned).into();
+    Owner { name: name.to_owned(), uid: 1001, group: name.to_owned(), groups }
+}
+
 fn adopt(case: &str) -> Result<Proposal, String> {
     let (head, files) = case.split_once("#### ").expect("a file");
     let files: Vec<(PathBuf, &str)> = files
@@ -31,17 +39,20 @@ fn adopt(case: &str) -> Result<Proposal, String> {
         .map(|(path, text)| (path.into(), text))
         .collect();
     let mut around = Surroundings { sockd: "/usr/bin/sockd".into(), ..Surroundings::default() };
+    let mut holder = Holder::Root;
     let mut name = files[0].0.file_name().expect("a name").to_str().expect("text").to_owned();
     for line in head.lines() {
         match line.strip_prefix("#! ").expect(line).split_once(' ') {
             Some(("sockets", sockets)) => around.sockets = sockets.split(' ').map(str::to_owned).collect(),
             Some(("unit", unit)) => name = unit.to_owned(),
+            Some(("holder", user)) => holder = Holder::User(owner(user)),
+            None if line == "#! open" => holder = Holder::Others("everybody may write /srv/sites".to_owned()),
             None if line == "#! socket" => around.socket_wanted = true,
             other => panic!("{other:?}"),
         }
     }
     if name.ends_with(".ini") {
-        let around = emperor::Surroundings { uwsgi: "/usr/local/bin/uwsgi".into(), emperor: None };
+        let around = emperor::Surroundings { uwsgi: "/usr/local/bin/uwsgi".into(), emperor: None, holder };
         return emperor::propose(&files[0].0, files[0].1, &around);
     }
     // What the server's options name stands behind the unit.
@@ -83,6 +94,7 @@ fn what_is_shown_is_what_is_written() {
         let shown = proposal.render(Done::Shown, false, false);
         for draft in &proposal.files {
             let text = draft.text();
+            let text = text.as_str();
             assert!(text.starts_with(MARK), "{text}");
             let head = format!("{}\n\n", draft.path.display());
             let rest = shown.split_once(&head).unwrap_or_else(|| panic!("{}: {shown}", path.display())).1;
@@ -99,12 +111,12 @@ fn what_is_shown_is_what_is_written() {
 fn the_command_is_the_units_own_behind_sockd() {
     for (path, case) in cases() {
         let Ok(proposal) = adopt(&case) else { continue };
-        if proposal.name.ends_with(".ini") {
+        if proposal.name.contains(".ini") {
             continue;
         }
         let files = case.split("#### ").skip(1).map(|file| file.split_once('\n').expect("a path").1);
         let before: String = files.collect();
-        let drop_in = proposal.files[0].text();
+        let drop_in = proposal.files[0].text().as_str().to_owned();
         let read = |text: &str| {
             let unit = Unit::read("x.service", [(PathBuf::from("/x"), text)]);
             let starts = unit.list("Service", "ExecStart");

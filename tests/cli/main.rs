@@ -2,5 +2,6 @@
 
 mod adopt;
 mod cases;
+mod mutation;
 mod new;
 mod program;

@@ -5,17 +5,24 @@
 
 use std::path::{Path, PathBuf};
 
+use super::holder::Holder;
 use super::proposal::{Draft, Proposal};
-use crate::adapter::uwsgi::ini::{self, Section};
+use crate::adapter::uwsgi::ini::{self, Line, Section};
 use crate::app::Address;
+use crate::cli::file_text::{toml, unit};
+use crate::doctor::chain::quote;
+use crate::printable::is_command;
+use unit::Percent;
 
 /// What is not in the .ini itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surroundings {
     /// The program, as `/usr/local/bin/uwsgi`.
     pub uwsgi: String,
     /// The unit that runs the Emperor, if one was found.
     pub emperor: Option<String>,
+    /// Who may write the .ini.
+    pub holder: Holder,
 }
 
 /// The files of a site's instance: its configuration, and the drop-ins of its service and its socket.
@@ -42,59 +49,67 @@ pub fn name(ini: &Path) -> Result<String, String> {
 /// # Errors
 /// Why it cannot be adopted, and what to do about it.
 pub fn propose(ini: &Path, text: &str, around: &Surroundings) -> Result<Proposal, String> {
-    let site = Site::read(ini, text)?;
     let name = name(ini)?;
-    let sockets = site.sockets()?;
+    let target = ini.to_str().filter(|path| !path.chars().any(is_command));
+    let target = target.ok_or_else(|| format!("{ini:?} cannot stand in a file: rename it, or its directory"))?;
+    let site = Site::read(ini, text)?;
+    let sockets = site.sockets(&around.holder)?;
     let (mode, owner) = (site.mode()?, site.value("chown-socket")?);
-    let target = ini.display().to_string();
+    let account = site.account(&around.holder)?;
     let [toml, service, socket] = paths(&name);
+    let target = quote(target);
 
     let mut configuration = Draft::new(toml, &target);
-    let command = [around.uwsgi.as_str(), "--ini", &target].map(|word| format!("{word:?}")).join(", ");
-    configuration.section("").set("uWSGI goes on reading its own file.", &format!("command = [{command}]"), None);
+    let command = toml::list("command", [around.uwsgi.as_str(), "--ini", &ini.to_string_lossy()]);
+    configuration.part().set("uWSGI goes on reading its own file.", command, None);
 
     let mut in_service = Draft::new(service, &target);
     in_service.section("Service");
-    let mut why = "As uid= and gid= say; where one is missing, sockd@.service's www-data holds.";
-    for (key, value) in [("User", site.value("uid")?), ("Group", site.value("gid")?)] {
+    let mut why = account.why;
+    for (key, option, value) in [("User", "uid", &account.user), ("Group", "gid", &account.group)] {
         if let Some(value) = value {
-            in_service.set(std::mem::take(&mut why), &format!("{key}={value}"), None);
+            let line = unit::account(key, value).map_err(|why| site.cannot(option, &why))?;
+            in_service.set(std::mem::take(&mut why), line, None);
         }
     }
     if let Some(directory) = site.value("chdir")? {
-        let directory = directory.replace('%', "%%");
-        in_service.set("As chdir= says.", &format!("WorkingDirectory={directory}"), None);
+        let directory = Path::new(&directory);
+        let cannot = |why: String| site.cannot("chdir", &why);
+        let line = unit::path("WorkingDirectory", directory).map_err(cannot)?;
+        in_service.set("As chdir= says.", line, None);
         let why = "The sandbox lets it write nowhere else: SQLite and uploads are here.";
-        in_service.set(why, &format!("ReadWritePaths={directory}"), None);
+        in_service.set(why, unit::path_in_list("ReadWritePaths", directory, false).map_err(cannot)?, None);
     }
 
     let mut in_socket = Draft::new(socket, &target);
     in_socket.section("Socket");
     in_socket.set(
         "Where Nginx looks for the site; the first line takes sockd@.socket's own path away.",
-        "ListenStream=",
+        unit::reset("ListenStream"),
         None,
     );
     for address in &sockets {
-        in_socket.set("", &format!("ListenStream={}", address.replace('%', "%%")), None);
+        let line = unit::listen_stream(address, Percent::Letter);
+        in_socket.set("", line.map_err(|why| format!("{}: socket = {address}: {why}", ini.display()))?, None);
     }
     if let Some(owner) = &owner {
         let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
         let mut why = "As chown-socket= says.";
         for (key, value) in [("SocketUser", user), ("SocketGroup", group)] {
             if !value.is_empty() {
-                in_socket.set(std::mem::take(&mut why), &format!("{key}={value}"), None);
+                let line = unit::account(key, value).map_err(|why| site.cannot("chown-socket", &why))?;
+                in_socket.set(std::mem::take(&mut why), line, None);
             }
         }
     }
     if let Some(mode) = mode {
-        in_socket.set("As chmod-socket= says.", &format!("SocketMode={mode:04o}"), None);
+        in_socket.set("As chmod-socket= says.", unit::mode("SocketMode", mode), None);
     }
 
     Ok(Proposal {
         write: format!("sockd adopt --write {target}"),
         files: vec![configuration, in_service, in_socket],
-        notes: site.notes(owner.is_some(), mode.is_some())?,
+        notes: account.notes.into_iter().chain(site.notes(owner.is_some(), mode.is_some())).collect(),
         next: next(&name, around),
         name: target,
     })
@@ -111,6 +126,14 @@ fn next(name: &str, around: &Surroundings) -> Vec<(String, String)> {
         step(format!("systemctl enable --now sockd@{name}.socket"), "listens; the first visitor starts the site"),
         step(format!("sockd status sockd@{name}"), "shows the workers"),
     ]
+}
+
+/// Who a site runs as. Of what is `None`, sockd@.service decides.
+struct Account {
+    user: Option<String>,
+    group: Option<String>,
+    why: &'static str,
+    notes: Vec<String>,
 }
 
 /// What an .ini says.
@@ -144,19 +167,70 @@ impl<'a> Site<'a> {
         self.section.values(&[option]).last().transpose()
     }
 
-    /// Where the site listens, as ListenStream= takes it.
-    fn sockets(&self) -> Result<Vec<String>, String> {
+    /// Why the value of an option is refused, with its place.
+    fn cannot(&self, option: &str, why: &str) -> String {
+        let line = self.section.lines().iter().rfind(|line| line.key.replace('_', "-") == option);
+        match line {
+            Some(Line { number, key, value }) => format!("{}:{number}: {key} = {value}: {why}", self.ini.display()),
+            None => format!("{}: {option}: {why}", self.ini.display()),
+        }
+    }
+
+    /// Who the site runs as.
+    ///
+    /// Root starts what root has written. Whoever may write the file chooses the program that runs, so that a file of a
+    /// user's runs as that user, whatever it says: otherwise root would have lent out somebody else's name.
+    fn account(&self, holder: &Holder) -> Result<Account, String> {
+        let (user, group) = (self.value("uid")?, self.value("gid")?);
+        let mut notes = Vec::new();
+        let owner = match holder {
+            Holder::Root => {
+                if user.is_none() {
+                    notes.push("there is no uid =: the site runs as www-data, which sockd@.service names".to_owned());
+                }
+                let why = "As uid= and gid= say; where one is missing, sockd@.service's www-data holds.";
+                return Ok(Account { user, group, why, notes });
+            }
+            Holder::Others(what) => {
+                return Err(format!(
+                    "{}: {what}: whoever writes it would choose what runs, and as whom. Let root or one user alone write it",
+                    self.ini.display()
+                ));
+            }
+            Holder::User(owner) => owner,
+        };
+        let mend = format!(
+            "the file is {0}'s, and whoever may write it chooses the program: adopt lets it run as {0} alone; if this is \
+             meant, make the file and its directories root's first",
+            owner.name
+        );
+        if user.as_ref().is_some_and(|user| !owner.is(user)) {
+            return Err(self.cannot("uid", &mend));
+        }
+        if group.as_ref().is_some_and(|group| !owner.is_in(group)) {
+            return Err(self.cannot("gid", &format!("{} is not in that group; {mend}", owner.name)));
+        }
+        if user.is_none() {
+            notes.push(format!("there is no uid =, and the file is {0}'s: the site runs as {0}", owner.name));
+        }
+        let why = "The .ini is this user's, who may write into it what runs.";
+        let (user, group) = (Some(owner.name.clone()), group.or_else(|| Some(owner.group.clone())));
+        Ok(Account { user, group, why, notes })
+    }
+
+    /// Where the site listens.
+    fn sockets(&self, holder: &Holder) -> Result<Vec<Address>, String> {
         let ini = self.ini.display();
         let options = [ini::UWSGI_SOCKETS, ini::HTTP_SOCKETS].concat();
-        let addresses = self.section.values(&options).collect::<Result<Vec<_>, _>>()?;
-        if addresses.is_empty() {
+        let values = self.section.values(&options).collect::<Result<Vec<_>, _>>()?;
+        if values.is_empty() {
             return Err(match self.value("http")? {
                 Some(http) => format!("{ini}: http = {http} is a proxy of uWSGI's own: write http-socket in its place"),
                 None => format!("{ini} has no socket ="),
             });
         }
-        let mut streams = Vec::new();
-        for written in addresses {
+        let mut addresses = Vec::new();
+        for written in values {
             let text = if written.contains('/') && !written.starts_with('/') {
                 return Err(format!("{ini}: socket = {written} is no absolute path: write one"));
             } else if written.contains(['/', ':']) {
@@ -164,13 +238,11 @@ impl<'a> Site<'a> {
             } else {
                 return Err(format!("{ini}: socket = {written} is neither a path nor an address with a port"));
             };
-            streams.push(match text.parse::<Address>().map_err(|why| format!("{ini}: socket = {why}"))? {
-                Address::Unix(path) => path.display().to_string(),
-                Address::Abstract(name) => format!("@{name}"),
-                Address::Tcp(address) => address.to_string(),
-            });
+            let address: Address = text.parse().map_err(|why| format!("{ini}: socket = {why}"))?;
+            holder.may_listen(&address).map_err(|why| format!("{ini}: socket = {written}: {why}"))?;
+            addresses.push(address);
         }
-        Ok(streams)
+        Ok(addresses)
     }
 
     /// The permissions of the socket, octal as uWSGI takes them.
@@ -188,11 +260,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    fn notes(&self, owner: bool, mode: bool) -> Result<Vec<String>, String> {
+    fn notes(&self, owner: bool, mode: bool) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.value("uid")?.is_none() {
-            notes.push("there is no uid =: the site runs as www-data, which sockd@.service names".to_owned());
-        }
         if !owner && !mode {
             notes.push(
                 "neither chown-socket nor chmod-socket: the socket is for the group www-data, as sockd@.socket says"
@@ -209,6 +278,6 @@ impl<'a> Site<'a> {
                 notes.push(format!("{}:{}: {said}: {why}", self.ini.display(), line.number));
             }
         }
-        Ok(notes)
+        notes
     }
 }

@@ -3,13 +3,13 @@
 //! Owns: the questions to systemd, and the plain word where there is nothing to adopt.
 //! Never: changes anything, or reads a file without end.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::emperor;
+use super::holder::Holder;
 use super::service::drop_in_path;
 use super::unit::Unit;
+use crate::regular_file;
 use crate::systemd::UnitName;
 use crate::systemd::show;
 use crate::systemd::unit_files::UnitFiles;
@@ -105,14 +105,17 @@ fn not_found(name: &str) -> String {
     }
 }
 
-/// Which uWSGI there is, and which unit runs it as an Emperor.
-pub fn around_uwsgi() -> emperor::Surroundings {
+/// The unit that runs uWSGI as an Emperor.
+pub fn emperor() -> Option<String> {
+    UnitFiles::search("--emperor").services().next().map(str::to_owned)
+}
+
+/// Which uWSGI there is, and which unit runs it as an Emperor. `holder`: who may write the site's file.
+pub fn around_uwsgi(holder: Holder) -> emperor::Surroundings {
     // The guide's comes from PyPI, and Debian's is the other.
     let programs = ["/usr/local/bin/uwsgi", "/usr/bin/uwsgi"];
     let found = programs.into_iter().find(|program| Path::new(program).exists());
-    let units = UnitFiles::search("--emperor");
-    let emperor = units.services().next().map(str::to_owned);
-    emperor::Surroundings { uwsgi: found.unwrap_or("uwsgi").to_owned(), emperor }
+    emperor::Surroundings { uwsgi: found.unwrap_or("uwsgi").to_owned(), emperor: emperor(), holder }
 }
 
 /// The text of a file that systemd or the user has named.
@@ -120,17 +123,17 @@ pub fn around_uwsgi() -> emperor::Surroundings {
 /// # Errors
 /// "cannot read PATH: why".
 pub fn read(path: &Path) -> Result<String, String> {
-    let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    let file = File::open(path).map_err(|error| cannot(&error))?;
-    if !file.metadata().map_err(|error| cannot(&error))?.is_file() {
-        return Err(cannot(&"it is no regular file"));
-    }
-    let mut text = String::new();
-    file.take(FILE_LIMIT).read_to_string(&mut text).map_err(|error| cannot(&error))?;
-    if text.len() as u64 == FILE_LIMIT {
-        return Err(cannot(&format!("it is longer than {} KiB", FILE_LIMIT >> 10)));
-    }
-    Ok(text)
+    regular_file::read_text(path, FILE_LIMIT).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// The text of a site's file, and who may write it.
+///
+/// # Errors
+/// "cannot read PATH: why".
+pub fn site(path: &Path) -> Result<(String, Holder), String> {
+    let read = regular_file::read_text_and_metadata(path, FILE_LIMIT);
+    let (text, metadata) = read.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok((text, Holder::of(path, &metadata)))
 }
 
 #[cfg(test)]

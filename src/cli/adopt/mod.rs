@@ -6,6 +6,7 @@
 
 pub mod emperor;
 mod find;
+pub mod holder;
 pub mod proposal;
 pub mod service;
 mod socket;
@@ -64,7 +65,7 @@ fn adopt(arguments: &Arguments) -> Result<String, String> {
     for draft in &proposal.files {
         match files::find(&draft.path, MARK)? {
             files::Found::Foreign => return Err(not_ours(&draft.path)),
-            files::Found::Ours(text) => same &= text == draft.text(),
+            files::Found::Ours(text) => same &= text == draft.text().as_str(),
             files::Found::Nothing => same = false,
         }
     }
@@ -84,13 +85,10 @@ fn propose(arguments: &Arguments) -> Result<Proposal, String> {
     let target = &arguments.target;
     if is_site(target) {
         let ini = std::path::absolute(target).map_err(|error| format!("cannot tell where {target} is: {error}"))?;
-        let text = find::read(&ini)?;
-        return emperor::propose(&ini, &text, &find::around_uwsgi());
+        let (text, holder) = find::site(&ini)?;
+        return emperor::propose(&ini, &text, &find::around_uwsgi(holder));
     }
     let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
-    if sockd.to_string_lossy().contains(|c: char| c.is_whitespace() || "%$\"'\\;".contains(c)) {
-        return Err(format!("{} is no path for a unit file: install sockd elsewhere", sockd.display()));
-    }
     let found = find::find(&find::name(target)?)?;
     // A socket that an earlier run has written is taken for missing: it belongs to what is proposed.
     let ours = service::socket_path(&found.unit.name);
@@ -111,7 +109,7 @@ fn undo(target: &str) -> Result<String, String> {
     let mut ours: Vec<PathBuf> = Vec::new();
     let (written, socket, restart) = if site {
         let name = emperor::name(Path::new(target))?;
-        let emperor = find::around_uwsgi().emperor.unwrap_or_else(|| "uwsgi.service".to_owned());
+        let emperor = find::emperor().unwrap_or_else(|| "uwsgi.service".to_owned());
         let socket = format!("sockd@{name}.socket");
         (emperor::paths(&name).to_vec(), Some(socket), format!("systemctl enable --now {emperor}"))
     } else {

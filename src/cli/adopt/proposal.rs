@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::file_text::{FileText, Line, unit};
 use super::super::files::{Content, NewFile};
 use super::super::status::layout::{Paint, harmless, wrap};
 
@@ -33,16 +34,17 @@ pub struct Proposal {
 pub struct Draft {
     /// Where.
     pub path: PathBuf,
-    lines: Vec<Line>,
+    lines: Vec<Part>,
 }
 
+/// One line, by how it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Line {
-    Section(String),
-    Comment(String),
+enum Part {
+    Section(Line),
+    Comment(Line),
     Blank,
     /// What is written, and what holds in its place.
-    Setting(String, Vec<String>),
+    Setting(Line, Vec<String>),
 }
 
 impl Draft {
@@ -50,43 +52,43 @@ impl Draft {
     pub fn new(path: impl Into<PathBuf>, name: &str) -> Self {
         // One line, however long: a command that is broken cannot be copied.
         let mark = format!("{} {name}`; `sockd adopt --undo {name}` removes it.", &MARK[2..]);
-        Self { path: path.into(), lines: vec![Line::Comment(mark)] }
+        Self { path: path.into(), lines: vec![Part::Comment(Line::comment(&mark))] }
     }
 
-    /// Begins a section, or a part without a name.
-    pub fn section(&mut self, name: &str) -> &mut Self {
-        self.lines.push(Line::Blank);
-        self.lines.extend((!name.is_empty()).then(|| Line::Section(name.to_owned())));
+    /// Begins a part without a name.
+    pub fn part(&mut self) -> &mut Self {
+        self.lines.push(Part::Blank);
+        self
+    }
+
+    /// Begins a section of a unit.
+    pub fn section(&mut self, name: &'static str) -> &mut Self {
+        self.part().lines.push(Part::Section(unit::section(name)));
         self
     }
 
     /// A comment of its own.
     pub fn comment(&mut self, text: &str) -> &mut Self {
-        self.lines.extend(wrap(text, COMMENT_WIDTH).into_iter().map(Line::Comment));
+        self.lines.extend(wrap(text, COMMENT_WIDTH).iter().map(|line| Part::Comment(Line::comment(line))));
         self
     }
 
     /// A line, with a word why, and the settings that it takes the place of.
-    pub fn set(&mut self, why: &str, line: &str, replaced: impl IntoIterator<Item = String>) -> &mut Self {
+    pub fn set(&mut self, why: &str, line: Line, replaced: impl IntoIterator<Item = String>) -> &mut Self {
         if !why.is_empty() {
             self.comment(why);
         }
-        self.lines.push(Line::Setting(line.to_owned(), replaced.into_iter().collect()));
+        self.lines.push(Part::Setting(line, replaced.into_iter().collect()));
         self
     }
 
     /// The text of the file.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for line in &self.lines {
-            match line {
-                Line::Section(name) => text.push_str(&format!("[{name}]\n")),
-                Line::Comment(comment) => text.push_str(&format!("# {comment}\n")),
-                Line::Blank => text.push('\n'),
-                Line::Setting(setting, _) => text.push_str(&format!("{setting}\n")),
-            }
-        }
-        text
+    pub fn text(&self) -> FileText {
+        let line = |part: &Part| match part {
+            Part::Section(line) | Part::Comment(line) | Part::Setting(line, _) => line.clone(),
+            Part::Blank => Line::blank(),
+        };
+        self.lines.iter().map(line).collect()
     }
 
     /// The file for those who write it.
@@ -105,15 +107,15 @@ impl Draft {
         };
         for part in &self.lines {
             match part {
-                Line::Section(name) => line(" ", &format!("[{name}]"), Paint::Plain),
-                Line::Comment(comment) => line("+", &format!("# {comment}"), Paint::Faint),
-                Line::Blank => line(" ", " ", Paint::Plain),
-                Line::Setting(setting, replaced) if replaced.iter().any(|old| old == setting) => {
-                    line(" ", setting, Paint::Plain);
+                Part::Section(name) => line(" ", name.as_str(), Paint::Plain),
+                Part::Comment(comment) => line("+", comment.as_str(), Paint::Faint),
+                Part::Blank => line(" ", " ", Paint::Plain),
+                Part::Setting(setting, replaced) if replaced.iter().any(|old| old == setting.as_str()) => {
+                    line(" ", setting.as_str(), Paint::Plain);
                 }
-                Line::Setting(setting, replaced) => {
+                Part::Setting(setting, replaced) => {
                     replaced.iter().for_each(|old| line("-", old, Paint::Bad));
-                    line("+", setting, Paint::Good);
+                    line("+", setting.as_str(), Paint::Good);
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::proposal::{Draft, Proposal};
 use super::socket::{self, Read};
 use super::unit::{Setting, Unit};
 use crate::adapter::{self, Adapter, words};
+use crate::cli::file_text::{Line, unit as line};
 use crate::config::duration;
 
 /// The drop-in's file name. Drop-ins take effect in the order of their names (systemd.unit(5)): `override.conf`, which
@@ -86,7 +87,7 @@ pub fn propose(unit: &Unit, around: &Surroundings, read: Read<'_>) -> Result<Pro
             socket_name(&unit.name)
         ));
     }
-    files.insert(0, drop_in(unit, &start, &sockets, around));
+    files.insert(0, drop_in(unit, &start, &sockets, around)?);
     let option = if files.len() > 1 { "--socket " } else { "" };
     let notes = notes(unit, &start, known, &sockets, can_be_made, around);
     let next = next(unit, &sockets, files.len() > 1);
@@ -182,15 +183,17 @@ fn comes_later(setting: &Setting) -> bool {
 }
 
 /// Writes the drop-in, line for line.
-fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surroundings) -> Draft {
+///
+/// # Errors
+/// What of the unit cannot be written once more.
+fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surroundings) -> Result<Draft, String> {
     let mut lines = Lines { unit, draft: Draft::new(drop_in_path(&unit.name), &unit.name), section: "" };
     lines.section("Unit");
     if !sockets.is_empty() {
-        let sockets = sockets.join(" ");
         let why =
             "With both, stopping or restarting the socket does the same to the service and leaves no deaf one behind.";
-        lines.add(why, "Requires", &sockets);
-        lines.add("", "After", &sockets);
+        lines.add(why, "Requires", line::units("Requires", sockets)?);
+        lines.add("", "After", line::units("After", sockets)?);
     }
     lines.put(
         "Restarts have no limit: it would end in a failed socket that refuses every visitor.",
@@ -202,19 +205,21 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
     lines.put("\"active\" means that sockd does its job; systemctl status tells about the workers.", "Type", "notify");
     lines.put("Workers report to sockd, and sockd alone to systemd.", "NotifyAccess", "main");
     lines.unset("sockd stays in the foreground: systemd knows its process by itself.", "PIDFile", "");
-    let command = format!("{}{} run -- {}", start.prefixes, around.sockd.display(), start.written);
+    let place = format!("{}:{}", start.setting.file.display(), start.setting.line);
+    let start = line::command("ExecStart", &start.prefixes, &around.sockd, "run --", &start.written);
     lines.reset(
         "sockd runs the server with the options that it has; the first line takes the old one away.",
         "ExecStart",
-        &command,
+        start.map_err(|why| format!("{place}: ExecStart=: {why}"))?,
     );
+    let own = |key, word| line::command(key, "", &around.sockd, word, "");
     let why = "systemctl reload waits for the outcome and fails, with the reason, if the old workers go on serving.";
-    lines.reset(why, "ExecReload", &format!("{} reload", around.sockd.display()));
+    lines.reset(why, "ExecReload", own("ExecReload", "reload")?);
     let why =
         "If sockd itself is killed or crashes, the workers finish their requests before systemd kills what is left.";
-    lines.reset(why, "ExecStop", &format!("{} drain", around.sockd.display()));
+    lines.reset(why, "ExecStop", own("ExecStop", "drain")?);
     let why = "systemd runs ExecStop= only after an end that counts as a success.";
-    lines.add(why, "SuccessExitStatus", "SIGKILL SIGABRT SIGSEGV 101");
+    lines.add(why, "SuccessExitStatus", line::fixed("SuccessExitStatus", "SIGKILL SIGABRT SIGSEGV 101"));
     let why = "SIGTERM to sockd alone, which lets workers finish; what is left at the end is killed.";
     lines.put(why, "KillMode", "mixed");
     lines.unset("The signal that lets sockd finish is systemd's own.", "KillSignal", "SIGTERM");
@@ -238,7 +243,7 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
         lines.put("Sockets between sockd and its workers; nobody else may enter.", "RuntimeDirectory", "sockd-%N");
         lines.put("", "RuntimeDirectoryMode", "0700");
     }
-    lines.draft
+    Ok(lines.draft)
 }
 
 /// Puts lines into the drop-in, each compared with what the unit says.
@@ -255,33 +260,33 @@ impl Lines<'_> {
     }
 
     /// A key with one value.
-    fn put(&mut self, why: &str, key: &str, value: &str) {
+    fn put(&mut self, why: &str, key: &'static str, value: &'static str) {
         let old = self.unit.last(self.section, key).map(|setting| written(key, setting));
-        self.draft.set(why, &format!("{key}={value}"), old);
+        self.draft.set(why, line::fixed(key, value), old);
     }
 
-    /// One value more for a key with many.
-    fn add(&mut self, why: &str, key: &str, value: &str) {
-        let line = format!("{key}={value}");
-        let same = self.unit.list(self.section, key).into_iter().any(|setting| setting.value == value);
-        self.draft.set(why, &line, same.then(|| line.clone()));
+    /// One line more for a key with many values.
+    fn add(&mut self, why: &str, key: &str, line: Line) {
+        let mut old = self.unit.list(self.section, key).into_iter().map(|setting| written(key, setting));
+        let same = old.find(|old| old == line.as_str());
+        self.draft.set(why, line, same);
     }
 
-    /// A key with many values becomes one with this value alone.
-    fn reset(&mut self, why: &str, key: &str, value: &str) {
+    /// A key with many values becomes one with this line alone.
+    fn reset(&mut self, why: &str, key: &'static str, line: Line) {
         let old: Vec<String> = self.unit.list(self.section, key).iter().map(|setting| written(key, setting)).collect();
-        self.draft.set(why, &format!("{key}="), old).set("", &format!("{key}={value}"), None);
+        self.draft.set(why, line::reset(key), old).set("", line, None);
     }
 
     /// A key that must not say what it says; nothing where it says nothing else.
-    fn unset(&mut self, why: &str, key: &str, value: &str) {
+    fn unset(&mut self, why: &str, key: &'static str, value: &'static str) {
         if self.unit.last(self.section, key).is_some_and(|setting| setting.value != value) {
             self.put(why, key, value);
         }
     }
 
     /// A time limit; one of the unit's own that is longer stays.
-    fn limit(&mut self, why: &str, key: &str) {
+    fn limit(&mut self, why: &str, key: &'static str) {
         let own = self.unit.last(self.section, key).or_else(|| self.unit.last(self.section, "TimeoutSec"));
         let enough = own.is_some_and(|own| {
             let least = duration::parse(LIMIT).unwrap_or_default();
@@ -301,10 +306,11 @@ impl Lines<'_> {
             return;
         }
         if !["AF_UNIX", "AF_NETLINK"].iter().all(|family| allowed.clone().any(|word| word == *family)) {
-            let all = allowed.next() == Some("none");
-            let reset = if all { format!("{KEY}=\n") } else { String::new() };
-            let why = "AF_UNIX: sockd reports to systemd. AF_NETLINK: it asks the kernel how long the queue is.";
-            self.draft.set(why, &format!("{reset}{KEY}=AF_UNIX AF_NETLINK"), None);
+            let mut why = "AF_UNIX: sockd reports to systemd. AF_NETLINK: it asks the kernel how long the queue is.";
+            if allowed.next() == Some("none") {
+                self.draft.set(std::mem::take(&mut why), line::reset(KEY), None);
+            }
+            self.draft.set(why, line::fixed(KEY, "AF_UNIX AF_NETLINK"), None);
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::adapter::python::Python;
 use crate::adapter::stated::{Bind, Mode};
 use crate::adapter::{self, Making, gunicorn, words};
 use crate::app::Address;
+use crate::cli::file_text::{Line, unit as line};
+use line::Percent;
 
 /// Gives the text of a file that a server's options name; an error names it.
 pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
@@ -21,8 +23,8 @@ pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listens {
-    /// As ListenStream= takes them.
-    streams: Vec<String>,
+    /// ListenStream= for each address.
+    streams: Vec<Line>,
     /// The permissions of its unix sockets; `None`: there is none.
     mode: Option<u32>,
     /// Where that is said.
@@ -53,25 +55,40 @@ pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<List
     };
     let said = said.map_err(cannot)?;
     let mut listens = Listens { streams: Vec::new(), mode: None, said: said.place };
-    for address in &said.addresses {
-        match address {
+    for address in said.addresses {
+        let percent = percent(&address, command);
+        let address = match address {
             Address::Unix(path) => {
-                let path = said.directory.join(path);
-                if !path.is_absolute() {
-                    let within = said.directory.display();
+                let within = said.directory.display();
+                // Nobody puts anything in for the file's own `%`, and systemd does for the directory's.
+                let both = path.is_relative() && percent == Percent::Letter && within.to_string().contains('%');
+                let path = said.directory.join(&path);
+                if !path.is_absolute() || both {
                     return Err(cannot(format!("{} is relative to WorkingDirectory={within}", listens.said)));
                 }
-                listens.streams.push(path.display().to_string());
                 listens.mode = Some(said.mode);
+                Address::Unix(path)
             }
-            Address::Abstract(name) => listens.streams.push(format!("@{name}")),
-            Address::Tcp(address) => listens.streams.push(address.to_string()),
+            Address::Abstract(_) | Address::Tcp(_) => address,
+        };
+        if address.to_string().contains('$') {
+            return Err(cannot(format!("{} holds a variable", listens.said)));
         }
-    }
-    if listens.streams.iter().any(|stream| stream.contains(['$', '\n'])) {
-        return Err(cannot(format!("{} holds a variable", listens.said)));
+        let stream = line::listen_stream(&address, percent);
+        listens.streams.push(stream.map_err(|why| cannot(format!("{}: {why}", listens.said)))?);
     }
     Ok(listens)
+}
+
+/// What a `%` means in an address: systemd puts something in for it on a unit's command line, and nowhere else.
+fn percent(address: &Address, command: &[OsString]) -> Percent {
+    let written = match address {
+        Address::Unix(path) => path.to_string_lossy().into_owned(),
+        Address::Abstract(name) => name.clone(),
+        Address::Tcp(_) => return Percent::Letter,
+    };
+    let stands_there = || command.iter().any(|word| word.to_string_lossy().contains(&written));
+    if !written.contains('%') || stands_there() { Percent::Specifier } else { Percent::Letter }
 }
 
 /// The permissions of a socket that is made under the service's own umask.
@@ -127,16 +144,13 @@ fn by_plan(exec: &Exec, command: &[OsString], unit: &Unit, directory: &Path, rea
 /// A value of the unit that the socket unit cannot take over.
 pub fn draft(unit: &Unit, path: &Path, listens: &Listens) -> Result<Draft, String> {
     let mut draft = Draft::new(path, &unit.name);
-    let set = |draft: &mut Draft, why: &str, line: String| {
-        draft.set(why, &line, None);
-    };
+    let cannot = |why: String| format!("cannot write {}: {why}", path.display());
     draft.section("Unit");
-    set(&mut draft, "", format!("Description=Socket of {}", unit.name));
+    draft.set("", line::text("Description", &format!("Socket of {}", unit.name)).map_err(cannot)?, None);
     draft.section("Socket");
     let mut why = format!("What {} names.", listens.said);
     for stream in &listens.streams {
-        set(&mut draft, &why, format!("ListenStream={stream}"));
-        why.clear();
+        draft.set(&std::mem::take(&mut why), stream.clone(), None);
     }
     if let Some(mode) = listens.mode {
         let mut why = "Owner and permissions as the server gave them to its socket.";
@@ -146,21 +160,21 @@ pub fn draft(unit: &Unit, path: &Path, listens: &Listens) -> Result<Draft, Strin
                 return Err(format!("{} has {own}={value}, which is no name", unit.name));
             }
             if !value.is_empty() {
-                set(&mut draft, why, format!("{key}={value}"));
-                why = "";
+                draft.set(std::mem::take(&mut why), line::setting(key, value).map_err(cannot)?, None);
             }
         }
-        set(&mut draft, why, format!("SocketMode={mode:04o}"));
+        draft.set(why, line::mode("SocketMode", mode), None);
     }
-    set(
-        &mut draft,
+    draft.set(
         "How many connections may wait; the kernel's net.core.somaxconn is the limit.",
-        "Backlog=4096".into(),
+        line::fixed("Backlog", "4096"),
+        None,
     );
     if listens.mode.is_some() {
-        set(&mut draft, "Safe because the service stops with its socket.", "RemoveOnStop=yes".into());
+        let line = line::fixed("RemoveOnStop", "yes");
+        draft.set("Safe because the service stops with its socket.", line, None);
     }
     draft.section("Install");
-    set(&mut draft, "", "WantedBy=sockets.target".into());
+    draft.set("", line::fixed("WantedBy", "sockets.target"), None);
     Ok(draft)
 }

@@ -67,24 +67,30 @@ impl Unit {
     }
 }
 
+/// What systemd skips at both ends of a line.
+const BLANK: [char; 2] = [' ', '\t'];
+
 fn settings(file: PathBuf, text: &str) -> Vec<Setting> {
     let mut found: Vec<Setting> = Vec::new();
     let mut section = String::new();
     // A setting of which more lines follow.
     let mut open = false;
-    for (index, line) in text.lines().enumerate() {
-        let bare = line.trim();
+    // Lines end as systemd ends them.
+    let text = text.replace("\r\n", "\n");
+    for (index, line) in text.split(['\n', '\r', '\0']).enumerate() {
+        let bare = line.trim_matches(BLANK);
         // A comment does not end a continued line, and is no part of it.
         if bare.starts_with(['#', ';']) || (bare.is_empty() && !open) {
             continue;
         }
-        let ends_in = bare.len() - bare.trim_end_matches('\\').len();
+        // A space behind a backslash makes it a letter like others.
+        let ends_in = line.len() - line.trim_end_matches('\\').len();
         let continued = ends_in % 2 == 1;
-        let part = if continued { bare[..bare.len() - 1].trim_end() } else { bare };
+        let part = if continued { bare[..bare.len() - 1].trim_end_matches(BLANK) } else { bare };
         if open {
             let last = found.last_mut().expect("only a setting is open");
             last.written.push('\n');
-            last.written.push_str(line.trim_end());
+            last.written.push_str(line.trim_end_matches(BLANK));
             let space = if part.is_empty() || last.value.is_empty() { "" } else { " " };
             last.value.push_str(&format!("{space}{part}"));
             open = continued;
@@ -95,9 +101,9 @@ fn settings(file: PathBuf, text: &str) -> Vec<Setting> {
                 file: file.clone(),
                 line: index + 1,
                 section: section.clone(),
-                key: key.trim_end().to_owned(),
+                key: key.trim_end_matches(BLANK).to_owned(),
                 written: bare.to_owned(),
-                value: value.trim_start().to_owned(),
+                value: value.trim_start_matches(BLANK).to_owned(),
             });
             open = continued;
         }
