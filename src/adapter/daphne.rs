@@ -4,13 +4,14 @@ use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
 use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::Conventions;
+use crate::supervisor::Protocol;
 
 /// daphne, by its console script or by `python -m daphne`.
 pub static ADAPTER: Adapter = Adapter {
     // A worker that cannot start ends with a traceback and exit code 1.
     conventions: Conventions { name: "daphne", drain_signal: DRAIN_SIGNAL, stop_signal: STOP_SIGNAL, exits: &[] },
     making: Making::Template(&PYTHON),
-    speaks_http: true,
+    protocol: Protocol::Http,
 };
 
 static PYTHON: Python = Python {

@@ -3,6 +3,7 @@
 use super::exec::{Exec, Plan};
 use super::{Adapter, Making};
 use crate::app::Conventions;
+use crate::supervisor::Protocol;
 
 /// SIGTERM (signal(7)).
 const SIGTERM: i32 = 15;
@@ -11,7 +12,7 @@ const SIGTERM: i32 = 15;
 pub static ADAPTER: Adapter = Adapter {
     conventions: Conventions { name: "generic", drain_signal: SIGTERM, stop_signal: SIGTERM, exits: &[] },
     making: Making::Exec(&EXEC),
-    speaks_http: false,
+    protocol: Protocol::Unknown,
 };
 
 /// Every program is one, so it is asked for last.

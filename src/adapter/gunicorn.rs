@@ -10,6 +10,7 @@ use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
 use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::{Conventions, ExitMeaning};
+use crate::supervisor::Protocol;
 
 /// gunicorn, by its console script or by `python -m gunicorn`.
 pub static ADAPTER: Adapter = Adapter {
@@ -24,7 +25,7 @@ pub static ADAPTER: Adapter = Adapter {
         ],
     },
     making: Making::Template(&PYTHON),
-    speaks_http: true,
+    protocol: Protocol::Http,
 };
 
 /// How gunicorn is called, and its template.

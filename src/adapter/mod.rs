@@ -34,6 +34,7 @@ pub mod words;
 use std::ffi::OsString;
 
 use crate::app::Conventions;
+use crate::supervisor::Protocol;
 
 /// One kind of server: all that is known of it before it runs.
 #[derive(Debug)]
@@ -42,8 +43,8 @@ pub struct Adapter {
     pub conventions: Conventions,
     /// How its workers come into being.
     pub making: Making,
-    /// Whether its sockets are sure to speak HTTP, so that any other answer is a fault.
-    pub speaks_http: bool,
+    /// What the socket speaks on which a worker is asked.
+    pub protocol: Protocol,
 }
 
 /// How a worker comes into being.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions};
+use crate::supervisor::Protocol;
 
 /// SIGQUIT (signal(7)): the children finish their requests; SIGTERM ends them at once.
 const SIGQUIT: i32 = 3;
@@ -27,8 +28,8 @@ const MOST_FILES: usize = 1000;
 pub static ADAPTER: Adapter = Adapter {
     conventions: Conventions { name: "php-fpm", drain_signal: SIGQUIT, stop_signal: SIGQUIT, exits: &[] },
     making: Making::Exec(&EXEC),
-    // It is FastCGI's server.
-    speaks_http: false,
+    // FastCGI.
+    protocol: Protocol::Other,
 };
 
 static EXEC: Exec = Exec { runs: |command| version(command).is_some(), plan };

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions};
+use crate::supervisor::Protocol;
 
 /// SIGTERM (signal(7)): finishes the requests in flight and leaves.
 const SIGTERM: i32 = 15;
@@ -22,7 +23,7 @@ pub static ADAPTER: Adapter = Adapter {
     conventions: Conventions { name: "puma", drain_signal: SIGTERM, stop_signal: SIGTERM, exits: &[] },
     making: Making::Exec(&EXEC),
     // By its private socket.
-    speaks_http: true,
+    protocol: Protocol::Http,
 };
 
 static EXEC: Exec = Exec { runs: |command| position(command).is_some(), plan };

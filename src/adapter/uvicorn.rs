@@ -7,6 +7,7 @@ use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
 use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::{Conventions, ExitMeaning};
+use crate::supervisor::Protocol;
 
 /// uvicorn, by its console script or by `python -m uvicorn`.
 pub static ADAPTER: Adapter = Adapter {
@@ -18,7 +19,7 @@ pub static ADAPTER: Adapter = Adapter {
         exits: &[(3, ExitMeaning::FailedToStart("application failed to start"))],
     },
     making: Making::Template(&PYTHON),
-    speaks_http: true,
+    protocol: Protocol::Http,
 };
 
 static PYTHON: Python = Python {

@@ -27,6 +27,7 @@ use self::site::{Site, Word};
 use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions, ExitMeaning};
+use crate::supervisor::Protocol;
 
 /// SIGTERM (signal(7)).
 const SIGTERM: i32 = 15;
@@ -46,7 +47,7 @@ pub static ADAPTER: Adapter = Adapter {
     },
     making: Making::Exec(&EXEC),
     // By its private socket.
-    speaks_http: true,
+    protocol: Protocol::Http,
 };
 
 static EXEC: Exec = Exec { runs, plan };

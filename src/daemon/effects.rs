@@ -23,7 +23,7 @@ impl Shell {
                 Effect::Release(generation) => self.release(generation),
                 Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
                 Effect::Inspect(worker) => self.inspect(worker),
-                Effect::Judge { worker, reference } => self.judge(worker, reference),
+                Effect::Judge { worker, reference, patience } => self.judge(worker, reference, patience),
                 Effect::Probe { worker, doubted } => self.probe(worker, doubted),
                 Effect::Signal(worker, signal) => self.signal(worker, signal),
                 Effect::WatchListeners => self.watch_listeners(),

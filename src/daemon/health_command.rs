@@ -12,8 +12,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
+
+/// Between two runs for a worker that may be on its way still.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The programs that run.
 pub(super) type HealthCommands = BTreeMap<WorkerId, Running>;
@@ -24,6 +27,7 @@ pub(super) struct Running {
     child: Child,
     stderr: Arc<Stderr>,
     purpose: Purpose,
+    begun: Instant,
     /// It was killed after so long.
     late: Option<Duration>,
 }
@@ -55,13 +59,13 @@ impl Shell {
         match spawned {
             Ok((child, stderr)) => {
                 let pid = child.pid();
-                self.health_commands.insert(id, Running { child, stderr, purpose, late: None });
+                self.health_commands.insert(id, Running { child, stderr, purpose, begun: Instant::now(), late: None });
                 self.later(async move {
                     sleep(timeout).await;
                     Some(Message::HealthCommandLate { worker: id, pid, timeout })
                 });
             }
-            Err(why) => self.health_command_says(id, purpose, Err(format!("health.command: {why}"))),
+            Err(why) => self.health_command_says(id, purpose, Duration::ZERO, Err(format!("health.command: {why}"))),
         }
         true
     }
@@ -91,13 +95,25 @@ impl Shell {
                 None => format!("health.command: {end}"),
             }),
         };
-        self.health_command_says(id, running.purpose, verdict);
+        self.health_command_says(id, running.purpose, running.begun.elapsed(), verdict);
         true
     }
 
-    fn health_command_says(&mut self, id: WorkerId, purpose: Purpose, verdict: Result<(), String>) {
+    fn health_command_says(&mut self, id: WorkerId, purpose: Purpose, took: Duration, verdict: Result<(), String>) {
+        // A program that says nothing reliable of itself may be on its way still.
+        let generation = self.workers.get(&id).and_then(|worker| self.generations.get(&worker.generation()));
+        let says_ready = generation.and_then(|g| g.spec.as_ref()).is_none_or(|spec| spec.says_ready);
+        if let Purpose::Judgement(Some(patience)) = purpose
+            && let Some(patience) = patience.checked_sub(took + AGAIN).filter(|_| verdict.is_err() && !says_ready)
+        {
+            self.later(async move {
+                sleep(AGAIN).await;
+                Some(Message::JudgeAgain { worker: id, patience })
+            });
+            return;
+        }
         let event = match (purpose, verdict) {
-            (Purpose::Judgement, verdict) => WorkerEvent::Judged { verdict },
+            (Purpose::Judgement(_), verdict) => WorkerEvent::Judged { verdict },
             (Purpose::Probe, Ok(())) => WorkerEvent::Probed(Finding::Well),
             (Purpose::Probe, Err(why)) => WorkerEvent::Probed(Finding::Ill(why)),
         };

@@ -37,8 +37,10 @@ pub(super) struct Generation {
     pub(super) speaks_tls: bool,
     /// `health.command`, ready to be executed.
     pub(super) health_command: Option<Command>,
-    /// How its first worker that was asked over HTTP answered: what is usual for it.
+    /// How its workers answer when they are asked for their judgement.
     pub(super) answered: Option<Answer>,
+    /// How the generation before it answered.
+    pub(super) usual: Option<Answer>,
     /// Its template, by number.
     pub(super) template: Option<u64>,
 }
@@ -64,6 +66,21 @@ struct Booted {
     /// How it ended; its last reports may still be on their way.
     end: Option<End>,
     silent: bool,
+}
+
+impl Generation {
+    /// What is usual after it: how it answered, or else how the one before it did.
+    fn usual(&self) -> Option<Answer> {
+        self.answered.clone().or_else(|| self.usual.clone())
+    }
+
+    /// Takes note of an answer; one that tells nothing does not replace one that did.
+    pub(super) fn remember(&mut self, answer: Answer) {
+        if !self.answered.as_ref().is_some_and(Answer::tells) && (answer.tells() || matches!(answer, Answer::Silent(_)))
+        {
+            self.answered = Some(answer);
+        }
+    }
 }
 
 impl Shell {
@@ -97,6 +114,7 @@ impl Shell {
             speaks_tls: false,
             health_command,
             answered: None,
+            usual: self.generations.get(&self.core.snapshot(self.now()).generation).and_then(Generation::usual),
             template: None,
         };
         match adapter.making {

@@ -4,7 +4,7 @@
 use super::fallback::Fallback;
 use super::groups::Groups;
 use super::health_command::HealthCommands;
-use super::judge::Purpose;
+use super::judge::Judgement;
 use super::listeners::Lookout;
 use super::prepare::Generation;
 use super::setup::Setup;
@@ -44,8 +44,12 @@ pub(super) enum Message {
     Template(u64, Option<Report>),
     /// A datagram on a worker's notification socket, which gives the next one when this one is dropped.
     Notify(WorkerId, Datagram, oneshot::Sender<()>),
-    /// What came of a question to a worker, and to one that serves.
-    Answered { worker: WorkerId, purpose: Purpose, new: Answer, old: Option<Answer> },
+    /// What came of asking a worker whether its code may serve.
+    Judged { worker: WorkerId, judgement: Judgement },
+    /// What came of asking a worker whether it is well.
+    Probed { worker: WorkerId, answer: Answer },
+    /// The program is to be run again that judges a worker, for so long at most.
+    JudgeAgain { worker: WorkerId, patience: Duration },
     /// The program that was run for a worker has had its time.
     HealthCommandLate { worker: WorkerId, pid: Pid, timeout: Duration },
     /// The kernel has killed processes of a worker, so many in all, and not the worker.
@@ -258,7 +262,9 @@ impl Shell {
             Message::Core(event) => self.events.push_back(event),
             Message::Template(template, report) => self.template_reports(template, report),
             Message::Notify(worker, datagram, _done) => self.worker_says(worker, datagram),
-            Message::Answered { worker, purpose, new, old } => self.answered(worker, purpose, new, old),
+            Message::Judged { worker, judgement } => self.judged(worker, judgement),
+            Message::Probed { worker, answer } => self.probed(worker, &answer),
+            Message::JudgeAgain { worker, patience } => self.judge(worker, None, Some(patience)),
             Message::HealthCommandLate { worker, pid, timeout } => self.health_command_late(worker, pid, timeout),
             Message::OutOfMemory(worker, killed) => self.process_killed(worker, killed),
             Message::RestartFallback => self.restart_fallback(),

@@ -70,6 +70,8 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
     Spec {
         workers: count,
         ready_after: (!asked.says_ready).then_some(workers.ready_after),
+        says_ready: asked.says_ready,
+        own_socket: asked.own_socket,
         start_timeout: workers.start_timeout,
         drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
         stop_timeout,

@@ -13,7 +13,8 @@ use crate::process::{
     Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of,
     memory_file, usage,
 };
-use crate::supervisor::{Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
+use crate::queue;
+use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
 use rustix::process::{Pid, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -62,6 +63,10 @@ impl Drop for Worker {
 impl Worker {
     pub(super) fn generation(&self) -> GenerationId {
         self.generation
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
     }
 
     /// Where it alone is asked.
@@ -440,6 +445,7 @@ impl Shell {
     /// Looks whether the worker, or one of its descendants, holds one of our sockets.
     pub(super) fn inspect(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
+        let accepts = self.accepts(worker);
         let inodes: BTreeSet<u64> = match worker.role {
             Role::Serving => self.listeners.iter().map(|listener| listener.inode).collect(),
             Role::Canary => worker.probes.iter().map(probe::Socket::inode).collect(),
@@ -450,7 +456,22 @@ impl Shell {
             Some(false) => Holds::No,
             None => Holds::Unknown,
         };
-        self.events.push_back(Event::Worker(id, WorkerEvent::Inspected { holds }));
+        self.events.push_back(Event::Worker(id, WorkerEvent::Inspected { holds, accepts }));
+    }
+
+    /// Looks whether the worker, or one of its descendants, takes what waits on the public sockets.
+    fn accepts(&self, worker: &Worker) -> Accepts {
+        let waits =
+            |listener: &Listener| queue::depth(&listener.address, listener.inode).is_ok_and(|depth| depth.waiting > 0);
+        let Some(pid) = worker.pid().filter(|_| worker.role == Role::Serving) else { return Accepts::Unknown };
+        let accepted = self.listeners.iter().filter_map(|l| queue::accepted(&l.address).ok()).flatten().collect();
+        if holds_socket(pid, &accepted) == Some(true) {
+            Accepts::Yes
+        } else if self.listeners.iter().any(waits) {
+            Accepts::NotYet
+        } else {
+            Accepts::Unknown
+        }
     }
 
     /// A datagram came in on a worker's notification socket.

@@ -8,6 +8,7 @@
 //! zero. Sources: sock_diag(7); measured on Linux 6.18, unprivileged.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
@@ -61,10 +62,23 @@ pub fn unix_depth(inode: u64) -> io::Result<Depth> {
 /// # Errors
 /// As [`depth`], except that an unknown listener is no error: then there are simply none.
 pub fn in_flight(address: &Address) -> io::Result<InFlight> {
-    let count = match address {
-        Address::Unix(path) => sock_diag::unix_accepted(path.as_os_str().as_bytes())?,
-        Address::Abstract(name) => sock_diag::unix_accepted(&[&[0], name.as_bytes()].concat())?,
-        Address::Tcp(address) => sock_diag::tcp_accepted(*address)?,
-    };
-    Ok(InFlight { connections: count.number, complete: count.complete })
+    let accepted = ask_accepted(address)?;
+    let connections = u32::try_from(accepted.inodes.len()).unwrap_or(u32::MAX);
+    Ok(InFlight { connections, complete: accepted.complete })
+}
+
+/// The inodes of the sockets that [`in_flight`] counts, by which one can tell whose they are.
+///
+/// # Errors
+/// As [`in_flight`].
+pub fn accepted(address: &Address) -> io::Result<BTreeSet<u64>> {
+    Ok(ask_accepted(address)?.inodes.into_iter().collect())
+}
+
+fn ask_accepted(address: &Address) -> Result<sock_diag::Accepted, sock_diag::Error> {
+    match address {
+        Address::Unix(path) => sock_diag::unix_accepted(path.as_os_str().as_bytes()),
+        Address::Abstract(name) => sock_diag::unix_accepted(&[&[0], name.as_bytes()].concat()),
+        Address::Tcp(address) => sock_diag::tcp_accepted(*address),
+    }
 }

@@ -139,44 +139,45 @@ pub fn tcp_holders(address: SocketAddr) -> Result<Vec<u64>, Error> {
     Ok(found)
 }
 
-/// A count that ended early when the kernel had more to tell than [`MAX_DUMP`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
-    /// How many were seen.
-    pub number: u32,
+/// Connections that were accepted. The list ends early when the kernel has more to tell than [`MAX_DUMP`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The inodes of their sockets, as in `/proc/PID/fd`.
+    pub inodes: Vec<u64>,
     /// Whether everything was looked at.
     pub complete: bool,
 }
 
-/// Counts the accepted, not yet closed connections of a unix listener, known by the name it was bound to: the
+/// The accepted, not yet closed connections of a unix listener, known by the name it was bound to: the
 /// bytes of the path, or a zero byte and the abstract name. An accepted end carries its listener's name (unix(7)).
 /// Connections not yet accepted have no inode and are left out by the kernel.
-pub fn unix_accepted(name: &[u8]) -> Result<Count, Error> {
-    let mut number = 0;
+pub fn unix_accepted(name: &[u8]) -> Result<Accepted, Error> {
+    let mut inodes = Vec::new();
     let request = message::unix_request(0, message::ESTABLISHED, true);
     let complete = dump(&request, |payload| {
-        if message::unix_answer(payload).is_some_and(|answer| answer.inode != 0 && answer.name == name) {
-            number += 1;
-        }
+        let answer = message::unix_answer(payload).filter(|answer| answer.inode != 0 && answer.name == name);
+        inodes.extend(answer.map(|answer| u64::from(answer.inode)));
         ControlFlow::Continue(())
     })?;
-    Ok(Count { number, complete })
+    Ok(Accepted { inodes, complete })
 }
 
-/// Counts the accepted, not yet closed connections of a TCP listener. A connection that was not yet accepted, or
+/// The accepted, not yet closed connections of a TCP listener. A connection that was not yet accepted, or
 /// that its process closed, has no inode. A connection that the *client* closed or half-closed still counts: a
 /// worker holds it.
-pub fn tcp_accepted(address: SocketAddr) -> Result<Count, Error> {
-    let mut number = 0;
+pub fn tcp_accepted(address: SocketAddr) -> Result<Accepted, Error> {
+    let mut inodes = Vec::new();
     let request = message::tcp_request(address.is_ipv6(), address.port(), message::CONNECTED);
     let complete = dump(&request, |payload| {
-        if let Some(answer) = message::tcp_answer(payload) {
-            let ours = address.ip().is_unspecified() || same_host(answer.local, address.ip());
-            number += u32::from(answer.inode != 0 && ours);
+        if let Some(answer) = message::tcp_answer(payload)
+            && answer.inode != 0
+            && (address.ip().is_unspecified() || same_host(answer.local, address.ip()))
+        {
+            inodes.push(answer.inode.into());
         }
         ControlFlow::Continue(())
     })?;
-    Ok(Count { number, complete })
+    Ok(Accepted { inodes, complete })
 }
 
 /// Asks for many. Not to find any is no error then, so that ENOENT means a missing part of the kernel.

@@ -21,14 +21,18 @@ pub enum Effect {
         /// What it may hold.
         role: Role,
     },
-    /// Find out whether the worker holds one of our sockets. Answered by `Inspected`.
+    /// Find out whether the worker holds one of our sockets and accepts from it. Answered by `Inspected`.
     Inspect(WorkerId),
-    /// Ask the worker, on its private socket, and compare with `reference`, a worker that serves. Answered by `Judged`.
+    /// Ask the worker, on its private socket, and compare with `reference`, a worker that serves, where the answer does
+    /// not speak for itself. Answered by `Judged`.
     Judge {
         /// Who is asked.
         worker: WorkerId,
         /// Who shows what is normal.
         reference: Option<WorkerId>,
+        /// How long it is asked at most, again where it closes the connection. None: it has been ready, so that one
+        /// question that takes no longer than any other must do.
+        patience: Option<Duration>,
     },
     /// Ask a ready worker whether it is well. Answered, once, by `Probed`; a worker is never asked twice at a time.
     Probe {

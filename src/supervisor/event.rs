@@ -65,6 +65,8 @@ pub enum WorkerEvent {
     Inspected {
         /// Whether the worker holds a socket it was given.
         holds: Holds,
+        /// Whether it accepts what waits there.
+        accepts: Accepts,
     },
     /// Answers [`Effect::Judge`](super::Effect).
     Judged {
@@ -107,5 +109,16 @@ pub enum Holds {
     /// It has closed all of them.
     No,
     /// Its descriptors cannot be read.
+    Unknown,
+}
+
+/// Whether a worker accepts connections from the public sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepts {
+    /// It holds a connection that it has accepted.
+    Yes,
+    /// Connections wait, and it holds none.
+    NotYet,
+    /// Nobody waits, or the kernel does not tell.
     Unknown,
 }

@@ -20,6 +20,8 @@ pub(super) struct Generation {
     prepared_again: bool,
     /// Whether a worker of what was prepared last was ready.
     worked: bool,
+    /// How long the slowest of its workers that were seen to accept or to answer took to do so.
+    pub(super) answers_after: Option<Duration>,
     backoff: Backoff,
 }
 
@@ -45,6 +47,7 @@ impl Generation {
             proven: false,
             prepared_again: false,
             worked: false,
+            answers_after: None,
             backoff: Backoff::default(),
         }
     }
@@ -100,6 +103,11 @@ impl Generation {
             Preparation::Done { .. } => self.spec.as_ref(),
             Preparation::Running { .. } | Preparation::Missing { .. } => None,
         }
+    }
+
+    /// A worker of it was seen to accept or to answer so long after its birth.
+    pub(super) fn answered_after(&mut self, took: Duration) {
+        self.answers_after = self.answers_after.max(Some(took));
     }
 
     /// A worker of it is ready.

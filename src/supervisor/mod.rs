@@ -42,9 +42,9 @@ mod time;
 mod worker;
 
 pub use effect::{Announcement, Effect, Effects, Outcome, Place, Role, Signal};
-pub use event::{Event, Holds, WorkerEvent};
+pub use event::{Accepts, Event, Holds, WorkerEvent};
 pub use id::{GenerationId, RequestId, SlotId, WorkerId};
-pub use judgement::{Answer, Expectation, Finding, find, judge};
+pub use judgement::{Answer, Expectation, Finding, Protocol, find, judge, may_improve, speaks_for_itself, usual};
 pub use notice::{Notice, Retirement};
 pub use snapshot::{Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Probe, Spec, Start};

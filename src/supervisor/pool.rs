@@ -2,7 +2,7 @@
 
 use super::Supervisor;
 use super::effect::{Announcement, Effect, Effects, Place, Role};
-use super::event::WorkerEvent;
+use super::event::{Accepts, WorkerEvent};
 use super::generation::Generation;
 use super::health::{Ailment, Health};
 use super::id::{GenerationId, SlotId, WorkerId};
@@ -14,8 +14,17 @@ use super::time::Time;
 use super::worker::{Change, Phase, Worker};
 use std::time::Duration;
 
+/// A worker that cannot be asked is given so much more time than another of its code took.
+const LONGER: f64 = 1.25;
+
 impl Supervisor {
-    pub(super) fn worker_event(&mut self, now: Time, id: WorkerId, event: WorkerEvent, effects: &mut Effects) {
+    pub(super) fn worker_event(&mut self, now: Time, id: WorkerId, mut event: WorkerEvent, effects: &mut Effects) {
+        // Where others serve, what waits may wait for them.
+        if let WorkerEvent::Inspected { accepts: accepts @ Accepts::NotYet, .. } = &mut event
+            && self.ready_count() > 0
+        {
+            *accepts = Accepts::Unknown;
+        }
         // One that is not known was reaped: the event was on its way when it died.
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let may_be_silent = |g: &Generation| g.spec.as_ref().is_some_and(|spec| spec.ready_after.is_some());
@@ -47,9 +56,9 @@ impl Supervisor {
     pub(super) fn apply(&mut self, now: Time, id: WorkerId, change: Change, effects: &mut Effects) {
         match change {
             Change::None => {}
-            Change::Judge => self.judge(id, effects),
+            Change::Judge => self.judge(now, id, effects),
             Change::Proven => self.worker_proven(now, id, effects),
-            Change::Ask if self.soaks(self.workers[&id].place.generation) => self.judge(id, effects),
+            Change::Ask if self.soaks(self.workers[&id].place.generation) => self.judge(now, id, effects),
             Change::Ask => {
                 let failed = |health: &Health| health.last().is_some_and(|(_, verdict)| verdict.is_err());
                 let doubted = self.workers[&id].health().is_some_and(failed);
@@ -76,6 +85,7 @@ impl Supervisor {
         let place = worker.place;
         if let Some(generation) = self.generations.get_mut(&place.generation) {
             generation.works();
+            worker.answered_after(now).into_iter().for_each(|took| generation.answered_after(took));
         }
         let Some(slot_id) = place.slot else {
             self.canary_proven(now, id, effects);
@@ -101,7 +111,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn judge(&self, id: WorkerId, effects: &mut Effects) {
+    pub(super) fn judge(&self, now: Time, id: WorkerId, effects: &mut Effects) {
         // Of the same generation only where a replacement is doubted: it was made from what is on disk since.
         let generation = self.workers[&id].place.generation;
         let reference = self
@@ -109,7 +119,8 @@ impl Supervisor {
             .find(|w| w.place.generation != generation)
             .or_else(|| self.ready_workers().find(|w| w.id() != id))
             .map(Worker::id);
-        effects.push(Effect::Judge { worker: id, reference });
+        let patience = self.workers[&id].patience(now);
+        effects.push(Effect::Judge { worker: id, reference, patience });
     }
 
     /// It answers again: nobody needs to take its place, unless for another reason.
@@ -268,17 +279,26 @@ impl Supervisor {
         };
         let judged = generation != self.serving || role == Role::Canary || slot.is_some_and(ill);
         let place = Place { worker: id, slot, generation };
-        self.workers.insert(id, Worker::spawn(now, place, role, judged, &spec, effects));
+        let mut worker = Worker::spawn(now, place, role, judged, &spec, effects);
+        if let Some(others) = self.generations.get(&generation).and_then(|generation| generation.answers_after) {
+            worker.takes_as_long_as(others.mul_f64(LONGER));
+        }
+        self.workers.insert(id, worker);
         id
     }
 
     /// Whether a canary must prove the replacement in a slot first: while a refusal stands or a rollout runs, what is on
-    /// disk is not what serves, and a server that says READY takes visitors before anybody can judge it. With nobody who
-    /// serves there is nothing to protect, and a preloaded generation does not ask the disk.
+    /// disk is not what serves, and a server that says READY takes visitors before anybody can judge it. The same where
+    /// somebody serves in the slot and nobody knows how long its successor will take to do so. With nobody who serves
+    /// there is nothing to protect, and a preloaded generation does not ask the disk.
     pub(super) fn doubted(&self, slot: SlotId) -> bool {
-        let from_memory = self.generations.get(&self.serving).is_some_and(Generation::keeps_its_code);
+        let generation = self.generations.get(&self.serving);
+        let from_memory = generation.is_some_and(Generation::keeps_its_code);
         let other_code = !from_memory && (self.refusal.is_some() || self.rollout.is_some());
-        other_code && self.ready_count() > 0 && !self.slots[slot.0 as usize].trusted
+        let slot = &self.slots[slot.0 as usize];
+        let unknown = |spec: &Spec| spec.canary && !spec.says_ready && !spec.own_socket;
+        let never_seen = generation.is_some_and(|g| g.spec.as_ref().is_some_and(unknown) && g.answers_after.is_none());
+        (other_code || never_seen && slot.current.is_some()) && self.ready_count() > 0 && !slot.trusted
     }
 
     pub(super) fn drain(&mut self, now: Time, id: Option<WorkerId>, effects: &mut Effects) {

@@ -19,6 +19,12 @@ pub struct Spec {
     /// A worker that says nothing counts as ready when it has lived for this long and holds the socket. None: only
     /// the worker's own word counts.
     pub ready_after: Option<Duration>,
+    /// Whether its server is known to say READY=1 when it serves, and not before. Another's word and silence prove
+    /// nothing as long as connections wait that nobody accepts.
+    pub says_ready: bool,
+    /// Whether every worker has a socket of its own, on which it can be asked while it serves. One without, that a canary
+    /// or an earlier worker has stood for, counts as ready when it has lived as long as that one took to answer.
+    pub own_socket: bool,
     /// From the decision to start a worker to its readiness, at most.
     pub start_timeout: Duration,
     /// How long a worker may drain when it is replaced; then it is told to close what is still connected.
@@ -69,6 +75,10 @@ pub const UNHEARD_GRACE: Duration = Duration::from_secs(2);
 pub const SILENT_DRAIN: Duration = Duration::from_secs(10);
 /// A worker that holds too much memory is replaced when it has been ready for at least this long.
 pub const TOO_BIG_AFTER: Duration = Duration::from_secs(10);
+/// Between two looks whether a worker holds its socket and accepts what waits there.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The shell's verdict comes so long before the start of a worker that it asks is over.
+pub const VERDICT_MARGIN: Duration = Duration::from_millis(500);
 /// A canary that has answered is watched for this long, or for the soak if that is shorter.
 pub const CANARY_WATCH: Duration = Duration::from_millis(500);
 /// Workers that were replaced get at most this long to leave before a reload is reported done: a signal is heard within

@@ -5,12 +5,14 @@
 //! that does not exist yet is sent when it does.
 
 use super::effect::{Effect, Effects, Place, Role, Signal};
-use super::event::{Holds, WorkerEvent};
+use super::event::{Accepts, Holds, WorkerEvent};
 use super::health::{Ailment, Due, Health, Turn};
 use super::id::WorkerId;
 use super::judgement::Finding;
 use super::notice::{Notice, Retirement};
-use super::spec::{ABORT_GRACE, CLOSE_GRACE, SILENT_DRAIN, Spec, TOO_BIG_AFTER, UNHEARD_GRACE};
+use super::spec::{
+    ABORT_GRACE, CLOSE_GRACE, LOOK_AGAIN, SILENT_DRAIN, Spec, TOO_BIG_AFTER, UNHEARD_GRACE, VERDICT_MARGIN,
+};
 use super::time::Time;
 use std::time::Duration;
 
@@ -23,6 +25,12 @@ pub(super) struct Worker {
     /// Whether there is a process that can be sent a signal.
     exists: bool,
     born: Time,
+    /// Nothing makes it ready before: others of its code were not, and it cannot be asked.
+    not_before: Time,
+    /// Whether connections were seen to wait for it.
+    awaited: bool,
+    /// Whether it was seen to accept or to answer.
+    answers: bool,
     state: State,
     spec: Spec,
 }
@@ -62,8 +70,8 @@ struct Service {
 /// How far the proof of a starting worker has come.
 #[derive(Clone, Debug)]
 enum Stage {
-    /// Not a word yet. Silence is asked about at this time, if it can be a proof at all.
-    Booting { ask_at: Option<Time> },
+    /// It is looked at at this time, whether or not it `spoke`; one that must speak, as soon as it does.
+    Booting { ask_at: Option<Time>, spoke: bool },
     /// The shell looks at its descriptors.
     Inspecting { spoke: bool },
     /// The shell asks it over HTTP.
@@ -121,8 +129,11 @@ impl Worker {
             judged,
             exists: false,
             born: now,
+            not_before: now,
+            awaited: false,
+            answers: false,
             state: State::Starting {
-                stage: Stage::Booting { ask_at: spec.ready_after.map(|after| now + after) },
+                stage: Stage::Booting { ask_at: spec.ready_after.map(|after| now + after), spoke: false },
                 deadline: now + spec.start_timeout,
             },
             spec: spec.clone(),
@@ -157,22 +168,25 @@ impl Worker {
                 Change::Failed { why, ready_for: None, gone: true }
             }
             WorkerEvent::SaidReady => match stage {
-                Stage::Booting { .. } => self.inspect(deadline, true, effects),
+                Stage::Booting { spoke: false, .. } => self.inspect(deadline, true, effects),
                 // It spoke while its silence was looked into: its word counts for more.
                 Stage::Inspecting { .. } => {
                     self.state = State::Starting { stage: Stage::Inspecting { spoke: true }, deadline };
                     Change::None
                 }
                 // It says so twice.
-                Stage::Judging => Change::None,
+                Stage::Judging | Stage::Booting { spoke: true, .. } => Change::None,
             },
-            WorkerEvent::Inspected { holds } => match stage {
-                Stage::Inspecting { spoke } => self.inspected(now, holds, spoke, deadline, effects),
+            WorkerEvent::Inspected { holds, accepts } => match stage {
+                Stage::Inspecting { spoke } => self.inspected(now, holds, accepts, spoke, deadline, effects),
                 // Nobody asked for it.
                 Stage::Booting { .. } | Stage::Judging => Change::None,
             },
             WorkerEvent::Judged { verdict } => match (stage, verdict) {
-                (Stage::Judging, Ok(())) => self.proven(now, effects),
+                (Stage::Judging, Ok(())) => {
+                    self.answers = self.can_be_asked();
+                    self.proven(now, effects)
+                }
                 (Stage::Judging, Err(why)) => {
                     self.terminate(now, effects);
                     Change::Failed { why, ready_for: None, gone: false }
@@ -312,7 +326,11 @@ impl Worker {
                 let why = format!("not ready within {:?}", deadline.since(self.born));
                 self.abort(now, why, effects)
             }
-            State::Starting { deadline, .. } => self.inspect(deadline, false, effects),
+            State::Starting { stage: Stage::Booting { spoke, .. } | Stage::Inspecting { spoke }, deadline } => {
+                self.inspect(deadline, spoke, effects)
+            }
+            // Nothing is due but the deadline.
+            State::Starting { stage: Stage::Judging, .. } => Change::None,
             State::Ready(service) => self.service_due(now, service, effects),
             // Its successor has its place; it shall only tell where it hangs.
             State::Draining { silent: true, .. } if self.exists => {
@@ -364,11 +382,11 @@ impl Worker {
     /// When this worker must be looked at again.
     pub(super) fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Starting { stage: Stage::Booting { ask_at: Some(ask_at) }, deadline } => {
+            State::Starting { stage: Stage::Booting { ask_at: Some(ask_at), .. }, deadline } => {
                 Some((*ask_at).min(*deadline))
             }
             State::Starting {
-                stage: Stage::Booting { ask_at: None } | Stage::Inspecting { .. } | Stage::Judging,
+                stage: Stage::Booting { ask_at: None, .. } | Stage::Inspecting { .. } | Stage::Judging,
                 deadline,
             } => Some(*deadline),
             State::Ready(service) => [service.health.deadline(), service.retire_at].into_iter().flatten().min(),
@@ -419,7 +437,7 @@ impl Worker {
 
     fn terminate(&mut self, now: Time, effects: &mut Effects) {
         // Before its first word it has no request that it could finish. One that says nothing ever may serve already.
-        let mute = matches!(self.state, State::Starting { stage: Stage::Booting { ask_at: None }, .. });
+        let mute = matches!(self.state, State::Starting { stage: Stage::Booting { ask_at: None, .. }, .. });
         let grace = if mute { self.spec.stop_timeout.min(UNHEARD_GRACE) } else { self.spec.stop_timeout };
         self.enter(State::Terminating { deadline: now + grace, signal: Signal::Terminate }, Signal::Terminate, effects);
     }
@@ -456,14 +474,21 @@ impl Worker {
         Change::None
     }
 
-    fn inspected(&mut self, now: Time, holds: Holds, spoke: bool, deadline: Time, effects: &mut Effects) -> Change {
+    fn inspected(
+        &mut self,
+        now: Time,
+        holds: Holds,
+        accepts: Accepts,
+        spoke: bool,
+        deadline: Time,
+        effects: &mut Effects,
+    ) -> Change {
         match (holds, spoke) {
             (Holds::Yes | Holds::Unknown, _) => {}
             // Silent and without a socket: it may still be on its way, so it is asked again later.
             (Holds::No, false) => {
-                let ask_at = self.spec.ready_after.map(|after| now + after);
-                self.state = State::Starting { stage: Stage::Booting { ask_at }, deadline };
-                return Change::None;
+                let again = self.spec.ready_after.map_or(LOOK_AGAIN, |after| after.max(LOOK_AGAIN));
+                return self.look_again(now + again, spoke, deadline);
             }
             // In a rollout it would take the place of one that does serve the socket.
             (Holds::No, true) if self.judged => {
@@ -473,11 +498,29 @@ impl Worker {
             }
             (Holds::No, true) => effects.notice(Notice::WorkerWithoutSocket(self.place)),
         }
+        // A program of which nothing is known may hold its socket and be far from serving it, whatever it says.
+        match accepts {
+            Accepts::Yes => self.answers = true,
+            Accepts::NotYet if holds != Holds::No && !self.can_be_asked() && !self.spec.says_ready => {
+                self.awaited = true;
+                return self.look_again(now + LOOK_AGAIN, spoke, deadline);
+            }
+            Accepts::NotYet | Accepts::Unknown if now < self.not_before && !self.can_be_asked() => {
+                return self.look_again(self.not_before, spoke, deadline);
+            }
+            // What waited when it was looked at before has been accepted.
+            Accepts::NotYet | Accepts::Unknown => self.answers = self.awaited,
+        }
         if self.judged {
             self.state = State::Starting { stage: Stage::Judging, deadline };
             return Change::Judge;
         }
         self.proven(now, effects)
+    }
+
+    fn look_again(&mut self, at: Time, spoke: bool, deadline: Time) -> Change {
+        self.state = State::Starting { stage: Stage::Booting { ask_at: Some(at), spoke }, deadline };
+        Change::None
     }
 
     fn proven(&mut self, now: Time, effects: &mut Effects) -> Change {
@@ -497,6 +540,33 @@ impl Worker {
 
     pub(super) fn role(&self) -> Role {
         self.role
+    }
+
+    /// Whether it alone can be asked something.
+    fn can_be_asked(&self) -> bool {
+        self.spec.own_socket || self.role == Role::Canary
+    }
+
+    /// Others of its code took so long to be ready: without a socket of its own it cannot be so sooner.
+    pub(super) fn takes_as_long_as(&mut self, others: Duration) {
+        // Never too late for its own deadline.
+        self.not_before = self.born + others.min(self.spec.start_timeout.mul_f64(0.9));
+    }
+
+    /// How long it took until it was seen to accept or to answer, if that is why it is ready at this time.
+    pub(super) fn answered_after(&self, now: Time) -> Option<Duration> {
+        self.answers.then(|| now.since(self.born))
+    }
+
+    /// Until when it may be asked, while it starts.
+    pub(super) fn patience(&self, now: Time) -> Option<Duration> {
+        match self.state {
+            State::Starting { deadline, .. } => {
+                let rest = deadline.since(now);
+                Some(rest.saturating_sub(VERDICT_MARGIN).max(rest / 2))
+            }
+            State::Ready(_) | State::Draining { .. } | State::Terminating { .. } | State::Killing => None,
+        }
     }
 
     pub(super) fn exists(&self) -> bool {

@@ -35,6 +35,7 @@ mod listeners;
 mod log;
 mod preload;
 mod programs;
+mod proof;
 mod protocol;
 mod reload;
 mod servers;

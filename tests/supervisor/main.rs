@@ -4,6 +4,7 @@ mod faults;
 mod health;
 mod illness;
 mod situations;
+mod unknown_programs;
 mod world;
 
 use faults::{Code, FAULTS};

@@ -6,8 +6,8 @@
 use super::faults::Code;
 use super::health::Records;
 use sockd::supervisor::{
-    Announcement, Effect, Effects, Event, GenerationId, Holds, Notice, Outcome, Phase, Probe, RequestId, Role, Signal,
-    Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
+    Accepts, Announcement, Effect, Effects, Event, GenerationId, Holds, Notice, Outcome, Phase, Probe, RequestId, Role,
+    Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,9 +15,12 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Process {
     generation: GenerationId,
+    role: Role,
     code: Code,
     /// The kernel knows it: from Spawned to Exited.
     alive: bool,
+    /// From when on it accepts and answers.
+    serves_at: Option<Time>,
     /// Neither heartbeats nor signals but KILL reach it.
     pub(super) stopped: bool,
     /// How long it takes to leave when told; None: it ignores everything but KILL.
@@ -46,6 +49,9 @@ pub struct World {
     pub lasting_connections: bool,
     /// Whether every worker ignores all signals but KILL.
     pub stubborn: bool,
+    /// How long the code takes to import, give or take a tenth, in a program that says READY=1 long before, or never.
+    pub import: Option<Duration>,
+    speaks_early: bool,
     /// Whether spawning itself fails from time to time and preparations get lost.
     pub shaky: bool,
     pub spawns: u64,
@@ -77,6 +83,8 @@ pub fn spec() -> Spec {
     Spec {
         workers: 3,
         ready_after: None,
+        says_ready: true,
+        own_socket: true,
         start_timeout: ms(60_000),
         drain_timeout: ms(30_000),
         stop_timeout: ms(30_000),
@@ -104,6 +112,8 @@ impl World {
             visitors: true,
             lasting_connections: false,
             stubborn: false,
+            import: None,
+            speaks_early: seed.is_multiple_of(2),
             shaky: false,
             spawns: 0,
             steps: 0,
@@ -274,14 +284,23 @@ impl World {
     /// What a process does by itself after it came into being.
     fn boot(&mut self, id: WorkerId) {
         let code = self.processes[&id].code;
-        let boot = ms(10 + self.roll(800));
+        let mut boot = ms(10 + self.roll(800));
+        if let Some(import) = self.import {
+            if self.speaks_early {
+                self.later_worker(ms(10), id, WorkerEvent::SaidReady);
+            }
+            boot = import.mul_f64(0.9 + self.roll(20) as f64 / 100.0);
+        }
         match code {
             Code::ImportError | Code::BrokenConfiguration => self.later(boot, Happening::Die(id, "exit 3")),
             Code::HangsInImport | Code::NeverReady | Code::PreparationHangs => {}
             Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::IsIll | Code::BindsElsewhere => {
-                self.later_worker(boot, id, WorkerEvent::SaidReady);
+                self.processes.get_mut(&id).expect("it boots").serves_at = Some(self.now + boot);
+                if self.import.is_none() {
+                    self.later_worker(boot, id, WorkerEvent::SaidReady);
+                }
                 self.later(boot + ms(7_000), Happening::Heartbeat(id));
-                if self.roll(10) == 0 {
+                if self.roll(10) == 0 && self.import.is_none() {
                     self.later_worker(boot + ms(5), id, WorkerEvent::SaidReady);
                 }
                 if code == Code::CrashesSoonAfterReady {
@@ -337,13 +356,11 @@ impl World {
                         _ if self.roll(20) == 0 => Holds::Unknown,
                         _ => Holds::Yes,
                     };
-                    self.later_worker(ms(0), id, WorkerEvent::Inspected { holds });
+                    let accepts = self.accepts(id);
+                    self.later_worker(ms(0), id, WorkerEvent::Inspected { holds, accepts });
                 }
-                Effect::Judge { worker, .. } => {
-                    let worse = |p: &Process| matches!(p.code, Code::AnswersWorse | Code::IsIll);
-                    let worse = self.processes.get(&worker).is_some_and(worse);
-                    let verdict = if worse { Err("500 where the old one says 200".to_owned()) } else { Ok(()) };
-                    let delay = ms(self.roll(50));
+                Effect::Judge { worker, patience, .. } => {
+                    let (delay, verdict) = self.judged(worker, patience);
                     self.later_worker(delay, worker, WorkerEvent::Judged { verdict });
                 }
                 Effect::Probe { worker, .. } => {
@@ -397,8 +414,10 @@ impl World {
             worker,
             Process {
                 generation,
+                role,
                 code,
                 alive: false,
+                serves_at: None,
                 stopped: false,
                 leaves_after,
                 has_lasting_connection,
@@ -413,6 +432,47 @@ impl World {
         } else {
             self.later_worker(delay, worker, WorkerEvent::Spawned);
         }
+    }
+
+    /// What the kernel tells of a worker and the queue of the public sockets.
+    fn accepts(&mut self, id: WorkerId) -> Accepts {
+        if self.import.is_none() {
+            return Accepts::Unknown;
+        }
+        let serves = self.serves(id);
+        match self.roll(4) {
+            0 if serves => Accepts::Yes,
+            _ if !serves && self.visitors && self.processes.contains_key(&id) => Accepts::NotYet,
+            _ => Accepts::Unknown,
+        }
+    }
+
+    /// What comes of a judgement, and when: one that can be asked is asked until it answers.
+    fn judged(&mut self, id: WorkerId, patience: Option<Duration>) -> (Duration, Result<(), String>) {
+        let delay = ms(self.roll(50));
+        let Some(process) = self.processes.get(&id) else { return (delay, Ok(())) };
+        if process.role == Role::Serving && !self.spec.own_socket {
+            return (ms(0), Ok(()));
+        }
+        let worse = matches!(process.code, Code::AnswersWorse | Code::IsIll);
+        let verdict = if worse { Err("500 where the old one says 200".to_owned()) } else { Ok(()) };
+        let wait = process.serves_at.map(|at| at.since(self.now));
+        match (wait, patience) {
+            (Some(wait), Some(patience)) if wait < patience => (wait + delay, verdict),
+            (None | Some(_), Some(patience)) => (patience, Err("no answer".to_owned())),
+            (_, None) => (delay, verdict),
+        }
+    }
+
+    /// Whether it accepts and answers, whatever the core thinks of it.
+    fn serves(&self, id: WorkerId) -> bool {
+        self.processes.get(&id).is_some_and(|p| p.alive && p.serves_at.is_some_and(|at| at <= self.now))
+    }
+
+    /// How many workers take visitors: nobody told them to leave.
+    pub fn serving(&self) -> usize {
+        let public = |p: &Process| p.role == Role::Serving && p.signals.is_empty();
+        self.processes.iter().filter(|(id, process)| public(process) && self.serves(**id)).count()
     }
 
     fn fail_pending_spawns(&mut self, generation: GenerationId) {

@@ -36,6 +36,18 @@ def wants(name):
     return name in BEHAVIOUR
 
 
+def read(name):
+    """What the file holds that this behaviour names."""
+    if wants(name) and os.path.exists(BEHAVIOUR[name][0]):
+        with open(BEHAVIOUR[name][0]) as file:
+            return file.read()
+    return ""
+
+
+# What it speaks: http, banner (it greets and closes), close (at once) or silent (it waits for the other side).
+PROTOCOL = read("protocol") or "http"
+
+
 def notify_socket():
     address = os.environ["NOTIFY_SOCKET"]
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -149,6 +161,14 @@ class Service:
 
     def answer(self, connection):
         try:
+            if PROTOCOL == "banner":
+                connection.sendall(b"* OK ready\r\n")
+            if PROTOCOL == "silent":
+                # Until the other side closes.
+                while connection.recv(4096):
+                    pass
+            if PROTOCOL != "http":
+                return
             request = b""
             while b"\r\n\r\n" not in request:
                 chunk = connection.recv(4096)
@@ -206,6 +226,8 @@ class Service:
 
 def misbehave(service):
     """Before it serves."""
+    # As long as the file says, in seconds.
+    time.sleep(float(read("imports") or 0))
     if wants("exit"):
         print("cannot work like this", file=sys.stderr, flush=True)
         os._exit(int(BEHAVIOUR["exit"][0]))

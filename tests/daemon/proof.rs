@@ -1,0 +1,148 @@
+//! Silence proves nothing: a program of which sockd knows nothing must answer, or at least accept, before it takes anybody's
+//! place, however long that takes, and no later than start-timeout.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::instance::Instance;
+use super::python::{Hammer, application, bin, project};
+use super::transcript::START;
+
+const QUICK: &str = "[reload]\nsoak = \"200ms\"\n[health]\ntimeout = \"1s\"\n";
+/// It hides from sockd what it starts.
+const WRAPPER: &str = "#!/bin/sh\n# An agent, perhaps.\nexec \"$@\"\n";
+/// Longer than an answer may take, and than a silent program is left in peace.
+const IMPORT: &str = "3";
+
+/// Serves without a word to anybody; what it does stands in files.
+fn silent(options: &str) -> Instance {
+    let options = format!("--ready-after 300ms {options}");
+    let behaviour = ["silent", "imports=imports", "exit-if=broken", "protocol=protocol"];
+    Instance::on_unix().config(QUICK).options(&options).worker("service.py", &behaviour)
+}
+
+/// The longest that anybody waited, beside what [`Hammer`] finds.
+fn longest_wait(web: &Instance, until: impl FnOnce()) -> Duration {
+    let (address, (stop, stopped)) = (web.addresses[0].clone(), std::sync::mpsc::channel::<()>());
+    let client = std::thread::spawn(move || {
+        let mut longest = Duration::ZERO;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let begun = std::time::Instant::now();
+            assert_eq!(address.get("/").expect("an answer").status, 200);
+            longest = longest.max(begun.elapsed());
+        }
+        longest
+    });
+    until();
+    drop(stop);
+    client.join().expect("every request was answered")
+}
+
+#[test]
+fn a_server_behind_a_wrapper_whose_new_code_fails_late_is_refused() {
+    let wrapper = project().config(QUICK).file("wrapper", WRAPPER);
+    let (path, gunicorn) = (wrapper.path().join("wrapper"), bin("gunicorn"));
+    let web = wrapper.command(&["/bin/sh", path.to_str().expect("UTF-8"), &gunicorn, "myproject:application"]);
+    assert_eq!(web.get("/").status, 200);
+    web.status("serving, 1 of 1 worker, generation 1");
+    let old = web.ready();
+    let broken = format!("import time\ntime.sleep({IMPORT})\nimport a_module_that_is_missing\n{}", application("x"));
+    web.write("myproject.py", &broken);
+    let hammer = Hammer::start(&web.addresses[0], 2);
+    let (_, outcome) = web.reload();
+    assert!(!outcome.ok, "{outcome:?}");
+    assert!(outcome.details.iter().any(|line| line.contains("a_module_that_is_missing")), "{outcome:?}");
+    assert!(hammer.finish(&web).iter().flatten().all(|body| body.starts_with("hello from")));
+    assert_eq!(web.ready(), old);
+    // Good code that takes as long is waited for, and nobody waits with us.
+    web.write("myproject.py", &format!("import time\ntime.sleep({IMPORT})\n{}", application("slow")));
+    let longest = longest_wait(&web, || assert!(web.reload().1.ok));
+    assert!(longest < Duration::from_secs(2), "somebody waited for {longest:?}");
+    web.until("the new code serves alone", || web.get("/").body.starts_with("slow").then_some(()));
+    web.stop();
+}
+
+#[test]
+fn a_silent_program_whose_import_takes_long_takes_over_when_it_serves() {
+    let web = silent("--workers 2");
+    assert_eq!(web.get("/").status, 200);
+    web.status("serving, 2 of 2 workers, generation 1");
+    web.write("imports", IMPORT);
+    web.write("broken", "");
+    let longest = longest_wait(&web, || {
+        let (_, outcome) = web.reload();
+        assert!(!outcome.ok, "{outcome:?}");
+        assert!(outcome.message.contains("RuntimeError: broken while broken is there"), "{outcome:?}");
+        std::fs::remove_file(web.path().join("broken")).expect("removed");
+        assert!(web.reload().1.ok);
+    });
+    assert!(longest < Duration::from_secs(2), "somebody waited for {longest:?}");
+    web.stop();
+}
+
+#[test]
+fn each_protocol_is_replaced_by_its_like_and_never_by_less() {
+    // From the most to the least that a visitor hears.
+    let protocols = ["http", "banner", "close", "silent"];
+    for (index, old) in protocols.iter().enumerate() {
+        let builder = Instance::on_unix().config(QUICK).file("protocol", old);
+        let options = "--ready-after 300ms --start at-once --start-timeout 4s";
+        let web = builder.options(options).worker("service.py", &["silent", "protocol=protocol"]);
+        web.status("serving, 1 of 1 worker, generation 1");
+        let (_, outcome) = web.reload();
+        assert!(outcome.ok, "{old} after {old}: {outcome:?}");
+        // It has read what it speaks.
+        web.output(&format!("worker {} runs", web.ready()[0]));
+        for less in &protocols[index + 1..] {
+            web.write("protocol", less);
+            let (_, outcome) = web.reload();
+            assert!(!outcome.ok, "{less} after {old}: {outcome:?}");
+            assert!(outcome.message.contains("where the serving workers"), "{outcome:?}");
+        }
+        web.stop();
+    }
+}
+
+#[test]
+fn a_program_that_does_not_accept_on_its_canarys_socket_is_not_proven() {
+    let options = "--ready-after 300ms --start at-once --start-timeout 3s";
+    let web = Instance::on_unix().config(QUICK).options(options).command(&["sleep", "infinity"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    let (_, outcome) = web.reload();
+    assert!(!outcome.ok, "{outcome:?}");
+    assert!(
+        outcome.message.contains("it has not accepted a connection on the socket that it was given"),
+        "{outcome:?}"
+    );
+    web.stop();
+}
+
+#[test]
+fn a_first_worker_is_ready_when_it_accepts_and_fails_when_it_never_does() {
+    let web = silent("");
+    web.write("imports", IMPORT);
+    assert_eq!(web.get("/").status, 200);
+    let (started, ready) = (web.log("worker 1 started"), web.log("worker 1 is ready after"));
+    assert!(ready.at.duration_since(started.at) >= Duration::from_secs(2), "ready before it could accept");
+    web.stop();
+    let options = "--ready-after 300ms --start-timeout 2s";
+    let web = Instance::on_unix().config(QUICK).options(options).command(&["sleep", "infinity"]);
+    assert_eq!(web.get("/").status, 503);
+    assert!(web.logged(START, "is ready").is_empty(), "nobody accepted");
+    web.stop();
+}
+
+#[test]
+fn a_health_command_is_run_until_a_program_that_says_nothing_is_well() {
+    let health = "[health]\ncommand = [\"test\", \"-e\", \"served\"]\n[reload]\nsoak = \"200ms\"\n";
+    let builder = Instance::on_unix().config(health).options("--ready-after 300ms --start at-once --start-timeout 20s");
+    let web = builder.worker("service.py", &["silent"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    let mark = web.mark();
+    web.signal(Signal::HUP);
+    web.output_since(mark, "runs");
+    web.write("served", "");
+    web.log_since(mark, "has taken over");
+    web.stop();
+}
