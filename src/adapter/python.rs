@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::stated::{Options, Stated};
+use crate::app::text;
 
 /// SIGTERM (signal(7)): what every Python server takes as its stop signal.
 pub(super) const STOP_SIGNAL: i32 = 15;
@@ -46,6 +47,7 @@ macro_rules! template {
         concat!(
             include_str!("python/reports.py"),
             include_str!("python/template.py"),
+            include_str!("python/forking.py"),
             $(include_str!(concat!("python/", $file))),+
         )
     };
@@ -105,7 +107,7 @@ impl Python {
     fn python_options<'a>(&self, arguments: &'a [OsString]) -> Option<(Vec<OsString>, &'a [OsString])> {
         let mut at = 0;
         while let Some(argument) = arguments.get(at) {
-            let text = argument.to_str()?;
+            let text = &*text::from_os(argument);
             if text == "--check-hash-based-pycs" {
                 at += 2;
                 continue;
@@ -128,7 +130,7 @@ impl Python {
                     let module = if joined.is_empty() { arguments.get(at + 1)?.to_str()? } else { joined };
                     let mut options = arguments[..at].to_vec();
                     if index > 0 {
-                        options.push(format!("-{}", &letters[..index]).into());
+                        options.push(text::to_os(&format!("-{}", &letters[..index])));
                     }
                     return self.modules.contains(&module).then(|| (options, &arguments[next..]));
                 }

@@ -1,10 +1,12 @@
 //! What a server's own options state of its sockets, for those who must know without running it: `doctor`, and `adopt`,
 //! which writes the socket unit that is the same to visitors. Where a template runs, its report is exact.
 //!
-//! Owns: how options and their variables are found in a command line.
+//! Texts are those of [`text::from_os`]. Owns: how options and their variables are found in a command line.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+
+use crate::app::text;
 
 /// Where a server listens, and who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +51,7 @@ pub struct Options<'a> {
 impl Options<'_> {
     /// Every value of an option in any of its spellings.
     pub fn all(&self, spellings: &[&str]) -> Vec<String> {
-        values(self.arguments.iter().map(|word| word.to_string_lossy()), spellings)
+        values(self.arguments.iter().map(|word| text::from_os(word)), spellings)
     }
 
     /// The value that counts.
@@ -62,7 +64,7 @@ impl Options<'_> {
     pub fn last_or_variable(&self, option: &str, prefix: &str) -> Option<String> {
         let variable = || {
             let name = format!("{prefix}_{}", option.trim_start_matches('-').replace('-', "_").to_uppercase());
-            self.environment.get(OsStr::new(&name)).map(|value| value.to_string_lossy().into_owned())
+            self.environment.get(OsStr::new(&name)).map(|value| text::from_os(value))
         };
         self.last(&[option]).or_else(variable)
     }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::text;
+
 /// Where a socket listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
@@ -27,19 +29,21 @@ pub struct ParseAddressError {
 impl FromStr for Address {
     type Err = ParseAddressError;
 
-    /// Reads `unix:PATH`, an absolute path, `@NAME`, `HOST:PORT`, `[V6]:PORT`, `:PORT` or a bare port. A host is a
+    /// Reads a text of [`text::from_os`]: `unix:PATH`, an absolute path, `@NAME`, `HOST:PORT`, `[V6]:PORT`, `:PORT` or a bare port. A host is a
     /// number or `localhost`: names are not looked up, so that starting never waits for a name server.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = |why| ParseAddressError { text: text.to_owned(), why };
+        let error = |why| ParseAddressError { text: text::to_os(text).display().to_string(), why };
         let unix = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"));
         if let Some(path) = unix.or_else(|| text.starts_with('/').then_some(text)) {
             return match path.strip_prefix('@') {
                 Some("") => Err(error("the abstract name is empty")),
                 Some(name) => Ok(Self::Abstract(name.to_owned())),
                 None if path.is_empty() => Err(error("the path is empty")),
-                // sun_path holds 108 bytes with its closing zero (unix(7)).
-                None if path.len() > 107 => Err(error("the path of a unix socket has at most 107 bytes")),
-                None => Ok(Self::Unix(PathBuf::from(path))),
+                None => match text::to_os(path) {
+                    // sun_path holds 108 bytes with its closing zero (unix(7)).
+                    path if path.len() > 107 => Err(error("the path of a unix socket has at most 107 bytes")),
+                    path => Ok(Self::Unix(PathBuf::from(path))),
+                },
             };
         }
         if let Some(name) = text.strip_prefix('@') {

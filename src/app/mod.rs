@@ -5,6 +5,7 @@
 mod address;
 mod command;
 mod conventions;
+pub mod text;
 
 pub use address::{Address, ParseAddressError};
 pub use command::Command;

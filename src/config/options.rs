@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::app::Address;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use crate::app::{Address, text};
 
 use super::{Start, duration, inherited};
 
@@ -21,7 +23,7 @@ pub struct Options {
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = inherited::assignment)]
     pub environment: Vec<(String, String)>,
     /// Listen here when systemd hands over no socket: unix:PATH, HOST:PORT or PORT; repeatable
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address())]
     pub listen: Vec<Address>,
     /// Number of workers, 1 to 4096 [default: what the server's own options say, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -53,4 +55,9 @@ pub struct Options {
     /// The server's command line
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// An address whose path is bytes.
+fn address() -> impl TypedValueParser<Value = Address> {
+    OsStringValueParser::new().try_map(|argument| text::from_os(&argument).parse::<Address>())
 }

@@ -21,6 +21,7 @@ impl Shell {
             match effect {
                 Effect::Prepare(generation) => self.prepare(generation),
                 Effect::Release(generation) => self.release(generation),
+                Effect::Conclude(generation) => self.conclude(generation),
                 Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
                 Effect::Inspect(worker) => self.inspect(worker),
                 Effect::Judge { worker, reference, patience } => self.judge(worker, reference, patience),

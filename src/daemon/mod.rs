@@ -26,6 +26,7 @@ mod effects;
 mod fallback;
 mod groups;
 mod health_command;
+mod hooks;
 mod judge;
 mod listeners;
 mod narrate;

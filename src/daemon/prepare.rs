@@ -1,5 +1,6 @@
 //! Making a generation ready to spawn: configuration, command, specification, and the template where there is one.
 
+use super::hooks::Notices;
 use super::setup::{bind_addresses, bind_all};
 use super::shell::{Message, Shell};
 use super::spec::{Asked, spec};
@@ -8,14 +9,16 @@ use crate::adapter::exec::Plan;
 use crate::adapter::python::{self, Launcher, Python};
 use crate::adapter::report::Report as ServerReport;
 use crate::adapter::{self, Adapter, Making};
-use crate::app::{Address, Command};
+use crate::app::{Address, Command, text};
 use crate::config::{self, Settings};
 use crate::journal::{self, message_id};
-use crate::process::{Child, End, Ended, Hello, Report, Stderr, Template};
-use crate::supervisor::{Answer, Event, GenerationId, PREPARE_TIMEOUT, Spec, WorkerId};
+use crate::listener::Permissions;
+use crate::process::{Child, End, Ended, ForkRequest, Hello, Life, Report, Stderr, Template};
+use crate::supervisor::{Answer, Event, GenerationId, PREPARE_TIMEOUT, Role, Spec, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,23 +51,30 @@ pub(super) struct Generation {
 /// All templates that have not ended yet, also those of generations that were released.
 #[derive(Debug, Default)]
 pub(super) struct Templates {
-    running: BTreeMap<u64, Booted>,
+    pub(super) running: BTreeMap<u64, Booted>,
     last: u64,
 }
 
+/// A template that has been started and has not ended.
 #[derive(Debug)]
-struct Booted {
-    template: Template,
+pub(super) struct Booted {
+    pub(super) template: Template,
     stderr: Arc<Stderr>,
     /// None: it was released, and workers that it still reports are not wanted.
-    generation: Option<GenerationId>,
-    said_hello: bool,
+    pub(super) generation: Option<GenerationId>,
+    pub(super) said_hello: bool,
     /// The worker in whose control group a process of it waits.
     placed: Option<WorkerId>,
     /// Workers that were ordered and neither reported nor refused.
     ordered: BTreeSet<WorkerId>,
+    /// Whether one of them was to serve.
+    pub(super) serves: bool,
+    /// Whether its hooks must know all workers, and the service's begin and end.
+    pub(super) follows_workers: bool,
+    pub(super) follows_service: bool,
+    pub(super) notices: Notices,
     /// How it ended; its last reports may still be on their way.
-    end: Option<End>,
+    pub(super) end: Option<End>,
     silent: bool,
 }
 
@@ -154,8 +164,11 @@ impl Shell {
             tracing::info!(MESSAGE_ID = message_id::STDERR_LINE, SOCKD_GENERATION = id.0, "template: {line}");
         })
         .map_err(|error| format!("cannot make a pipe: {error}"))?;
-        let texts = [python.program, python::BOOT];
-        let template = Template::boot(&command, &texts, std::os::fd::AsFd::as_fd(&write)).map_err(|e| e.to_string())?;
+        let (phase, hook_state) = self.hooks.life(id);
+        let life = Life { phase, hook_state, bound: !self.listeners.is_empty(), workers: self.worker_processes() };
+        let template =
+            Template::boot(&command, [python.program, python::BOOT], &life, std::os::fd::AsFd::as_fd(&write))
+                .map_err(|error| error.to_string())?;
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         self.templates.last += 1;
         let number = self.templates.last;
@@ -177,6 +190,10 @@ impl Shell {
             said_hello: false,
             placed: None,
             ordered: BTreeSet::new(),
+            serves: false,
+            follows_workers: false,
+            follows_service: false,
+            notices: Notices::default(),
             end: None,
             silent: false,
         };
@@ -184,11 +201,22 @@ impl Shell {
         Ok(number)
     }
 
-    /// The template through which a generation's workers are forked.
-    pub(super) fn template(&mut self, generation: GenerationId) -> Option<(&Template, &mut BTreeSet<WorkerId>)> {
-        let number = self.generations.get(&generation)?.template?;
-        let booted = self.templates.running.get_mut(&number)?;
-        Some((&booted.template, &mut booted.ordered))
+    /// Orders a worker from the template of its generation; its number.
+    pub(super) fn order_worker(
+        &mut self,
+        generation: GenerationId,
+        role: Role,
+        request: &ForkRequest<'_>,
+    ) -> Result<u64, String> {
+        let number = self.generations.get(&generation).and_then(|generation| generation.template);
+        let number = number.ok_or("its template is gone")?;
+        let booted = self.templates.running.get_mut(&number).ok_or("its template is gone")?;
+        booted.template.fork(request).map_err(|error| error.to_string())?;
+        booted.ordered.insert(WorkerId(request.worker));
+        if role == Role::Serving && !std::mem::replace(&mut booted.serves, true) {
+            self.hooks.serves(generation);
+        }
+        Ok(number)
     }
 
     /// Has a process of the template wait in the control group of the worker that this generation will want next, if
@@ -216,9 +244,11 @@ impl Shell {
         };
         booted.generation = None;
         let _ = booted.template.child().kill();
+        let notices = std::mem::take(&mut booted.notices);
         for worker in std::mem::take(&mut booted.ordered) {
             self.not_made(worker, "its template was given up".to_owned());
         }
+        self.pass_notices_on(notices, false);
     }
 
     pub(super) fn template_reports(&mut self, number: u64, report: Option<Report>) {
@@ -227,13 +257,13 @@ impl Shell {
             Some(Report::Hello(hello)) => {
                 booted.said_hello = true;
                 if let Some(id) = booted.generation {
-                    self.template_ready(id, hello);
+                    self.template_ready(number, id, hello);
                 }
             }
-            Some(Report::Forked { worker, pid }) => {
+            Some(Report::Forked { worker, pid, hook_state }) => {
                 let worker = WorkerId(worker);
                 if booted.ordered.remove(&worker) {
-                    self.worker_forked(worker, pid);
+                    self.worker_forked(worker, pid, hook_state);
                 } else if let Ok(child) = Child::adopt(pid) {
                     // Its generation was released meanwhile: nobody waits for it.
                     let _ = child.kill();
@@ -245,6 +275,20 @@ impl Shell {
                     self.not_made(worker, error);
                 }
             }
+            Some(Report::Noted { .. }) => self.notice_noted(number),
+            Some(Report::HookState(state)) => {
+                if let Some(id) = booted.generation {
+                    self.hooks.left(id, Some(state));
+                }
+            }
+            // Nothing better follows.
+            Some(Report::Garbage(text)) if !booted.said_hello && booted.generation.is_some() => {
+                if let Some(id) = booted.generation {
+                    self.release(id);
+                    let why = format!("the template says what makes no sense: {text:?}");
+                    self.events.push_back(Event::PrepareFailed { generation: id, why });
+                }
+            }
             Some(Report::Garbage(text)) => tracing::warn!("the template says what makes no sense: {text:?}, ignoring"),
             None => {
                 booted.silent = true;
@@ -253,9 +297,12 @@ impl Shell {
         }
     }
 
-    fn template_ready(&mut self, id: GenerationId, hello: Hello) {
-        let event = match self.take_report(id, hello) {
-            Ok(spec) => Event::Prepared { generation: id, spec },
+    fn template_ready(&mut self, number: u64, id: GenerationId, hello: Hello) {
+        let event = match self.take_report(number, id, hello) {
+            Ok(spec) => {
+                self.template_listens(number);
+                Event::Prepared { generation: id, spec }
+            }
             Err(why) => {
                 self.release(id);
                 Event::PrepareFailed { generation: id, why }
@@ -264,19 +311,38 @@ impl Shell {
         self.events.push_back(event);
     }
 
-    fn take_report(&mut self, id: GenerationId, hello: Hello) -> Result<Spec, String> {
-        let report = ServerReport::read(hello.settings)?;
+    fn take_report(&mut self, number: u64, id: GenerationId, hello: Hello) -> Result<Spec, String> {
+        let report = ServerReport::read(&hello.message)?;
+        if let Some(booted) = self.templates.running.get_mut(&number) {
+            booted.follows_workers = report.follows_workers;
+            booted.follows_service = report.follows_service;
+        }
+        let first = self.hooks.started(id);
+        self.hooks.left(id, hello.hook_state);
         let directory =
             self.generations.get(&id).map_or_else(PathBuf::new, |g| g.command.directory.join(&report.chdir));
-        let addresses = bind_addresses(&report.bind, &directory)?;
+        // What the template could not look up is not looked up here, where everybody would wait.
+        let not_found = |_: &str, _| Err("the name could not be looked up".to_owned());
+        let addresses = bind_addresses(&report.bind, &directory, not_found);
         if self.listeners.is_empty() {
+            let addresses = addresses?;
             let listeners = bind_all(addresses.iter(), Some(report.umask), None, report.backlog.max(1))?;
             if listeners.is_empty() {
                 return Err(format!("nothing to listen on: {:?} cannot be bound", report.bind));
             }
             self.take_listeners(listeners);
         } else {
-            self.compare_addresses(id, &addresses);
+            match addresses {
+                Ok(addresses) => self.compare_addresses(id, &addresses),
+                Err(why) => tracing::warn!(
+                    SOCKD_GENERATION = id.0,
+                    "{why}; it is ignored: sockd serves {}",
+                    self.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+                ),
+            }
+        }
+        if let Some((user, group)) = report.owner.filter(|_| first) {
+            self.hand_over_sockets(id, Permissions { mode: 0o777 & !report.umask, user, group });
         }
         let generation = self.generations.get_mut(&id).ok_or("the generation was released")?;
         let spec = spec(&generation.settings, &Asked::from(&report));
@@ -290,6 +356,20 @@ impl Shell {
             );
         }
         Ok(spec)
+    }
+
+    /// Gives the unix sockets that we have bound for the server the owner and the mode that it would give them: its
+    /// configuration file may say what its command line did not.
+    fn hand_over_sockets(&self, id: GenerationId, permissions: Permissions) {
+        let by_our_settings = |generation: &Generation| !generation.settings.listen.addresses.is_empty();
+        if self.generations.get(&id).is_some_and(by_our_settings) {
+            return;
+        }
+        for listener in self.listeners.iter() {
+            if let Err(error) = listener.hand_over(permissions) {
+                tracing::warn!("cannot give {listener} its owner and mode: {error}, ignoring");
+            }
+        }
     }
 
     /// An address of the command line's that is another than the one we serve is ignored, and its owner should know.
@@ -339,6 +419,7 @@ impl Shell {
         for worker in booted.ordered {
             self.not_made(worker, format!("its template ended ({why})"));
         }
+        self.pass_notices_on(booted.notices, true);
         if let Some(generation) = self.generations.get_mut(&id) {
             generation.template = None;
         }
@@ -397,5 +478,5 @@ fn first_lines(script: &Path) -> Result<String, String> {
     for _ in 0..2 {
         reader.read_until(b'\n', &mut bytes).map_err(cannot)?;
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(text::from_os(OsStr::from_bytes(&bytes)))
 }

@@ -3,7 +3,7 @@
 use super::shell::Shell;
 use crate::adapter::gunicorn::{self, Known};
 use crate::adapter::{self, Making};
-use crate::app::Address;
+use crate::app::{Address, text};
 use crate::config::{self, Options, Settings};
 use crate::diagnostic::Diagnostics;
 use crate::journal::{self, Sink, message_id};
@@ -13,6 +13,7 @@ use crate::{exit, process, systemd};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -146,20 +147,30 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
     let environment = config::resolve_environment(settings, &setup.environment).map_err(text)?;
     let known = Known::read(invocation.arguments, &environment);
     let directory = settings.directory.as_ref().unwrap_or(&setup.directory);
-    let directory = directory.join(known.chdir.as_deref().unwrap_or_default());
-    let addresses = bind_addresses(&known.bind, &directory)?;
+    let directory = directory.join(text::to_os(known.chdir.as_deref().unwrap_or_default()));
+    let look_up = |host: &str, port| listener::look_up(host, port).map_err(|error| error.to_string());
+    let addresses = bind_addresses(&known.bind, &directory, look_up)?;
     bind_all(addresses.iter(), Some(known.umask.unwrap_or(0)), None, known.backlog.unwrap_or(DEFAULT_BACKLOG))
 }
 
 /// gunicorn's own default.
 const DEFAULT_BACKLOG: u32 = 2048;
 
-/// What gunicorn's `--bind` settings mean; a relative path begins at `directory`. Sockets that gunicorn was to be given
-/// by number are left out.
-pub(super) fn bind_addresses(binds: &[String], directory: &Path) -> Result<Vec<Address>, String> {
+/// What gunicorn's `--bind` settings mean; a relative path begins at `directory`, and names are for `look_up`. Sockets
+/// that gunicorn was to be given by number are left out.
+pub(super) fn bind_addresses(
+    binds: &[String],
+    directory: &Path,
+    look_up: impl Fn(&str, u16) -> Result<SocketAddr, String>,
+) -> Result<Vec<Address>, String> {
     let mut addresses = Vec::new();
     for bind in binds {
-        match Known::address(bind).map_err(|why| format!("--bind {bind}: {why}"))? {
+        let cannot = |why| format!("--bind {}: {why}", text::to_os(bind).display());
+        let address = match Known::name(bind) {
+            Some((host, port)) => look_up(&host, port).map(|address| Some(Address::Tcp(address))),
+            None => Known::address(bind),
+        };
+        match address.map_err(cannot)? {
             Some(Address::Unix(path)) => addresses.push(Address::Unix(directory.join(path))),
             Some(address) => addresses.push(address),
             None => {}

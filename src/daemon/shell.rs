@@ -4,6 +4,7 @@
 use super::fallback::Fallback;
 use super::groups::Groups;
 use super::health_command::HealthCommands;
+use super::hooks::Hooks;
 use super::judge::Judgement;
 use super::listeners::Lookout;
 use super::prepare::Generation;
@@ -84,6 +85,7 @@ pub(super) struct Shell {
     /// The last lines of workers that ended, the youngest few.
     pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
     pub(super) templates: super::prepare::Templates,
+    pub(super) hooks: Hooks,
     pub(super) groups: Groups,
     pub(super) fallback: Fallback,
     pub(super) health_commands: HealthCommands,
@@ -156,6 +158,7 @@ impl Shell {
             deaths: BTreeMap::new(),
             last_words: BTreeMap::new(),
             templates: super::prepare::Templates::default(),
+            hooks: Hooks::default(),
             groups: Groups::default(),
             fallback: Fallback::default(),
             health_commands: HealthCommands::new(),

@@ -26,6 +26,7 @@ pub(super) struct Asked {
     own_socket: bool,
     silent_when_busy: bool,
     preloaded: bool,
+    concludes: bool,
     /// How long a worker may be silent; zero means for ever. `None`: the server says nothing about it.
     timeout: Option<Duration>,
 }
@@ -41,6 +42,7 @@ impl From<&Report> for Asked {
             own_socket: !report.speaks_tls,
             silent_when_busy: report.silent_when_busy,
             preloaded: report.preload,
+            concludes: report.follows_workers || report.follows_service,
             timeout: Some(Duration::from_secs(report.timeout.into())),
         }
     }
@@ -56,6 +58,7 @@ impl From<&Plan> for Asked {
             own_socket: plan.private_socket,
             silent_when_busy: plan.silent_when_busy,
             preloaded: false,
+            concludes: false,
             timeout: plan.timeout,
         }
     }
@@ -79,6 +82,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         silent_when_busy: asked.silent_when_busy,
         probe: probe(&settings.health, asked),
         preloaded: asked.preloaded,
+        concludes: asked.concludes,
         max_age: workers.max_age,
         max_memory: workers.max_memory,
         canary: settings.reload.canary,
@@ -121,6 +125,9 @@ mod tests {
             preload: false,
             silent_when_busy,
             speaks_tls: false,
+            owner: None,
+            follows_workers: false,
+            follows_service: false,
         })
     }
 

@@ -10,8 +10,8 @@ use crate::listener::Listener;
 use crate::notify::{self, Datagram};
 use crate::probe;
 use crate::process::{
-    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, holds_socket, is_descendant_of,
-    memory_file, usage,
+    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, WorkerProcess, holds_socket,
+    is_descendant_of, memory_file, usage,
 };
 use crate::queue;
 use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
@@ -40,6 +40,10 @@ pub(super) struct Worker {
     child: Option<Child>,
     stderr: Arc<Stderr>,
     listening: AbortHandle,
+    /// The template that was told to fork it.
+    pub(super) template: Option<u64>,
+    /// What hooks have left in its object.
+    hook_state: Option<String>,
     /// What it said before its template reported it.
     early: Vec<Datagram>,
     /// Its control group, with all that it starts.
@@ -67,6 +71,11 @@ impl Worker {
 
     pub(super) fn role(&self) -> Role {
         self.role
+    }
+
+    /// This worker as hooks see it.
+    pub(super) fn as_process(&self, id: WorkerId, pid: Pid) -> WorkerProcess {
+        WorkerProcess { worker: id.0, pid: pid.as_raw_nonzero().get(), hook_state: self.hook_state.clone() }
     }
 
     /// Where it alone is asked.
@@ -245,6 +254,8 @@ impl Shell {
             probes: Vec::new(),
             conventions,
             child: None,
+            template: None,
+            hook_state: None,
             stderr,
             listening,
             early: Vec::new(),
@@ -299,21 +310,23 @@ impl Shell {
             probe: Some(probe.as_fd()),
             group,
         };
-        let (template, ordered) = self.template(generation).ok_or("its template is gone")?;
-        template.fork(&request).map_err(|error| error.to_string())?;
-        ordered.insert(id);
+        let template = self.order_worker(generation, role, &request)?;
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.template = Some(template);
+        }
         Ok(())
     }
 
     /// A template has made the worker that was ordered.
-    pub(super) fn worker_forked(&mut self, id: WorkerId, pid: Pid) {
+    pub(super) fn worker_forked(&mut self, id: WorkerId, pid: Pid, hook_state: Option<String>) {
         self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.hook_state = hook_state;
         // It may have died before we heard of it; then its number may belong to somebody else already.
         if let Some(ended) = self.strangers.take(Instant::now(), pid) {
-            self.bury_worker(id, ended.end);
+            self.bury_worker(id, ended);
             return;
         }
-        let Some(worker) = self.workers.get_mut(&id) else { return };
         match Child::adopt(pid) {
             Ok(child) => worker.child = Some(child),
             Err(error) => {
@@ -328,6 +341,7 @@ impl Shell {
         for datagram in std::mem::take(&mut worker.early) {
             self.worker_says(id, datagram);
         }
+        self.worker_joined(id);
     }
 
     pub(super) fn signal(&mut self, id: WorkerId, signal: Signal) {
@@ -379,12 +393,15 @@ impl Shell {
     pub(super) fn worker_ended(&mut self, ended: Ended) -> bool {
         let found = self.workers.iter().find(|(_, worker)| worker.pid() == Some(ended.pid));
         let Some(id) = found.map(|(id, _)| *id) else { return false };
-        self.bury_worker(id, ended.end);
+        self.bury_worker(id, ended);
         true
     }
 
-    fn bury_worker(&mut self, id: WorkerId, end: End) {
+    fn bury_worker(&mut self, id: WorkerId, Ended { pid, end }: Ended) {
         let Some(mut worker) = self.workers.remove(&id) else { return };
+        if worker.template.is_some() {
+            self.worker_exited(&worker, worker.as_process(id, pid));
+        }
         // Its last words may still be in the pipe.
         worker.stderr.pump();
         let tail = worker.stderr.tail();

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, lstat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, lstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
 use tokio::runtime::Handle;
@@ -122,6 +122,34 @@ impl Listener {
             (user, group) => chownat(CWD, path, user, group, AtFlags::SYMLINK_NOFOLLOW).err().map(io::Error::from),
         };
         Ok((listener, refused))
+    }
+}
+
+impl Listener {
+    /// Gives the file of a unix socket that was bound here this owner and mode.
+    ///
+    /// # Errors
+    /// What the kernel says, and NotFound if the file is another one by now. Nothing that stands in its place is touched.
+    pub fn hand_over(&self, permissions: Permissions) -> io::Result<()> {
+        let Address::Unix(path) = &self.address else { return Ok(()) };
+        if !self.is_bound_here() {
+            return Ok(());
+        }
+        // By a descriptor of the file itself: whoever owns the directory may put something else there at any time.
+        let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = rustix::fs::fstat(&file)?;
+        if !self.is_file(&stat) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if (stat.st_uid, stat.st_gid) != (permissions.user, permissions.group) {
+            let (user, group) = (Uid::from_raw(permissions.user), Gid::from_raw(permissions.group));
+            chownat(&file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
+        }
+        if stat.st_mode & 0o777 != permissions.mode {
+            let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::chmod(itself, Mode::from_bits_truncate(permissions.mode))?;
+        }
+        Ok(())
     }
 }
 

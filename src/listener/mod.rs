@@ -12,6 +12,7 @@
 mod bind;
 mod holder;
 mod inherit;
+mod lookup;
 mod wait;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::sock_diag;
 pub use bind::{BindError, bind};
 pub use holder::Holder;
 pub use inherit::{BadDescriptor, InheritError, Kind, inherit};
+pub use lookup::look_up;
 pub use wait::wait_readable;
 
 /// A listening stream socket.
@@ -144,12 +146,17 @@ impl Listener {
             Err(_) => return AtPath::Unknown,
         };
         let ours = match self.file {
-            Some(file) => socket_of(&stat) == Some(file),
+            Some(_) => self.is_file(&stat),
             None if self.bound.is_some() => identity(path, self.bound).is_some(),
             None => return AtPath::Unknown,
         };
         let permissions = Permissions { mode: stat.st_mode & 0o777, user: stat.st_uid, group: stat.st_gid };
         if ours { AtPath::Ours(Some(permissions)) } else { AtPath::Another }
+    }
+
+    /// Whether this is the socket's file, which is known.
+    fn is_file(&self, stat: &rustix::fs::Stat) -> bool {
+        self.file.is_some() && socket_of(stat) == self.file
     }
 
     /// Removes the socket file if [`bind`] made it and it is still the one it made. True when it was removed.

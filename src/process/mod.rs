@@ -20,7 +20,7 @@ pub use limit::raise_descriptor_limit;
 pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use memory::memory_file;
 pub use reap::{End, Ended, become_subreaper, reap};
-pub use template::{ForkError, ForkRequest, Hello, Report, Reports, Template};
+pub use template::{ForkError, ForkRequest, Hello, Life, Notice, Phase, Report, Reports, Template, WorkerProcess};
 pub use tree::{Usage, descendants, holds_socket, is_descendant_of, kill_descendant, usage};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};

@@ -3,7 +3,7 @@
 //! It listens on one end of a SOCK_SEQPACKET pair and takes one JSON object per datagram; a worker's stderr and sockets
 //! travel with the command (SCM_RIGHTS), so the template itself holds no visitor's socket. Who takes the command is a
 //! spare, forked in advance, and twice, so that it is a child of ours, the subreaper, before it becomes the worker. The
-//! other side of the protocol is told in `src/adapter/python/template.py`.
+//! other side of the protocol is told in `src/adapter/python/forking.py`.
 
 use super::Child;
 use super::exec::{Launch, LaunchError};
@@ -33,10 +33,66 @@ pub struct Template {
 }
 
 /// What the template says first.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Hello {
-    /// The settings as the server itself understood them; the adapter knows their names.
-    pub settings: serde_json::Value,
+    /// The whole message, with the settings as the server itself understood them: the adapter knows their names.
+    pub message: Vec<u8>,
+    /// What hooks have left in the template.
+    pub hook_state: Option<String>,
+}
+
+/// Where in the service's life a template is born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// No template has been ready yet.
+    Start,
+    /// For new code.
+    Reload,
+    /// For code that had a template before.
+    Again,
+}
+
+/// What a template is told at its birth.
+#[derive(Debug, Serialize)]
+pub struct Life<'a> {
+    /// When that is.
+    pub phase: Phase,
+    /// What hooks have left in the template before it.
+    pub hook_state: Option<&'a str>,
+    /// Whether sockets are bound already, so that no name needs to be looked up.
+    pub bound: bool,
+    /// All workers that live.
+    pub workers: Vec<WorkerProcess>,
+}
+
+/// A worker, as hooks see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkerProcess {
+    /// Who: gunicorn's `worker.age`.
+    pub worker: u64,
+    /// Its process id, which belongs to nobody any more once it was reaped.
+    pub pid: i32,
+    /// What hooks have left in the worker's object.
+    pub hook_state: Option<String>,
+}
+
+/// What the user's hooks in a template are to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Another template has forked this worker. Answered by [`Report::Noted`].
+    Joined(WorkerProcess),
+    /// A worker was reaped. Answered by [`Report::Noted`].
+    Exited {
+        /// Which.
+        process: WorkerProcess,
+        /// Whether this template, of all, calls the hook.
+        call: bool,
+    },
+    /// The sockets are bound.
+    Started,
+    /// No worker is left, and the service ends: the template ends, too.
+    End,
 }
 
 /// The order to fork one worker.
@@ -67,7 +123,16 @@ pub enum Report {
         worker: u64,
         /// Its process id.
         pid: Pid,
+        /// What hooks have left in the worker's object.
+        hook_state: Option<String>,
     },
+    /// It has taken note of a [`Notice`] about this worker.
+    Noted {
+        /// Who.
+        worker: u64,
+    },
+    /// What hooks have left in the template.
+    HookState(String),
     /// No worker came into being.
     Failed {
         /// Who was meant.
@@ -106,6 +171,13 @@ struct Place {
 }
 
 #[derive(Serialize)]
+struct Exit<'a> {
+    #[serde(flatten)]
+    process: &'a WorkerProcess,
+    call: bool,
+}
+
+#[derive(Serialize)]
 struct Fork<'a> {
     worker: u64,
     environment: &'a BTreeMap<String, String>,
@@ -116,15 +188,28 @@ struct Fork<'a> {
 
 #[derive(Deserialize)]
 struct Message {
-    hello: Option<Hello>,
+    hello: Option<HelloMessage>,
     forked: Option<Forked>,
     failed: Option<Failed>,
+    noted: Option<Noted>,
+    hook_state: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HelloMessage {
+    hook_state: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Noted {
+    worker: u64,
 }
 
 #[derive(Deserialize)]
 struct Forked {
     worker: u64,
     pid: i32,
+    hook_state: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -134,13 +219,19 @@ struct Failed {
 }
 
 impl Template {
-    /// Executes `command` with the control socket as descriptor 3, then the texts, each as a file.
+    /// Executes `command` with the control socket as descriptor 3, then the two texts and its life, each as a file.
     ///
     /// # Errors
     /// [`LaunchError`]: the interpreter is missing, or the system has no process or descriptor left.
-    pub fn boot(command: &Command, texts: &[&str], stderr: BorrowedFd<'_>) -> Result<Self, LaunchError> {
+    pub fn boot(
+        command: &Command,
+        texts: [&str; 2],
+        life: &Life<'_>,
+        stderr: BorrowedFd<'_>,
+    ) -> Result<Self, LaunchError> {
         let failed = |source: io::Error| LaunchError::Execute { program: command.program.clone(), source };
-        let files = texts.iter().map(|text| memory_file("sockd-template", text));
+        let life = serde_json::to_string(life).map_err(io::Error::from).map_err(failed)?;
+        let files = texts.iter().copied().chain([&*life]).map(|text| memory_file("sockd-template", text));
         let files: Vec<OwnedFd> = files.collect::<Result<_, _>>().map_err(failed)?;
         let (ours, theirs) = control_pair().map_err(failed)?;
         let descriptors: Vec<_> = std::iter::once(&theirs).chain(&files).map(AsFd::as_fd).collect();
@@ -199,11 +290,28 @@ impl Template {
         self.send(&Placing { place: Place { worker } }, &[group])
     }
 
+    /// Tells it what the user's hooks are to know.
+    ///
+    /// # Errors
+    /// [`ForkError`]: as for an order.
+    pub fn tell(&self, notice: &Notice) -> Result<(), ForkError> {
+        use serde_json::json;
+        let message = match notice {
+            Notice::Joined(process) => json!({ "joined": process }),
+            Notice::Exited { process, call } => json!({ "exited": Exit { process, call: *call } }),
+            Notice::Started => json!({ "started": {} }),
+            Notice::End => json!({ "end": {} }),
+        };
+        self.send(&message, &[])
+    }
+
     fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<(), ForkError> {
         let text = serde_json::to_vec(message).map_err(io::Error::from)?;
         let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(descriptors).size()];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        if !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
         let control = self.control.descriptor()?;
         rustix::net::sendmsg(control, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)
             .map_err(io::Error::from)?;
@@ -237,11 +345,15 @@ fn parse(text: &[u8]) -> Report {
     let garbage = || Report::Garbage(String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned());
     let Ok(message) = serde_json::from_slice::<Message>(text) else { return garbage() };
     match message {
-        Message { hello: Some(hello), .. } => Report::Hello(hello),
-        Message { forked: Some(Forked { worker, pid }), .. } if pid > 1 => match Pid::from_raw(pid) {
-            Some(pid) => Report::Forked { worker, pid },
+        Message { hello: Some(HelloMessage { hook_state }), .. } => {
+            Report::Hello(Hello { message: text.to_owned(), hook_state })
+        }
+        Message { forked: Some(Forked { worker, pid, hook_state }), .. } if pid > 1 => match Pid::from_raw(pid) {
+            Some(pid) => Report::Forked { worker, pid, hook_state },
             None => garbage(),
         },
+        Message { noted: Some(Noted { worker }), .. } => Report::Noted { worker },
+        Message { hook_state: Some(state), .. } => Report::HookState(state),
         Message { failed: Some(Failed { worker, error }), .. } => Report::Failed { worker, error },
         Message { .. } => garbage(),
     }

@@ -12,6 +12,9 @@ pub enum Effect {
     /// Drop all that `Prepare` made or is making; nothing is heard of it afterwards. Spawns that were asked of it and
     /// not yet answered are answered by `SpawnFailed`.
     Release(GenerationId),
+    /// The service ends and no worker is left: what `Prepare` made may do its own last work. Answered by
+    /// `PreparationLost`.
+    Conclude(GenerationId),
     /// Make a process. Answered by `Spawned` or `SpawnFailed`.
     Spawn {
         /// Who it will be.

@@ -110,6 +110,11 @@ impl Generation {
         self.answers_after = self.answers_after.max(Some(took));
     }
 
+    /// Whether what makes its workers is there, and has work of its own to do at the end of the service.
+    pub(super) fn concludes(&self) -> bool {
+        self.spawnable().is_some_and(|spec| spec.concludes)
+    }
+
     /// A worker of it is ready.
     pub(super) fn works(&mut self) {
         self.proven = true;

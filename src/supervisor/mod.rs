@@ -83,6 +83,8 @@ pub struct Supervisor {
     fallback: bool,
     announced_ready: bool,
     complete: bool,
+    /// Until when what makes the workers may conclude: see [`Effect::Conclude`].
+    conclusion: Option<Time>,
     next_worker: u64,
     next_generation: u32,
     random: Random,
@@ -110,6 +112,8 @@ pub enum Reason {
     Soak,
     /// The old workers have had the time to hear that they accept no more.
     Handover,
+    /// What makes the workers has had its time to conclude.
+    Conclusion,
 }
 
 impl Supervisor {
@@ -137,6 +141,7 @@ impl Supervisor {
             fallback: false,
             announced_ready: false,
             complete: false,
+            conclusion: None,
             next_worker: 1,
             next_generation: 2,
             random: Random::new(seed),
@@ -206,7 +211,8 @@ impl Supervisor {
     pub fn poll_timeout(&self) -> Option<(Time, Reason)> {
         let workers = self.workers.values().filter_map(|w| Some((w.deadline()?, Reason::Worker(w.id()))));
         if matches!(self.mode, Mode::Stopping | Mode::Stopped) {
-            return workers.min_by_key(|(at, _)| *at);
+            let conclusion = self.conclusion.filter(|_| self.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));
+            return workers.chain(conclusion).min_by_key(|(at, _)| *at);
         }
         let slots = (0..).zip(&self.slots).filter_map(|(i, slot)| Some((slot.retry_at?, Reason::Slot(SlotId(i)))));
         let generations = self.generations.values().filter_map(|g| Some((g.deadline()?, Reason::Generation(g.id))));
@@ -278,6 +284,11 @@ impl Supervisor {
         if !self.generations.get(&id).is_some_and(done) {
             return;
         }
+        // It has concluded, or cannot any more; nobody needs it.
+        if self.mode == Mode::Stopping {
+            self.generations.remove(&id);
+            return;
+        }
         if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == id) {
             self.refuse_rollout(now, why, None, effects);
         } else if let Some(generation) = self.generations.get_mut(&id) {
@@ -318,7 +329,7 @@ impl Supervisor {
                 self.settle_fallback(effects);
                 self.announce(effects);
             }
-            Mode::Stopping => self.settle_stop(effects),
+            Mode::Stopping => self.settle_stop(now, effects),
             Mode::Stopped => {}
         }
     }

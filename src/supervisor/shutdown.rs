@@ -1,9 +1,10 @@
 //! The end: drain everybody, kill who does not leave in time, and exit when all are reaped.
 
 use super::effect::{Announcement, Effect, Effects, Outcome};
+use super::generation::Generation;
 use super::notice::Notice;
 use super::rollout::end_rollout;
-use super::spec::{HURRIED_DRAIN, MANAGER_MARGIN};
+use super::spec::{CONCLUSION, HURRIED_DRAIN, MANAGER_MARGIN};
 use super::time::Time;
 use super::{Mode, Supervisor};
 
@@ -43,13 +44,32 @@ impl Supervisor {
             worker.stop(now, worker.stop_timeout(), effects);
         }
         self.slots.clear();
-        for (id, _) in std::mem::take(&mut self.generations) {
-            effects.push(Effect::Release(id));
-        }
+        self.release_all(|generation| !generation.concludes(), effects);
     }
 
-    pub(super) fn settle_stop(&mut self, effects: &mut Effects) {
-        if self.workers.is_empty() {
+    fn release_all(&mut self, which: impl Fn(&Generation) -> bool, effects: &mut Effects) {
+        self.generations.retain(|id, generation| {
+            let released = which(generation);
+            if released {
+                effects.push(Effect::Release(*id));
+            }
+            !released
+        });
+    }
+
+    /// When the last worker is gone, what made the serving generation's concludes; then all is over.
+    pub(super) fn settle_stop(&mut self, now: Time, effects: &mut Effects) {
+        if !self.workers.is_empty() {
+            return;
+        }
+        if self.conclusion.is_none() && self.generations.contains_key(&self.serving) {
+            self.conclusion = Some(now + CONCLUSION);
+            effects.push(Effect::Announce(Announcement::ExtendTimeout(CONCLUSION + MANAGER_MARGIN)));
+            effects.push(Effect::Conclude(self.serving));
+        }
+        let over = self.conclusion.is_none_or(|until| until <= now);
+        if over || !self.generations.contains_key(&self.serving) {
+            self.release_all(|_| true, effects);
             self.mode = Mode::Stopped;
             effects.push(Effect::Exit);
         }

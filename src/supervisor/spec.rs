@@ -40,6 +40,8 @@ pub struct Spec {
     pub probe: Option<Probe>,
     /// Whether workers are made from code in memory, so that what lies on disk by then does not matter.
     pub preloaded: bool,
+    /// Whether what makes the workers has work of its own to do once the last of them has ended with the service.
+    pub concludes: bool,
     /// A worker that has been there for so long, or up to a tenth less by chance, is replaced while it is well.
     pub max_age: Option<Duration>,
     /// A worker that holds more memory than this, in bytes, is replaced while it is well.
@@ -86,6 +88,8 @@ pub const CANARY_WATCH: Duration = Duration::from_millis(500);
 pub const HANDOVER: Duration = Duration::from_secs(1);
 /// What is left of a drain after a second request to stop.
 pub const HURRIED_DRAIN: Duration = Duration::from_secs(1);
+/// What makes the workers gets this long for its own work at the end of the service, when no worker is left.
+pub const CONCLUSION: Duration = Duration::from_secs(10);
 /// The shell may take this long to prepare a generation, unless it says another limit.
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A visitor may call the next attempt to start when the last one ended at least this long ago.

@@ -258,6 +258,35 @@ fn a_bind_that_disagrees_with_the_inherited_socket_is_a_warning() {
     web.stop();
 }
 
+/// gunicorn does not look at it then.
+#[test]
+fn a_bind_that_cannot_be_read_is_a_warning_beside_an_inherited_socket() {
+    for bind in ["no-such-host.invalid:8000", "127.0.0.1:http", "[::zz]:80"] {
+        let web = project().gunicorn(&["--bind", bind]);
+        assert_eq!(web.get("/").status, 200, "{bind}");
+        let line = web.log(&format!("--bind {bind}: "));
+        assert!(line.text.starts_with("sockd: warning: ") && line.text.contains("web.sock"), "{}", line.text);
+        web.stop();
+    }
+}
+
+/// As in `--bind "$(hostname):8000"`, whether sockd or the template has to look it up.
+#[test]
+fn a_name_in_a_bind_is_looked_up() {
+    let command_line = Instance::builder().file("myproject.py", &application("hello"));
+    let file = Instance::builder()
+        .file("myproject.py", &application("hello"))
+        .file("gunicorn.conf.py", "import socket\nbind = socket.gethostname() + ':0'\n");
+    let name = rustix::system::uname().nodename().to_str().expect("a name").to_owned();
+    for mut web in [command_line.gunicorn(&["--bind", &format!("{name}:0")]), file.gunicorn(&[])] {
+        let line = web.log("listening on ");
+        let address = line.text.split_once("listening on ").expect("the address").1;
+        web.addresses.push(Address::Tcp(address.parse().expect("in numbers")));
+        assert!(web.get("/").body.starts_with("hello from"));
+        web.stop();
+    }
+}
+
 #[test]
 fn a_missing_gunicorn_is_a_clear_message_and_503_and_serves_once_it_is_there() {
     let project = project();

@@ -23,12 +23,12 @@ import unittest
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
 # The files of each server's template, as sockd puts them together, and the server's console script.
 TEMPLATES = {
-    "gunicorn": ("reports", "template", "uvicorn_drain", "gunicorn"),
-    "daphne": ("reports", "template", "daphne"),
-    "granian": ("reports", "template", "websockets", "granian"),
-    "hypercorn": ("reports", "template", "websockets", "hypercorn"),
-    "waitress-serve": ("reports", "template", "waitress"),
-    "uvicorn": ("reports", "template", "uvicorn_drain", "uvicorn"),
+    "gunicorn": ("reports", "template", "forking", "uvicorn_drain", "gunicorn_arbiter", "gunicorn"),
+    "daphne": ("reports", "template", "forking", "daphne"),
+    "granian": ("reports", "template", "forking", "websockets", "granian"),
+    "hypercorn": ("reports", "template", "forking", "websockets", "hypercorn"),
+    "waitress-serve": ("reports", "template", "forking", "waitress"),
+    "uvicorn": ("reports", "template", "forking", "uvicorn_drain", "uvicorn"),
 }
 SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
@@ -133,7 +133,10 @@ class Case(unittest.TestCase):
         return template
 
     def listener(self):
-        listener = listen_unix(self.directory / "public")
+        return self.listener_at("public")
+
+    def listener_at(self, name):
+        listener = listen_unix(self.directory / name)
         self.addCleanup(listener.close)
         return listener
 
@@ -226,19 +229,22 @@ class Template:
     """A running template and the workers it was told to fork."""
 
     def __init__(self, directory, *arguments, server="gunicorn", how="script", loading="own", options=(),
-                 environment=None):
+                 environment=None, life=None):
         self.directory = directory
         self.output = Output()
         self.stdout = Output()
         self.workers = []
         self.status = None
+        self.hook_state = None
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = os.path.join(SCRIPTS, server) if how == "script" else sys.executable
         code, boot = memfd(*TEMPLATES[server]), memfd("boot")
+        life = memory(json.dumps(life or {"phase": "start", "hook_state": None, "bound": False, "workers": []}).encode())
         # Out of the way of the numbers that the child shall see.
         theirs_high = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 100)
         code_high = fcntl.fcntl(code, fcntl.F_DUPFD_CLOEXEC, 100)
         boot_high = fcntl.fcntl(boot, fcntl.F_DUPFD_CLOEXEC, 100)
+        life_high = fcntl.fcntl(life, fcntl.F_DUPFD_CLOEXEC, 100)
         environment = dict(os.environ, **(environment or {}))
         back = os.getcwd()
         os.chdir(directory.path)
@@ -253,22 +259,29 @@ class Template:
                     (os.POSIX_SPAWN_DUP2, theirs_high, 3),
                     (os.POSIX_SPAWN_DUP2, code_high, 4),
                     (os.POSIX_SPAWN_DUP2, boot_high, 5),
+                    (os.POSIX_SPAWN_DUP2, life_high, 6),
                 ],
                 setsid=True)
         finally:
             os.chdir(back)
         theirs.close()
-        for fd in (theirs_high, code_high, boot_high, code, boot):
+        for fd in (theirs_high, code_high, boot_high, life_high, code, boot, life):
             os.close(fd)
         self.stdout.close_writer()
         self.output.close_writer()
 
     def receive(self, patience=PATIENCE):
-        wait_readable(self.control, "a message of the template", patience)
-        message = self.control.recv(65536)
-        if not message:
-            raise AssertionError("template ended: %s" % self.output.read_to_end())
-        return json.loads(message)
+        """The next message, but for what hooks leave in the template, which is remembered."""
+        while True:
+            wait_readable(self.control, "a message of the template", patience)
+            message = self.control.recv(65536)
+            if not message:
+                raise AssertionError("template ended: %s" % self.output.read_to_end())
+            content = json.loads(message)
+            if "hook_state" not in content:
+                self.hook_state = content.get("hello", {}).get("hook_state", self.hook_state)
+                return content
+            self.hook_state = content["hook_state"]
 
     def settings(self):
         return self.receive()["hello"]["settings"]
@@ -292,7 +305,12 @@ class Template:
             raise AssertionError("no worker: %r" % answer)
         assert answer["forked"]["worker"] == number
         worker.pid = answer["forked"]["pid"]
+        worker.hook_state = answer["forked"].get("hook_state")
         return worker
+
+    def exited(self, number, pid, call=True):
+        notice = {"worker": number, "pid": pid, "hook_state": None, "call": call}
+        self.send_bytes(json.dumps({"exited": notice}).encode())
 
     def spare(self):
         """The process that will be the next worker: ours by now, but still of the template's process group."""
@@ -318,8 +336,8 @@ class Template:
         self.output.close()
 
 
-def children():
-    with open("/proc/self/task/%d/children" % os.getpid()) as file:
+def children(pid="self"):
+    with open("/proc/%s/task/%s/children" % (pid, os.getpid() if pid == "self" else pid)) as file:
         return [int(pid) for pid in file.read().split()]
 
 
@@ -352,10 +370,16 @@ def own_pipes(pid):
 
 
 def memfd(*parts):
-    fd = os.memfd_create("sockd-template")
+    text = b""
     for part in parts:
         with open(os.path.join(PROGRAMS, part + ".py"), "rb") as file:
-            os.write(fd, file.read())
+            text += file.read()
+    return memory(text)
+
+
+def memory(text):
+    fd = os.memfd_create("sockd-template")
+    os.write(fd, text)
     return fd
 
 

@@ -1,4 +1,4 @@
-"""The template of gunicorn: which hooks are called, with what, and what is said of those that are not."""
+"""The template of gunicorn and hooks: what only a template alone shows. test_gunicorn_both.py compares with gunicorn."""
 
 import os
 import signal
@@ -7,44 +7,87 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from sockd_played import get  # noqa: E402
+from sockd_played import descriptors_of, get, wait_until  # noqa: E402
 from test_gunicorn import Case, setUpModule  # noqa: E402, F401: unittest calls the latter
 
 
 class Hooks(Case):
 
-    def test_order_and_arguments(self):
-        self.directory.write("hooks.conf.py", '''
-import os, sys
-def note(*words):
-    print("hook", *words, file=sys.stderr, flush=True)
-def nworkers_changed(server, new, old): note("nworkers_changed", new, old)
-def on_starting(server): note("on_starting", server.pid == os.getpid(), server.cfg.workers)
-def pre_fork(server, worker): note("pre_fork", worker.pid, worker.age)
-def post_fork(server, worker): note("post_fork", worker.pid == os.getpid(), len(server.LISTENERS), server.num_workers)
-def post_worker_init(worker): note("post_worker_init", worker.booted)
-def worker_exit(server, worker): note("worker_exit", worker.pid == os.getpid())
-''')
-        template = self.started("-c", "hooks.conf.py", "--workers", "3", "hello:app")
-        template.output.read_until("hook nworkers_changed 3 None\nhook on_starting True 3\n")
-        worker = template.fork(5, [self.listener()])
+    def test_a_hook_that_fails_before_the_fork_refuses_the_order(self):
+        self.directory.write("hooks.conf.py", "def pre_fork(server, worker):\n    raise ValueError('no number')\n")
+        template = self.started("-c", "hooks.conf.py", "hello:app")
+        before = descriptors_of(template)
+        template.order(5, [self.listener()])
+        self.assertEqual(template.receive(), {"failed": {"worker": 5, "error": "ValueError: no number"}})
+        template.output.read_until("raise ValueError('no number')")
+        template.order(6, [self.listener_at("other")])
+        self.assertEqual(template.receive()["failed"]["worker"], 6)
+        wait_until(lambda: descriptors_of(template) == before, "a template as before")
+
+    def test_no_visitors_socket_stays_in_a_template_that_forks_on_order(self):
+        self.directory.write("hooks.conf.py", "def pre_fork(server, worker):\n    assert server.LISTENERS\n")
+        template = self.started("-c", "hooks.conf.py", "hello:app")
+        before = descriptors_of(template)
+        for number in (1, 2):
+            template.fork(number, [self.listener_at(str(number))]).wait_ready()
+        wait_until(lambda: descriptors_of(template) == before, "a template as before")
+
+    def test_a_hook_that_fails_at_a_death_ends_nothing(self):
+        self.directory.write("hooks.conf.py", """
+import sys
+def child_exit(server, worker):
+    print("exit of", worker.age, worker.pid, file=sys.stderr, flush=True)
+    sys.exit("no")
+""")
+        template = self.started("-c", "hooks.conf.py", "hello:app")
+        worker = template.fork(1)
         worker.wait_ready()
-        worker.signal(signal.SIGTERM)
-        self.assertEqual(worker.wait(), 0)
-        hooks = [line for line in worker.output.read_to_end().splitlines() if line.startswith("hook")]
-        self.assertEqual(hooks, ["hook pre_fork [booting] 5", "hook post_fork True 2 3",
-                                 "hook post_worker_init False", "hook worker_exit True"])
+        template.exited(1, worker.pid)
+        self.assertEqual(template.receive(), {"noted": {"worker": 1}})
+        template.output.read_until("exit of 1 %d\n" % worker.pid)
+        # One that this template has not made, and one whose hook another one calls.
+        template.exited(7, 4711)
+        self.assertEqual(template.receive(), {"noted": {"worker": 7}})
+        template.output.read_until("exit of 7 4711\n")
+        template.exited(8, 4712, call=False)
+        self.assertEqual(template.receive(), {"noted": {"worker": 8}})
+        template.fork(2).wait_ready()
+        self.assertNotIn("exit of 8", template.output.text)
+
+    def test_what_hooks_have_left_is_there_in_the_next_template(self):
+        self.directory.write("hooks.conf.py", """
+import itertools, os, sys, threading
+def note(*words): print("hook", *words, file=sys.stderr, flush=True)
+def on_starting(server):
+    server.numbers = itertools.count(5)
+    server.lock = threading.Lock()
+    os.environ["LEFT"] = "caf\\udce9"
+    del os.environ["TAKEN"]
+def pre_fork(server, worker):
+    worker.number = next(server.numbers)
+def nworkers_changed(server, new, old): note("nworkers_changed", new, old)
+def on_reload(server):
+    note("on_reload", next(server.numbers), ascii(os.environ["LEFT"]), "TAKEN" in os.environ,
+         [(pid, worker.age, worker.number) for pid, worker in server.WORKERS.items()])
+""")
+        first = self.started("-c", "hooks.conf.py", "-w", "3", "hello:app", environment={"TAKEN": "1"})
+        first.output.read_until("hook nworkers_changed 3 None\n")
+        first.output.read_until("server.lock is not there after the next reload: ")
+        worker = first.fork(1)
+        worker.wait_ready()
+        life = {"phase": "reload", "hook_state": first.hook_state, "bound": True,
+                "workers": [{"worker": 1, "pid": worker.pid, "hook_state": worker.hook_state}]}
+        next_one = self.started("-c", "hooks.conf.py", "-w", "4", "hello:app", environment={"TAKEN": "1"}, life=life)
+        next_one.output.read_until(
+            "hook nworkers_changed 4 3\nhook on_reload 6 'caf\\udce9' False [(%d, 1, 5)]\n" % worker.pid)
+        self.assertNotIn("on_starting", next_one.output.text)
 
     def test_what_is_left_out_is_named(self):
-        names = ["when_ready", "on_reload", "on_exit", "child_exit"]
-        self.directory.write("hooks.conf.py", "".join(
-            "def %s(server%s): raise RuntimeError('called')\n" % (name, ", worker" * (name == "child_exit"))
-            for name in names))
+        self.directory.write("hooks.conf.py", "def pre_exec(server):\n    raise RuntimeError('called')\n")
         template = self.started("-c", "hooks.conf.py", "--pid", "gunicorn.pid", "hello:app")
         template.fork(1).wait_ready()
         text = template.output.read_until("gunicorn's pidfile gunicorn.pid is not written")
-        for name in names:
-            self.assertEqual(text.count("gunicorn's hook %s is not called: " % name), 1, text)
+        self.assertEqual(text.count("gunicorn's hook pre_exec is not called: "), 1, text)
         self.assertFalse(os.path.exists(self.directory / "gunicorn.pid"))
 
     def test_output_of_the_configuration_file_comes_once(self):

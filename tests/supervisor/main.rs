@@ -22,6 +22,7 @@ fn live(seed: u64) -> World {
     spec.ready_after = seed.is_multiple_of(4).then(|| ms(300));
     spec.max_age = seed.is_multiple_of(7).then(|| ms(60_000));
     spec.preloaded = seed.is_multiple_of(8);
+    spec.concludes = !seed.is_multiple_of(3);
     spec.silent_when_busy = seed.is_multiple_of(9);
     spec.probe = spec.probe.filter(|_| !seed.is_multiple_of(6));
     let mut world = World::new(seed, start, spec);
@@ -112,11 +113,12 @@ fn a_hundred_thousand_random_steps_keep_the_invariants_and_reach_the_wanted_stat
             let _ = world.reload();
             world.run_for(ms(end));
         }
+        world.hangs_in_conclusion = seed.is_multiple_of(11);
         world.event(Event::StopRequested);
         if seed.is_multiple_of(3) {
             world.event(Event::StopRequested);
         }
-        world.run_until(ms(40_000), "the end", |world| world.exited);
+        world.run_until(ms(50_000), "the end", |world| world.exited);
         steps += world.steps;
     }
     println!("{seed} lives, {steps} steps");

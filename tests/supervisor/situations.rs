@@ -296,6 +296,31 @@ fn a_stop_during_a_reload_answers_it_and_ends() {
     world.run_until(ms(33_000), "the end", |world| world.exited);
 }
 
+/// gunicorn's on_exit, and child_exit for the last workers.
+#[test]
+fn what_makes_the_workers_concludes_once_when_the_last_of_them_is_gone_and_is_waited_for_with_a_bound() {
+    for (hangs, reloads, most) in [(false, 0, 700), (false, 1, 700), (true, 0, 10_100)] {
+        let mut concluding = spec();
+        concluding.concludes = true;
+        let mut world = World::new(1, Start::OnConnection, concluding);
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        for _ in 0..reloads {
+            let request = world.reload();
+            world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+        }
+        world.hangs_in_conclusion = hangs;
+        world.event(Event::StopRequested);
+        world.run_until(ms(45_000), "its last work", |world| !world.concluded.is_empty());
+        assert!(!world.exited);
+        world.run_until(ms(most), "the end", |world| world.exited);
+        assert_eq!(world.concluded, [GenerationId(1 + reloads)]);
+    }
+    // One that is only asked for does not wait for what is not there yet.
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.event(Event::StopRequested);
+    assert!(world.exited && world.concluded.is_empty());
+}
+
 #[test]
 fn broken_code_is_tried_seldom_and_served_soon_after_it_is_mended() {
     let mut world = World::new(5, Start::OnConnection, spec());

@@ -54,6 +54,10 @@ pub struct World {
     speaks_early: bool,
     /// Whether spawning itself fails from time to time and preparations get lost.
     pub shaky: bool,
+    /// Whether what makes the workers hangs in its own work at the end of the service.
+    pub hangs_in_conclusion: bool,
+    /// Who was to do such work.
+    pub concluded: Vec<GenerationId>,
     pub spawns: u64,
     pub steps: u64,
     pub exited: bool,
@@ -92,6 +96,7 @@ pub fn spec() -> Spec {
         silent_when_busy: false,
         probe: Some(Probe { interval: ms(10_000), failures: 2, grace: ms(0) }),
         preloaded: false,
+        concludes: false,
         max_age: None,
         max_memory: Some(1 << 30),
         canary: true,
@@ -115,6 +120,8 @@ impl World {
             import: None,
             speaks_early: seed.is_multiple_of(2),
             shaky: false,
+            hangs_in_conclusion: false,
+            concluded: Vec::new(),
             spawns: 0,
             steps: 0,
             exited: false,
@@ -349,6 +356,16 @@ impl World {
                     self.preparing.remove(&generation);
                     self.fail_pending_spawns(generation);
                 }
+                Effect::Conclude(generation) => {
+                    assert!(self.processes.values().all(|p| !p.alive), "concluded too early\n{}", self.story());
+                    assert!(self.prepared.contains(&generation), "concludes from nothing\n{}", self.story());
+                    self.concluded.push(generation);
+                    if !self.hangs_in_conclusion {
+                        let why = "the template ended: exit 0".to_owned();
+                        let delay = ms(self.roll(500));
+                        self.later(delay, Happening::Event(Event::PreparationLost { generation, why }));
+                    }
+                }
                 Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
                 Effect::Inspect(id) => {
                     let holds = match self.processes.get(&id).map(|p| p.code) {
@@ -390,6 +407,7 @@ impl World {
                 Effect::Exit => {
                     assert!(self.processes.values().all(|p| !p.alive), "left processes behind\n{}", self.story());
                     assert!(self.asked.is_empty(), "left requests unanswered\n{}", self.story());
+                    assert!(self.prepared.is_empty(), "left what makes workers behind\n{}", self.story());
                     self.exited = true;
                     self.agenda.clear();
                 }

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use crate::app::Address;
+use crate::app::{Address, text};
 
 use super::super::words::split;
 
-/// What is known of gunicorn's settings before gunicorn has been asked. `None`: nothing is said; the configuration
-/// file may still say it.
+/// What is known of gunicorn's settings before gunicorn has been asked, texts as [`text::from_os`] makes them. `None`:
+/// nothing is said; the configuration file may still say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The application: `myproject.wsgi:application`.
@@ -48,7 +48,7 @@ impl Known {
     /// Reads gunicorn's arguments (see [`super::invocation`]) and the workers' environment. The command line wins
     /// over GUNICORN_CMD_ARGS, as in gunicorn.
     pub fn read(arguments: &[OsString], environment: &BTreeMap<OsString, OsString>) -> Self {
-        let variable = |name: &str| environment.get(OsStr::new(name)).and_then(|value| value.to_str());
+        let variable = |name: &str| environment.get(OsStr::new(name)).map(|value| text::from_os(value));
         let port = variable("PORT").map(|port| format!("0.0.0.0:{port}"));
         let mut known = Self {
             default_bind: port.unwrap_or_else(|| "127.0.0.1:8000".to_owned()),
@@ -56,13 +56,13 @@ impl Known {
             ..Self::default()
         };
         if let Some(text) = variable("WEB_CONCURRENCY") {
-            match integer(text) {
+            match integer(&text) {
                 Some(workers) => known.default_workers = workers,
                 None => known.doubts.push(format!("WEB_CONCURRENCY={text:?} is not a number")),
             }
         }
         if let Some(line) = variable("GUNICORN_CMD_ARGS") {
-            match split(line) {
+            match split(&line) {
                 Ok(words) => known.arguments(words.iter().map(String::as_str)),
                 Err(why) => known.doubts.push(format!("GUNICORN_CMD_ARGS: {why}")),
             }
@@ -70,8 +70,8 @@ impl Known {
             known.application = None;
         }
         let bound = std::mem::take(&mut known.bind);
-        let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
-        known.arguments(words.iter().map(AsRef::as_ref));
+        let words: Vec<_> = arguments.iter().map(|argument| text::from_os(argument)).collect();
+        known.arguments(words.iter().map(String::as_str));
         if known.bind.is_empty() {
             known.bind = bound;
         }
@@ -84,18 +84,25 @@ impl Known {
     /// # Errors
     /// Why it is no address: a port that is no number, or a host name, which would have to be looked up.
     pub fn address(bind: &str) -> Result<Option<Address>, String> {
-        let bind = bind.trim();
-        if bind.starts_with("fd://") {
+        let written = with_port(bind);
+        if written.starts_with("fd://") {
             return Ok(None);
         }
-        let bind = bind.strip_prefix("tcp://").unwrap_or(bind);
-        let written = if bind.starts_with("unix:") || bind.rsplit(']').next().is_some_and(|tail| tail.contains(':')) {
-            bind.to_owned()
-        } else {
-            // gunicorn's default port; a lone word is a host.
-            format!("{bind}:8000")
-        };
         written.parse::<Address>().map(Some).map_err(|error| error.to_string())
+    }
+
+    /// The host and the port of a `--bind` that must be looked up: a name, or a number with a zone (`[fe80::1%eth0]`).
+    pub fn name(bind: &str) -> Option<(String, u16)> {
+        let written = with_port(bind);
+        if written.starts_with("unix:") || written.starts_with("fd://") || written.parse::<Address>().is_ok() {
+            return None;
+        }
+        let (host, port) = written.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+        let plain = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
+        let zoned = |host: &str| host.split_once('%').is_some_and(|(ip, _)| ip.parse::<std::net::Ipv6Addr>().is_ok());
+        let is_name = host.chars().all(plain) && (zoned(host) || !host.contains([':', '%']));
+        Some((host.to_owned(), port.parse().ok()?)).filter(|_| is_name && !host.is_empty())
     }
 
     /// Reads one list of arguments as argparse does.
@@ -159,6 +166,14 @@ impl Known {
             _ => {}
         }
     }
+}
+
+/// A `--bind` with gunicorn's default port, if it has none; a lone word is a host.
+fn with_port(bind: &str) -> String {
+    let bind = bind.trim();
+    let bind = bind.strip_prefix("tcp://").unwrap_or(bind);
+    let complete = bind.starts_with("unix:") || bind.rsplit(']').next().is_some_and(|tail| tail.contains(':'));
+    if complete { bind.to_owned() } else { format!("{bind}:8000") }
 }
 
 /// What an option wants after it.
@@ -428,7 +443,23 @@ mod tests {
             assert_eq!(found.to_string(), address, "{bind:?}");
         }
         assert_eq!(Known::address("fd://3"), Ok(None));
-        assert!(Known::address("example.com:80").is_err());
+        for (bind, name) in [
+            ("example.com:80", Some(("example.com", 80))),
+            ("web-1", Some(("web-1", 8000))),
+            ("tcp://web:81", Some(("web", 81))),
+            ("[fe80::1%lo]:80", Some(("fe80::1%lo", 80))),
+            ("[fe80::1%lo]", Some(("fe80::1%lo", 8000))),
+            ("web:http", None),
+            ("a b:80", None),
+            ("[::zz]:80", None),
+            (":80", None),
+            ("unix:web", None),
+            ("fd://3", None),
+        ] {
+            let found = Known::name(bind);
+            assert_eq!(found.as_ref().map(|(host, port)| (host.as_str(), *port)), name, "{bind:?}");
+            assert!(name.is_none() || Known::address(bind).is_err(), "{bind:?}");
+        }
         assert!(Known::address("127.0.0.1:http").is_err());
     }
 }

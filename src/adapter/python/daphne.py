@@ -16,7 +16,7 @@ DEFAULT_BACKLOG = 2048
 MOST_ACCEPTS = 100
 
 
-class Daphne:
+class Daphne(AppServer):
     """What template.py asks of a server."""
 
     name = "daphne"

@@ -18,7 +18,7 @@ CLOSING_SECONDS = 2.0
 READING_SECONDS = 0.1
 
 
-class Granian:
+class Granian(AppServer):
     """What template.py asks of a server."""
 
     name = "granian"

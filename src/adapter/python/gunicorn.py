@@ -11,33 +11,56 @@ import sys
 
 # gunicorn.arbiter.Arbiter has it, too; it is part of what gunicorn documents, like WORKER_BOOT_ERROR.
 APP_LOAD_ERROR = 4
-# What only gunicorn's arbiter would call, and where the same can be done.
-NOT_CALLED = {
-    "when_ready": "ExecStartPost= of the service runs once sockd is ready",
-    "on_reload": "ExecReload= of the service can run more than the reload",
-    "on_exit": "ExecStopPost= of the service runs when all has ended",
-    "child_exit": "worker_exit is called in each worker that ends by itself or is told to",
-}
 # About as long as an event loop's timer can be (seconds).
 NO_TIMEOUT = 1000000
 
 
-class Gunicorn:
-    """What template.py asks of a server."""
+class Gunicorn(AppServer):
+    """What template.py asks of a server. Hooks are gunicorn_arbiter.py's."""
 
     name = "gunicorn"
     module = "gunicorn.__main__"
+    server = None
 
     def version(self):
         import gunicorn
         return gunicorn.__version__
 
     def configure(self, how):
-        self.server = configure(how)
+        self.server = configure(how, self.life)
+        self.forks_on_order = is_set(self.server.cfg, "pre_fork")
         return self.server.settings
 
     def load(self):
         self.server.app.wsgi()
+
+    def begin(self):
+        with gunicorns_errors():
+            self.server.begin()
+
+    def hook_state(self):
+        return self.server.hook_state()
+
+    def before_fork(self, order, supervisor):
+        self.server.before_fork(order, supervisor)
+
+    def after_fork(self, pid):
+        self.server.after_fork(pid)
+
+    def worker_state(self):
+        return self.server.next_state
+
+    def worker_joined(self, number, pid, state):
+        self.server.worker_joined(number, pid, state)
+
+    def worker_exited(self, number, pid, state, call):
+        self.server.worker_exited(number, pid, state, call)
+
+    def service_started(self):
+        self.server.service_started()
+
+    def service_ended(self):
+        self.server.cfg.on_exit(self.server)
 
     def work(self, order, supervisor):
         run_worker(self.server, order, supervisor)
@@ -47,12 +70,13 @@ class Gunicorn:
 # Start: be configured like gunicorn
 # ---------------------------------------------------------------------------------------------------
 
-def configure(how):
+def configure(how, life):
     """Let gunicorn read its configuration; return what stands in for the arbiter.
 
     Errors end the process with gunicorn's own message and exit code, and so do --help, --version,
     --check-config and --print-config.
     """
+    restore_environment(life)
     import_gunicorn_util()
     import_without_arbiter()
     from gunicorn.app.base import BaseApplication
@@ -75,12 +99,20 @@ def configure(how):
     app.cfg.set("reuse_port", False)
     # gunicorn's part of run(): --check-config, --print-config, --spew, --pythonpath.
     app.run()
-    try:
-        return Server(app, settings)
-    except RuntimeError as error:
-        # As BaseApplication.run() reports what goes wrong while the arbiter sets itself up.
-        print("\nError: %s\n" % error, file=sys.stderr, flush=True)
-        sys.exit(1)
+    with gunicorns_errors():
+        return Server(app, settings, life)
+
+
+class gunicorns_errors:
+    """What goes wrong while the arbiter sets itself up is reported as BaseApplication.run() reports it."""
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, _kind, error, _traceback):
+        if isinstance(error, RuntimeError):
+            print("\nError: %s\n" % error, file=sys.stderr, flush=True)
+            sys.exit(1)
 
 
 def import_gunicorn_util():
@@ -135,56 +167,23 @@ def reported_settings(app):
     names = ("workers", "threads", "timeout", "graceful_timeout", "max_requests", "max_requests_jitter",
              "bind", "umask", "backlog", "chdir", "preload_app", "daemon", "reload", "pidfile", "proc_name")
     settings = {name: getattr(cfg, name) for name in names}
+    settings["bind"] = [in_numbers(bind) for bind in cfg.bind]
+    settings["owner"] = [cfg.uid, cfg.gid]
     settings["worker_class"] = cfg.worker_class_str
     settings["speaks_tls"] = bool(cfg.is_ssl)
     settings["wsgi"] = app.app_uri
     return settings
 
 
-class Server:
-    """What gunicorn's hooks get as their first argument, `server`: the arbiter's facts, not its powers.
-
-    Its construction does what Arbiter.__init__ and Arbiter.setup do before the first fork, and names what sockd
-    leaves undone.
-    """
-
-    def __init__(self, app, settings):
-        from gunicorn import SERVER_SOFTWARE
-        os.environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
-        self.settings = settings
-        self.app = app
-        self.cfg = app.cfg
-        self.log = self.cfg.logger_class(self.cfg)
-        self.worker_class = self.cfg.worker_class
-        settings["silent_when_busy"] = is_sync(self.worker_class)
-        self.address = self.cfg.address
-        self.num_workers = self.cfg.workers
-        self.timeout = self.cfg.timeout
-        self.proc_name = self.cfg.proc_name
-        self.pid = os.getpid()
-        self.LISTENERS = []
-        self.WORKERS = {}
-        os.environ.update(self.cfg.env)
-        warn_of_what_is_left_out(self.cfg)
-        self.cfg.nworkers_changed(self, self.num_workers, None)
-        self.cfg.on_starting(self)
-        if hasattr(self.worker_class, "check_config"):
-            self.worker_class.check_config(self.cfg, self.log)
-
-
-def warn_of_what_is_left_out(cfg):
-    """Name the hooks that are not called, and the file that is not written.
-
-    A template comes anew with each reload, while the old one still serves, and sees no worker end: it must not call
-    what gunicorn calls once in its life, or when a child is gone.
-    """
-    warnings = ["gunicorn's hook %s is not called: %s" % (name, instead) for name, instead in NOT_CALLED.items()
-                if cfg.settings[name].get() is not cfg.settings[name].default]
-    if cfg.pidfile:
-        warnings.append("gunicorn's pidfile %s is not written: the process to signal is sockd's, MainPID= of "
-                        "`systemctl show`" % cfg.pidfile)
-    for warning in warnings:
-        complain(warning)
+def in_numbers(bind):
+    """An address of gunicorn's without a name in it, if there is one."""
+    from gunicorn.util import parse_address
+    try:
+        address = parse_address(bind)
+    except RuntimeError:
+        # sockd says what is wrong with it, or ignores it.
+        return bind
+    return tcp_bind(*address) if isinstance(address, tuple) else bind
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -201,8 +200,7 @@ def run_worker(server, order, supervisor):
     try:
         # Files that logrotate renamed since the template opened them are opened afresh.
         log.reopen_files()
-        worker = construct_worker(server, order, supervisor)
-        cfg.pre_fork(server, worker)
+        worker = equip_worker(server, order, supervisor)
         worker.pid = os.getpid()
         # Private, but the one name for "the process title, if setproctitle is there".
         util._setproctitle("worker [%s]" % server.proc_name)
@@ -236,27 +234,21 @@ def leave(server, worker):
         server.log.warning("Exception during worker exit:\n%s", traceback.format_exc())
 
 
-def construct_worker(server, order, supervisor):
-    """Create the worker object, with its reports going to sockd instead of to an arbiter."""
-    from gunicorn.workers import base
-    cfg = server.cfg
+def equip_worker(server, order, supervisor):
+    """The worker object, with its reports going to sockd instead of to an arbiter."""
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
-    heartbeat = Heartbeat(notifier, cfg.timeout, supervisor)
-    # The class creates its WorkerTmp, a temporary file that the arbiter looks at, as it is constructed;
-    # there is no parameter for it. sockd needs none, and a service may have no place to write one.
-    base.WorkerTmp = lambda _cfg: heartbeat
-    if cfg.max_requests > 0:
-        # Not cfg.set(), which would make a plain int of it again.
-        cfg.settings["max_requests"].value = RequestLimit(cfg.max_requests).reporting_to(notifier)
-    server.LISTENERS = listeners(order.sockets, cfg, server.log)
-    served, probe = list(server.LISTENERS), None
-    if order.has_probe and len(served) == 2 and waits_by_itself(server.worker_class):
-        probe = served.pop()
+    heartbeat = Heartbeat(notifier, server.cfg.timeout, supervisor)
+    if server.next_worker is None:
+        server.make_worker(order, supervisor)
+    worker = server.next_worker
+    worker.tmp = heartbeat
+    if isinstance(worker.max_requests, RequestLimit):
+        worker.max_requests.reporting_to(notifier)
+    probe = None
+    if order.has_probe and len(worker.sockets) == 2 and waits_by_itself(server.worker_class):
+        probe = worker.sockets.pop()
         # As init_process() does with the sockets that it knows.
         os.set_inheritable(probe.fileno(), False)
-    worker = server.worker_class(
-        order.worker, supervisor, served, server.app, cfg.timeout / 2.0, cfg, server.log)
-    worker.tmp = heartbeat
     gthread = sys.modules.get("gunicorn.workers.gthread")
     if gthread and issubclass(server.worker_class, gthread.ThreadWorker):
         # It counts a request when a thread takes it up, which no thread does when all are stuck. The other classes

@@ -16,7 +16,7 @@ import sys
 WITHOUT_LIMIT = 10 ** 8
 
 
-class Hypercorn:
+class Hypercorn(AppServer):
     """What template.py asks of a server."""
 
     name = "hypercorn"

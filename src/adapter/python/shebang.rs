@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::super::words::split;
+use crate::app::text::to_os;
 
 /// The interpreter of a console script, with the arguments it is given before the script.
 ///
-/// `head` is the beginning of the script, its first two lines at least. A program without a slash is looked for in
+/// `head` is the beginning of the script, its first two lines at least, as [`crate::app::text::from_os`] makes it a text. A program without a slash is looked for in
 /// PATH, as `env` would. Where the script does not say, it is the `python3` beside it, as in a virtual environment;
 /// the caller finds out whether that is there.
 ///
@@ -28,14 +29,14 @@ pub fn interpreter(head: &str, script: &Path) -> Result<(PathBuf, Vec<OsString>)
             Some(words) if words.contains("$0") && words.contains("dirname") => sibling(),
             Some(words) => {
                 let program = split(words).ok().and_then(|words| words.into_iter().next());
-                program.map(|program| (program.into(), Vec::new())).ok_or_else(|| not_python(script, line))
+                program.map(|program| (to_os(&program).into(), Vec::new())).ok_or_else(|| not_python(script, line))
             }
             None => Err(not_python(script, line)),
         },
         Some("env") => env(argument).ok_or_else(|| not_python(script, line)),
         Some(name) if name.contains("python") || name.contains("pypy") => {
-            let arguments = if argument.is_empty() { Vec::new() } else { vec![argument.into()] };
-            Ok((program.into(), arguments))
+            let arguments = if argument.is_empty() { Vec::new() } else { vec![to_os(argument)] };
+            Ok((to_os(program).into(), arguments))
         }
         Some(_) => Err(not_python(script, line)),
     }
@@ -56,7 +57,7 @@ fn env(argument: &str) -> Option<(PathBuf, Vec<OsString>)> {
     let (program, arguments) = words.split_first()?;
     // Options of env itself and assignments are not for us to follow.
     let plain = !program.is_empty() && !program.starts_with('-') && !program.contains(['=', ' ']);
-    plain.then(|| (program.into(), arguments.iter().map(OsString::from).collect()))
+    plain.then(|| (to_os(program).into(), arguments.iter().map(|argument| to_os(argument)).collect()))
 }
 
 fn split_word(line: &str) -> (&str, &str) {

@@ -13,7 +13,7 @@ import sys
 STARTUP_FAILURE = 3
 
 
-class Uvicorn:
+class Uvicorn(AppServer):
     """What template.py asks of a server."""
 
     name = "uvicorn"

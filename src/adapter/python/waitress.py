@@ -10,7 +10,7 @@ import os
 import sys
 
 
-class Waitress:
+class Waitress(AppServer):
     """What template.py asks of a server."""
 
     name = "waitress"

@@ -117,7 +117,7 @@ fn by_options(python: &Python, command: &[OsString], unit: &Unit, directory: &Pa
             Mode::Is(mode) => mode,
             Mode::ByUmask => by_umask(unit)?,
         },
-        directory: directory.join(stated.directory.unwrap_or_default()),
+        directory: directory.join(crate::app::text::to_os(&stated.directory.unwrap_or_default())),
         place: stated.binds.iter().map(|bind| bind.written.as_str()).collect::<Vec<_>>().join(" "),
     })
 }

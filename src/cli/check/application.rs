@@ -6,12 +6,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::gunicorn::{self, Known};
 use crate::adapter::python::{self, Launcher};
 use crate::adapter::{self, Making};
-use crate::app::Command;
+use crate::app::{Command, text};
 use crate::config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
@@ -38,19 +39,23 @@ pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
         problems.push(Diagnostic::warning(doubt.clone()));
     }
     for bind in &known.bind {
-        if let Err(why) = Known::address(bind) {
-            let help = "without a socket unit, sockd binds addresses by number and unix sockets";
+        if let Err(why) = Known::address(bind)
+            && Known::name(bind).is_none()
+        {
+            let help = "without a socket unit, sockd cannot bind it";
             problems.push(Diagnostic::warning(format!("--bind: {why}")).help(help));
         }
     }
     // gunicorn looks for its configuration file before it changes the directory.
     let file = known.config.as_deref().filter(|config| !config.starts_with("python:"));
-    let file = file.map(|file| command.directory.join(file.strip_prefix("file:").unwrap_or(file)));
+    let file = file.map(|file| command.directory.join(text::to_os(file.strip_prefix("file:").unwrap_or(file))));
     if let Some(missing) = file.as_ref().filter(|file| !file.exists()) {
         problems.push(Diagnostic::error(format!("gunicorn's --config {} does not exist", missing.display())));
     }
-    let directory =
-        known.chdir.as_ref().map_or_else(|| command.directory.clone(), |chdir| command.directory.join(chdir));
+    let directory = known
+        .chdir
+        .as_ref()
+        .map_or_else(|| command.directory.clone(), |chdir| command.directory.join(text::to_os(chdir)));
     if !directory.is_dir() {
         problems.push(Diagnostic::error(format!("gunicorn's --chdir {} is no directory", directory.display())));
         return problems;
@@ -74,7 +79,7 @@ fn check_interpreter(command: &Command, problems: &mut Diagnostics) {
         problems.push(Diagnostic::warning(format!("cannot read {}: {error}", command.program.display())));
         return;
     }
-    match python::interpreter(&String::from_utf8_lossy(&head), &command.program) {
+    match python::interpreter(&text::from_os(OsStr::from_bytes(&head)), &command.program) {
         Err(why) => {
             problems.push(Diagnostic::warning(why).help("sockd needs gunicorn's Python to ask it its settings"))
         }
@@ -115,7 +120,8 @@ fn missing(
             Diagnostic::error(message).help(format!("write {name}:application, or what the callable is called")),
         );
     }
-    let own = known.pythonpath.iter().flat_map(|paths| paths.split(',')).map(|path| directory.join(path.trim()));
+    let own =
+        known.pythonpath.iter().flat_map(|paths| paths.split(',')).map(|path| directory.join(text::to_os(path.trim())));
     let variable = command.environment.get(OsStr::new("PYTHONPATH")).map(OsString::as_os_str).unwrap_or_default();
     let inherited = std::env::split_paths(variable).map(|path| command.directory.join(path));
     let mut result = Found::Elsewhere;
@@ -260,7 +266,8 @@ mod tests {
         ] {
             assert_eq!(project.lines(line, &[]), [expected], "{line}");
         }
-        assert_eq!(project.lines("-b example.com:80 myproject", &[]).len(), 1);
+        assert_eq!(project.lines("-b example.com:80 myproject", &[]), [""; 0]);
+        assert_eq!(project.lines("-b example.com:http myproject", &[]).len(), 1);
     }
 
     #[test]

@@ -1,0 +1,127 @@
+"""gunicorn's hooks: which are called, when, where and with what, each time beside gunicorn's own arbiter."""
+
+import os
+import signal
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+import both  # noqa: E402
+from both import Gunicorn, Sockd, ask  # noqa: E402
+
+APPLICATION = '''
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+'''
+
+# Each hook writes a line: in which process, and what it was given. Numbers are given as people give them: the lowest that
+# no living worker has.
+CONFIGURATION = '''
+import itertools, os, sys
+workers = 2
+bind = "unix:web.sock"
+def note(*words):
+    with open("hooks", "a") as file:
+        print(*words, file=file)
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+        return True
+    except ProcessLookupError:
+        return False
+def numbers(server):
+    return sorted(worker.number for worker in server.WORKERS.values())
+def nworkers_changed(server, new, old):
+    note("nworkers_changed", new, old)
+def on_starting(server):
+    server.forks = 0
+    os.environ["SET_BY_ON_STARTING"] = "yes"
+    note("on_starting", "imported" if "hello" in sys.modules else "not-imported", len(server.WORKERS))
+def when_ready(server):
+    note("when_ready", os.path.exists("web.sock"), server.num_workers, len(server.WORKERS))
+def on_reload(server):
+    note("on_reload", server.forks, numbers(server))
+def pre_fork(server, worker):
+    used = numbers(server)
+    worker.number = next(number for number in itertools.count(1) if number not in used)
+    server.forks += 1
+    note("pre_fork", worker.pid, worker.age, worker.number, server.forks, used, len(server.LISTENERS))
+def post_fork(server, worker):
+    note("post_fork", worker.age, worker.number, worker.pid == os.getpid(), worker.pid in server.WORKERS,
+         os.environ.get("SET_BY_ON_STARTING"))
+def post_worker_init(worker):
+    note("post_worker_init", worker.age, worker.number)
+    note("pid", worker.number, worker.pid)
+def worker_int(worker):
+    note("worker_int", worker.age)
+def worker_abort(worker):
+    note("worker_abort", worker.age)
+def worker_exit(server, worker):
+    note("worker_exit", worker.age, worker.number, worker.pid == os.getpid())
+def child_exit(server, worker):
+    note("child_exit", worker.age, worker.number, worker.pid != os.getpid(), alive(worker.pid), numbers(server))
+def on_exit(server):
+    note("on_exit", len(server.WORKERS), server.forks)
+'''
+
+
+def of(lines, *names):
+    return [line for line in lines if line.split()[0] in names]
+
+
+class SockdWithoutCanary(Sockd):
+    """As many workers as gunicorn has."""
+
+    def prefix(self, options):
+        return super().prefix(["--no-canary", *options])
+
+
+class BesideGunicorn(both.Case):
+    """A whole life: start, a worker killed, a reload, the end."""
+
+    files = {"hello": APPLICATION, "hooks_conf": CONFIGURATION}
+
+    def life(self, kind, *arguments):
+        service = self.service(kind, "-c", "hooks_conf.py", *arguments, "hello:app")
+        service.wait_for(2, "post_worker_init")
+        self.assertEqual(ask(service), "hello")
+        pids = {line.split()[1]: int(line.split()[2]) for line in of(service.lines(), "pid")}
+        os.kill(pids["1"], signal.SIGKILL)
+        service.wait_for(3, "post_worker_init")
+        service.wait_for(1, "child_exit")
+        service.signal(signal.SIGHUP)
+        service.wait_for(3, "child_exit")
+        service.wait_for(5, "post_worker_init")
+        self.assertEqual(ask(service), "hello")
+        self.assertEqual(service.stop(), 0, service.output())
+        return service.lines()
+
+    def both_lives(self, *arguments):
+        return self.life(Gunicorn, *arguments), self.life(SockdWithoutCanary, *arguments)
+
+    def compare(self, gunicorn, sockd):
+        # In one process, and so in one order.
+        own = ("nworkers_changed", "on_starting", "when_ready", "on_reload", "pre_fork", "on_exit")
+        self.assertEqual(of(sockd, *own), of(gunicorn, *own))
+        # At ends that come together the order is chance, and with it who is left.
+        for name in ("post_fork", "post_worker_init", "worker_exit"):
+            self.assertEqual(sorted(of(sockd, name)), sorted(of(gunicorn, name)))
+        exits = [[line.rpartition("[")[0] for line in of(lines, "child_exit")] for lines in (sockd, gunicorn)]
+        self.assertEqual(sorted(exits[0]), sorted(exits[1]))
+        self.assertEqual(len(exits[0]), 5)
+
+    def test_life(self):
+        gunicorn, sockd = self.both_lives()
+        self.compare(gunicorn, sockd)
+        self.assertEqual(of(sockd, "on_starting"), ["on_starting not-imported 0"])
+
+    def test_life_preloaded(self):
+        gunicorn, sockd = self.both_lives("--preload")
+        self.compare(gunicorn, sockd)
+        self.assertEqual(of(sockd, "on_starting"), ["on_starting imported 0"])
+
+
+if __name__ == "__main__":
+    unittest.main()
