@@ -65,7 +65,7 @@ pub struct Plan {
 }
 
 /// How one worker is executed.
-pub trait Worker: Debug {
+pub trait Worker: Debug + Send {
     /// The command for a worker that is given this.
     fn execution(&self, command: &Command, given: &Given<'_>) -> Execution;
 }

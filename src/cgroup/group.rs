@@ -57,8 +57,8 @@ pub enum OutOfMemory {
     System,
 }
 
-/// The control group of one worker. Dropping it leaves it where it is: see [`Group::remove`].
-#[derive(Debug)]
+/// The control group of one worker: a name for it. Dropping it leaves the group where it is: see [`Group::remove`].
+#[derive(Clone, Debug)]
 pub struct Group {
     pub(super) path: PathBuf,
     pub(super) limits: Limits,

@@ -25,6 +25,8 @@ pub(super) struct Fallback {
     /// It was told to finish and has not ended yet.
     leaving: Option<Child>,
     told: Option<u64>,
+    /// Why nobody is answered although it is wanted.
+    failure: Option<String>,
     /// The operator's own page, as the configuration last said.
     page: Option<PathBuf>,
 }
@@ -45,9 +47,15 @@ impl Fallback {
     pub(super) fn stop(&mut self) {
         self.wanted = false;
         self.told = None;
+        self.failure = None;
         if let Some(helper) = self.helper.take() {
             self.leaving = Some(helper.child);
         }
+    }
+
+    /// Why visitors are not answered although the core wants them to be.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     pub(super) fn is_leaving(&self) -> bool {
@@ -71,18 +79,37 @@ impl Shell {
             return;
         }
         match self.spawn_helper() {
-            Ok(helper) => self.fallback.helper = Some(helper),
-            Err(why) => {
-                tracing::error!("cannot answer 503: {why}; visitors wait in the queue");
-                self.restart_fallback_later();
+            Ok(helper) => {
+                self.fallback.helper = Some(helper);
+                // It is to hear when to come again.
+                self.shown = None;
+                // Whether it stays is looked at then.
+                if self.fallback.failure.is_some() {
+                    self.restart_fallback_later();
+                }
             }
+            Err(why) => self.fallback_fails(why),
         }
     }
 
+    /// Starts the helper if it is missing; one that is there has lived for a while.
     pub(super) fn restart_fallback(&mut self) {
         if self.fallback.wanted && self.fallback.helper.is_none() {
             self.start_fallback();
+        } else if self.fallback.failure.take().is_some() {
+            tracing::info!("visitors are answered 503 again");
+            self.shown = None;
         }
+    }
+
+    /// Says once why nobody is answered, however often it is tried.
+    fn fallback_fails(&mut self, why: String) {
+        if self.fallback.failure.is_none() {
+            tracing::error!("cannot answer 503: {why}; visitors wait in the queue; it is tried again every second");
+            self.fallback.failure = Some(why);
+            self.shown = None;
+        }
+        self.restart_fallback_later();
     }
 
     fn restart_fallback_later(&self) {
@@ -164,8 +191,7 @@ impl Shell {
         }
         self.fallback.helper = None;
         self.fallback.told = None;
-        tracing::warn!("the helper that answers 503 ended ({}); it is started again", ended.end);
-        self.restart_fallback_later();
+        self.fallback_fails(format!("the helper that answers 503 ended ({})", ended.end));
         true
     }
 }

@@ -129,7 +129,7 @@ impl Shell {
         if let Some(generation) = self.generations.get_mut(&generation).filter(|_| verdict.is_ok()) {
             generation.remember(new);
         }
-        let serving = self.core.snapshot(self.now()).generation;
+        let serving = self.core.overview(self.now()).generation;
         if let (Some(generation), Some(old)) = (self.generations.get_mut(&serving), old) {
             generation.remember(old);
         }

@@ -8,13 +8,13 @@
 //! daphne, uWSGI with `vacuum`. Whoever is connected stays so, and nobody else comes. A socket that sockd bound itself
 //! it binds again, and a reload brings it to every worker; one that systemd bound only systemd can bind again.
 
-use super::shell::Shell;
+use super::shell::{Message, Shell};
 use super::ticker::Ticker;
 use crate::journal::message_id;
-use crate::listener::{AtPath, Listener, Permissions};
+use crate::listener::{AtPath, Listener, Permissions, SocketFile};
 use crate::process::holds_socket;
 use crate::queue::{self, Depth};
-use crate::supervisor::{Phase, Snapshot};
+use crate::supervisor::{Overview, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub(super) struct Lookout {
     mended: Vec<Instant>,
     /// The socket that was bound again last, until every worker has it.
     behind: Option<Behind>,
+    /// A thread looks at the paths.
+    looking: bool,
 }
 
 #[derive(Debug, Default)]
@@ -68,13 +70,13 @@ impl Lookout {
     /// Must be called within a tokio runtime.
     pub(super) fn new() -> io::Result<Self> {
         let ticker = Ticker::new(PERIOD)?;
-        Ok(Self { ticker, seen: BTreeMap::new(), mended: Vec::new(), behind: None })
+        Ok(Self { ticker, seen: BTreeMap::new(), mended: Vec::new(), behind: None, looking: false })
     }
 
     /// Goes on looking, or stops.
-    pub(super) fn plan(&mut self, snapshot: &Snapshot) {
-        let somebody = !snapshot.workers.is_empty() || snapshot.fallback;
-        self.ticker.run(somebody && !snapshot.waiting && !snapshot.stopping);
+    pub(super) fn plan(&mut self, overview: &Overview) {
+        let somebody = overview.living > 0 || overview.fallback;
+        self.ticker.run(somebody && !overview.waiting && !overview.stopping);
     }
 
     /// The status line, behind whatever is wrong with a path.
@@ -129,7 +131,6 @@ impl Shell {
             self.look_at_queue(index);
         }
         self.look_at_paths();
-        self.catch_up();
     }
 
     fn look_at_queue(&mut self, index: usize) {
@@ -159,7 +160,7 @@ impl Shell {
         let Depth { waiting, limit } = depth;
         match news {
             News::HalfFull => {
-                let snapshot = self.core.snapshot(self.now());
+                let overview = self.core.overview(self.now());
                 tracing::warn!(
                     MESSAGE_ID = message_id::QUEUE_LONG,
                     SOCKD_EVENT = "queue-long",
@@ -169,8 +170,8 @@ impl Shell {
                     "{waiting} connections wait on {listener}, where {limit} may: {} of {} workers are ready and do not \
                      keep up; more workers help (count in [workers], or the server's --workers), in a short rush also a \
                      longer queue ({})",
-                    snapshot.ready,
-                    snapshot.wanted.unwrap_or(0),
+                    overview.ready,
+                    overview.wanted.unwrap_or(0),
                     longer(listener, limit)
                 );
             }
@@ -183,12 +184,25 @@ impl Shell {
         }
     }
 
-    /// Looks where the paths of unix sockets lead.
+    /// Has a thread look where the paths of unix sockets lead: they may be on a disk that does not answer.
     pub(super) fn look_at_paths(&mut self) {
+        if std::mem::replace(&mut self.lookout.looking, true) {
+            return;
+        }
+        let files: Vec<(u64, SocketFile)> = self.listeners.iter().map(|l| (l.inode, l.file().clone())).collect();
+        let look = move || files.into_iter().map(|(inode, file)| (inode, file.at_path())).collect();
+        let looking = tokio::task::spawn_blocking(look);
+        self.later(async move { Some(Message::Paths(looking.await.unwrap_or_default())) });
+    }
+
+    /// This is where the paths lead, by the inodes of their sockets.
+    pub(super) fn paths_seen(&mut self, all: &BTreeMap<u64, AtPath>) {
+        self.lookout.looking = false;
         for index in 0..self.listeners.len() {
+            // One that came meanwhile is looked at the next time.
+            let Some(&found) = all.get(&self.listeners[index].inode) else { continue };
             let listener = &self.listeners[index];
             let seen = self.lookout.seen.entry(listener.inode).or_default();
-            let found = listener.at_path();
             match found {
                 AtPath::Ours(permissions) => {
                     seen.permissions = permissions;
@@ -217,23 +231,27 @@ impl Shell {
                     Err(why) => refusal = Some(why),
                 }
             }
-            self.raise_alarm(index, refusal.as_deref());
+            self.raise_alarm(index, found, refusal.as_deref());
         }
+        // What is wrong with a path is part of the status, and workers may lack a socket that was bound again.
+        self.shown = None;
+        self.catch_up();
         let listeners = &self.listeners;
         self.lookout.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
     }
 
-    /// What is wrong with a listener's path, if something is; for `sockd status`, which is asked at any time.
-    pub(super) fn path_alarm(&self, listener: &Listener) -> Option<String> {
+    /// What is known to be wrong with a listener's path, or what would be said if something were: for `sockd status`,
+    /// which is asked at any time.
+    pub(super) fn path_alarm(&self, listener: &Listener) -> (Option<String>, PathAlarm) {
         let behind = self.lookout.behind.iter().filter(|behind| behind.inode == listener.inode);
         let lost = self.lookout.seen.get(&listener.inode).and_then(|seen| seen.alarm.clone());
-        lost.or_else(|| behind.filter_map(|behind| behind.alarm.clone()).next())
-            .or_else(|| alarm(listener, None, self.setup.unit.as_deref()))
+        let known = lost.or_else(|| behind.filter_map(|behind| behind.alarm.clone()).next());
+        (known, PathAlarm::new(listener, self.setup.unit.as_deref()))
     }
 
-    fn raise_alarm(&mut self, index: usize, refusal: Option<&str>) {
+    fn raise_alarm(&mut self, index: usize, found: AtPath, refusal: Option<&str>) {
         let listener = &self.listeners[index];
-        let Some(alarm) = alarm(listener, refusal, self.setup.unit.as_deref()) else { return };
+        let Some(alarm) = PathAlarm::new(listener, self.setup.unit.as_deref()).text(found, refusal) else { return };
         let seen = self.lookout.seen.entry(listener.inode).or_default();
         if seen.alarm.as_ref() == Some(&alarm) {
             return;
@@ -274,7 +292,7 @@ impl Shell {
         self.lookout.seen.insert(inode, seen);
         listeners[index] = listener;
         self.lookout.behind = Some(Behind { inode, asked: None, alarm: None });
-        if self.core.snapshot(self.now()).fallback {
+        if self.core.overview(self.now()).fallback {
             self.fallback.stop();
             self.start_fallback();
         }
@@ -317,16 +335,29 @@ impl Shell {
     }
 }
 
-/// What is wrong with a listener's path, why that could not be mended, and what to do about it.
-fn alarm(listener: &Listener, refusal: Option<&str>, unit: Option<&str>) -> Option<String> {
-    let what = match listener.at_path() {
-        AtPath::Ours(_) | AtPath::Unknown => return None,
-        AtPath::Nothing => "nothing is left at",
-        AtPath::Another => "another file stands at",
-    };
-    let refusal = refusal.map_or_else(String::new, |why| format!(", and it cannot be bound again: {why}"));
-    let remedy = remedy(listener, unit);
-    Some(format!("{what} {}: nobody can connect there{refusal}; to mend it: {remedy}", listener.address))
+/// The words for what is wrong with a listener's path.
+#[derive(Debug)]
+pub(super) struct PathAlarm {
+    address: String,
+    remedy: String,
+}
+
+impl PathAlarm {
+    fn new(listener: &Listener, unit: Option<&str>) -> Self {
+        Self { address: listener.address.to_string(), remedy: remedy(listener, unit) }
+    }
+
+    /// What is wrong, if something is, why that could not be mended, and what to do about it.
+    pub(super) fn text(&self, found: AtPath, refusal: Option<&str>) -> Option<String> {
+        let what = match found {
+            AtPath::Ours(_) | AtPath::Unknown => return None,
+            AtPath::Nothing => "nothing is left at",
+            AtPath::Another => "another file stands at",
+        };
+        let refusal = refusal.map_or_else(String::new, |why| format!(", and it cannot be bound again: {why}"));
+        let Self { address, remedy } = self;
+        Some(format!("{what} {address}: nobody can connect there{refusal}; to mend it: {remedy}"))
+    }
 }
 
 /// What makes a queue longer.

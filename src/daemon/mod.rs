@@ -4,7 +4,8 @@
 //!   setup.rs      what the command line and systemd give -> listeners, configuration, log
 //!   shell.rs      the one event loop: signals, timers, drivers' messages -> core; effects -> effects.rs
 //!   effects.rs    one arm for each effect
-//!   prepare.rs    Effect::Prepare: configuration -> command -> Spec, or a template that reports it
+//!   prepare.rs    Effect::Prepare: what was read -> Spec, or a template that reports it
+//!   reading.rs    what a generation is made from, read by a thread: configuration -> command
 //!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
 //!   strangers.rs  ends of processes that nobody knows yet
 //!   groups.rs     the workers' control groups: made, watched for want of memory, killed and removed
@@ -13,7 +14,9 @@
 //!   health_command.rs  the same, by a program
 //!   fallback.rs   the helper process that answers 503
 //!   listeners.rs  looking after the listeners: queue, backlog, path
+//!   measure.rs    what workers and listeners are measured by
 //!   ticker.rs     when to look at them
+//!   log_limit.rs  how many lines others can bring about
 //!   narrate.rs    notices -> log
 //!   status.rs     snapshot -> STATUS= and `sockd status`
 //! ```
@@ -29,8 +32,11 @@ mod health_command;
 mod hooks;
 mod judge;
 mod listeners;
+mod log_limit;
+mod measure;
 mod narrate;
 mod prepare;
+mod reading;
 mod setup;
 mod shell;
 mod spec;

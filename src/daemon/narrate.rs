@@ -142,7 +142,7 @@ impl Shell {
                 MESSAGE_ID = message_id::ANSWERING_503,
                 SOCKD_EVENT = "answering-503",
                 "no worker can serve{}: {why}",
-                if self.listeners.is_empty() { "" } else { ", answering 503" }
+                if self.listeners.is_empty() || self.fallback.failure().is_some() { "" } else { ", answering 503" }
             ),
             Notice::ServingAgain => tracing::info!(
                 MESSAGE_ID = message_id::ANSWERING_503_ENDED,
@@ -180,7 +180,7 @@ impl Shell {
                 "reload-refused",
                 *generation,
                 "reload to generation {generation} refused: {why}{}",
-                if self.core.snapshot(self.now()).ready > 0 { "; the old workers serve on" } else { "" }
+                if self.core.overview(self.now()).ready > 0 { "; the old workers serve on" } else { "" }
             ),
             Notice::Stopping => {
                 tracing::info!(MESSAGE_ID = message_id::STOPPING, SOCKD_EVENT = "stopping", "stopping");

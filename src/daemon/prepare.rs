@@ -1,29 +1,27 @@
-//! Making a generation ready to spawn: configuration, command, specification, and the template where there is one.
+//! Making a generation ready to spawn: its specification, and its template where there is one. What is on disk is read
+//! elsewhere (reading.rs).
 
 use super::hooks::Notices;
+use super::log_limit::LogLimit;
+use super::reading::Read;
 use super::setup::{bind_addresses, bind_all};
 use super::shell::{Message, Shell};
 use super::spec::{Asked, spec};
 use super::workers::verdict;
 use crate::adapter::exec::Plan;
-use crate::adapter::python::{self, Launcher, Python};
+use crate::adapter::python::{self, Python};
 use crate::adapter::report::Report as ServerReport;
-use crate::adapter::{self, Adapter, Making};
-use crate::app::{Address, Command, text};
-use crate::config::{self, Settings};
+use crate::adapter::{Adapter, Making};
+use crate::app::{Address, Command};
+use crate::config::Settings;
 use crate::journal::{self, message_id};
 use crate::listener::Permissions;
 use crate::process::{Child, End, Ended, ForkRequest, Hello, Life, Report, Stderr, Template};
 use crate::supervisor::{Answer, Event, GenerationId, PREPARE_TIMEOUT, Role, Spec, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The head of a console script is read up to here (bytes): Linux itself reads 256 (BINPRM_BUF_SIZE).
-const SHEBANG_LIMIT: u64 = 4096;
+use std::time::Instant;
 
 /// What a generation's workers are made from.
 #[derive(Debug)]
@@ -76,6 +74,8 @@ pub(super) struct Booted {
     /// How it ended; its last reports may still be on their way.
     pub(super) end: Option<End>,
     silent: bool,
+    /// The lines about what makes no sense.
+    garbage: LogLimit,
 }
 
 impl Generation {
@@ -94,62 +94,58 @@ impl Generation {
 }
 
 impl Shell {
-    /// Reads everything afresh. Answers with an event, at once or when the template has spoken.
+    /// Reads everything afresh. Answers with an event when it was read, or when the template has spoken.
     pub(super) fn prepare(&mut self, id: GenerationId) {
-        if let Err(why) = self.try_prepare(id) {
+        self.reading.insert(id);
+        let reading = self.readers.read(&self.setup);
+        self.later(async move { Some(Message::Read(id, Box::new(reading.await))) });
+    }
+
+    /// What there was to read has been read.
+    pub(super) fn configuration_read(&mut self, id: GenerationId, read: Read) {
+        // It may have been released meanwhile.
+        if !self.reading.remove(&id) {
+            return;
+        }
+        for line in read.problems {
+            tracing::error!(MESSAGE_ID = message_id::CONFIGURATION_REFUSED, SOCKD_GENERATION = id.0, "{line}");
+        }
+        if let Some(page) = read.page {
+            self.fallback.show(page.as_deref());
+        }
+        if let Err(why) = read.generation.and_then(|generation| self.begin_generation(id, generation, read.template)) {
             self.events.push_back(Event::PrepareFailed { generation: id, why });
         }
     }
 
-    fn try_prepare(&mut self, id: GenerationId) -> Result<(), String> {
-        let told = |problems: crate::diagnostic::Diagnostics| {
-            for line in problems.lines() {
-                tracing::error!(MESSAGE_ID = message_id::CONFIGURATION_REFUSED, SOCKD_GENERATION = id.0, "{line}");
-            }
-            problems.lines().next().unwrap_or_default()
-        };
-        let loaded = config::load(None, &self.setup.options).map_err(told)?;
-        let settings = loaded.settings;
-        self.fallback.show(settings.fallback.page.as_deref());
-        let command = config::resolve(&settings, &self.setup.environment, &self.setup.directory).map_err(told)?;
-        let adapter = adapter::recognise(&settings.command);
-        let health_command = config::resolve_health_command(&settings, &command).map_err(|problem| problem.message)?;
-        let mut generation = Generation {
-            settings,
-            adapter,
-            command,
-            plan: Plan::default(),
-            spec: None,
-            silent_when_busy: false,
-            speaks_tls: false,
-            health_command,
-            answered: None,
-            usual: self.generations.get(&self.core.snapshot(self.now()).generation).and_then(Generation::usual),
-            template: None,
-        };
-        match adapter.making {
-            Making::Exec(exec) => {
+    fn begin_generation(
+        &mut self,
+        id: GenerationId,
+        mut generation: Generation,
+        template: Option<(Command, &'static Python)>,
+    ) -> Result<(), String> {
+        let name = generation.adapter.conventions.name;
+        generation.usual = self.generations.get(&self.core.overview(self.now()).generation).and_then(Generation::usual);
+        match template {
+            None => {
                 if generation.settings.workers.preload == Some(true) {
-                    let name = adapter.conventions.name;
                     tracing::warn!("preload is ignored: sockd has no template for this server ({name})");
                 }
-                generation.plan = config::plan(exec, &generation.settings.command, &generation.command)?;
                 for warning in &generation.plan.warnings {
                     tracing::warn!(SOCKD_GENERATION = id.0, "{warning}");
                 }
-                generation.silent_when_busy = generation.plan.silent_when_busy;
-                self.warn_of_other_addresses(id, adapter.conventions.name, &generation.plan.listen);
+                self.warn_of_other_addresses(id, name, generation.plan.listen.clone());
                 let spec = spec(&generation.settings, &Asked::from(&generation.plan));
                 generation.spec = Some(spec.clone());
                 self.events.push_back(Event::Prepared { generation: id, spec });
             }
-            Making::Template(python) => {
+            Some((command, python)) => {
                 // It may import the application.
                 let limit = generation.settings.workers.start_timeout;
                 if limit > PREPARE_TIMEOUT {
                     self.events.push_back(Event::Preparing { generation: id, limit });
                 }
-                generation.template = Some(self.boot_template(id, &generation, python)?);
+                generation.template = Some(self.boot_template(id, &command, python)?);
             }
         }
         // While the template boots, since it takes a while.
@@ -158,17 +154,15 @@ impl Shell {
         Ok(())
     }
 
-    fn boot_template(&mut self, id: GenerationId, generation: &Generation, python: &Python) -> Result<u64, String> {
-        let command = template_command(generation, python)?;
+    fn boot_template(&mut self, id: GenerationId, command: &Command, python: &Python) -> Result<u64, String> {
         let (stderr, write) = Stderr::new(move |line| {
             tracing::info!(MESSAGE_ID = message_id::STDERR_LINE, SOCKD_GENERATION = id.0, "template: {line}");
         })
         .map_err(|error| format!("cannot make a pipe: {error}"))?;
         let (phase, hook_state) = self.hooks.life(id);
         let life = Life { phase, hook_state, bound: !self.listeners.is_empty(), workers: self.worker_processes() };
-        let template =
-            Template::boot(&command, [python.program, python::BOOT], &life, std::os::fd::AsFd::as_fd(&write))
-                .map_err(|error| error.to_string())?;
+        let template = Template::boot(command, [python.program, python::BOOT], &life, std::os::fd::AsFd::as_fd(&write))
+            .map_err(|error| error.to_string())?;
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         self.templates.last += 1;
         let number = self.templates.last;
@@ -196,6 +190,7 @@ impl Shell {
             notices: Notices::default(),
             end: None,
             silent: false,
+            garbage: LogLimit::default(),
         };
         self.templates.running.insert(number, booted);
         Ok(number)
@@ -238,6 +233,7 @@ impl Shell {
     }
 
     pub(super) fn release(&mut self, id: GenerationId) {
+        self.reading.remove(&id);
         let Some(generation) = self.generations.remove(&id) else { return };
         let Some(booted) = generation.template.and_then(|number| self.templates.running.get_mut(&number)) else {
             return;
@@ -289,7 +285,10 @@ impl Shell {
                     self.events.push_back(Event::PrepareFailed { generation: id, why });
                 }
             }
-            Some(Report::Garbage(text)) => tracing::warn!("the template says what makes no sense: {text:?}, ignoring"),
+            Some(Report::Garbage(text)) if booted.garbage.allows(Instant::now()) => {
+                tracing::warn!("the template says what makes no sense: {text:?}, ignoring");
+            }
+            Some(Report::Garbage(_)) => {}
             None => {
                 booted.silent = true;
                 self.bury_template(number);
@@ -379,13 +378,18 @@ impl Shell {
         if wanted.iter().map(Ok).eq(default.iter().map(Result::as_ref)) {
             return;
         }
-        self.warn_of_other_addresses(id, python.bind_options, wanted);
+        self.warn_of_other_addresses(id, python.bind_options, wanted.to_vec());
     }
 
-    fn warn_of_other_addresses(&self, id: GenerationId, option: &str, wanted: &[Address]) {
-        for address in wanted {
-            if !self.listeners.iter().any(|listener| same_place(&listener.address, address)) {
-                let ours: Vec<_> = self.listeners.iter().map(ToString::to_string).collect();
+    /// In a thread of its own, since paths are followed on a disk.
+    fn warn_of_other_addresses(&self, id: GenerationId, option: &'static str, wanted: Vec<Address>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let served: Vec<Address> = self.listeners.iter().map(|listener| listener.address.clone()).collect();
+        let ours: Vec<String> = self.listeners.iter().map(ToString::to_string).collect();
+        tokio::task::spawn_blocking(move || {
+            for address in wanted.iter().filter(|wanted| !served.iter().any(|served| same_place(served, wanted))) {
                 tracing::warn!(
                     SOCKD_GENERATION = id.0,
                     "{option} {address} is ignored: sockd serves {}; make ListenStream= of the socket unit and {option} \
@@ -393,7 +397,7 @@ impl Shell {
                     ours.join(" and ")
                 );
             }
-        }
+        });
     }
 
     /// Whether it was a template that ended.
@@ -410,7 +414,10 @@ impl Shell {
     fn bury_template(&mut self, number: u64) {
         let Some(Booted { end: Some(end), silent: true, .. }) = self.templates.running.get(&number) else { return };
         let end = *end;
-        let Some(booted) = self.templates.running.remove(&number) else { return };
+        let Some(mut booted) = self.templates.running.remove(&number) else { return };
+        if let Some(count) = booted.garbage.suppressed(Instant::now(), true) {
+            tracing::warn!("the template said {count} more things that make no sense, ignoring");
+        }
         let Some(id) = booted.generation else { return };
         booted.stderr.pump();
         let tail = booted.stderr.tail();
@@ -439,44 +446,4 @@ fn same_place(a: &Address, b: &Address) -> bool {
         }
         (a, b) => a == b,
     }
-}
-
-/// The command that boots the template of this generation: its interpreter, our program, the server's arguments.
-fn template_command(generation: &Generation, python: &Python) -> Result<Command, String> {
-    let command = &generation.command;
-    let Some(invocation) = python.invocation(&generation.settings.command) else {
-        return Err(format!("this is not {}", python.script));
-    };
-    let (program, options, how) = match invocation.launcher {
-        Launcher::Script(_) => {
-            let head = first_lines(&command.program)?;
-            let (interpreter, options) = python::interpreter(&head, &command.program)?;
-            (interpreter, options, "script")
-        }
-        Launcher::Python(_, options) => (command.program.clone(), options, "module"),
-    };
-    let program = config::find_program(program.as_os_str(), &command.directory, &command.environment)
-        .map_err(|problem| format!("{} needs a Python: {}", command.program.display(), problem.message))?;
-    let mut line: Vec<OsString> = vec![program.clone().into()];
-    line.extend(options);
-    let loading = match generation.settings.workers.preload {
-        Some(true) => "preload",
-        Some(false) => "late",
-        None => "own",
-    };
-    line.extend([python::BOOT_PATH.into(), how.into(), loading.into(), command.program.clone().into()]);
-    line.extend(invocation.arguments.iter().cloned());
-    Ok(Command { program, arguments: line, ..command.clone() })
-}
-
-fn first_lines(script: &Path) -> Result<String, String> {
-    let cannot = |error| format!("cannot read {}: {error}", script.display());
-    let file = std::fs::File::open(script).map_err(cannot)?;
-    let mut bytes = Vec::new();
-    // The long form of pip has the interpreter on its second line.
-    let mut reader = BufReader::new(file.take(SHEBANG_LIMIT));
-    for _ in 0..2 {
-        reader.read_until(b'\n', &mut bytes).map_err(cannot)?;
-    }
-    Ok(text::from_os(OsStr::from_bytes(&bytes)))
 }

@@ -7,13 +7,15 @@ use super::health_command::HealthCommands;
 use super::hooks::Hooks;
 use super::judge::Judgement;
 use super::listeners::Lookout;
+use super::measure::Meters;
 use super::prepare::Generation;
+use super::reading::{Read, Readers};
 use super::setup::Setup;
 use super::strangers::Strangers;
 use super::workers::Worker;
 use crate::control::{self, Call, Replier};
 use crate::journal::{self, message_id};
-use crate::listener::Listener;
+use crate::listener::{AtPath, Listener};
 use crate::notify::Datagram;
 use crate::private_socket::Binder;
 use crate::process::{Report, reap};
@@ -21,7 +23,7 @@ use crate::supervisor::{Answer, Event, GenerationId, RequestId, SlotId, Start, S
 use crate::systemd::{Notifier, ReloadGuard, environment};
 use crate::{exit, process};
 use rustix::process::Pid;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -41,6 +43,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(super) enum Message {
     /// Something for the core.
     Core(Event),
+    /// What a generation is made from was read.
+    Read(GenerationId, Box<Read>),
     /// A template spoke, or (None) will speak no more.
     Template(u64, Option<Report>),
     /// A datagram on a worker's notification socket, which gives the next one when this one is dropped.
@@ -55,6 +59,10 @@ pub(super) enum Message {
     HealthCommandLate { worker: WorkerId, pid: Pid, timeout: Duration },
     /// The kernel has killed processes of a worker, so many in all, and not the worker.
     OutOfMemory(WorkerId, u64),
+    /// Where the paths of the listeners lead, by the inodes of their sockets.
+    Paths(BTreeMap<u64, AtPath>),
+    /// How much memory workers hold.
+    Measured(Vec<(WorkerId, u64)>),
     /// The 503 helper shall be tried again.
     RestartFallback,
 }
@@ -69,7 +77,7 @@ pub(super) struct Death {
 }
 
 pub(super) struct Shell {
-    pub(super) setup: Setup,
+    pub(super) setup: Arc<Setup>,
     pub(super) core: Supervisor,
     began: Instant,
     pub(super) began_at: SystemTime,
@@ -78,7 +86,12 @@ pub(super) struct Shell {
     /// The core wants to know of the first connection, and nothing listens yet.
     pub(super) watch_wanted: bool,
     pub(super) generations: BTreeMap<GenerationId, Generation>,
+    pub(super) readers: Readers,
+    /// The generations that are being read.
+    pub(super) reading: BTreeSet<GenerationId>,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
+    /// Whose process it is, until it is reaped.
+    pub(super) worker_of: HashMap<Pid, WorkerId>,
     /// The youngest that ever was: the core counts.
     pub(super) last_worker: WorkerId,
     pub(super) deaths: BTreeMap<SlotId, Death>,
@@ -90,8 +103,11 @@ pub(super) struct Shell {
     pub(super) fallback: Fallback,
     pub(super) health_commands: HealthCommands,
     pub(super) notifier: Notifier,
+    /// The core's revision that was shown last; None: something else has changed since.
+    pub(super) shown: Option<u64>,
     pub(super) reload_guard: Option<ReloadGuard>,
     pub(super) binder: Binder,
+    pub(super) meters: Meters,
     /// Who waits for the outcome of a reload.
     pub(super) clients: BTreeMap<RequestId, Replier>,
     next_request: u64,
@@ -145,7 +161,8 @@ impl Shell {
         let mut shell = Self {
             binder: Binder::new(environment::runtime_directory()),
             notifier: Notifier::from_environment(),
-            setup,
+            shown: None,
+            setup: Arc::new(setup),
             core,
             began,
             began_at: SystemTime::now(),
@@ -153,7 +170,10 @@ impl Shell {
             lookout: Lookout::new()?,
             watch_wanted: false,
             generations: BTreeMap::new(),
+            readers: Readers::default(),
+            reading: BTreeSet::new(),
             workers: BTreeMap::new(),
+            worker_of: HashMap::new(),
             last_worker: WorkerId(0),
             deaths: BTreeMap::new(),
             last_words: BTreeMap::new(),
@@ -163,6 +183,7 @@ impl Shell {
             fallback: Fallback::default(),
             health_commands: HealthCommands::new(),
             reload_guard: None,
+            meters: Meters::default(),
             clients: BTreeMap::new(),
             next_request: 1,
             events: VecDeque::new(),
@@ -206,6 +227,7 @@ impl Shell {
                 () = self.lookout.ticker.tick() => {
                     self.look();
                     self.measure_workers();
+                    self.tell_suppressed();
                 }
                 Some(call) = self.calls.recv() => self.answer(call),
                 Some(message) = self.inbox.recv() => self.receive(message),
@@ -263,6 +285,7 @@ impl Shell {
     fn receive(&mut self, message: Message) {
         match message {
             Message::Core(event) => self.events.push_back(event),
+            Message::Read(generation, read) => self.configuration_read(generation, *read),
             Message::Template(template, report) => self.template_reports(template, report),
             Message::Notify(worker, datagram, _done) => self.worker_says(worker, datagram),
             Message::Judged { worker, judgement } => self.judged(worker, judgement),
@@ -270,13 +293,15 @@ impl Shell {
             Message::JudgeAgain { worker, patience } => self.judge(worker, None, Some(patience)),
             Message::HealthCommandLate { worker, pid, timeout } => self.health_command_late(worker, pid, timeout),
             Message::OutOfMemory(worker, killed) => self.process_killed(worker, killed),
+            Message::Paths(found) => self.paths_seen(&found),
+            Message::Measured(memory) => self.workers_measured(memory),
             Message::RestartFallback => self.restart_fallback(),
         }
     }
 
     fn answer(&mut self, call: Call) {
         match call.request {
-            control::Request::Status => call.replier.status(self.report()),
+            control::Request::Status => self.answer_status(call.replier),
             control::Request::Reload { wait: true } => self.request_reload(Some(call.replier)),
             control::Request::Reload { wait: false } => {
                 self.request_reload(None);
@@ -320,6 +345,7 @@ impl Shell {
     /// Takes listeners that could only be bound once the template had spoken.
     pub(super) fn take_listeners(&mut self, listeners: Vec<Listener>) {
         self.listeners = Arc::new(listeners);
+        self.shown = None;
         self.tell_listeners();
         self.look_at_paths();
         self.restart_fallback();

@@ -3,39 +3,44 @@
 use super::shell::Shell;
 use crate::cgroup::Group;
 use crate::control::message as told;
-use crate::process::usage;
-use crate::queue;
-use crate::supervisor::{Phase, RolloutStep, Snapshot};
+use crate::supervisor::{Overview, Phase, RolloutStep, SlotId, Snapshot};
 use std::time::{Duration, SystemTime};
 
 impl Shell {
-    /// Tells the service manager and the 503 helper what has changed.
+    /// Tells the service manager and the 503 helper what has changed, if anything has.
     pub(super) fn show(&mut self) {
-        let snapshot = self.core.snapshot(self.now());
-        self.lookout.plan(&snapshot);
-        self.notifier.status(&self.lookout.status_line(status_line(&snapshot)));
-        if !snapshot.stopping {
-            self.place_next(snapshot.generation);
+        let revision = self.core.revision();
+        if self.shown.replace(revision) == Some(revision) {
+            return;
         }
-        if snapshot.fallback {
-            self.tell_fallback(snapshot.next_attempt_in);
+        let overview = self.core.overview(self.now());
+        self.lookout.plan(&overview);
+        self.notifier.status(&self.status_line_of(&overview));
+        if !overview.stopping {
+            self.place_next(overview.generation);
+        }
+        if overview.fallback {
+            self.tell_fallback(overview.next_attempt_in);
         }
     }
 
     pub(super) fn status_line(&self) -> String {
-        self.lookout.status_line(status_line(&self.core.snapshot(self.now())))
+        self.status_line_of(&self.core.overview(self.now()))
     }
 
-    /// The whole state, for `sockd status`.
+    fn status_line_of(&self, overview: &Overview) -> String {
+        self.lookout.status_line(status_line(overview, self.fallback.failure()))
+    }
+
+    /// The whole state, for `sockd status`, without what must be measured.
     pub(super) fn report(&self) -> told::Status {
         let snapshot = self.core.snapshot(self.now());
-        let own = usage(rustix::process::getpid());
         told::Status {
             version: told::VERSION,
             pid: std::process::id(),
             unit: self.setup.unit.clone(),
             started_unix_ms: unix_ms(self.began_at),
-            status_line: status_line(&snapshot),
+            status_line: status_line(&snapshot, self.fallback.failure()),
             generation: snapshot.generation.0.into(),
             reload: told::Reload {
                 state: match snapshot.rollout {
@@ -56,29 +61,23 @@ impl Shell {
             slots: self.report_slots(&snapshot),
             wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
             fallback: snapshot.fallback,
-            supervisor: told::Cost { memory_bytes: own.memory, cpu_ms: own.cpu.map(ms) },
+            supervisor: told::Cost::default(),
         }
     }
 
     fn report_listeners(&self) -> Vec<told::Listener> {
-        let report = |listener: &crate::listener::Listener| {
-            let depth = queue::depth(&listener.address, listener.inode);
-            let in_flight = queue::in_flight(&listener.address);
-            told::Listener {
-                name: listener.name.clone(),
-                address: listener.address.to_string(),
-                waiting: depth.as_ref().ok().map(|depth| depth.waiting),
-                backlog: depth.as_ref().ok().map(|depth| depth.limit),
-                in_flight: in_flight.ok().map(|in_flight| in_flight.connections),
-                error: depth.err().map(|error| error.to_string()),
-                alarm: self.path_alarm(listener),
-            }
+        let report = |listener: &crate::listener::Listener| told::Listener {
+            name: listener.name.clone(),
+            address: listener.address.to_string(),
+            ..told::Listener::default()
         };
         self.listeners.iter().map(report).collect()
     }
 
     fn report_workers(&self, snapshot: &Snapshot) -> Vec<told::Worker> {
-        let restarts = |slot| snapshot.slots.iter().find(|s| Some(s.slot) == slot).map_or(0, |s| s.restarts);
+        // A slot's number is its place in the list.
+        let restarts =
+            |slot: Option<SlotId>| slot.and_then(|slot| snapshot.slots.get(slot.0 as usize)).map_or(0, |s| s.restarts);
         snapshot
             .workers
             .iter()
@@ -86,7 +85,6 @@ impl Shell {
                 let made = self.workers.get(&worker.worker);
                 let pid = made.and_then(super::workers::Worker::pid);
                 let limits = made.and_then(super::workers::Worker::group).map(Group::limits).unwrap_or_default();
-                let usage = self.worker_usage(worker.worker);
                 told::Worker {
                     id: worker.worker.0,
                     slot: worker.slot.map(|slot| slot.0),
@@ -101,15 +99,12 @@ impl Shell {
                     generation: worker.generation.0.into(),
                     age_ms: ms(worker.age),
                     restarts: restarts(worker.slot).into(),
-                    memory_bytes: usage.memory,
-                    memory_peak_bytes: usage.memory_peak,
                     memory_max_bytes: limits.memory_max,
-                    memory_stall_ms: usage.memory_stall.map(ms),
-                    cpu_ms: usage.cpu.map(ms),
                     last_probe: worker
                         .last_probe
                         .as_ref()
                         .map(|(ago, verdict)| told::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
+                    ..told::Worker::default()
                 }
             })
             .collect()
@@ -145,11 +140,11 @@ fn unix_ms(at: SystemTime) -> u64 {
 }
 
 /// The state in one line that a person understands.
-fn status_line(snapshot: &Snapshot) -> String {
+fn status_line(snapshot: &Overview, fallback_failure: Option<&str>) -> String {
     let workers = |count: u32| if count == 1 { "worker" } else { "workers" };
     let wanted = snapshot.wanted.unwrap_or(0);
     let base = if snapshot.stopping {
-        match snapshot.workers.len() {
+        match snapshot.living {
             0 => "stopping".to_owned(),
             left => format!("stopping, {left} {} to finish", workers(left as u32)),
         }
@@ -157,7 +152,10 @@ fn status_line(snapshot: &Snapshot) -> String {
         "waiting for the first connection".to_owned()
     } else if snapshot.fallback {
         let why = snapshot.failing.as_deref().unwrap_or("every worker ended shortly after its start");
-        return format!("answering 503: no worker could start: {why}");
+        return match fallback_failure {
+            None => format!("answering 503: no worker could start: {why}"),
+            Some(failure) => format!("cannot answer 503: {failure}; no worker could start: {why}"),
+        };
     } else if snapshot.ready == 0 {
         "starting the first worker".to_owned()
     } else {
@@ -190,11 +188,12 @@ mod tests {
     use super::*;
     use crate::supervisor::{GenerationId, Refusal, Time};
 
-    fn serving() -> Snapshot {
-        Snapshot {
+    fn serving() -> Overview {
+        Overview {
             generation: GenerationId(2),
             wanted: Some(3),
             ready: 3,
+            living: 3,
             waiting: false,
             stopping: false,
             fallback: false,
@@ -202,8 +201,6 @@ mod tests {
             next_attempt_in: None,
             rollout: None,
             refusal: None,
-            workers: Vec::new(),
-            slots: Vec::new(),
         }
     }
 
@@ -212,11 +209,11 @@ mod tests {
         let refusal = Refusal { generation: GenerationId(3), why: "exit 3".to_owned(), at: Time::default() };
         for (snapshot, line) in [
             (serving(), "serving, 3 of 3 workers, generation 2"),
-            (Snapshot { wanted: Some(1), ready: 1, ..serving() }, "serving, 1 of 1 worker, generation 2"),
-            (Snapshot { waiting: true, ready: 0, ..serving() }, "waiting for the first connection"),
-            (Snapshot { ready: 0, ..serving() }, "starting the first worker"),
+            (Overview { wanted: Some(1), ready: 1, ..serving() }, "serving, 1 of 1 worker, generation 2"),
+            (Overview { waiting: true, ready: 0, ..serving() }, "waiting for the first connection"),
+            (Overview { ready: 0, ..serving() }, "starting the first worker"),
             (
-                Snapshot {
+                Overview {
                     ready: 0,
                     fallback: true,
                     failing: Some("ModuleNotFoundError: No module named 'myproject'".to_owned()),
@@ -225,16 +222,24 @@ mod tests {
                 "answering 503: no worker could start: ModuleNotFoundError: No module named 'myproject'",
             ),
             (
-                Snapshot { refusal: Some(refusal), ..serving() },
+                Overview { refusal: Some(refusal), ..serving() },
                 "serving, 3 of 3 workers, generation 2 (reload to 3 refused: exit 3)",
             ),
             (
-                Snapshot { rollout: Some((GenerationId(3), RolloutStep::Replacing)), ready: 5, ..serving() },
+                Overview { rollout: Some((GenerationId(3), RolloutStep::Replacing)), ready: 5, ..serving() },
                 "serving, 3 of 3 workers, generation 2 (reload: replacing workers with generation 3)",
             ),
-            (Snapshot { stopping: true, ..serving() }, "stopping"),
+            (Overview { stopping: true, living: 0, ..serving() }, "stopping"),
+            (Overview { stopping: true, ..serving() }, "stopping, 3 workers to finish"),
         ] {
-            assert_eq!(status_line(&snapshot), line);
+            assert_eq!(status_line(&snapshot, None), line);
         }
+    }
+
+    #[test]
+    fn nobody_is_said_to_answer_who_cannot() {
+        let fallback = Overview { ready: 0, fallback: true, failing: Some("exit 3".to_owned()), ..serving() };
+        let line = status_line(&fallback, Some("cannot make a pipe: Too many open files"));
+        assert_eq!(line, "cannot answer 503: cannot make a pipe: Too many open files; no worker could start: exit 3");
     }
 }

@@ -1,17 +1,18 @@
 //! The processes behind the core's workers: how they are made, signalled, listened to, and how they ended.
 
+use super::log_limit::LogLimit;
 use super::shell::{Message, Shell};
 use crate::adapter::Making;
 use crate::adapter::exec::Given;
 use crate::app::{Address, Conventions, ExitMeaning};
-use crate::cgroup::{Group, Usage};
+use crate::cgroup::Group;
 use crate::journal::{self, message_id};
 use crate::listener::Listener;
 use crate::notify::{self, Datagram};
 use crate::probe;
 use crate::process::{
     Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, WorkerProcess, holds_socket,
-    is_descendant_of, memory_file, usage,
+    is_descendant_of, memory_file,
 };
 use crate::queue;
 use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
@@ -55,6 +56,9 @@ pub(super) struct Worker {
     pub(super) unanswered: bool,
     /// Its own STATUS=.
     pub(super) status: Option<String>,
+    /// The lines about its notifications that are refused, and about processes of its own that the kernel kills.
+    refusals: LogLimit,
+    kills: LogLimit,
 }
 
 impl Drop for Worker {
@@ -89,6 +93,17 @@ impl Worker {
 
     pub(super) fn pid(&self) -> Option<Pid> {
         self.child.as_ref().map(Child::pid)
+    }
+
+    /// Says how many lines about it were not written, once their time is over, or at its end.
+    fn tell_suppressed(&mut self, id: WorkerId, end: bool) {
+        let now = Instant::now();
+        if let Some(count) = self.refusals.suppressed(now, end) {
+            tracing::warn!(SOCKD_WORKER = id.0, "{count} more notifications of worker {id} were refused, ignoring");
+        }
+        if let Some(count) = self.kills.suppressed(now, end) {
+            tracing::warn!(SOCKD_WORKER = id.0, "the kernel killed processes of worker {id} {count} more times");
+        }
     }
 
     /// The last line of its stderr that names an error.
@@ -136,6 +151,7 @@ impl Shell {
                 let entrance = entrance.as_ref().map(AsFd::as_fd);
                 let child = self.execute(id, generation_id, role, &address, &write, entrance)?;
                 if let Some(worker) = self.workers.get_mut(&id) {
+                    self.worker_of.insert(child.pid(), id);
                     worker.child = Some(child);
                 }
                 Ok(true)
@@ -264,6 +280,8 @@ impl Shell {
             oom_kills_told: 0,
             unanswered: false,
             status: None,
+            refusals: LogLimit::default(),
+            kills: LogLimit::default(),
         };
         Ok((worker, write))
     }
@@ -328,7 +346,10 @@ impl Shell {
             return;
         }
         match Child::adopt(pid) {
-            Ok(child) => worker.child = Some(child),
+            Ok(child) => {
+                self.worker_of.insert(pid, id);
+                worker.child = Some(child);
+            }
             Err(error) => {
                 let why = format!("cannot watch process {pid}: {error}");
                 self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
@@ -363,36 +384,14 @@ impl Shell {
         }
     }
 
-    /// What a worker costs at this moment: by its control group, and by /proc where that does not tell.
-    pub(super) fn worker_usage(&self, id: WorkerId) -> Usage {
-        let Some(worker) = self.workers.get(&id) else { return Usage::default() };
-        let mut charged = worker.group.as_ref().map(Group::usage).unwrap_or_default();
-        // The proportional set size takes long to sum up.
-        if charged.memory.is_none() || charged.cpu.is_none() {
-            let own = worker.pid().map(usage).unwrap_or_default();
-            charged.memory = charged.memory.or(own.memory);
-            charged.cpu = charged.cpu.or(own.cpu);
-        }
-        charged
-    }
-
-    /// Tells the core how much memory workers hold, where that has a limit.
-    pub(super) fn measure_workers(&mut self) {
-        let limited = |worker: &Worker| {
-            let spec = self.generations.get(&worker.generation).and_then(|generation| generation.spec.as_ref());
-            spec.is_some_and(|spec| spec.max_memory.is_some())
-        };
-        let limited = self.workers.iter().filter(|(_, worker)| limited(worker)).map(|(id, _)| *id);
-        let measured: Vec<_> = limited.filter_map(|id| Some((id, self.worker_usage(id).memory_held()?))).collect();
-        for (id, memory) in measured {
-            self.events.push_back(Event::Worker(id, WorkerEvent::Measured { memory }));
-        }
+    /// Says how many lines about workers were not written.
+    pub(super) fn tell_suppressed(&mut self) {
+        self.workers.iter_mut().for_each(|(id, worker)| worker.tell_suppressed(*id, false));
     }
 
     /// Whether it was a worker that ended.
     pub(super) fn worker_ended(&mut self, ended: Ended) -> bool {
-        let found = self.workers.iter().find(|(_, worker)| worker.pid() == Some(ended.pid));
-        let Some(id) = found.map(|(id, _)| *id) else { return false };
+        let Some(id) = self.worker_of.remove(&ended.pid) else { return false };
         self.bury_worker(id, ended);
         true
     }
@@ -402,6 +401,7 @@ impl Shell {
         if worker.template.is_some() {
             self.worker_exited(&worker, worker.as_process(id, pid));
         }
+        worker.tell_suppressed(id, true);
         // Its last words may still be in the pipe.
         worker.stderr.pump();
         let tail = worker.stderr.tail();
@@ -430,6 +430,9 @@ impl Shell {
         let Some(group) = worker.group.as_ref().filter(|_| killed > worker.oom_kills_told) else { return };
         worker.oom_kills_told = killed;
         let cause = self.groups.out_of_memory(group);
+        if !worker.kills.allows(Instant::now()) {
+            return;
+        }
         tracing::warn!(
             MESSAGE_ID = message_id::OUT_OF_MEMORY,
             SOCKD_EVENT = "out-of-memory",
@@ -501,23 +504,30 @@ impl Shell {
             return;
         };
         let pid = child.pid();
-        if let Some((sender, user)) = datagram.sender
-            && sender != pid
+        let Some((sender, user)) = datagram.sender else { return };
+        if sender != pid
             && !is_descendant_of(sender, pid)
             // Looked at last: one that is gone by now cannot be told from a child of the worker's that said its word and
             // left. Whoever could pretend to be that is the worker's user or ours.
             && (is_alive(sender) || user != rustix::process::geteuid() && Some(user) != user_of(pid))
         {
-            tracing::warn!(
-                SOCKD_WORKER = id.0,
-                "process {sender} spoke on the notification socket of worker {id}, which is not its own, ignoring"
-            );
+            if worker.refusals.allows(Instant::now()) {
+                tracing::warn!(
+                    SOCKD_WORKER = id.0,
+                    "process {sender} spoke on the notification socket of worker {id}, which is not its own, ignoring"
+                );
+            }
             return;
         }
         let messages = match datagram.text.and_then(|text| notify::parse(&text)) {
             Ok(messages) => messages,
             Err(why) => {
-                tracing::warn!(SOCKD_WORKER = id.0, "worker {id} sent a notification that is refused: {why}, ignoring");
+                if worker.refusals.allows(Instant::now()) {
+                    tracing::warn!(
+                        SOCKD_WORKER = id.0,
+                        "worker {id} sent a notification that is refused: {why}, ignoring"
+                    );
+                }
                 return;
             }
         };

@@ -112,7 +112,7 @@ impl Listener {
     pub fn bind_again(&self, permissions: Permissions) -> Result<(Self, Option<io::Error>), BindError> {
         let mut listener = bind(&self.address, None, Some(permissions.mode), self.backlog)?;
         listener.name.clone_from(&self.name);
-        let AtPath::Ours(Some(found)) = listener.at_path() else { return Ok((listener, None)) };
+        let AtPath::Ours(Some(found)) = listener.file.at_path() else { return Ok((listener, None)) };
         let Address::Unix(path) = &listener.address else { return Ok((listener, None)) };
         let user = (found.user != permissions.user).then(|| Uid::from_raw(permissions.user));
         let group = (found.group != permissions.group).then(|| Gid::from_raw(permissions.group));
@@ -138,7 +138,7 @@ impl Listener {
         // By a descriptor of the file itself: whoever owns the directory may put something else there at any time.
         let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&file)?;
-        if !self.is_file(&stat) {
+        if !self.file.is_file(&stat) {
             return Err(io::ErrorKind::NotFound.into());
         }
         if (stat.st_uid, stat.st_gid) != (permissions.user, permissions.group) {

@@ -18,7 +18,7 @@ mod wait;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, fstat, lstat};
 use rustix::io::Errno;
@@ -45,7 +45,15 @@ pub struct Listener {
     /// The backlog that is wanted; the kernel cuts it to net.core.somaxconn.
     backlog: u32,
     bound_here: bool,
-    /// The file of a unix socket, when it is known to be this socket's.
+    file: SocketFile,
+}
+
+/// The file of a socket, if it has one: enough to look for it without the socket, in another thread.
+#[derive(Clone, Debug)]
+pub struct SocketFile {
+    /// Where it is, if it is a unix socket with a path.
+    path: Option<PathBuf>,
+    /// The file, when it is known to be this socket's.
     file: Option<FileIdentity>,
     /// The file that the kernel says it was bound to, where it says so.
     bound: Option<sock_diag::BoundFile>,
@@ -100,14 +108,16 @@ impl Listener {
             }
         };
         let bound = kernel.as_ref().and_then(|kernel| kernel.file);
-        let file = match &address {
-            Address::Unix(path) => identity(path, bound),
+        let path = match &address {
+            Address::Unix(path) => Some(path.clone()),
             Address::Abstract(_) | Address::Tcp(_) => None,
         };
+        let file = path.as_deref().and_then(|path| identity(path, bound));
+        let file = SocketFile { path, file, bound };
         // Without an answer (RestrictAddressFamilies=, PrivateNetwork=) the wish is systemd's own default, the most.
         let backlog = backlog.or(kernel.map(|kernel| kernel.limit)).unwrap_or(u32::MAX);
         let name = name.unwrap_or_else(|| address.to_string());
-        Ok(Self { fd, name, address, inode, backlog, bound_here, file, bound })
+        Ok(Self { fd, name, address, inode, backlog, bound_here, file })
     }
 
     /// The wanted backlog. The kernel cuts it to net.core.somaxconn.
@@ -131,14 +141,38 @@ impl Listener {
         Ok(rustix::net::listen(&self.fd, i32::try_from(self.backlog).unwrap_or(i32::MAX))?)
     }
 
+    /// Its file.
+    #[must_use]
+    pub fn file(&self) -> &SocketFile {
+        &self.file
+    }
+
+    /// Removes the socket file if [`bind`] made it and it is still the one it made. True when it was removed.
+    ///
+    /// # Errors
+    /// What unlink(2) says, as when the directory is read-only by now.
+    pub fn unlink_if_bound_here(&self) -> io::Result<bool> {
+        match &self.address {
+            Address::Unix(path) if self.bound_here && matches!(self.file.at_path(), AtPath::Ours(_)) => {
+                rustix::fs::unlink(path)?;
+                Ok(true)
+            }
+            Address::Unix(_) | Address::Abstract(_) | Address::Tcp(_) => Ok(false),
+        }
+    }
+}
+
+impl SocketFile {
     /// What clients that go by the path find there.
     ///
     /// For an inherited socket the kernel says which file it was bound to. Where it does not (RestrictAddressFamilies=,
     /// PrivateNetwork=), a socket that stood at the path when we inherited it is taken for ours. The file of a socket
     /// that is open keeps its inode, so that no other file can have the same number.
+    ///
+    /// Takes as long as the file system that the path is on.
     #[must_use]
     pub fn at_path(&self) -> AtPath {
-        let Address::Unix(path) = &self.address else { return AtPath::Ours(None) };
+        let Some(path) = &self.path else { return AtPath::Ours(None) };
         let stat = match lstat(path) {
             Ok(stat) => stat,
             // One that was never seen may be hidden from us alone.
@@ -155,22 +189,8 @@ impl Listener {
     }
 
     /// Whether this is the socket's file, which is known.
-    fn is_file(&self, stat: &rustix::fs::Stat) -> bool {
+    pub(super) fn is_file(&self, stat: &rustix::fs::Stat) -> bool {
         self.file.is_some() && socket_of(stat) == self.file
-    }
-
-    /// Removes the socket file if [`bind`] made it and it is still the one it made. True when it was removed.
-    ///
-    /// # Errors
-    /// What unlink(2) says, as when the directory is read-only by now.
-    pub fn unlink_if_bound_here(&self) -> io::Result<bool> {
-        match &self.address {
-            Address::Unix(path) if self.bound_here && matches!(self.at_path(), AtPath::Ours(_)) => {
-                rustix::fs::unlink(path)?;
-                Ok(true)
-            }
-            Address::Unix(_) | Address::Abstract(_) | Address::Tcp(_) => Ok(false),
-        }
     }
 }
 

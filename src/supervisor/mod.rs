@@ -46,7 +46,7 @@ pub use event::{Accepts, Event, Holds, WorkerEvent};
 pub use id::{GenerationId, RequestId, SlotId, WorkerId};
 pub use judgement::{Answer, Expectation, Finding, Protocol, find, judge, may_improve, speaks_for_itself, usual};
 pub use notice::{Notice, Retirement};
-pub use snapshot::{Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
+pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Probe, Spec, Start};
 pub use time::Time;
 pub use worker::Phase;
@@ -88,6 +88,7 @@ pub struct Supervisor {
     next_worker: u64,
     next_generation: u32,
     random: Random,
+    revision: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +146,7 @@ impl Supervisor {
             next_worker: 1,
             next_generation: 2,
             random: Random::new(seed),
+            revision: 0,
         };
         if start == Start::OnConnection {
             effects.push(Effect::WatchListeners);
@@ -170,7 +172,12 @@ impl Supervisor {
             Event::PreparationLost { generation, why } => {
                 self.preparation_lost(now, generation, why, &mut effects);
             }
-            Event::Worker(id, event) => self.worker_event(now, id, event, &mut effects),
+            // Most are heartbeats: nothing follows from them for the others, however many those are.
+            Event::Worker(id, event) => {
+                if !self.worker_event(now, id, event, &mut effects) {
+                    return effects;
+                }
+            }
             Event::ReloadRequested(request) => self.reload_requested(request, &mut effects),
             Event::StopRequested => self.stop(now, &mut effects),
         }
@@ -314,6 +321,7 @@ impl Supervisor {
 
     /// Compares what is with what is wanted, and starts what is missing.
     fn settle(&mut self, now: Time, effects: &mut Effects) {
+        self.revision += 1;
         match self.mode {
             Mode::Waiting | Mode::Running => {
                 for slot in &mut self.slots {

@@ -18,7 +18,14 @@ use std::time::Duration;
 const LONGER: f64 = 1.25;
 
 impl Supervisor {
-    pub(super) fn worker_event(&mut self, now: Time, id: WorkerId, mut event: WorkerEvent, effects: &mut Effects) {
+    /// Whether anything follows for others than this worker.
+    pub(super) fn worker_event(
+        &mut self,
+        now: Time,
+        id: WorkerId,
+        mut event: WorkerEvent,
+        effects: &mut Effects,
+    ) -> bool {
         // Where others serve, what waits may wait for them.
         if let WorkerEvent::Inspected { accepts: accepts @ Accepts::NotYet, .. } = &mut event
             && self.ready_count() > 0
@@ -26,7 +33,7 @@ impl Supervisor {
             *accepts = Accepts::Unknown;
         }
         // One that is not known was reaped: the event was on its way when it died.
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else { return false };
         let may_be_silent = |g: &Generation| g.spec.as_ref().is_some_and(|spec| spec.ready_after.is_some());
         if event == WorkerEvent::SaidReady && self.generations.get(&worker.place.generation).is_some_and(may_be_silent)
         {
@@ -48,9 +55,11 @@ impl Supervisor {
         {
             effects.notice(Notice::WorkerAils { place, why: why.clone() });
             self.refuse_rollout(now, why, Some(id), effects);
-            return;
+            return true;
         }
+        let follows = change != Change::None;
         self.apply(now, id, change, effects);
+        follows
     }
 
     pub(super) fn apply(&mut self, now: Time, id: WorkerId, change: Change, effects: &mut Effects) {

@@ -3,20 +3,24 @@
 use super::health::Health;
 use super::id::{GenerationId, SlotId, WorkerId};
 use super::rollout::Rollout;
+use super::slot::Slot;
 use super::time::Time;
-use super::worker::Phase;
+use super::worker::{Phase, Worker};
 use super::{Mode, Supervisor};
+use std::ops::Deref;
 use std::time::Duration;
 
-/// The state of the instance at one moment.
+/// The state of the instance at one moment, without its workers and slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct Overview {
     /// The generation that empty slots are filled from.
     pub generation: GenerationId,
     /// How many workers it wants, once known.
     pub wanted: Option<u32>,
     /// How many workers are ready and serve.
     pub ready: u32,
+    /// How many workers there are, whatever they do.
+    pub living: usize,
     /// Whether sockd waits for the first connection.
     pub waiting: bool,
     /// Whether sockd is stopping.
@@ -31,6 +35,13 @@ pub struct Snapshot {
     pub rollout: Option<(GenerationId, RolloutStep)>,
     /// The last reload, if it was refused.
     pub refusal: Option<Refusal>,
+}
+
+/// An overview with everybody in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The instance as a whole.
+    pub overview: Overview,
     /// Everybody, oldest first.
     pub workers: Vec<WorkerSnapshot>,
     /// The pool.
@@ -97,49 +108,62 @@ pub struct SlotSnapshot {
     pub retry_in: Option<Duration>,
 }
 
+impl Deref for Snapshot {
+    type Target = Overview;
+
+    fn deref(&self) -> &Overview {
+        &self.overview
+    }
+}
+
 impl Supervisor {
-    /// The state at this moment.
-    pub fn snapshot(&self, now: Time) -> Snapshot {
-        let slots: Vec<_> = (0..)
-            .zip(&self.slots)
-            .map(|(index, slot)| SlotSnapshot {
-                slot: SlotId(index),
-                current: slot.current,
-                successor: slot.successor,
-                restarts: slot.restarts,
-                retry_in: slot.retry_at.map(|at| at.since(now)),
-            })
-            .collect();
-        let preparation = self.generations.get(&self.serving).and_then(|g| g.retry_at()).map(|at| at.since(now));
-        Snapshot {
+    /// Grows whenever an overview may say something else than before.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The state at this moment, without its workers and slots: that takes time and memory for each of them.
+    pub fn overview(&self, now: Time) -> Overview {
+        let slots = self.slots.iter().filter_map(|slot| slot.retry_at);
+        let preparation = self.generations.get(&self.serving).and_then(|generation| generation.retry_at());
+        Overview {
             generation: self.serving,
             wanted: self.wanted(),
             ready: u32::try_from(self.ready_count()).unwrap_or(u32::MAX),
+            living: self.workers.len(),
             waiting: self.mode == Mode::Waiting,
             stopping: matches!(self.mode, Mode::Stopping | Mode::Stopped),
             fallback: self.fallback,
             failing: self.failing.clone(),
-            next_attempt_in: slots.iter().filter_map(|slot| slot.retry_in).chain(preparation).min(),
+            next_attempt_in: slots.chain(preparation).min().map(|at| at.since(now)),
             rollout: self.rollout.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
             refusal: self.refusal.clone(),
-            workers: self
-                .workers
-                .values()
-                .map(|worker| WorkerSnapshot {
-                    worker: worker.id(),
-                    slot: worker.place.slot,
-                    generation: worker.place.generation,
-                    phase: worker.phase(),
-                    age: now.since(worker.born()),
-                    ready_for: worker.ready_for(now),
-                    last_probe: worker
-                        .health()
-                        .and_then(Health::last)
-                        .map(|(at, verdict)| (now.since(*at), verdict.clone())),
-                    wants_successor: worker.wants_successor(),
-                })
-                .collect(),
-            slots,
+        }
+    }
+
+    /// The whole state at this moment.
+    pub fn snapshot(&self, now: Time) -> Snapshot {
+        let worker = |worker: &Worker| WorkerSnapshot {
+            worker: worker.id(),
+            slot: worker.place.slot,
+            generation: worker.place.generation,
+            phase: worker.phase(),
+            age: now.since(worker.born()),
+            ready_for: worker.ready_for(now),
+            last_probe: worker.health().and_then(Health::last).map(|(at, verdict)| (now.since(*at), verdict.clone())),
+            wants_successor: worker.wants_successor(),
+        };
+        let slot = |(index, slot): (u32, &Slot)| SlotSnapshot {
+            slot: SlotId(index),
+            current: slot.current,
+            successor: slot.successor,
+            restarts: slot.restarts,
+            retry_in: slot.retry_at.map(|at| at.since(now)),
+        };
+        Snapshot {
+            overview: self.overview(now),
+            workers: self.workers.values().map(worker).collect(),
+            slots: (0..).zip(&self.slots).map(slot).collect(),
         }
     }
 }

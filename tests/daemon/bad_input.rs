@@ -63,7 +63,9 @@ fn sockets_for_another_process_are_not_taken() {
 
 /// The address of the first worker's notification socket.
 fn notify_socket(web: &Instance) -> std::path::PathBuf {
-    web.path().join("run/notify-1")
+    let pid = web.workers()[0].pid.expect("it runs");
+    let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).expect("readable");
+    environment.split('\0').find_map(|variable| variable.strip_prefix("NOTIFY_SOCKET=")).expect("it has one").into()
 }
 
 #[test]

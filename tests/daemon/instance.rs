@@ -58,6 +58,7 @@ pub struct Builder {
     environment: BTreeMap<String, String>,
     options: Vec<String>,
     most_descriptors: Option<u32>,
+    hard_limit_of_descriptors: Option<u32>,
     log: Option<OwnedFd>,
 }
 
@@ -125,6 +126,12 @@ impl Builder {
     pub fn most_descriptors(mut self, limit: u32) -> Self {
         self.most_descriptors = Some(limit);
         self
+    }
+
+    /// LimitNOFILE=, soft and hard.
+    pub fn hard_limit_of_descriptors(mut self, limit: u32) -> Self {
+        self.hard_limit_of_descriptors = Some(limit);
+        self.most_descriptors(limit)
     }
 
     /// A stderr of the test's own, which nobody follows.
@@ -196,7 +203,7 @@ impl Builder {
         }
         let order = serde_json::json!({
             "program": sockd, "arguments": arguments, "environment": environment, "directory": path,
-            "most_descriptors": self.most_descriptors,
+            "most_descriptors": self.most_descriptors, "hard_limit_of_descriptors": self.hard_limit_of_descriptors,
         });
         let mut child = launch(&order.to_string(), &self.descriptors, self.log.map_or_else(Stdio::piped, Stdio::from));
         if let Some(log) = child.stderr.take() {
@@ -283,6 +290,7 @@ impl Instance {
             environment: BTreeMap::new(),
             options: Vec::new(),
             most_descriptors: None,
+            hard_limit_of_descriptors: None,
             log: None,
         }
     }
@@ -384,13 +392,8 @@ impl Instance {
     /// Where its control socket is.
     fn control(&self) -> control::Instance {
         let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
-        let text = std::fs::read_to_string("/proc/net/unix").expect("readable");
-        let socket = text
-            .lines()
-            .filter_map(|line| line.split_once(" @").map(|(_, name)| name.trim()))
-            .find(|name| name.starts_with(&format!("sockd/{pid}/")))
-            .unwrap_or_else(|| panic!("no control socket\n{}", self.transcript.show()));
-        control::Instance { pid, uid: 0, unit: None, socket: socket.to_owned() }
+        let found = runtime().block_on(control::of_process(pid));
+        found.unwrap_or_else(|error| panic!("no control socket: {error}\n{}", self.transcript.show()))
     }
 
     /// `sockd status`, as the instance itself tells it.

@@ -23,6 +23,7 @@ os.chdir(order["directory"])
 if order["most_descriptors"] is not None:
     # As LimitNOFILE=: the soft limit that most services have, below a hard one.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = order["hard_limit_of_descriptors"] or hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (order["most_descriptors"], hard))
 # Python ignores them; systemd does not.
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

@@ -37,3 +37,18 @@ fn a_low_soft_limit_of_descriptors_does_not_limit_the_workers_and_stays_as_it_is
     assert_eq!(line.split_whitespace().nth(3), Some("128"), "{line}");
     web.stop();
 }
+
+/// LimitNOFILE=, the hard limit: not even the helper that answers 503 can be made.
+#[test]
+fn too_few_descriptors_for_anything_are_told_once_and_nobody_is_said_to_answer() {
+    let web = Instance::on_unix().hard_limit_of_descriptors(20).options("--start at-once").worker("service.py", &[]);
+    let told = web.log("cannot answer 503: ");
+    let status = web.status_like(told.mark(), "cannot answer 503: ");
+    assert!(status.text.contains("Too many open files"), "{}", status.text);
+    // It is tried again every second.
+    let began = std::time::Instant::now();
+    web.until("some attempts later", || (began.elapsed().as_secs() >= 4).then_some(()));
+    assert_eq!(web.logged(super::transcript::START, "cannot answer 503: ").len(), 1, "{}", web.transcript.show());
+    assert!(web.logged(super::transcript::START, "answering 503").is_empty(), "{}", web.transcript.show());
+    web.stop();
+}

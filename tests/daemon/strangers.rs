@@ -38,3 +38,44 @@ fn descriptors_that_come_with_notifications_are_closed_and_hold_nobody_up() {
     assert!(web.logged(START, "is refused").is_empty());
     web.stop();
 }
+
+#[test]
+fn notifications_that_are_refused_are_a_few_lines_however_many_they_are() {
+    let web = watched().options("--workers 4").worker("service.py", &["nonsense=3000"]);
+    web.status("serving, 4 of 4 workers, generation 1");
+    let mut mark = START;
+    for _ in 0..4 {
+        mark = web.output_since(mark, "the nonsense ends").mark();
+    }
+    let lines = |text| web.logged(START, text).len();
+    assert!(lines("sent a notification that is refused") <= 4 * 5, "{}", web.transcript.show());
+    let fed = web.told_since(mark, "WATCHDOG=1");
+    super::processes::signal(web.ready()[0], rustix::process::Signal::KILL);
+    web.log_since(fed.mark(), "2995 more notifications of worker");
+    web.stop();
+}
+
+/// Whoever reads the configuration waits for it, and nobody else does.
+#[test]
+fn a_file_that_cannot_be_read_in_time_holds_nobody_up() {
+    let builder = watched();
+    let variables = builder.path().join("variables");
+    let builder = builder.file("variables", "A=1\n").config(&format!("environment-files = [{variables:?}]\n"));
+    let web = builder.worker("service.py", &[]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    std::fs::remove_file(&variables).expect("it was there");
+    // Reading it ends when somebody writes to it.
+    rustix::fs::mknodat(rustix::fs::CWD, &variables, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+        .expect("made");
+    let mark = web.mark();
+    web.signal(rustix::process::Signal::HUP);
+    let mut last = web.told_since(mark, "RELOADING=1");
+    for _ in 0..4 {
+        last = web.told_since(last.mark(), "WATCHDOG=1");
+    }
+    let worker = web.ready()[0];
+    assert_eq!(web.get("/").status, 200);
+    super::processes::signal(worker, rustix::process::Signal::KILL);
+    web.log_since(last.mark(), "worker 2 is ready");
+    web.stop();
+}

@@ -21,7 +21,7 @@ fn unix(path: &Path) -> Result<Listener, BindError> {
 }
 
 fn is_at_its_path(listener: &Listener) -> bool {
-    matches!(listener.at_path(), AtPath::Ours(_))
+    matches!(listener.file().at_path(), AtPath::Ours(_))
 }
 
 fn tcp(address: &str) -> Result<Listener, BindError> {
@@ -171,15 +171,15 @@ fn a_socket_that_is_bound_again_is_what_it_was() {
     if root {
         std::os::unix::fs::lchown(&path, Some(65534), Some(4242)).expect("an owner");
     }
-    let AtPath::Ours(Some(permissions)) = first.at_path() else { panic!("{:?}", first.at_path()) };
+    let AtPath::Ours(Some(permissions)) = first.file().at_path() else { panic!("{:?}", first.file().at_path()) };
     let error = first.bind_again(permissions).expect_err("we listen ourselves").to_string();
     assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
     std::fs::remove_file(&path).expect("removed");
-    assert_eq!(first.at_path(), AtPath::Nothing);
+    assert_eq!(first.file().at_path(), AtPath::Nothing);
     let (second, refused) = first.bind_again(permissions).expect("bound again");
     assert!(refused.is_none(), "{refused:?}");
-    assert_eq!(second.at_path(), AtPath::Ours(Some(permissions)));
-    assert_eq!(first.at_path(), AtPath::Another);
+    assert_eq!(second.file().at_path(), AtPath::Ours(Some(permissions)));
+    assert_eq!(first.file().at_path(), AtPath::Another);
     assert_eq!((permissions.mode, root), (0o640, permissions.user == 65534 && permissions.group == 4242));
     assert_eq!((second.to_string(), second.backlog()), (first.to_string(), first.backlog()));
     assert_ne!(second.inode, first.inode);

@@ -38,7 +38,7 @@ fn describe(listener: &listener::Listener) -> String {
     let limit = queue::depth(&listener.address, listener.inode).expect("a queue").limit;
     format!(
         "{listener} cloexec={cloexec} limit={limit} intact={} inode={}",
-        matches!(listener.at_path(), AtPath::Ours(_)),
+        matches!(listener.file().at_path(), AtPath::Ours(_)),
         listener.inode
     )
 }

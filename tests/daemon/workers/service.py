@@ -86,6 +86,14 @@ def send_descriptors(count):
     print("the last one takes an hour to close", flush=True)
 
 
+def say_nonsense(count):
+    with notify_socket() as manager:
+        for _ in range(count):
+            manager.send(b"nonsense")
+    barrier()
+    print("the nonsense ends", flush=True)
+
+
 def lingering():
     """A connection with unsent data."""
     import struct
@@ -270,6 +278,8 @@ def afterwards():
         barrier()
     if wants("descriptors"):
         send_descriptors(int(BEHAVIOUR["descriptors"][0]))
+    if wants("nonsense"):
+        say_nonsense(int(BEHAVIOUR["nonsense"][0]))
     if wants("grandchildren"):
         grandchildren()
     if wants("long-notification"):

@@ -1,0 +1,128 @@
+//! What workers and listeners are measured by: files of /proc and of control groups, questions to the kernel about sockets,
+//! paths. Some milliseconds for each hundred workers, and reading a process's memory waits for that process (mmap): so
+//! threads do it, and their number is bounded.
+//!
+//! Owns: those threads. Never: decides what a measure means.
+
+use super::shell::{Message, Shell};
+use super::workers::Worker;
+use crate::cgroup::{Group, Usage};
+use crate::control::{Replier, message as told};
+use crate::process::usage;
+use crate::queue;
+use crate::supervisor::{Event, WorkerEvent, WorkerId};
+use rustix::process::Pid;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// No more threads than this measure at the same time: they may wait for processes that stand still.
+const MOST: usize = 4;
+
+/// The threads that measure.
+#[derive(Debug, Default)]
+pub(super) struct Meters {
+    /// Each holds it.
+    alive: Arc<()>,
+    /// One of them measures the workers' memory for the core.
+    busy: bool,
+}
+
+/// Where a worker's costs are read.
+#[derive(Debug)]
+struct Meter {
+    group: Option<Group>,
+    pid: Option<Pid>,
+}
+
+impl Meter {
+    fn of(worker: &Worker) -> Self {
+        Self { group: worker.group().cloned(), pid: worker.pid() }
+    }
+
+    /// What the worker costs at this moment: by its control group, and by /proc where that does not tell.
+    fn read(&self) -> Usage {
+        let mut charged = self.group.as_ref().map(Group::usage).unwrap_or_default();
+        // The proportional set size takes long to sum up.
+        if charged.memory.is_none() || charged.cpu.is_none() {
+            let own = self.pid.map(usage).unwrap_or_default();
+            charged.memory = charged.memory.or(own.memory);
+            charged.cpu = charged.cpu.or(own.cpu);
+        }
+        charged
+    }
+}
+
+impl Shell {
+    /// Answers `sockd status` once everything is measured.
+    pub(super) fn answer_status(&self, replier: Replier) {
+        let mut status = self.report();
+        if Arc::strong_count(&self.meters.alive) > MOST {
+            // Others wait for what does not answer; what is known is told without it.
+            replier.status(status);
+            return;
+        }
+        let meters: Vec<Option<Meter>> =
+            status.workers.iter().map(|worker| self.workers.get(&WorkerId(worker.id)).map(Meter::of)).collect();
+        let sockets: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|listener| {
+                let (known, alarm) = self.path_alarm(listener);
+                (listener.address.clone(), listener.inode, listener.file().clone(), known, alarm)
+            })
+            .collect();
+        let alive = Arc::clone(&self.meters.alive);
+        tokio::task::spawn_blocking(move || {
+            for (worker, meter) in status.workers.iter_mut().zip(&meters) {
+                charge(worker, &meter.as_ref().map(Meter::read).unwrap_or_default());
+            }
+            for (listener, (address, inode, file, known, alarm)) in status.listeners.iter_mut().zip(sockets) {
+                let depth = queue::depth(&address, inode);
+                listener.waiting = depth.as_ref().ok().map(|depth| depth.waiting);
+                listener.backlog = depth.as_ref().ok().map(|depth| depth.limit);
+                listener.in_flight = queue::in_flight(&address).ok().map(|in_flight| in_flight.connections);
+                listener.error = depth.err().map(|error| error.to_string());
+                listener.alarm = known.or_else(|| alarm.text(file.at_path(), None));
+            }
+            let own = usage(rustix::process::getpid());
+            status.supervisor = told::Cost { memory_bytes: own.memory, cpu_ms: own.cpu.map(ms) };
+            replier.status(status);
+            drop(alive);
+        });
+    }
+
+    /// Has the memory of workers measured, where that has a limit.
+    pub(super) fn measure_workers(&mut self) {
+        let limited = |worker: &Worker| {
+            let spec = self.generations.get(&worker.generation()).and_then(|generation| generation.spec.as_ref());
+            spec.is_some_and(|spec| spec.max_memory.is_some())
+        };
+        let limited = self.workers.iter().filter(|(_, worker)| limited(worker));
+        let meters: Vec<_> = limited.map(|(id, worker)| (*id, Meter::of(worker))).collect();
+        if meters.is_empty() || std::mem::replace(&mut self.meters.busy, true) {
+            return;
+        }
+        let read = move || meters.iter().filter_map(|(id, meter)| Some((*id, meter.read().memory_held()?))).collect();
+        let reading = tokio::task::spawn_blocking(read);
+        self.later(async move { Some(Message::Measured(reading.await.unwrap_or_default())) });
+    }
+
+    /// So much memory workers hold.
+    pub(super) fn workers_measured(&mut self, measured: Vec<(WorkerId, u64)>) {
+        self.meters.busy = false;
+        for (id, memory) in measured {
+            self.events.push_back(Event::Worker(id, WorkerEvent::Measured { memory }));
+        }
+    }
+}
+
+fn charge(worker: &mut told::Worker, usage: &Usage) {
+    worker.memory_bytes = usage.memory;
+    worker.memory_peak_bytes = usage.memory_peak;
+    worker.memory_stall_ms = usage.memory_stall.map(ms);
+    worker.cpu_ms = usage.cpu.map(ms);
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

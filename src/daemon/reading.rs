@@ -1,0 +1,168 @@
+//! Reading what a generation is made from: configuration, environment files, directory, program. All that is on a disk,
+//! which may take as long as it likes (a network file system, FUSE), so a thread of its own reads it, and the event loop
+//! waits for it no longer than [`READ_TIMEOUT`].
+//!
+//! Owns: the threads that read, bounded in number. Never: changes anything.
+
+use super::prepare::Generation;
+use super::setup::Setup;
+use crate::adapter::exec::Plan;
+use crate::adapter::python::{self, Launcher, Python};
+use crate::adapter::{self, Making};
+use crate::app::{Command, text};
+use crate::config;
+use crate::diagnostic::Diagnostics;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The longest reading: shorter than the core waits for a preparation without a template.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// No more threads than this wait for a disk that does not answer.
+const MOST_READERS: usize = 4;
+/// The head of a console script is read up to here (bytes): Linux itself reads 256 (BINPRM_BUF_SIZE).
+const SHEBANG_LIMIT: u64 = 4096;
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// What is wrong, line by line.
+    pub(super) problems: Vec<String>,
+    /// The page of the 503 helper; the outer None: the configuration does not tell.
+    pub(super) page: Option<Option<PathBuf>>,
+    /// The generation, without its specification.
+    pub(super) generation: Result<Generation, String>,
+    /// What boots its template, where it has one.
+    pub(super) template: Option<(Command, &'static Python)>,
+}
+
+impl Read {
+    fn failed(why: String) -> Self {
+        Self { problems: Vec::new(), page: None, generation: Err(why), template: None }
+    }
+}
+
+/// The threads that read.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    /// Each holds it.
+    alive: Arc<()>,
+}
+
+impl Readers {
+    /// Reads everything afresh.
+    pub(super) fn read(&self, setup: &Arc<Setup>) -> impl Future<Output = Read> + Send + use<> {
+        let reader = Arc::clone(&self.alive);
+        let free = Arc::strong_count(&self.alive) <= MOST_READERS + 1;
+        let setup = Arc::clone(setup);
+        let reading = free.then(|| {
+            tokio::task::spawn_blocking(move || {
+                let read = read(&setup);
+                drop(reader);
+                read
+            })
+        });
+        async move {
+            let what = "the configuration, the program or its directory cannot be read";
+            let Some(reading) = reading else {
+                return Read::failed(format!("{what}: the disk still does not answer"));
+            };
+            match timeout(READ_TIMEOUT, reading).await {
+                Ok(Ok(read)) => read,
+                Ok(Err(fault)) => Read::failed(format!("{what}: {fault}")),
+                Err(_) => {
+                    let seconds = READ_TIMEOUT.as_secs();
+                    Read::failed(format!("{what}: the disk has not answered for {seconds} s"))
+                }
+            }
+        }
+    }
+}
+
+fn read(setup: &Setup) -> Read {
+    let mut read = Read::failed(String::new());
+    read.generation = read_generation(setup, &mut read.problems, &mut read.page, &mut read.template);
+    read
+}
+
+fn read_generation(
+    setup: &Setup,
+    problems: &mut Vec<String>,
+    page: &mut Option<Option<PathBuf>>,
+    template: &mut Option<(Command, &'static Python)>,
+) -> Result<Generation, String> {
+    let mut told = |found: Diagnostics| {
+        problems.extend(found.lines());
+        found.lines().next().unwrap_or_default()
+    };
+    let settings = config::load(None, &setup.options).map_err(&mut told)?.settings;
+    *page = Some(settings.fallback.page.clone());
+    let command = config::resolve(&settings, &setup.environment, &setup.directory).map_err(&mut told)?;
+    let adapter = adapter::recognise(&settings.command);
+    let health_command = config::resolve_health_command(&settings, &command).map_err(|problem| problem.message)?;
+    let mut generation = Generation {
+        settings,
+        adapter,
+        command,
+        plan: Plan::default(),
+        spec: None,
+        silent_when_busy: false,
+        speaks_tls: false,
+        health_command,
+        answered: None,
+        usual: None,
+        template: None,
+    };
+    match adapter.making {
+        Making::Exec(exec) => {
+            generation.plan = config::plan(exec, &generation.settings.command, &generation.command)?;
+            generation.silent_when_busy = generation.plan.silent_when_busy;
+        }
+        Making::Template(python) => *template = Some((template_command(&generation, python)?, python)),
+    }
+    Ok(generation)
+}
+
+/// The command that boots the template of this generation: its interpreter, our program, the server's arguments.
+fn template_command(generation: &Generation, python: &Python) -> Result<Command, String> {
+    let command = &generation.command;
+    let Some(invocation) = python.invocation(&generation.settings.command) else {
+        return Err(format!("this is not {}", python.script));
+    };
+    let (program, options, how) = match invocation.launcher {
+        Launcher::Script(_) => {
+            let head = first_lines(&command.program)?;
+            let (interpreter, options) = python::interpreter(&head, &command.program)?;
+            (interpreter, options, "script")
+        }
+        Launcher::Python(_, options) => (command.program.clone(), options, "module"),
+    };
+    let program = config::find_program(program.as_os_str(), &command.directory, &command.environment)
+        .map_err(|problem| format!("{} needs a Python: {}", command.program.display(), problem.message))?;
+    let mut line: Vec<OsString> = vec![program.clone().into()];
+    line.extend(options);
+    let loading = match generation.settings.workers.preload {
+        Some(true) => "preload",
+        Some(false) => "late",
+        None => "own",
+    };
+    line.extend([python::BOOT_PATH.into(), how.into(), loading.into(), command.program.clone().into()]);
+    line.extend(invocation.arguments.iter().cloned());
+    Ok(Command { program, arguments: line, ..command.clone() })
+}
+
+fn first_lines(script: &Path) -> Result<String, String> {
+    let cannot = |error| format!("cannot read {}: {error}", script.display());
+    let file = std::fs::File::open(script).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    // The long form of pip has the interpreter on its second line.
+    let mut reader = BufReader::new(file.take(SHEBANG_LIMIT));
+    for _ in 0..2 {
+        reader.read_until(b'\n', &mut bytes).map_err(cannot)?;
+    }
+    Ok(text::from_os(OsStr::from_bytes(&bytes)))
+}
