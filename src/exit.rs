@@ -12,5 +12,8 @@ pub const USAGE: u8 = 2;
 pub const NOT_RUNNING: u8 = 3;
 /// `status` and `doctor`: there is no such unit.
 pub const NO_SUCH_UNIT: u8 = 4;
+/// `status`: sockd runs, and no visitor gets a page: it answers 503 itself, or none of its sockets can be reached. Of the
+/// LSB's numbers for a status those from 150 are for applications; systemctl has none of them.
+pub const NOBODY_SERVED: u8 = 150;
 /// The configuration is wrong (EX_CONFIG).
 pub const CONFIG: u8 = 78;

@@ -106,13 +106,17 @@ _sockd() {
             return 0
             ;;
         sockd__subcmd__doctor)
-            opts="-h -V --host --json --help --version"
+            opts="-h -V --host --path --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

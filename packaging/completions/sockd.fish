@@ -30,7 +30,7 @@ complete -c sockd -n "__fish_sockd_needs_command" -f -a "run" -d 'Run an applica
 complete -c sockd -n "__fish_sockd_needs_command" -f -a "demo" -d 'See it work without systemd, Python or set-up'
 complete -c sockd -n "__fish_sockd_needs_command" -f -a "status" -d 'Show every instance: unit, sockets, workers'
 complete -c sockd -n "__fish_sockd_needs_command" -f -a "check" -d 'Check a configuration or a unit and show every problem at once'
-complete -c sockd -n "__fish_sockd_needs_command" -f -a "doctor" -d 'Find the broken link between browser and application, and the command that mends it'
+complete -c sockd -n "__fish_sockd_needs_command" -f -a "doctor" -d 'Find the broken link between browser and application, and the command that fixes it'
 complete -c sockd -n "__fish_sockd_needs_command" -f -a "reload" -d 'Reload a unit and wait for the outcome'
 complete -c sockd -n "__fish_sockd_needs_command" -f -a "logs" -d 'Show what the journal holds of a unit or a worker'
 complete -c sockd -n "__fish_sockd_needs_command" -f -a "adopt" -d 'Turn a service that runs its server itself into one that sockd runs'
@@ -61,6 +61,7 @@ complete -c sockd -n "__fish_sockd_using_subcommand check" -l json -d 'Tell the 
 complete -c sockd -n "__fish_sockd_using_subcommand check" -s h -l help -d 'Print help'
 complete -c sockd -n "__fish_sockd_using_subcommand check" -s V -l version -d 'Print version'
 complete -c sockd -n "__fish_sockd_using_subcommand doctor" -l host -d 'The name that the browser asks for' -r
+complete -c sockd -n "__fish_sockd_using_subcommand doctor" -l path -d 'The path of the page to ask for' -r
 complete -c sockd -n "__fish_sockd_using_subcommand doctor" -l json -d 'Print an array of objects for programs'
 complete -c sockd -n "__fish_sockd_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c sockd -n "__fish_sockd_using_subcommand doctor" -s V -l version -d 'Print version'

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod daphne;
+pub mod development;
 pub mod exec;
 pub mod generic;
 pub mod granian;

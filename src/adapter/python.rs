@@ -147,7 +147,7 @@ impl Python {
     }
 }
 
-fn is_python(program: &OsStr) -> bool {
+pub(super) fn is_python(program: &OsStr) -> bool {
     ["python", "pypy"].iter().any(|name| {
         // 3.13t is the free-threaded one, 3.13d the one for debugging.
         name_after(program, name)

@@ -35,6 +35,16 @@ pub fn split(text: &str) -> Result<Vec<String>, &'static str> {
     Ok(words)
 }
 
+/// Words as one writes them in a shell: those that a shell would take apart are quoted.
+pub fn join(words: &[impl AsRef<str>]) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@+=,%".contains(letter);
+    let quoted = words.iter().map(|word| match word.as_ref() {
+        word if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
+        word => format!("'{}'", word.replace('\'', r"'\''")),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,8 @@
 
 mod account;
 mod application;
+mod module;
+mod options;
 mod unit;
 
 use std::collections::BTreeMap;

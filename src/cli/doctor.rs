@@ -1,4 +1,4 @@
-//! `sockd doctor`: which link between the browser and the application is broken, and the one command that mends it.
+//! `sockd doctor`: which link between the browser and the application is broken, and the one command that fixes it.
 //!
 //! Owns: the options, the choice of units, the exit code.
 //! Never: changes anything. The facts are `crate::doctor`'s, and so are the rules.
@@ -12,7 +12,7 @@ use clap::Args;
 use super::{check, output};
 use crate::diagnostic::Severity;
 use crate::doctor::facts::{self, Question};
-use crate::doctor::{Diagnosis, Problem, diagnose};
+use crate::doctor::{Diagnosis, Problem, diagnose, idle};
 use crate::exit;
 use crate::systemd::UnitName;
 
@@ -20,10 +20,11 @@ use crate::systemd::UnitName;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  sockd doctor\n  sockd doctor gunicorn\n  sockd doctor gunicorn --host www.example.com\n  \
+                  sockd doctor gunicorn --path /shop/\n  \
                   sockd doctor --json gunicorn | jq '.[].findings[].mend'\n\n\
                   It changes nothing. As any visitor does, it asks for a page, which starts a service that waits\n\
                   for its first connection. Run it as root to see everything.\n\n\
-                  Exit codes:\n  0  no link is broken, as far as was seen\n  1  a link is broken\n  4  no such unit"
+                  Exit codes:\n  0  no link is broken, as far as was checked\n  1  a link is broken\n  4  no such unit"
 )]
 pub struct Arguments {
     /// The unit, with or without ".service" [default: all that run an application server]
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// The name that the browser asks for
     #[arg(long, value_name = "NAME", value_parser = host)]
     pub host: Option<String>,
+    /// The path of the page to ask for
+    #[arg(long, value_name = "PATH", default_value = "/", value_parser = path)]
+    pub path: String,
     /// Print an array of objects for programs
     #[arg(long)]
     pub json: bool,
@@ -43,6 +47,14 @@ fn host(text: &str) -> Result<String, String> {
     match !text.is_empty() && text.len() <= 253 && text.chars().all(plain) {
         true => Ok(text.to_owned()),
         false => Err("write a name such as www.example.com, without http:// and without a path".to_owned()),
+    }
+}
+
+/// What can stand in the first line of a request as it is.
+fn path(text: &str) -> Result<String, String> {
+    match text.starts_with('/') && text.len() <= 2048 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("write a path such as /shop/, as it stands in the address of the browser".to_owned()),
     }
 }
 
@@ -78,10 +90,11 @@ async fn diagnoses(arguments: &Arguments) -> Result<(Vec<Diagnosis>, bool), Stri
     let mut found = Vec::new();
     let mut none = units.is_empty();
     for unit in units {
-        let question = Question { unit, host: arguments.host.clone() };
+        let question = Question { unit, host: arguments.host.clone(), path: arguments.path.clone() };
         let facts = facts::gather(&question, problems).await?;
         none |= facts.service.load_state == "not-found";
-        found.push(diagnose(&facts));
+        let idle = if arguments.unit.is_none() { idle(&facts) } else { None };
+        found.push(idle.unwrap_or_else(|| diagnose(&facts)));
     }
     Ok((found, none))
 }
@@ -112,6 +125,16 @@ fn failed(message: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_a_path_and_nothing_else() {
+        for good in ["/", "/shop/?page=2&x=%20"] {
+            assert_eq!(path(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "shop", "/a b", "/a\r\nX: y", "/caf\u{e9}", "http://example.com/"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_host_is_a_name_and_nothing_else() {

@@ -22,9 +22,12 @@ mod reload;
 mod run;
 pub mod status;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{config, exit};
 
 pub use output::{colour_wanted, complain, print, width};
 
@@ -57,7 +60,7 @@ enum Command {
     Status(status::Arguments),
     /// Check a configuration or a unit and show every problem at once
     Check(check::Arguments),
-    /// Find the broken link between browser and application, and the command that mends it
+    /// Find the broken link between browser and application, and the command that fixes it
     Doctor(doctor::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
@@ -80,7 +83,11 @@ enum Command {
 
 /// Parses the command line and runs what it names.
 pub fn main() -> ExitCode {
-    match CommandLine::parse().command {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return not_understood(&error),
+    };
+    match line.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
@@ -94,6 +101,18 @@ pub fn main() -> ExitCode {
         Command::Fallback(arguments) => fallback::run(&arguments),
         Command::DemoWorker(arguments) => demo_worker::run(&arguments),
     }
+}
+
+/// What clap says of a command line, or the one that was meant. Its exit codes are clap's: 0 for --help and --version.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let of_run = words.split_first().filter(|(command, _)| *command == "run");
+    match of_run.and_then(|(_, words)| config::with_dashes(words, error)) {
+        Some(right) => complain(&format!("the server's command stands behind --: write\n  {right}")),
+        // There is nothing to be done where it cannot be written.
+        None => drop(error.print()),
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE))
 }
 
 /// The definition of the whole command line: for manual pages, completions and tests.

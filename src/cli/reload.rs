@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output;
+use super::{output, status};
 use crate::control::{self, Instance};
 use crate::exit;
 use crate::systemd::{UnitName, environment, show};
@@ -55,9 +55,18 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 drop(stderr);
                 fail(&outcome.message)
             }
+            Err(error) if error.is_denial() => fail(&format!("cannot reload: {}", who_may(instance.uid))),
             Err(error) => fail(&format!("{error}; is the unit running? sockd status tells")),
         }
     })
+}
+
+/// Whom a supervisor that runs as this user answers.
+fn who_may(uid: u32) -> String {
+    match uid {
+        0 => "only root may".to_owned(),
+        uid => format!("only root and {} may", status::user_name(uid)),
+    }
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -19,7 +19,7 @@ mod value;
 
 pub use inherited::speaks_of_sockd_alone;
 pub use load::{Loaded, keys, load};
-pub use options::Options;
+pub use options::{Options, with_dashes};
 pub use plan::plan;
 pub use resolve::{find_program, resolve, resolve_environment, resolve_health_command};
 pub use settings::{Fallback, Health, Listen, Reload, Settings, Start, Workers};

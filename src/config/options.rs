@@ -5,10 +5,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::adapter::words;
 use crate::app::{Address, text};
 
 use super::{Start, duration, inherited};
+
+/// The command line that was meant where the server's command stands without `--` before it: `run gunicorn --workers 3`.
+/// `words` are the arguments behind `run`, and `error` is what clap says of them. `None`: it says something else.
+pub fn with_dashes(words: &[OsString], error: &clap::Error) -> Option<String> {
+    let unexpected = error.get(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?;
+    let ContextValue::String(word) = unexpected else { return None };
+    (!word.starts_with('-') && !words.iter().any(|other| other == "--")).then_some(())?;
+    let at = words.iter().position(|other| other.to_str() == Some(word))?;
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let before = words[..at].iter().map(|word| format!(" {}", words::join(&[word]))).collect::<String>();
+    Some(format!("sockd run{before} -- {}", words::join(&words[at..])))
+}
 
 /// Options that override the configuration file.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -60,4 +74,34 @@ pub struct Options {
 /// An address whose path is bytes.
 fn address() -> impl TypedValueParser<Value = Address> {
     OsStringValueParser::new().try_map(|argument| text::from_os(&argument).parse::<Address>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    #[command(no_binary_name = true)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn a_command_without_dashes_is_told_where_they_belong() {
+        let meant = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            with_dashes(&words, &Line::try_parse_from(&words).expect_err(line))
+        };
+        for (line, right) in [
+            ("gunicorn --workers 3 a:b", Some("sockd run -- gunicorn --workers 3 a:b")),
+            ("--workers 3 venv/bin/gunicorn a:f()", Some("sockd run --workers 3 -- venv/bin/gunicorn 'a:f()'")),
+            ("--wrokers 3 -- gunicorn", None),
+            ("--wrokers 3 gunicorn", None),
+            ("--start-timeout 5s gunicorn -w 2", Some("sockd run --start-timeout 5s -- gunicorn -w 2")),
+        ] {
+            assert_eq!(meant(line).as_deref(), right, "{line}");
+        }
+    }
 }

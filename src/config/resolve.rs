@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::adapter::{development, words};
 use crate::app::Command;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
@@ -76,6 +77,11 @@ pub fn resolve(
     let environment = resolve_environment(settings, base_environment).map_err(&mut note).ok();
     let directory = directory(settings.directory.as_deref().unwrap_or(base_directory));
     let directory = directory.map_err(|problem| note(problem.into())).ok();
+    if let Some(directory) = &directory
+        && let Some(problem) = for_development(&settings.command, directory)
+    {
+        return Err(problem.into());
+    }
     let name = settings.command.first().map_or(OsStr::new(""), OsString::as_os_str);
     // Without directory or environment only an absolute path can be looked at: for the others the cause is reported.
     let program = match (&directory, &environment) {
@@ -103,6 +109,19 @@ pub fn resolve_health_command(settings: &Settings, command: &Command) -> Result<
     let program = find_program(name, &command.directory, &command.environment)
         .map_err(|problem| Diagnostic { message: format!("health.command: {}", problem.message), ..problem })?;
     Ok(Some(Command { program, arguments: settings.health.command.clone(), ..command.clone() }))
+}
+
+/// A command that starts a server for development: what to write in its place.
+fn for_development(command: &[OsString], directory: &Path) -> Option<Diagnostic> {
+    let entries = || fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut projects: Vec<String> = entries()
+        .filter(|entry| entry.path().join("wsgi.py").is_file())
+        .filter_map(|entry| Some(format!("{}.wsgi", entry.file_name().to_str()?)))
+        .collect();
+    projects.sort();
+    let instead = development::instead(command, projects.first().map(String::as_str))?;
+    let message = format!("{}: it takes no socket from sockd, which could not watch its workers", instead.why);
+    Some(Diagnostic::error(message).help(format!("write {}", words::join(&instead.command))))
 }
 
 /// The working directory with its symbolic links resolved.

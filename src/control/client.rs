@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::message::{Outcome, Refusal, Reply, Request, Status};
+use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Status};
 use super::{RESPONSE_LIMIT, name};
 
 /// How long connecting, asking and the whole answer of a status may take.
@@ -52,6 +52,17 @@ pub enum AskError {
     /// The answer is none that we know.
     #[error("its answer is not understood: {0}")]
     NotUnderstood(String),
+}
+
+impl AskError {
+    /// Whether we are not among those whom the supervisor answers.
+    pub fn is_denial(&self) -> bool {
+        match self {
+            Self::NotPermitted { .. } => true,
+            Self::Refused(refusal) => refusal.kind == RefusalKind::NotPermitted,
+            Self::TimedOut | Self::Io(_) | Self::NotUnderstood(_) => false,
+        }
+    }
 }
 
 /// Finds every supervisor in our network namespace, within [`TIME_LIMIT`]. Each listener is connected to and asked for

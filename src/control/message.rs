@@ -119,6 +119,14 @@ pub struct Status {
     pub supervisor: Cost,
 }
 
+impl Status {
+    /// Whether no visitor gets a page: sockd answers 503 itself, or there are sockets and none can be reached.
+    pub fn serves_nobody(&self) -> bool {
+        let unreachable = !self.listeners.is_empty() && self.listeners.iter().all(|listener| listener.alarm.is_some());
+        self.fallback || unreachable
+    }
+}
+
 /// Reloads: the one under way, the last refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -8,13 +8,17 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::facts::{Facts, File, Listening};
+use super::traceback::{self, Traceback};
 use crate::adapter::gunicorn::Known;
 use crate::adapter::stated::values;
 use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
-use crate::adapter::{self, Making};
+use crate::adapter::{self, Making, words};
 use crate::app::Address;
 use crate::systemd::details::Details;
 
+/// Exit statuses of systemd itself (systemd.exec(5), "Process Exit Codes").
+pub const EXIT_GROUP: i32 = 216;
+pub const EXIT_USER: i32 = 217;
 /// So many sockets of one of uWSGI's files are looked at.
 const MOST_SOCKETS: usize = 64;
 /// The options that have uWSGI listen, and what it speaks there.
@@ -261,6 +265,14 @@ pub fn start(facts: &Facts, command: &str) -> String {
     forgive(facts, units).into_iter().chain([command.to_owned()]).collect::<Vec<_>>().join(" && ")
 }
 
+/// Why the application could not be imported, as its last traceback tells: of a worker that has just died, else in the
+/// journal.
+pub fn import_traceback(facts: &Facts) -> Option<Traceback> {
+    let deaths = facts.status.iter().flat_map(|status| &status.slots).filter_map(|slot| slot.last_death.as_ref());
+    let found = deaths.filter_map(|death| traceback::last(&death.last_lines)).next();
+    found.or_else(|| traceback::last(&facts.journal))
+}
+
 /// The command that starts the service again after something was changed; a socket that does not listen is started.
 pub fn again(facts: &Facts) -> String {
     let service = &facts.service;
@@ -303,11 +315,7 @@ pub fn drop_in(unit: &str, file: &str, section: &str, lines: &[&str]) -> String 
 
 /// A word for a shell.
 pub fn quote(text: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@+=,%".contains(letter);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
+    words::join(&[text])
 }
 
 /// The command that replaces a text in one line of a file, its links followed.

@@ -4,9 +4,12 @@
 //! and of size. What could not be seen is a fact, too ([`Facts::unseen`]).
 //! Never: judges. A golden case of tests/doctor/cases is one of these values, written as TOML.
 
+pub mod alike;
 mod answer;
 mod database;
+mod disk;
 mod gather;
+mod journal;
 pub mod place;
 mod process;
 mod program;
@@ -27,6 +30,8 @@ pub use gather::{Question, application_units, gather};
 pub struct Facts {
     /// The name that a browser asks for, if the user told it.
     pub host: Option<String>,
+    /// The path of the page that was asked for; empty for `/`.
+    pub path: String,
     /// The name of this machine.
     pub hostname: String,
     /// When systemd was asked, in microseconds of CLOCK_MONOTONIC.
@@ -35,8 +40,16 @@ pub struct Facts {
     pub service: Details,
     /// Whether it was started anew while it was asked for a page.
     pub restarted: bool,
-    /// The text of its unit file when systemd could not load it.
-    pub unit_text: String,
+    /// The files that define it, in the order in which they count: its unit file, its drop-ins, sockd's configuration.
+    pub definition: Vec<File>,
+    /// The requirements.txt of its directory.
+    pub requirements: Option<File>,
+    /// The user that may have been meant by one that does not exist.
+    pub alike_user: Option<String>,
+    /// The same of its group.
+    pub alike_group: Option<String>,
+    /// The module of the application's own that may have been meant by one that cannot be imported.
+    pub alike_module: Option<String>,
     /// The socket units that start it.
     pub sockets: Vec<Details>,
     /// Other socket units that are loaded or enabled: for two on one path.
@@ -59,8 +72,16 @@ pub struct Facts {
     pub somaxconn: Option<u32>,
     /// What sockd says of itself.
     pub status: Option<Status>,
-    /// The unit's last lines in the journal, oldest first.
+    /// The lines of its last run in the journal since it last loaded its code, oldest first.
     pub journal: Vec<String>,
+    /// So many of the last of them were written in the last ten minutes.
+    pub recent: usize,
+    /// The journal could not be read: that there is nothing in it says nothing.
+    pub journal_unread: bool,
+    /// The file systems that the site writes to.
+    pub file_systems: Vec<FileSystem>,
+    /// What Nginx serves itself of the application's sites.
+    pub served: Vec<Served>,
     /// What was answered when a page was asked for.
     pub answers: Vec<Answer>,
     /// The Django settings that decide who is answered and where the database is.
@@ -101,6 +122,8 @@ pub struct Program {
     pub executable: Option<bool>,
     /// Whether there is a Python beside it: then it is a virtual environment's.
     pub python: bool,
+    /// The program that may have been meant by one that does not exist.
+    pub alike: Option<String>,
 }
 
 /// A problem that `sockd check` found.
@@ -141,6 +164,34 @@ pub struct Listening {
     pub limit: Option<u32>,
     /// The lower 32 bits of the inode of the file that a unix socket was bound to.
     pub file_inode: Option<u32>,
+    /// Whoever has it that is no process of the service: `apache2 (pid 812, apache2.service)`. Empty: nobody that we see.
+    pub holder: String,
+}
+
+/// A file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileSystem {
+    /// A path on it.
+    pub path: String,
+    /// What users other than root may still write, in bytes.
+    pub free_bytes: u64,
+    /// What it holds, in bytes.
+    pub size_bytes: u64,
+    /// How many files may still be made. `None`: it does not count them.
+    pub free_inodes: Option<u64>,
+}
+
+/// A location whose files Nginx serves itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Served {
+    /// `/static/`.
+    pub location: String,
+    /// Where its files are.
+    pub directory: String,
+    /// `files`, `empty`, `missing`; empty when we may not look.
+    pub state: String,
 }
 
 /// The permissions of a file or directory.
@@ -207,6 +258,12 @@ pub struct Nginx {
     pub account: Option<Account>,
     /// The last lines of its error logs.
     pub error_log: Vec<String>,
+    /// So many of the last of them were written in the last ten minutes.
+    pub recent: usize,
+    /// A file of the configuration could not be read: what is not in the others may be there.
+    pub unread_files: bool,
+    /// While it does not run: who listens on its ports.
+    pub rivals: Vec<Listening>,
 }
 
 /// A user with its groups.
@@ -233,6 +290,10 @@ pub struct Answer {
     pub host: String,
     /// The status; `None` when there was no answer.
     pub status: Option<u16>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// How many other connections waited with ours in the queue, when ours waited there for more than a second.
+    pub queued: Option<u32>,
     /// The beginning of the body.
     pub body: String,
     /// Why there was no answer: `refused`, `missing`, `denied`, `busy`, `silent`, `closed`, or what the system said.
@@ -263,6 +324,8 @@ pub struct Settings {
     pub database_host: Option<Setting>,
     /// `PORT` of the database.
     pub database_port: Option<Setting>,
+    /// Where `STATIC_ROOT` leads, if that is plain.
+    pub static_root: Option<Setting>,
 }
 
 /// An attempt to reach a database.

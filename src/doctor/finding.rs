@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use crate::systemd::details::Details;
+
 /// A link of the chain from a visitor to the application, in the order of the walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -92,9 +94,9 @@ pub struct Finding {
     pub what: String,
     /// Why that is so, or how it shows.
     pub why: String,
-    /// What only a person can do before the command: the change of a program's text. `None`: nothing.
+    /// What only a person can do, before the command if there is one: the change of a program's text. `None`: nothing.
     pub by_hand: Option<String>,
-    /// The one command that mends it, for a root shell, as it is to be typed.
+    /// The one command that fixes it, for a root shell, as it is to be typed. Empty: no command can.
     pub mend: String,
 }
 
@@ -134,9 +136,23 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
     /// What could not be seen, and why.
     pub unseen: Vec<String>,
+    /// It is disabled, does not run, and nobody leads to it: nothing else was looked at.
+    pub idle: bool,
 }
 
 impl Diagnosis {
+    /// One without anything looked at.
+    pub(super) fn of(service: &Details) -> Self {
+        Self {
+            unit: service.name.clone(),
+            description: service.description.clone(),
+            walk: Vec::new(),
+            findings: Vec::new(),
+            unseen: Vec::new(),
+            idle: false,
+        }
+    }
+
     /// Whether a link is broken.
     pub fn is_broken(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Error)

@@ -17,9 +17,10 @@ pub mod facts;
 pub mod finding;
 mod nginx;
 pub mod permission;
+mod remedy;
 mod rules;
 mod traceback;
 
 pub use facts::{Facts, Problem};
 pub use finding::{Diagnosis, Finding, Link, Seen, State};
-pub use rules::diagnose;
+pub use rules::{diagnose, idle};

@@ -37,6 +37,10 @@ pub(super) struct Listen {
     /// `80`, `[::]:80`, `127.0.0.1:8080`, `unix:/run/x`.
     pub(super) address: String,
     pub(super) default: bool,
+    /// All words behind the address: `ssl`, `http2`.
+    pub(super) options: Vec<String>,
+    pub(super) file: String,
+    pub(super) line: usize,
 }
 
 /// Where a location passes to.
@@ -59,6 +63,28 @@ impl Pass {
     }
 }
 
+/// Files that Nginx serves itself: a `root` or an `alias`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Root {
+    /// The prefix of the `location`; empty for the whole server and for a regular expression.
+    pub(super) location: String,
+    /// As it is written.
+    pub(super) path: String,
+    /// `alias`: the prefix is no part of the files' path.
+    pub(super) alias: bool,
+    pub(super) file: String,
+    pub(super) line: usize,
+}
+
+impl Root {
+    /// The directory whose files have the location's names.
+    pub(super) fn directory(&self) -> String {
+        let path = self.path.trim_end_matches('/');
+        let below = if self.alias { "" } else { self.location.trim_end_matches('/') };
+        format!("{path}{below}")
+    }
+}
+
 /// A `server` block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
@@ -68,7 +94,7 @@ pub(super) struct Server {
     pub(super) listens: Vec<Listen>,
     pub(super) passes: Vec<Pass>,
     /// `root` and `alias` of the block and its locations.
-    pub(super) roots: Vec<String>,
+    pub(super) roots: Vec<Root>,
     pub(super) file: String,
     pub(super) line: usize,
 }
@@ -297,30 +323,58 @@ fn server(directive: &Directive, upstreams: &[&Directive], error_logs: &mut Vec<
             }
             "listen" => server.listens.push(Listen {
                 address: inner.value().to_owned(),
+                options: inner.words.iter().skip(2).cloned().collect(),
+                file: inner.file.clone(),
+                line: inner.line,
                 default: inner.words[1..].iter().any(|word| word == "default_server" || word == "default"),
             }),
             _ => {}
         }
     }
-    locations(&directive.block, upstreams, &mut server, error_logs);
+    locations(&directive.block, "", upstreams, &mut server, error_logs);
     if server.listens.is_empty() {
         // What Nginx started by root does without a `listen`.
-        server.listens.push(Listen { address: "80".to_owned(), default: false });
+        server.listens.push(Listen {
+            address: "80".to_owned(),
+            default: false,
+            options: Vec::new(),
+            file: directive.file.clone(),
+            line: directive.line,
+        });
     }
     server
 }
 
-fn locations(list: &[Directive], upstreams: &[&Directive], server: &mut Server, error_logs: &mut Vec<String>) {
+fn locations(
+    list: &[Directive],
+    prefix: &str,
+    upstreams: &[&Directive],
+    server: &mut Server,
+    error_logs: &mut Vec<String>,
+) {
     for directive in list {
         match directive.name() {
             "proxy_pass" | "uwsgi_pass" | "fastcgi_pass" | "scgi_pass" | "grpc_pass" => {
                 server.passes.extend(passes(directive, upstreams));
             }
-            "root" | "alias" => server.roots.push(directive.value().to_owned()),
+            "root" | "alias" => server.roots.push(Root {
+                location: prefix.to_owned(),
+                path: directive.value().to_owned(),
+                alias: directive.name() == "alias",
+                file: directive.file.clone(),
+                line: directive.line,
+            }),
             "error_log" => error_logs.push(directive.value().to_owned()),
             _ => {}
         }
-        locations(&directive.block, upstreams, server, error_logs);
+        // `location /static/`, `location = /x`, `location ^~ /media/`; `~` begins a regular expression.
+        let inner = match (directive.name(), directive.words.as_slice()) {
+            ("location", [_, path]) if path.starts_with('/') => path,
+            ("location", [_, sign, path]) if matches!(sign.as_str(), "=" | "^~") => path,
+            ("location", _) => "",
+            _ => prefix,
+        };
+        locations(&directive.block, inner, upstreams, server, error_logs);
     }
 }
 
@@ -392,9 +446,18 @@ impl Configuration {
 
     /// The server that answers every name that none has.
     pub(super) fn default_server(&self, port: u16) -> Option<&Server> {
-        let on_port = || self.servers.iter().filter(|server| server.listens.iter().any(|listen| listen.port() == port));
-        let marked = |server: &&Server| server.listens.iter().any(|listen| listen.default && listen.port() == port);
-        on_port().find(marked).or_else(|| on_port().next())
+        self.default_of(|listen| listen.port() == port)
+    }
+
+    /// The default server of one address, as [`Listen::socket`] writes it.
+    pub(super) fn default_of_socket(&self, socket: &str) -> Option<&Server> {
+        self.default_of(|listen| listen.socket() == socket)
+    }
+
+    fn default_of(&self, is: impl Fn(&Listen) -> bool) -> Option<&Server> {
+        let listening = || self.servers.iter().filter(|server| server.listens.iter().any(&is));
+        let marked = |server: &&Server| server.listens.iter().any(|listen| listen.default && is(listen));
+        listening().find(marked).or_else(|| listening().next())
     }
 }
 
@@ -404,6 +467,17 @@ fn wildcard_start(name: &str) -> Option<&str> {
 }
 
 impl Listen {
+    /// The address in one way of writing: `0.0.0.0:80` for `80`, `*:80` and no `listen` at all.
+    pub(super) fn socket(&self) -> String {
+        let host = match self.address.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => host,
+            _ if self.address.parse::<u16>().is_ok() => "*",
+            _ => self.address.as_str(),
+        };
+        let host = if host == "*" { "0.0.0.0" } else { host };
+        format!("{host}:{}", self.port())
+    }
+
     /// The port; 0 for a unix socket.
     pub(super) fn port(&self) -> u16 {
         if self.address.starts_with("unix:") {

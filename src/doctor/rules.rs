@@ -8,9 +8,13 @@ mod browser;
 mod descriptor;
 mod nginx;
 mod path;
+mod resources;
 mod socket;
 mod start;
+mod statics;
 mod worker;
+
+pub use browser::idle;
 
 use super::facts::Facts;
 use super::finding::{Diagnosis, Finding, Link, Seen, Severity, State};
@@ -88,14 +92,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
             seen.state = State::Broken;
         }
     }
-    let service = &facts.service;
-    Diagnosis {
-        unit: service.name.clone(),
-        description: service.description.clone(),
-        walk,
-        findings,
-        unseen: facts.unseen.clone(),
-    }
+    Diagnosis { walk, findings, unseen: facts.unseen.clone(), ..Diagnosis::of(&facts.service) }
 }
 
 /// The findings that say that a change has not been read yet.

@@ -37,6 +37,18 @@ pub fn last(lines: &[String]) -> Option<Traceback> {
     }
 }
 
+/// Every whole traceback of these lines that is not the server's own, in their order.
+pub fn all(lines: &[String]) -> Vec<Traceback> {
+    let begins =
+        lines.iter().enumerate().filter(|(_, line)| line.trim_end().ends_with("Traceback (most recent call last):"));
+    let whole = begins.filter_map(|(begin, _)| from(lines, begin));
+    whole
+        .filter(|found| {
+            !["gunicorn.errors.", "SystemExit", "KeyboardInterrupt"].iter().any(|own| found.error.starts_with(own))
+        })
+        .collect()
+}
+
 /// The traceback whose first line is this one.
 fn from(lines: &[String], begin: usize) -> Option<Traceback> {
     let mut place = None;
@@ -138,6 +150,7 @@ ModuleNotFoundError: No module named 'requests'
              gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>\n"
         );
         assert_eq!(last(&lines(&whole)).as_ref(), Some(&found));
+        assert_eq!(all(&lines(&format!("{whole}{text}\n"))), [found.clone(), found.clone()]);
         assert_eq!(found.missing_module(), Some("requests"));
         assert_eq!(found.place, Some(("/home/sammy/myprojectdir/myproject/urls.py".to_owned(), 3)));
     }

@@ -35,6 +35,8 @@ pub struct Details {
     pub description: String,
     /// The unit file; empty when there is none.
     pub fragment_path: String,
+    /// Its drop-ins, in the order in which they count.
+    pub drop_in_paths: Vec<String>,
     /// Whether a file of the unit is newer than what systemd has read.
     pub need_daemon_reload: bool,
     /// `enabled`, `disabled`, `static`, `masked` and more.
@@ -121,6 +123,7 @@ impl Details {
             sub_state: source.text("SubState"),
             description: source.text("Description"),
             fragment_path: source.text("FragmentPath"),
+            drop_in_paths: source.list("DropInPaths"),
             need_daemon_reload: source.flag("NeedDaemonReload"),
             unit_file_state: source.text("UnitFileState"),
             triggered_by: source.list("TriggeredBy"),

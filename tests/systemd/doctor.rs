@@ -2,6 +2,7 @@
 //!
 //! Owns: the faults. Must never: help a command along; it is executed as it is printed, by root's shell.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,7 +12,10 @@ use crate::machine::Machine;
 
 /// The most findings that are mended one after the other, as the doctor advises.
 const STEPS: usize = 4;
-/// How long the mended site may take until it answers.
+/// Visitors who start the service again and again, as long as its socket listens.
+const VISITORS: &str =
+    "for _ in 1 2 3 4 5 6 7 8; do curl -sS --max-time 2 -H 'Host: example.com' 127.0.0.1 || true; done";
+/// How long the fixed site may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the doctor says of a unit, as a program reads it.
@@ -48,33 +52,75 @@ impl Default for Fault<'_> {
     }
 }
 
-/// Makes the fault, follows the doctor, and sees the page again.
-fn cure(machine: &Machine, unit: &str, fault: &Fault<'_>) {
-    let good = machine.run(&fault.page).stdout;
-    if !fault.made.is_empty() {
-        // What earlier faults have left in systemd's counts is no part of this one.
-        machine.run(&format!("systemctl reset-failed\n{}", fault.made)).succeeded();
+/// A site, and every fix that the doctor has printed for it.
+struct Patient<'a> {
+    machine: &'a Machine,
+    unit: &'a str,
+    fixes: RefCell<Vec<String>>,
+}
+
+impl<'a> Patient<'a> {
+    fn new(machine: &'a Machine, unit: &'a str) -> Self {
+        Self { machine, unit, fixes: RefCell::default() }
     }
-    let arguments = format!("{unit} {}", fault.options);
-    for (step, id) in fault.found.iter().enumerate() {
-        assert!(step < STEPS, "the doctor needs more than {STEPS} steps");
-        let (code, found) = ask(machine, &arguments);
-        let (named, mend) = first(&found);
-        assert_eq!((named, code), (*id, 1), "after {:?}: {found:#}", fault.made);
-        if step == 0 && !fault.by_hand.is_empty() {
-            machine.run(fault.by_hand).succeeded();
+
+    /// Makes the fault, follows the doctor, and sees the page again.
+    fn cure(&self, fault: &Fault<'_>) {
+        let machine = self.machine;
+        let good = machine.run(&fault.page).stdout;
+        if !fault.made.is_empty() {
+            // What earlier faults have left in systemd's counts is no part of this one.
+            machine.run(&format!("systemctl reset-failed\n{}", fault.made)).succeeded();
         }
-        machine.run(mend).succeeded();
+        let arguments = format!("{} {}", self.unit, fault.options);
+        for (step, id) in fault.found.iter().enumerate() {
+            assert!(step < STEPS, "the doctor needs more than {STEPS} steps");
+            let (code, found) = ask(machine, &arguments);
+            let (named, fix) = first(&found);
+            assert_eq!((named, code), (*id, 1), "after {:?}: {found:#}", fault.made);
+            if step == 0 && !fault.by_hand.is_empty() {
+                machine.run(fault.by_hand).succeeded();
+            }
+            machine.run(fix).succeeded();
+            self.fixes.borrow_mut().push(fix.to_owned());
+        }
+        // A reloaded Nginx answers by its old workers for a moment.
+        machine.wait_until(&format!("the page after {:?}", fault.made), PATIENCE, || {
+            let page = machine.run(&fault.page).stdout;
+            // With options another site is looked at, which was answered before, too, but not by the application.
+            let as_before = (page == good) == fault.options.is_empty();
+            (as_before && !page.is_empty() && !page.contains("502 Bad Gateway")).then_some(())
+        });
+        let (code, found) = ask(machine, &arguments);
+        assert_eq!(code, 0, "fixed, and the doctor still finds: {found:#}");
     }
-    // A reloaded Nginx answers by its old workers for a moment.
-    machine.wait_until(&format!("the page after {:?}", fault.made), PATIENCE, || {
-        let page = machine.run(&fault.page).stdout;
-        // With options another site is looked at, which was answered before, too, but not by the application.
-        let as_before = (page == good) == fault.options.is_empty();
-        (as_before && !page.is_empty() && !page.contains("502 Bad Gateway")).then_some(())
-    });
-    let (code, found) = ask(machine, &arguments);
-    assert_eq!(code, 0, "mended, and the doctor still finds: {found:#}");
+
+    /// Every fix that was printed, executed where it does not belong: on the site that is well, and on one whose
+    /// sockets and service are stopped. It may fail there; it may break nothing.
+    fn fixes_break_nothing(&self) {
+        let (machine, page) = (self.machine, visit("/"));
+        let good = machine.run(&page).succeeded();
+        let mut fixes = self.fixes.borrow().clone();
+        fixes.sort();
+        fixes.dedup();
+        assert!(fixes.len() > 1, "{fixes:?}");
+        for fix in &fixes {
+            machine.run(fix);
+            machine.wait_until(&format!("the page after {fix:?}"), PATIENCE, || {
+                (machine.run(&page).stdout == good).then_some(())
+            });
+        }
+        machine.run(&format!("systemctl stop '{0}.socket' '{0}.service' || systemctl stop '{0}.service'", self.unit));
+        fixes.iter().for_each(|fix| drop(machine.run(fix)));
+        for _ in 0..STEPS {
+            let (code, found) = ask(machine, self.unit);
+            if code == 0 {
+                break;
+            }
+            machine.run(first(&found).1).succeeded();
+        }
+        machine.wait_until("the page after all fixes", PATIENCE, || (machine.run(&page).stdout == good).then_some(()));
+    }
 }
 
 /// A site that is well has no error; every link was seen.
@@ -88,7 +134,7 @@ fn well(machine: &Machine, unit: &str) {
     assert!(text.contains("browser") && text.contains("example.com is answered by"), "{text}");
     // Who may not look at everything says so, and finds nothing wrong for it.
     let less = machine.run_as("sammy", &format!("sockd doctor {unit}")).succeeded();
-    assert!(less.contains("not seen: ") && less.contains("error.log"), "{less}");
+    assert!(less.contains("not checked: ") && less.contains("error.log"), "{less}");
 }
 
 /// Makes systemd refuse every second start of the site's units in an hour. The usual limit, five starts in ten seconds,
@@ -105,6 +151,7 @@ fn every_second_start_is_refused(machine: &Machine, units: &[&str]) {
 /// The guide's own troubleshooting, step 9, in its order.
 pub fn the_guides_faults(machine: &Machine) {
     every_second_start_is_refused(machine, &["gunicorn.service", "gunicorn.socket"]);
+    let patient = Patient::new(machine, "gunicorn");
     well(machine, "gunicorn");
     // Without a name the doctor finds the unit by itself, and its socket is as good a name.
     assert_eq!(ask(machine, "").1[0]["unit"], "gunicorn.service");
@@ -114,236 +161,196 @@ pub fn the_guides_faults(machine: &Machine) {
     // Nginx shows its default page; behind it Django does not know the name either.
     let other = "curl -sS -H 'Host: another.example' 127.0.0.1";
     machine.run(other).says("Welcome to nginx!").succeeded();
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            found: &["default-page", "disallowed-host"],
-            options: "--host another.example",
-            page: other.to_owned(),
-            ..Fault::default()
-        },
-    );
+    patient.cure(&Fault {
+        found: &["default-page", "disallowed-host"],
+        options: "--host another.example",
+        page: other.to_owned(),
+        ..Fault::default()
+    });
     machine.run(other).says("Hello from the new code").succeeded();
 
     let site = "/etc/nginx/sites-available/myproject";
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: &format!("sed -i 's,/run/gunicorn.sock,/run/another.sock,' {site}; systemctl restart nginx"),
-            found: &["nginx-other-address"],
-            ..Fault::default()
-        },
-    );
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: "systemctl stop gunicorn.socket gunicorn.service",
-            found: &["socket-not-started"],
-            ..Fault::default()
-        },
-    );
-    cure(
-        machine,
-        "gunicorn",
-        &Fault { made: "chmod 600 /run/gunicorn.sock", found: &["socket-closed"], ..Fault::default() },
-    );
+    patient.cure(&Fault {
+        made: &format!("sed -i 's,/run/gunicorn.sock,/run/another.sock,' {site}; systemctl restart nginx"),
+        found: &["nginx-other-address"],
+        ..Fault::default()
+    });
+    patient.cure(&Fault {
+        made: "systemctl stop gunicorn.socket gunicorn.service",
+        found: &["socket-not-started"],
+        ..Fault::default()
+    });
+    patient.cure(&Fault { made: "chmod 600 /run/gunicorn.sock", found: &["socket-closed"], ..Fault::default() });
     // The socket in a home directory that is closed, as new systems make it.
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: "chmod 750 /home/sammy",
-            found: &["directory-closed"],
-            page: visit("/static/admin/css/base.css"),
-            ..Fault::default()
-        },
-    );
-    database(machine);
+    patient.cure(&Fault {
+        made: "chmod 750 /home/sammy",
+        found: &["directory-closed"],
+        page: visit("/static/admin/css/base.css"),
+        ..Fault::default()
+    });
+    database(&patient);
 
     // A changed unit that was not read: Nginx has the new path already.
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: &format!(
-                "sed -i 's,/run/gunicorn.sock,/run/new.sock,' {site} /etc/systemd/system/gunicorn.socket \
+    patient.cure(&Fault {
+        made: &format!(
+            "sed -i 's,/run/gunicorn.sock,/run/new.sock,' {site} /etc/systemd/system/gunicorn.socket \
              /etc/systemd/system/gunicorn.service; systemctl reload nginx"
-            ),
-            found: &["daemon-reload"],
-            ..Fault::default()
-        },
-    );
+        ),
+        found: &["daemon-reload"],
+        ..Fault::default()
+    });
     machine.run("test -S /run/new.sock").succeeded();
+    patient.fixes_break_nothing();
 }
 
 /// Django shows `could not connect to server: Connection refused`.
-fn database(machine: &Machine) {
+fn database(patient: &Patient<'_>) {
     let page = "curl -sS -H 'Host: example.com' -b sessionid=0123456789abcdef 127.0.0.1/admin/login/?next=/";
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: "systemctl stop postgresql 'postgresql@*'
+    patient.cure(&Fault {
+        made: "systemctl stop postgresql 'postgresql@*'
                    curl -sS -H 'Host: example.com' -b sessionid=0123456789abcdef 127.0.0.1/admin/ \
                        | grep 'Connection refused' >/dev/null",
-            found: &["database-not-running"],
-            page: format!("{page} | grep -o 'Django administration' | head -n 1"),
-            ..Fault::default()
-        },
-    );
+        found: &["database-not-running"],
+        page: format!("{page} | grep -o 'Django administration' | head -n 1"),
+        ..Fault::default()
+    });
     // The settings name another port. Python takes a file of the same size and second for the one that it has compiled.
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: "sed -i \"s/'PORT': ''/'PORT': '5433'/\" /home/sammy/myprojectdir/myproject/settings.py
+    patient.cure(&Fault {
+        made: "sed -i \"s/'PORT': ''/'PORT': '5433'/\" /home/sammy/myprojectdir/myproject/settings.py
                    touch -d '1 minute ago' /home/sammy/myprojectdir/myproject/settings.py
                    systemctl restart gunicorn",
-            found: &["database-other-port"],
-            page: format!("{page} | grep -o 'Django administration' | head -n 1"),
-            ..Fault::default()
-        },
-    );
+        found: &["database-other-port"],
+        page: format!("{page} | grep -o 'Django administration' | head -n 1"),
+        ..Fault::default()
+    });
 }
 
 /// What SYSTEMD.md and APP-SERVERS.md found beside the guide.
 pub fn other_faults(machine: &Machine, prefix: &str) {
     every_second_start_is_refused(machine, &["gunicorn.service", "gunicorn.socket"]);
+    let patient = Patient::new(machine, "gunicorn");
     // The trap of a service that does not require its socket: systemd leaves the socket stopped, and nobody notices
     // until the service ends.
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: "sed -i /^Requires=/d /etc/systemd/system/gunicorn.service; systemctl daemon-reload
+    patient.cure(&Fault {
+        made: "sed -i /^Requires=/d /etc/systemd/system/gunicorn.service; systemctl daemon-reload
                    ! systemctl restart gunicorn.socket",
-            found: &["socket-lost"],
-            ..Fault::default()
-        },
-    );
-    cure(machine, "gunicorn", &Fault { made: "rm /run/gunicorn.sock", found: &["path-missing"], ..Fault::default() });
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: "printf '[Socket]\\nListenStream=/run/gunicorn.sock\\nService=gunicorn.service\\n' \
+        found: &["socket-lost"],
+        ..Fault::default()
+    });
+    patient.cure(&Fault { made: "rm /run/gunicorn.sock", found: &["path-missing"], ..Fault::default() });
+    patient.cure(&Fault {
+        made: "printf '[Socket]\\nListenStream=/run/gunicorn.sock\\nService=gunicorn.service\\n' \
                > /etc/systemd/system/second.socket
                sed -i s/Service=.*/Service=other.service/ /etc/systemd/system/second.socket
                printf '[Service]\\nExecStart=/bin/sleep 1000\\n' > /etc/systemd/system/other.service
                systemctl daemon-reload; systemctl start second.socket",
-            found: &["two-units-one-path"],
-            ..Fault::default()
-        },
-    );
-    nginx_faults(machine);
-    cannot_start(machine, prefix);
+        found: &["two-units-one-path"],
+        ..Fault::default()
+    });
+    nginx_faults(&patient);
+    cannot_start(&patient, prefix);
+    misspelled(&patient);
+    patient.fixes_break_nothing();
 }
 
-fn nginx_faults(machine: &Machine) {
-    cure(
-        machine,
-        "gunicorn",
-        &Fault { made: "systemctl stop nginx", found: &["nginx-not-running"], ..Fault::default() },
-    );
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: "rm /etc/nginx/sites-enabled/myproject; systemctl reload nginx",
-            found: &["site-not-enabled"],
-            ..Fault::default()
-        },
-    );
+fn nginx_faults(patient: &Patient<'_>) {
+    patient.cure(&Fault { made: "systemctl stop nginx", found: &["nginx-not-running"], ..Fault::default() });
+    patient.cure(&Fault {
+        made: "rm /etc/nginx/sites-enabled/myproject; systemctl reload nginx",
+        found: &["site-not-enabled"],
+        ..Fault::default()
+    });
+    // Another program has Nginx's port: that one is named, and Nginx is not started in vain.
+    patient.cure(&Fault {
+        made: "systemctl stop nginx
+                   systemd-run --quiet --unit rival python3 -m http.server 80
+                   until curl -sS -o /dev/null 127.0.0.1; do :; done",
+        by_hand: "systemctl stop rival",
+        found: &["port-taken"],
+        ..Fault::default()
+    });
     let site = "/etc/nginx/sites-available/myproject";
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: &format!("sed -i 's/proxy_pass/proxy_pas/' {site}; ! systemctl restart nginx"),
-            by_hand: &format!("sed -i 's/proxy_pas /proxy_pass /' {site}"),
-            found: &["nginx-configuration"],
-            ..Fault::default()
-        },
-    );
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: &format!("sed -i 's,proxy_pass http://,uwsgi_pass ,' {site}; systemctl reload nginx"),
-            found: &["nginx-wrong-protocol"],
-            ..Fault::default()
-        },
-    );
+    patient.cure(&Fault {
+        made: &format!("sed -i 's/proxy_pass/proxy_pas/' {site}; ! systemctl restart nginx"),
+        by_hand: &format!("sed -i 's/proxy_pas /proxy_pass /' {site}"),
+        found: &["nginx-configuration"],
+        ..Fault::default()
+    });
+    patient.cure(&Fault {
+        made: &format!("sed -i 's,proxy_pass http://,uwsgi_pass ,' {site}; systemctl reload nginx"),
+        found: &["nginx-wrong-protocol"],
+        ..Fault::default()
+    });
 }
 
 /// The service cannot start: the cause is named, not what follows from it.
-fn cannot_start(machine: &Machine, prefix: &str) {
-    let visitors = "for _ in 1 2 3 4 5 6 7 8; do curl -sS --max-time 2 -H 'Host: example.com' 127.0.0.1 || true; done";
+fn cannot_start(patient: &Patient<'_>, prefix: &str) {
     let environment = "/home/sammy/myprojectdir/myprojectenv/bin";
     // Under sockd the broken code costs no socket; without it the socket gives up.
     let settings = "/home/sammy/myprojectdir/myproject/settings.py";
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: &format!(
-                "cp {settings} /root/settings.py; echo 'MIDDLEWARE = [' >> {settings}
-                        systemctl restart gunicorn || true; {visitors}"
-            ),
-            by_hand: &format!("cp /root/settings.py {settings}"),
-            found: &["import-error"],
-            ..Fault::default()
-        },
-    );
-    cure(
-        machine,
-        "gunicorn",
-        &Fault {
-            made: &format!(
-                "systemctl stop gunicorn; runuser -u sammy -- {environment}/pip uninstall --yes gunicorn
-                        {visitors}"
-            ),
-            found: &["server-not-installed"],
-            ..Fault::default()
-        },
-    );
+    patient.cure(&Fault {
+        made: &format!(
+            "cp {settings} /root/settings.py; echo 'MIDDLEWARE = [' >> {settings}
+                        systemctl restart gunicorn || true; {VISITORS}"
+        ),
+        by_hand: &format!("cp /root/settings.py {settings}"),
+        found: &["import-error"],
+        ..Fault::default()
+    });
+    patient.cure(&Fault {
+        made: &format!(
+            "systemctl stop gunicorn; runuser -u sammy -- {environment}/pip uninstall --yes gunicorn
+                        {VISITORS}"
+        ),
+        found: &["server-not-installed"],
+        ..Fault::default()
+    });
     let unit = "/etc/systemd/system/gunicorn.service";
     if prefix.is_empty() {
-        cure(
-            machine,
-            "gunicorn",
-            &Fault {
-                made: &format!(
-                    "sed -i 's,^ExecStart=/home/sammy/myprojectdir/,ExecStart=,' {unit}
-                            systemctl daemon-reload; systemctl stop gunicorn; {visitors}"
-                ),
-                found: &["exec-not-absolute"],
-                ..Fault::default()
-            },
-        );
+        patient.cure(&Fault {
+            made: &format!(
+                "sed -i 's,^ExecStart=/home/sammy/myprojectdir/,ExecStart=,' {unit}
+                            systemctl daemon-reload; systemctl stop gunicorn; {VISITORS}"
+            ),
+            found: &["exec-not-absolute"],
+            ..Fault::default()
+        });
     }
 }
 
 /// The Flask guide's faults: no socket unit, the socket in a home directory.
 pub fn the_flask_guides_faults(machine: &Machine) {
     every_second_start_is_refused(machine, &["myproject.service"]);
+    let patient = Patient::new(machine, "myproject");
     well(machine, "myproject");
-    cure(
-        machine,
-        "myproject",
-        &Fault { made: "chmod 750 /home/sammy", found: &["directory-closed"], ..Fault::default() },
-    );
-    cure(
-        machine,
-        "myproject",
-        &Fault {
-            made: "systemctl stop myproject",
-            found: &["service-not-started"],
-            page: format!("until [ -S /home/sammy/myproject/myproject.sock ]; do :; done; {}", visit("/")),
-            ..Fault::default()
-        },
-    );
+    patient.cure(&Fault { made: "chmod 750 /home/sammy", found: &["directory-closed"], ..Fault::default() });
+    patient.cure(&Fault {
+        made: "systemctl stop myproject",
+        found: &["service-not-started"],
+        page: format!("until [ -S /home/sammy/myproject/myproject.sock ]; do :; done; {}", visit("/")),
+        ..Fault::default()
+    });
+    patient.fixes_break_nothing();
+}
+
+/// Names that are spelled wrongly: what is there is named and written, and nothing is installed or made.
+fn misspelled(patient: &Patient<'_>) {
+    let unit = "/etc/systemd/system/gunicorn.service";
+    let before = patient.machine.run("cut -d: -f1 /etc/passwd /etc/group | sort").succeeded();
+    for (old, new, id) in [
+        ("User=sammy", "User=samy", "user-missing"),
+        ("Group=www-data", "Group=www-date", "group-missing"),
+        ("bin/gunicorn", "bin/gunicrn", "program-misspelled"),
+        ("myproject.wsgi:", "myprojct.wsgi:", "application-missing"),
+    ] {
+        let made = format!(
+            "sed -i 's,{old},{new},' {unit}; systemctl daemon-reload
+             systemctl restart gunicorn || true; {}",
+            VISITORS
+        );
+        patient.cure(&Fault { made: &made, found: &[id], ..Fault::default() });
+        patient.machine.run(&format!("grep -F '{old}' {unit}")).succeeded();
+    }
+    let after = patient.machine.run("cut -d: -f1 /etc/passwd /etc/group | sort").succeeded();
+    assert_eq!(before, after, "a user or a group was made");
 }

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use crate::app::{Address, text};
+use crate::suggestion;
 
 use super::super::words::split;
 
@@ -239,7 +240,12 @@ fn takes(name: &str) -> Takes {
 /// The options one word names, by their long names, the last perhaps with a value joined to it: `--workers=3`,
 /// `--worker-cl=sync`, `-w3`, `-w=3`, `-Rw3`.
 fn options(word: &str) -> Result<Vec<(&'static str, Option<&str>)>, String> {
-    let unknown = || format!("gunicorn has no option {word:?}");
+    let unknown = || {
+        let name = word.split('=').next().unwrap_or_default();
+        let near = suggestion::nearest(name, FLAGS.iter().chain(VALUES).copied()).filter(|_| word.starts_with("--"));
+        let help = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+        format!("gunicorn has no option {word:?}{help}")
+    };
     if word.starts_with("--") {
         let (name, joined) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
         let all = || FLAGS.iter().chain(VALUES).chain([&PROXY_PROTOCOL]).copied();

@@ -11,32 +11,80 @@ use std::path::{Path, PathBuf};
 
 use crate::adapter::gunicorn::{self, Known};
 use crate::adapter::python::{self, Launcher};
-use crate::adapter::{self, Making};
+use crate::adapter::{self, Making, stated};
 use crate::app::{Command, text};
 use crate::config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::doctor::facts::alike;
+
+use super::{module, options};
 
 /// So much of a console script is read to find its Python, in bytes.
 const SCRIPT_HEAD: u64 = 4096;
 
 /// Checks a command: as it is written, and as it was resolved. Of servers that are executed for each worker, what their
-/// adapters read; of the Python servers, gunicorn.
+/// adapters read; of the Python servers, their options and their application.
 pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
     let mut problems = Diagnostics::default();
-    if let Making::Exec(exec) = adapter::recognise(written).making {
-        match config::plan(exec, written, command) {
-            Ok(plan) => plan.warnings.into_iter().for_each(|text| problems.push(Diagnostic::warning(text))),
-            Err(why) => problems.push(Diagnostic::error(why)),
+    let server = match adapter::recognise(written).making {
+        Making::Template(server) => server,
+        Making::Exec(exec) => {
+            match config::plan(exec, written, command) {
+                Ok(plan) => plan.warnings.into_iter().for_each(|text| problems.push(Diagnostic::warning(text))),
+                Err(why) => problems.push(Diagnostic::error(why)),
+            }
+            return problems;
         }
-        return problems;
-    }
-    let Some(invocation) = gunicorn::PYTHON.invocation(written) else { return problems };
+    };
+    let Some(invocation) = server.invocation(written) else { return problems };
     if let Launcher::Script(_) = invocation.launcher {
-        check_interpreter(command, &mut problems);
+        check_interpreter(server.script, command, &mut problems);
     }
-    let known = Known::read(invocation.arguments, &command.environment);
-    for doubt in &known.doubts {
-        problems.push(Diagnostic::warning(doubt.clone()));
+    let packages = options::packages_of(&command.program);
+    let installed = options::Known::installed(server.script, &packages);
+    if let Some(installed) = &installed {
+        let wrong = installed.problems(server.script, invocation.arguments);
+        wrong.into_iter().for_each(|text| problems.push(Diagnostic::error(text)));
+    }
+    if std::ptr::eq(server, &raw const gunicorn::PYTHON) {
+        check_gunicorn(invocation.arguments, command, &packages, installed.is_some(), &mut problems);
+    } else if let Some(application) = application(invocation.arguments) {
+        let own = stated::values(invocation.arguments.iter().map(|word| text::from_os(word)), &["--app-dir"]);
+        let directory =
+            own.last().map_or_else(|| command.directory.clone(), |own| command.directory.join(text::to_os(own)));
+        let place = Place { directory, more: Vec::new(), certain: true };
+        problems.extend(missing(server.script, &application, &place, command, &packages));
+    }
+    problems
+}
+
+/// The word `MODULE:NAME` of a server's command line, if there is exactly one.
+fn application(arguments: &[OsString]) -> Option<String> {
+    let name = |text: &str| {
+        let mut letters = text.chars();
+        letters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+            && letters.all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '.')
+    };
+    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let mut found = words.iter().filter(|word| {
+        word.split_once(':')
+            .is_some_and(|(module, object)| name(module) && name(object.split('(').next().unwrap_or_default()))
+    });
+    found.next().filter(|_| found.next().is_none()).map(|word| (*word).to_owned())
+}
+
+fn check_gunicorn(
+    arguments: &[OsString],
+    command: &Command,
+    packages: &[PathBuf],
+    options_are_known: bool,
+    problems: &mut Diagnostics,
+) {
+    let known = Known::read(arguments, &command.environment);
+    // gunicorn refuses them all. Of long options its own source has spoken already, if it is there.
+    let spoken = |doubt: &str| options_are_known && (doubt.contains("no option \"--") || doubt.contains(" may mean "));
+    for doubt in known.doubts.iter().filter(|doubt| !spoken(doubt)) {
+        problems.push(Diagnostic::error(doubt.clone()));
     }
     for bind in &known.bind {
         if let Err(why) = Known::address(bind)
@@ -58,21 +106,32 @@ pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
         .map_or_else(|| command.directory.clone(), |chdir| command.directory.join(text::to_os(chdir)));
     if !directory.is_dir() {
         problems.push(Diagnostic::error(format!("gunicorn's --chdir {} is no directory", directory.display())));
-        return problems;
+        return;
+    }
+    // Which word is the application is not known where an option is not.
+    if !known.doubts.is_empty() {
+        return;
     }
     let configured = known.config.is_some() || command.directory.join("gunicorn.conf.py").exists();
     match &known.application {
-        Some(application) => problems.extend(missing(application, &directory, &known, command, configured)),
+        Some(application) => {
+            let more = known
+                .pythonpath
+                .iter()
+                .flat_map(|paths| paths.split(','))
+                .map(|path| directory.join(text::to_os(path.trim())));
+            let place = Place { more: more.collect(), directory: directory.clone(), certain: !configured };
+            problems.extend(missing("gunicorn", application, &place, command, packages));
+        }
         None if configured => {}
         None => {
             let help = suggestion(&directory).unwrap_or_else(|| "add myproject.wsgi:application at the end".to_owned());
             problems.push(Diagnostic::warning("gunicorn's command line names no application").help(help));
         }
     }
-    problems
 }
 
-fn check_interpreter(command: &Command, problems: &mut Diagnostics) {
+fn check_interpreter(server: &str, command: &Command, problems: &mut Diagnostics) {
     let mut head = Vec::new();
     let opened = fs::File::open(&command.program).and_then(|file| file.take(SCRIPT_HEAD).read_to_end(&mut head));
     if let Err(error) = opened {
@@ -81,16 +140,27 @@ fn check_interpreter(command: &Command, problems: &mut Diagnostics) {
     }
     match python::interpreter(&text::from_os(OsStr::from_bytes(&head)), &command.program) {
         Err(why) => {
-            problems.push(Diagnostic::warning(why).help("sockd needs gunicorn's Python to ask it its settings"))
+            let help = format!("sockd needs {server}'s Python to ask it its settings");
+            problems.push(Diagnostic::warning(why).help(help));
         }
         Ok((program, _)) => {
             let found = config::find_program(program.as_os_str(), &command.directory, &command.environment);
             problems.extend(found.err().map(|problem| {
-                let message = format!("gunicorn's Python: {}", problem.message);
+                let message = format!("{server}'s Python: {}", problem.message);
                 Diagnostic { message, ..problem }
             }));
         }
     }
+}
+
+/// Where a server looks for the application.
+struct Place {
+    /// The directory that it puts at the beginning of Python's path.
+    directory: PathBuf,
+    /// What its options add to that.
+    more: Vec<PathBuf>,
+    /// No file of its own may add more.
+    certain: bool,
 }
 
 /// Where one path of Python's leads with a module.
@@ -104,44 +174,55 @@ enum Found {
     Elsewhere,
 }
 
-/// What is wrong with `MODULE:NAME`, if its module cannot be found.
+/// What is wrong with `MODULE:NAME`, if its module or its name cannot be found.
 fn missing(
+    server: &str,
     application: &str,
-    directory: &Path,
-    known: &Known,
+    place: &Place,
     command: &Command,
-    configured: bool,
+    packages: &[PathBuf],
 ) -> Option<Diagnostic> {
-    let module = application.split(':').next().unwrap_or_default().trim();
+    let directory = &place.directory;
+    let (module, name) = application.split_once(':').unwrap_or((application, ""));
+    let module = module.trim();
     if directory.join(module).is_file() {
         let name = module.trim_end_matches(".py").replace('/', ".");
-        let message = format!("{application:?} names a file; gunicorn wants a module");
+        let message = format!("{application:?} names a file; {server} wants a module");
         return Some(
             Diagnostic::error(message).help(format!("write {name}:application, or what the callable is called")),
         );
     }
-    let own =
-        known.pythonpath.iter().flat_map(|paths| paths.split(',')).map(|path| directory.join(text::to_os(path.trim())));
     let variable = command.environment.get(OsStr::new("PYTHONPATH")).map(OsString::as_os_str).unwrap_or_default();
     let inherited = std::env::split_paths(variable).map(|path| command.directory.join(path));
     let mut result = Found::Elsewhere;
-    for root in std::iter::once(directory.to_owned()).chain(own).chain(inherited) {
+    for root in std::iter::once(directory.clone()).chain(place.more.iter().cloned()).chain(inherited) {
         match find(&root, module) {
-            Found::Yes => return None,
+            Found::Yes => {
+                let file = root.join(module.replace('.', "/"));
+                let files = [file.with_extension("py"), file.join("__init__.py")];
+                let file = files.iter().find(|file| file.is_file())?;
+                return module::missing_name(file, name).map(Diagnostic::error);
+            }
             no @ Found::No(_) if result == Found::Elsewhere => result = no,
             Found::No(_) | Found::Elsewhere => {}
         }
     }
     let problem = match result {
-        Found::No(package) if !configured => {
+        Found::No(package) if place.certain => {
             Diagnostic::error(format!("cannot find {module}: it is not in {}", package.display()))
+        }
+        _ if place.certain && module::installed(module, packages, &command.program) == Some(false) => {
+            let shown = directory.display();
+            Diagnostic::error(format!("cannot find the module {module}: it is not in {shown}, and not installed"))
         }
         // The configuration file may change the path; site-packages may have it.
         Found::Yes | Found::No(_) | Found::Elsewhere => {
             Diagnostic::warning(format!("cannot see the module {module} in {}", directory.display()))
         }
     };
-    let help = suggestion(directory);
+    let name = if name.is_empty() { "application" } else { name };
+    let alike = || alike::module_in(module, directory).map(|meant| format!("did you mean {meant}:{name}?"));
+    let help = alike().or_else(|| suggestion(directory));
     Some(if let Some(help) = help { problem.help(help) } else { problem })
 }
 
@@ -202,7 +283,7 @@ mod tests {
             let room = std::env::temp_dir().join(format!("sockd-application-{name}-{}", std::process::id()));
             let project = Self(room);
             for file in ["manage.py", "myproject/__init__.py", "myproject/wsgi.py", "spread/part.py", "other/lib.py"] {
-                project.file(file, "");
+                project.file(file, "application = app = None\n");
             }
             project.file("venv/bin/gunicorn", "#!/bin/sh\n'''exec' \"/bin/sh\" \"$0\" \"$@\"\n");
             project
@@ -262,7 +343,9 @@ mod tests {
             ("-w 3", "warning: gunicorn's command line names no application; did you mean myproject.wsgi:application?".to_owned()),
             ("-c conf.py myproject", "error: gunicorn's --config conf.py does not exist".to_owned()),
             ("--chdir src myproject", "error: gunicorn's --chdir src is no directory".to_owned()),
-            ("--wrokers=3 myproject", "warning: gunicorn has no option \"--wrokers=3\"".to_owned()),
+            ("--wrokers=3 myproject", "error: gunicorn has no option \"--wrokers=3\"; did you mean --workers?".to_owned()),
+            ("--worker 3 myproject", "error: \"--worker\" may mean --worker-class or --worker-connections or --worker-tmp-dir or --workers".to_owned()),
+            ("myproject.wsgi:aplication", "error: myproject/wsgi.py has no aplication; did you mean application?".to_owned()),
         ] {
             assert_eq!(project.lines(line, &[]), [expected], "{line}");
         }

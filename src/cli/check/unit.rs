@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use crate::adapter::words;
-use crate::config::Options;
+use crate::config::{self, Options};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::doctor::facts::Account;
 use crate::systemd::show::{self, Properties, arguments, first};
@@ -119,6 +119,11 @@ fn options(unit: &str, properties: &Properties) -> Result<Options, Diagnostic> {
         return Err(Diagnostic::error(format!("{unit} runs sockd without `run`: {}", arguments.join(" "))));
     }
     Line::try_parse_from(&arguments[2..]).map(|line| line.options).map_err(|error| {
+        let words: Vec<OsString> = arguments[2..].iter().map(OsString::from).collect();
+        if let Some(right) = config::with_dashes(&words, &error) {
+            let message = format!("ExecStart= of {unit}: the server's command stands behind --");
+            return Diagnostic::error(message).help(format!("write {right}"));
+        }
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         Diagnostic::error(format!("ExecStart= of {unit}: {message}"))

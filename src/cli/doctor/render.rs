@@ -11,7 +11,7 @@ use crate::doctor::{Diagnosis, Finding, Seen, State};
 /// Where the state of a link begins.
 const LINK: usize = 15;
 /// Where its text begins.
-const TEXT: usize = 25;
+const TEXT: usize = 28;
 /// Where the text of a finding begins.
 const MARGIN: usize = 9;
 
@@ -49,6 +49,11 @@ impl Page {
     }
 
     fn diagnosis(&mut self, diagnosis: &Diagnosis) {
+        if diagnosis.idle {
+            let unit = &diagnosis.unit;
+            let text = format!("{unit}: disabled, and does not run; `sockd doctor {unit}` looks at it");
+            return self.lines(0, "", &text, Paint::Faint);
+        }
         let title = match diagnosis.description.as_str() {
             "" => diagnosis.unit.clone(),
             description if description == diagnosis.unit => diagnosis.unit.clone(),
@@ -65,7 +70,7 @@ impl Page {
         self.text.push('\n');
         self.verdict(diagnosis);
         for unseen in &diagnosis.unseen {
-            self.lines(10, "not seen: ", unseen, Paint::Faint);
+            self.lines(13, "not checked: ", unseen, Paint::Faint);
         }
     }
 
@@ -74,7 +79,7 @@ impl Page {
             State::Ok => ("ok", Paint::Good),
             State::Warning => ("warning", Paint::Passing),
             State::Broken => ("broken", Paint::Bad),
-            State::NotSeen => ("not seen", Paint::Faint),
+            State::NotSeen => ("not checked", Paint::Faint),
         };
         let numbers: Vec<String> = diagnosis
             .findings
@@ -104,7 +109,10 @@ impl Page {
         if let Some(by_hand) = &finding.by_hand {
             self.lines(MARGIN, "   do:   ", by_hand, Paint::Plain);
         }
-        let head = if finding.by_hand.is_some() { "   then: " } else { "   mend: " };
+        if finding.mend.is_empty() {
+            return;
+        }
+        let head = if finding.by_hand.is_some() { "   then: " } else { "   fix:  " };
         self.text.push_str(&format!("{head}{}\n", Paint::Good.on(&harmless(&finding.mend), self.colour)));
     }
 
@@ -113,12 +121,12 @@ impl Page {
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
         let (text, paint) = match (errors, warnings) {
-            (0, 0) => ("all is well, as far as was seen".to_owned(), Paint::Good),
+            (0, 0) => ("all is well, as far as was checked".to_owned(), Paint::Good),
             (0, warnings) => (format!("it works, {}", plural(warnings, "warning")), Paint::Passing),
             (errors, 0) => (plural(errors, "error"), Paint::Bad),
             (errors, warnings) => (format!("{}, {}", plural(errors, "error"), plural(warnings, "warning")), Paint::Bad),
         };
-        let more = if errors > 1 { ": mend the first, then ask again" } else { "" };
+        let more = if errors > 1 { ": fix the first, then ask again" } else { "" };
         self.lines(0, "", &format!("{text}{more}"), paint);
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::report::{Entry, Report, Trigger};
-use crate::control::{self, AskError, Instance, RefusalKind, Status};
+use crate::control::{self, AskError, Instance, Status};
 use crate::systemd::bus::{Bus, BusError, Service, UnitState};
 use crate::systemd::unit_files::UnitFiles;
 use crate::systemd::{UnitName, unit_of_pid};
@@ -236,11 +236,7 @@ fn fill(entry: &mut Entry, asked: Asked) {
     match asked.answer {
         Ok(status) => entry.sockd = Some(status),
         Err(error) => {
-            let denied = match &error {
-                AskError::NotPermitted { .. } => true,
-                AskError::Refused(refusal) => refusal.kind == RefusalKind::NotPermitted,
-                AskError::TimedOut | AskError::Io(_) | AskError::NotUnderstood(_) => false,
-            };
+            let denied = error.is_denial();
             entry.run_as = denied.then(|| user_name(asked.instance.uid));
             entry.sockd_error = Some(match denied {
                 true => "only root and its own user may ask it".to_owned(),
@@ -263,7 +259,7 @@ fn silence(entry: &Entry) -> Option<String> {
 }
 
 /// The name of a user, or the number when /etc/passwd has none: users of a directory service are not looked up.
-fn user_name(uid: u32) -> String {
+pub(in crate::cli) fn user_name(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     name_in(&passwd, uid).unwrap_or_else(|| format!("the user with id {uid}"))
 }

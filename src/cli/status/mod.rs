@@ -9,6 +9,8 @@ pub mod layout;
 pub mod render;
 pub mod report;
 
+pub(super) use gather::user_name;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,8 +28,8 @@ const WATCH_PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  sockd status\n  sockd status gunicorn\n  sockd status --watch\n  sockd status --json | jq '.[].sockd.workers'\n\n\
-                  Exit codes, as of systemctl status:\n  0  running\n  3  not running\n  4  no such unit\n  \
-                  Of several units the highest counts."
+                  Exit codes, as of systemctl status:\n  0    running\n  3    not running\n  4    no such unit\n  \
+                  150  running, and no visitor gets a page\n  Of several units the highest counts."
 )]
 pub struct Arguments {
     /// The units to show, with or without ".service"; all of sockd's when none is named

@@ -17,6 +17,10 @@ const MARGIN: usize = 13;
 const TABLE: usize = 5;
 const WORKER_HEADS: [&str; 9] = ["ID", "PID", "STATE", "GEN", "AGE", "RESTARTS", "MEMORY", "CPU", "PROBE"];
 
+/// What a refused reload leaves behind.
+const CODE_ON_DISK: &str = "the code on disk is the refused one: a restart would load it, and so would the successor of \
+                            a worker that dies, unless the application is preloaded";
+
 /// Renders the whole report. `width` is the terminal's, `None` when the reader is a program or a file.
 pub fn render(report: &Report, width: Option<usize>, colour: bool) -> String {
     let mut page =
@@ -106,6 +110,7 @@ impl Page {
 
     fn title(&mut self, entry: &Entry) {
         let (dot, paint) = match (&entry.systemd, &entry.sockd) {
+            (_, Some(status)) if status.serves_nobody() => ("×", Paint::Bad),
             (Some(unit), _) => dot(unit),
             (None, Some(_)) => ("●", Paint::Good),
             (None, None) => ("○", Paint::Plain),
@@ -170,7 +175,8 @@ impl Page {
             self.labelled("Started", &started, Paint::Plain);
         }
         if !status.status_line.is_empty() {
-            self.labelled("Status", &harmless(&status.status_line), Paint::Plain);
+            let paint = if status.serves_nobody() { Paint::Bad } else { Paint::Plain };
+            self.labelled("Status", &harmless(&status.status_line), paint);
         }
         for listener in &status.listeners {
             self.listener(listener, status.listeners.len() > 1);
@@ -237,6 +243,7 @@ impl Page {
         if let Some(refused) = &reload.last_refused {
             let head = format!("the reload to {}, {}: ", refused.generation, self.ago(refused.at_unix_ms));
             self.labelled("Refused", &format!("{head}{}", harmless(&refused.reason)), Paint::Bad);
+            self.lines(MARGIN, CODE_ON_DISK, Paint::Passing);
         }
     }
 

@@ -63,12 +63,16 @@ impl Report {
 }
 
 impl Entry {
-    /// As `systemctl status` has it (the LSB numbers): `active` and `reloading` run, all other states do not.
+    /// As `systemctl status` has it (the LSB numbers): `active` and `reloading` run, all other states do not. What
+    /// runs and serves nobody has a number of its own.
     pub fn exit_code(&self) -> u8 {
         match &self.systemd {
             Some(unit) if unit.load_state == "not-found" && unit.active_state != "active" => exit::NO_SUCH_UNIT,
-            Some(unit) if matches!(unit.active_state.as_str(), "active" | "reloading" | "refreshing") => exit::SUCCESS,
-            Some(_) => exit::NOT_RUNNING,
+            Some(unit) if !matches!(unit.active_state.as_str(), "active" | "reloading" | "refreshing") => {
+                exit::NOT_RUNNING
+            }
+            Some(_) | None if self.sockd.as_ref().is_some_and(Status::serves_nobody) => exit::NOBODY_SERVED,
+            Some(_) => exit::SUCCESS,
             // A supervisor that was found runs, whoever started it.
             None if self.pid.is_some() => exit::SUCCESS,
             // 4 is "unknown" in the LSB's words.
@@ -86,6 +90,10 @@ mod tests {
         Entry { systemd: Some(systemd), ..Entry::default() }
     }
 
+    fn nobody_served(entry: Entry) -> Entry {
+        Entry { sockd: Some(Status { fallback: true, ..Status::default() }), ..entry }
+    }
+
     #[test]
     fn the_highest_counts() {
         for (entries, code) in [
@@ -99,6 +107,10 @@ mod tests {
             (vec![unit("not-found", "active")], 0),
             (vec![Entry { pid: Some(1), ..Entry::default() }], 0),
             (vec![Entry::default()], 4),
+            (vec![nobody_served(unit("loaded", "active"))], 150),
+            (vec![nobody_served(Entry { pid: Some(1), ..Entry::default() }), unit("loaded", "failed")], 150),
+            // What it said before it ended counts no more.
+            (vec![nobody_served(unit("loaded", "failed"))], 3),
         ] {
             let report = Report { entries, ..Report::default() };
             assert_eq!(report.exit_code(), code, "{report:?}");

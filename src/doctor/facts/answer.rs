@@ -19,13 +19,15 @@ const LARGEST: u64 = 64 << 10;
 /// The most that is kept of its body, in bytes.
 const BODY: usize = 4 << 10;
 
-/// Asks `address` for `/`.
-pub fn ask(address: &str, nginx: bool, host: &str) -> Answer {
+/// Asks `address` for a page.
+pub fn ask(address: &str, nginx: bool, host: &str, path: &str) -> Answer {
     let mut answer = Answer { address: address.to_owned(), nginx, host: host.to_owned(), ..Answer::default() };
-    match exchange(address, host) {
+    let begun = Instant::now();
+    match exchange(address, host, path) {
         Ok(bytes) => read(&bytes, &mut answer),
         Err(error) => answer.error = name(&error),
     }
+    answer.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     answer
 }
 
@@ -87,14 +89,14 @@ fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
     Ok(Box::new(stream))
 }
 
-fn exchange(address: &str, host: &str) -> io::Result<Vec<u8>> {
+fn exchange(address: &str, host: &str, path: &str) -> io::Result<Vec<u8>> {
     let end = Instant::now() + PATIENCE;
     let mut stream = connect(address)?;
     stream.limit(PATIENCE)?;
     // HTTP/1.0: the answer is not cut into pieces, and the connection ends with it.
     let agent = concat!("sockd-doctor/", env!("CARGO_PKG_VERSION"));
     let request = format!(
-        "GET / HTTP/1.0\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
     );
     // In one piece: a server may answer the first one, and close.
     stream.write_all(request.as_bytes())?;
@@ -147,8 +149,9 @@ mod tests {
             stream.write_all(reply).expect("it listens");
             String::from_utf8_lossy(&head[..length]).into_owned()
         });
-        let answer = ask(&address, false, "example.com");
-        assert!(server.join().expect("it answered").contains("\r\nHost: example.com\r\n"));
+        let answer = ask(&address, false, "example.com", "/w/");
+        let request = server.join().expect("it answered");
+        assert!(request.starts_with("GET /w/ ") && request.contains("\r\nHost: example.com\r\n"), "{request}");
         answer
     }
 
@@ -162,8 +165,8 @@ mod tests {
 
     #[test]
     fn who_is_not_there_is_told_apart() {
-        assert_eq!(ask("/nowhere/at/all.sock", false, "x").error, "missing");
+        assert_eq!(ask("/nowhere/at/all.sock", false, "x", "/").error, "missing");
         // No test that runs beside this one is ever given a port as low as that.
-        assert_eq!(ask("127.0.0.1:1", false, "x").error, "refused");
+        assert_eq!(ask("127.0.0.1:1", false, "x", "/").error, "refused");
     }
 }

@@ -32,7 +32,12 @@ pub fn settings(facts: &Facts) -> Option<Settings> {
     })?;
     let file: PathBuf = directory.join(module.replace('.', "/") + ".py");
     let file = program::read(&file).ok()?;
-    Some(read(&file.path, &file.text))
+    let mut settings = read(&file.path, &file.text);
+    if let Some(root) = &mut settings.static_root {
+        let base = directory.display().to_string();
+        root.values.iter_mut().for_each(|path| *path = path.replace("BASE_DIR", &base));
+    }
+    Some(settings)
 }
 
 /// The last assignment of each counts, as in Python. What is no plain text is left out: only Python knows it.
@@ -44,6 +49,11 @@ fn read(file: &str, text: &str) -> Settings {
             let list = rest.trim_start().strip_prefix('=').map(str::trim);
             let list = list.and_then(|list| list.strip_prefix('[')?.split_once(']'));
             settings.allowed_hosts = list.and_then(|(inner, _)| setting(strings(inner)));
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("STATIC_ROOT") {
+            let value = rest.trim_start().strip_prefix('=').map(str::trim);
+            settings.static_root = value.and_then(static_root).and_then(|path| setting(vec![path]));
             continue;
         }
         for (key, place) in [
@@ -61,6 +71,21 @@ fn read(file: &str, text: &str) -> Settings {
         }
     }
     settings
+}
+
+/// `'/srv/static'`, `BASE_DIR / 'static'`, `os.path.join(BASE_DIR, 'static/')`, as Django's own pages write it. The base
+/// of a project that Django has made is where its manage.py is: the directory of the service.
+fn static_root(value: &str) -> Option<String> {
+    let below = value.starts_with("BASE_DIR /") || value.starts_with("os.path.join(BASE_DIR,");
+    let written = strings(value);
+    match written.as_slice() {
+        [] => None,
+        parts if below => Some(format!("BASE_DIR/{}", parts.join("/").trim_matches('/'))),
+        [path] if path.starts_with('/') && value.starts_with(['\'', '"']) => {
+            Some(path.trim_end_matches('/').to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// Every quoted text of a line, up to a comment.
@@ -162,6 +187,16 @@ mod tests {
         assert_eq!(found.allowed_hosts, setting(3, &["example.com", "localhost"]));
         assert_eq!(found.engine, setting(6, &["django.db.backends.postgresql"]));
         assert_eq!((found.database_host, found.database_port), (setting(7, &["localhost"]), setting(8, &[""])));
+        for (value, path) in [
+            ("BASE_DIR / 'static'", Some("BASE_DIR/static")),
+            ("os.path.join(BASE_DIR, 'static/')", Some("BASE_DIR/static")),
+            ("\"/srv/static/\"  # here", Some("/srv/static")),
+            ("env('STATIC')", None),
+            ("'static'", None),
+        ] {
+            let found = read("x", &format!("STATIC_ROOT = {value}\n")).static_root;
+            assert_eq!(found, path.and_then(|path| setting(1, &[path])), "{value}");
+        }
         assert_eq!(read("x", "'PORT': 5433,").database_port, setting(1, &["5433"]));
         assert_eq!(read("x", "ALLOWED_HOSTS = env('HOSTS')\nALLOWED_HOSTS += ['a']").allowed_hosts, None);
     }

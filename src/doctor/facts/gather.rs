@@ -5,14 +5,14 @@
 //! Owns: the order. Never: lets one that does not answer keep the others from being seen.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Facts, Problem, answer, database, place, process, program, site};
+use super::{Answer, Facts, Problem, alike, answer, database, disk, journal, place, process, program, site};
 use crate::adapter::stated::values;
 use crate::config;
 use crate::control;
-use crate::doctor::chain::{self, Protocol, reaches};
+use crate::doctor::chain::{self, EXIT_GROUP, EXIT_USER, Protocol, reaches};
 use crate::doctor::nginx;
 use crate::systemd::bus::Bus;
 use crate::systemd::details::Details;
@@ -27,6 +27,8 @@ const MOST_ASKED: usize = 8;
 const SETTLED: Duration = Duration::from_secs(5);
 /// The pause between two looks at it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A connection that waits longer in the queue waits for a worker.
+const BUSY: Duration = Duration::from_secs(1);
 /// Words that give an application server's unit away.
 const WORDS: [&str; 8] = ["sockd", "gunicorn", "uwsgi", "uvicorn", "hypercorn", "daphne", "granian", "waitress"];
 
@@ -37,6 +39,8 @@ pub struct Question {
     pub unit: String,
     /// The name that a browser asks for.
     pub host: Option<String>,
+    /// The path of the page to ask for.
+    pub path: String,
 }
 
 /// Whom systemd is asked through.
@@ -122,7 +126,7 @@ fn complete_command(service: &mut Details) {
 /// systemd cannot be asked.
 pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Problem>) -> Result<Facts, String> {
     let manager = Manager::connect().await;
-    let mut facts = Facts { host: question.host.clone(), ..Facts::default() };
+    let mut facts = Facts { host: question.host.clone(), path: question.path.clone(), ..Facts::default() };
     units(&mut facts, &manager, &question.unit).await?;
     let root = rustix::process::geteuid().is_root();
     if facts.service.load_state == "not-found" {
@@ -131,7 +135,12 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname");
     text.unwrap_or_default().trim().clone_into(&mut facts.hostname);
     complete_command(&mut facts.service);
+    let configuration = values(facts.service.exec_start.iter(), &["--config"]).pop();
+    let configuration = configuration.filter(|_| chain::runs_sockd(&facts.service));
+    facts.definition.extend(configuration.and_then(|file| program::read(Path::new(&file)).ok()));
     facts.program = program::look(&facts.service);
+    let directory = PathBuf::from(&facts.service.working_directory);
+    facts.requirements = program::read(&directory.join("requirements.txt")).ok();
     facts.uwsgi = program::uwsgi_files(&facts.service);
     facts.problems = problems(&facts.service.name);
     let unit = manager.details("nginx.service").await.unwrap_or_default();
@@ -143,16 +152,22 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     settle(&mut facts, &manager).await;
     facts.restarted = facts.service.main_pid != before;
 
-    facts.nginx.error_log = site::look(&unit, false, &mut Vec::new()).error_log;
+    let after = site::look(&unit, false, &mut Vec::new());
+    (facts.nginx.error_log, facts.nginx.recent) = (after.error_log, after.recent);
     status(&mut facts).await;
     sockets(&mut facts);
-    match program::journal(&facts.service.name) {
-        Ok(lines) if lines.is_empty() && !root => {
-            facts.unseen.push("the journal: it is not readable for us".to_owned())
+    let unread = match journal::read(&facts.service) {
+        Ok(found) if found.lines.is_empty() && !root => Some("it is not readable for us".to_owned()),
+        Ok(found) => {
+            (facts.journal, facts.recent) = (found.lines, found.recent);
+            None
         }
-        Ok(lines) => facts.journal = lines,
-        Err(why) => facts.unseen.push(format!("the journal: {why}")),
-    }
+        Err(why) => Some(why),
+    };
+    facts.journal_unread = unread.is_some();
+    facts.unseen.extend(unread.map(|why| format!("the journal: {why}")));
+    facts.file_systems = disk::file_systems(&facts.service.working_directory);
+    meant(&mut facts, &directory);
     facts.databases = database::databases(&facts);
     if facts.databases.iter().any(|database| database.reached == Some(false)) {
         facts.clusters = database::clusters();
@@ -160,6 +175,14 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
     facts.somaxconn = text.trim().parse().ok();
     Ok(facts)
+}
+
+/// What may have been meant by names that do not exist.
+fn meant(facts: &mut Facts, directory: &Path) {
+    let failed = chain::fails(facts).then_some(facts.service.exec_main_status);
+    facts.alike_user = if failed == Some(EXIT_USER) { alike::user(&facts.service.user, directory) } else { None };
+    facts.alike_group = if failed == Some(EXIT_GROUP) { alike::group(&facts.service.group) } else { None };
+    facts.alike_module = alike::module(facts);
 }
 
 /// The service, its sockets, and the sockets of others.
@@ -171,9 +194,8 @@ async fn units(facts: &mut Facts, manager: &Manager, name: &str) -> Result<(), S
         facts.service = manager.details(&service).await?;
     }
     let service = &facts.service;
-    if !matches!(service.load_state.as_str(), "loaded" | "not-found") && !service.fragment_path.is_empty() {
-        facts.unit_text = program::read(Path::new(&service.fragment_path)).map(|file| file.text).unwrap_or_default();
-    }
+    let written = [&service.fragment_path].into_iter().chain(&service.drop_in_paths).filter(|path| !path.is_empty());
+    facts.definition = written.filter_map(|path| program::read(Path::new(path)).ok()).collect();
     let mut triggers = service.triggered_by.clone();
     triggers.retain(|unit| unit.ends_with(".socket"));
     facts.sockets = manager.all(&triggers).await;
@@ -196,6 +218,7 @@ fn ask(facts: &Facts) -> Vec<Answer> {
     let named = |name: &&String| !name.contains(['*', '~']) && !matches!(name.as_str(), "" | "_");
     let name = ours.and_then(|server| server.names.iter().find(named)).cloned();
     let host = facts.host.clone().or(name).unwrap_or_else(|| "localhost".to_owned());
+    let path = if facts.path.is_empty() { "/" } else { facts.path.as_str() };
     let listens = facts.sockets.iter().any(|socket| socket.active_state == "active");
     // One that cannot start is not tried again for this: each try brings systemd nearer to giving up.
     let startable = facts.program.exists != Some(false) && facts.service.load_state == "loaded";
@@ -203,16 +226,34 @@ fn ask(facts: &Facts) -> Vec<Answer> {
     let mut answers = Vec::new();
     if chain::runs(&facts.service) || (listens && startable) {
         let http = expected.iter().filter(|expected| expected.protocol == Protocol::Http).take(MOST_ASKED);
-        answers.extend(http.map(|expected| answer::ask(&local(&expected.address), false, &host)));
+        answers.extend(http.map(|expected| ask_and_watch(&local(&expected.address), &host, path)));
         let listen = ours.and_then(|server| server.listens.iter().find(|listen| !listen.address.ends_with("443")));
         let port = listen.map(|listen| listen.port()).filter(|port| *port != 0);
         // Nginx would wait for the same, and longer.
         let silent = answers.iter().any(|answer: &Answer| answer.error == "silent");
         if let Some(port) = port.filter(|_| facts.nginx.running == Some(true) && !silent) {
-            answers.push(answer::ask(&format!("127.0.0.1:{port}"), true, &host));
+            answers.push(answer::ask(&format!("127.0.0.1:{port}"), true, &host, path));
         }
     }
     answers
+}
+
+/// Asks for a page and looks meanwhile at the queue: what waits there for long waits for a worker that is free.
+fn ask_and_watch(address: &str, host: &str, path: &str) -> Answer {
+    let begun = Instant::now();
+    let (mut answer, queued) = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| answer::ask(address, false, host, path));
+        let mut most = None;
+        while !asked.is_finished() {
+            std::thread::sleep(LOOK_AGAIN);
+            let waiting = process::waiting(address).filter(|_| begun.elapsed() > BUSY && !asked.is_finished());
+            most = waiting.filter(|waiting| *waiting > 0).max(most);
+        }
+        (asked.join().unwrap_or_default(), most)
+    });
+    // One of them is ours.
+    answer.queued = queued.map(|queued| queued - 1);
+    answer
 }
 
 /// A socket on every address is asked on the loopback.
@@ -276,8 +317,20 @@ fn sockets(facts: &mut Facts) {
     let mut paths: Vec<String> = addresses.into_iter().filter(|address| address.starts_with('/')).collect();
     // Only the static files of our own directory: /var/www is not our matter.
     let home = &facts.service.working_directory;
+    let expected = chain::expected(facts);
+    let ours = |server: &&nginx::Server| {
+        let mut passes = server.passes.iter();
+        passes.any(|pass| expected.iter().any(|expected| reaches(&pass.address, &expected.address)))
+    };
+    facts.served = disk::served(&configuration.servers.iter().filter(ours).collect::<Vec<_>>());
+    if facts.nginx.running == Some(false) {
+        let listens = configuration.servers.iter().flat_map(|server| &server.listens);
+        let ports: Vec<u16> = listens.map(nginx::Listen::port).filter(|port| *port != 0).collect();
+        facts.nginx.rivals = process::on_ports(&table, &ports);
+    }
     let roots = configuration.servers.iter().flat_map(|server| &server.roots);
-    paths.extend(roots.filter(|root| home.len() > 1 && root.starts_with(home.as_str())).cloned());
+    let own = roots.filter(|root| home.len() > 1 && root.path.starts_with(home.as_str()));
+    paths.extend(own.map(|root| root.path.clone()));
     let mut seen = BTreeSet::new();
     paths.retain(|path| seen.insert(path.clone()));
     facts.places = paths.iter().map(|path| place::look(path)).collect();

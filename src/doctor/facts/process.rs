@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Listening, Process};
 use crate::doctor::chain::reaches;
+use crate::systemd::unit_of_pid;
 use crate::{cgroup, sock_diag};
 
 /// No more processes, and descriptors of each, are looked at.
@@ -126,7 +127,49 @@ pub fn listening(table: &Table, addresses: &[String], processes: &[Process]) -> 
         let control = address.starts_with("@sockd/");
         !control && (held.contains(inode) || addresses.iter().any(|wanted| reaches(wanted, address)))
     };
-    table.iter().filter(concerns).take(MOST).map(|(inode, address)| listener(*inode, address)).collect()
+    let mut found: Vec<Listening> =
+        table.iter().filter(concerns).take(MOST).map(|(inode, address)| listener(*inode, address)).collect();
+    name_holders(&mut found, &held);
+    found
+}
+
+/// The sockets on one of these TCP ports, whatever their host.
+pub fn on_ports(table: &Table, ports: &[u16]) -> Vec<Listening> {
+    let on_port = |address: &String| address.parse::<SocketAddr>().is_ok_and(|found| ports.contains(&found.port()));
+    let sockets = table.iter().filter(|(_, address)| on_port(address)).take(MOST);
+    let mut found: Vec<Listening> = sockets.map(|(inode, address)| listener(*inode, address)).collect();
+    name_holders(&mut found, &[]);
+    found
+}
+
+/// Names who has each of these sockets that is not among `own`. systemd has all that it made, and is named only where
+/// nobody else has it.
+fn name_holders(sockets: &mut [Listening], own: &[u64]) {
+    let wanted = |socket: &Listening| !own.contains(&socket.inode);
+    if !sockets.iter().any(wanted) {
+        return;
+    }
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable_by_key(|pid| (*pid == 1, *pid));
+    for pid in pids {
+        let Some(inodes) = descriptors(pid) else { continue };
+        for socket in sockets.iter_mut().filter(|socket| socket.holder.is_empty() && wanted(socket)) {
+            if inodes.contains(&socket.inode) {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let unit = unit_of_pid(pid).map_or(String::new(), |unit| format!(", {unit}"));
+                socket.holder = format!("{} (pid {pid}{unit})", name.trim_end());
+            }
+        }
+    }
+}
+
+/// How many connections wait at an address, all of its sockets together. `None`: nobody listens, or the kernel does not
+/// tell.
+pub fn waiting(address: &str) -> Option<u32> {
+    let sockets = table().into_iter().filter(|(_, listens)| reaches(address, listens));
+    let found: Vec<u32> = sockets.filter_map(|(inode, listens)| listener(inode, &listens).waiting).collect();
+    (!found.is_empty()).then(|| found.iter().sum())
 }
 
 fn listener(inode: u64, address: &str) -> Listening {
@@ -142,6 +185,7 @@ fn listener(inode: u64, address: &str) -> Listening {
         waiting: found.as_ref().map(|found| found.waiting),
         limit: found.as_ref().map(|found| found.limit),
         file_inode: found.and_then(|found| found.file).map(|file| file.inode),
+        holder: String::new(),
     }
 }
 
@@ -202,7 +246,11 @@ mod tests {
         let own = process(std::process::id(), &table);
         let found = listening(&table, &[], std::slice::from_ref(&own));
         let found = found.iter().find(|found| found.address == address).expect("it listens");
-        assert_eq!(found.waiting, Some(0));
+        assert_eq!((found.waiting, found.holder.as_str()), (Some(0), ""));
+        assert_eq!(waiting(&address), Some(0));
+        let port = listener.local_addr().expect("bound").port();
+        let named = on_ports(&table, &[port]);
+        assert!(named[0].holder.contains(&format!("(pid {}", std::process::id())), "{named:?}");
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
         let started = started(std::process::id()).expect("it runs");
         assert!(started <= now + 2 && now - started < 24 * 3600, "{started} {now}");

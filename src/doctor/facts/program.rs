@@ -1,4 +1,4 @@
-//! Looking at the program that the service starts, at its journal and at its uWSGI files.
+//! Looking at the program that the service starts and at its uWSGI files.
 //!
 //! Owns: which program ExecStart= means, and the beginning of that file.
 //! Never: runs it.
@@ -8,12 +8,11 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{File, Program};
+use super::{File, Program, alike};
 use crate::adapter::python::interpreter;
 use crate::adapter::stated::values;
 use crate::doctor::chain;
 use crate::systemd::details::Details;
-use crate::systemd::show;
 
 /// The PATH that systemd gives its services (systemd.exec(5)).
 const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
@@ -23,24 +22,26 @@ const HEAD: u64 = 4096;
 const FILE_LIMIT: u64 = 256 << 10;
 /// So many .ini files of uWSGI's are read.
 const MOST_INI: usize = 64;
-/// So many lines of the journal are read.
-const LINES: &str = "300";
 
 /// Looks at the server's program.
 pub fn look(service: &Details) -> Program {
     let Some(word) = chain::command(service).first() else { return Program::default() };
-    let mut candidates = if word.contains('/') {
+    let candidates: Vec<PathBuf> = if word.contains('/') {
         vec![Path::new(&service.working_directory).join(word)]
     } else {
         let environment = chain::environment(service);
         let path = environment.get(std::ffi::OsStr::new("PATH")).and_then(|path| path.to_str()).unwrap_or(SERVICE_PATH);
         std::env::split_paths(path).map(|directory| directory.join(word)).collect()
     };
-    let at = candidates.iter().position(|candidate| candidate.exists()).unwrap_or(0);
+    let at = candidates.iter().position(|candidate| candidate.exists());
     if candidates.is_empty() {
         return Program::default();
     }
-    program(candidates.swap_remove(at))
+    let found = program(candidates[at.unwrap_or(0)].clone());
+    let directories: Vec<PathBuf> = candidates.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
+    let missing = found.exists == Some(false);
+    let alike = missing.then(|| alike::program(word, &directories, Path::new(&service.working_directory))).flatten();
+    Program { alike, ..found }
 }
 
 fn program(path: PathBuf) -> Program {
@@ -70,6 +71,7 @@ fn program(path: PathBuf) -> Program {
         interpreter: interpreter.map_or(String::new(), |path| path.display().to_string()),
         executable: metadata.ok().map(|metadata| metadata.permissions().mode() & 0o111 != 0),
         python: python && path.starts_with("/") && !path.starts_with("/usr"),
+        alike: None,
         path: path.display().to_string(),
     }
 }
@@ -98,17 +100,4 @@ pub fn uwsgi_files(service: &Details) -> Vec<File> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "ini"));
     paths.sort();
     paths.iter().take(MOST_INI).filter_map(|path| read(path).ok()).collect()
-}
-
-/// The unit's last lines in the journal.
-///
-/// # Errors
-/// Why there are none to see.
-pub fn journal(unit: &str) -> Result<Vec<String>, String> {
-    let arguments = ["--unit", unit, "--lines", LINES, "--output", "cat", "--no-pager", "--quiet", "--boot"];
-    let (succeeded, text) = show::output("journalctl", &arguments)?;
-    if !succeeded {
-        return Err(text.lines().next().unwrap_or("journalctl fails").to_owned());
-    }
-    Ok(text.lines().map(str::to_owned).collect())
 }

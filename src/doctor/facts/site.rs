@@ -32,14 +32,18 @@ pub fn look(unit: &Details, root: bool, unseen: &mut Vec<String>) -> Nginx {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Nginx::default(),
         Err(error) => {
             unseen.push(format!("{MAIN}: {error}"));
-            return Nginx { installed: true, ..Nginx::default() };
+            return Nginx { installed: true, unread_files: true, ..Nginx::default() };
         }
     };
+    let before = unseen.len();
     let files = included(main, unseen);
+    let unread_files = unseen.len() > before;
     let configuration = nginx::read(&files);
     let pids = process::named("nginx");
     let user = if configuration.user.is_empty() { "nobody" } else { &configuration.user };
     let account = Account::find(user, "", &[]).map_err(|why| unseen.push(format!("the user of Nginx: {why}"))).ok();
+    // Who it is may stand in a file that could not be read.
+    let account = account.filter(|_| !configuration.user.is_empty() || !unread_files);
     let mut nginx = Nginx {
         installed: true,
         running: Some(!pids.is_empty()),
@@ -47,6 +51,7 @@ pub fn look(unit: &Details, root: bool, unseen: &mut Vec<String>) -> Nginx {
         private_tmp: unit.private_tmp,
         unread: unread(&files, &pids),
         available: available(&files),
+        unread_files,
         account,
         ..Nginx::default()
     };
@@ -66,6 +71,8 @@ pub fn look(unit: &Details, root: bool, unseen: &mut Vec<String>) -> Nginx {
             Err(error) => unseen.push(format!("{log}: {error}")),
         }
     }
+    let since = ten_minutes_ago();
+    nginx.recent = nginx.error_log.iter().filter(|line| since.as_ref().is_some_and(|since| *line >= since)).count();
     nginx.files = files;
     nginx
 }
@@ -126,6 +133,12 @@ fn unread(files: &[File], pids: &[u32]) -> Vec<String> {
         times.iter().flatten().any(|metadata| metadata.mtime() > loaded as i64 + 1)
     };
     files.iter().filter(newer).map(|file| file.path.clone()).collect()
+}
+
+/// The time as Nginx writes it at the beginning of its lines, ten minutes ago: both are local.
+fn ten_minutes_ago() -> Option<String> {
+    let (ok, text) = show::output("date", &["--date=10 minutes ago", "+%Y/%m/%d %H:%M:%S"]).ok()?;
+    ok.then(|| text.trim().to_owned())
 }
 
 fn test_error() -> Option<String> {

@@ -56,7 +56,10 @@ fn the_guides_sites_are_read() {
     assert_eq!(site.names, ["example.com", "www.example.com"]);
     assert_eq!(site.passes[0].address, "/run/gunicorn.sock");
     assert_eq!(site.passes[0].place(), "/etc/nginx/sites-enabled/myproject:11");
-    assert_eq!(site.roots, ["/home/sammy/myprojectdir"]);
+    assert_eq!(
+        (site.roots[0].location.as_str(), site.roots[0].directory().as_str()),
+        ("/static/", "/home/sammy/myprojectdir/static")
+    );
     let through: Vec<&str> = found.servers[0].passes.iter().map(|pass| pass.address.as_str()).collect();
     assert_eq!(through, ["/run/app.sock", "127.0.0.1:8000"]);
     assert!(found.servers[1].passes.is_empty(), "a variable leads anywhere");

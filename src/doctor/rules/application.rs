@@ -1,19 +1,19 @@
 //! Whether the application answers, and what it says when it does not like what it was asked.
 
-use super::{Examined, start};
+use super::{Examined, resources, start};
 use crate::doctor::chain;
 use crate::doctor::facts::{Answer, Cluster, Database, Facts, Settings};
-use crate::doctor::finding::{Finding, Link};
-use crate::doctor::traceback;
+use crate::doctor::finding::{Finding, Link, Severity};
+use crate::doctor::{remedy, traceback};
 
 pub fn examine(facts: &Facts) -> Examined {
     let mut findings: Vec<Finding> = start::cause(facts).into_iter().filter(|f| f.link == Link::Application).collect();
-    findings.extend(
-        facts.databases.iter().filter(|database| database.reached == Some(false)).map(|d| refused(facts, d)).take(1),
-    );
     // uWSGI is asked through Nginx alone: its own protocol is not HTTP.
     let direct = facts.answers.iter().find(|answer| !answer.nginx);
     let asked = direct.or_else(|| facts.answers.iter().find(|answer| answer.status.is_some_and(|status| status < 500)));
+    let well = asked.is_some_and(|answer| answer.status.is_some_and(|status| status < 500));
+    findings.extend(unreachable_database(facts, well));
+    findings.extend(resources::disks(facts));
     let Some(answer) = asked else {
         let text = match chain::runs(&facts.service) {
             true => "it was not asked for a page",
@@ -22,14 +22,36 @@ pub fn examine(facts: &Facts) -> Examined {
         return Examined::unseen(text).with(findings);
     };
     let text = match answer.status {
-        Some(status) => format!("answers {status} to / of {}", answer.host),
+        Some(status) => format!("answers {status} to {} of {}", page(facts), answer.host),
         None => format!("does not answer: {}", answer.error),
     };
-    if findings.is_empty() {
+    let explained = findings.iter().any(|finding| finding.severity == Severity::Error);
+    if !explained {
         findings.extend(answered(facts, answer));
     }
-    let broken = findings.is_empty() && answer.status.is_none();
+    if well {
+        findings.extend(resources::slow(facts, answer));
+        findings.extend(resources::recent_errors(facts));
+    }
+    let broken = !explained && findings.is_empty() && answer.status.is_none();
     if broken { Examined::follows(text) } else { Examined::well(text).with(findings) }
+}
+
+/// The path that was asked for.
+fn page(facts: &Facts) -> &str {
+    if facts.path.is_empty() { "/" } else { &facts.path }
+}
+
+/// A database that cannot be reached. A page that answers is not broken by it, unless the application has asked for the
+/// database in the last minutes, and its settings still name it.
+fn unreachable_database(facts: &Facts, well: bool) -> Option<Finding> {
+    let database = facts.databases.iter().find(|database| database.reached == Some(false))?;
+    let recent = &facts.journal[facts.journal.len().saturating_sub(facts.recent)..];
+    let asked_for = traceback::refused_databases(recent).iter().any(|(_, port)| *port == database.port);
+    let finding = refused(facts, database);
+    let severity =
+        if well && !(asked_for && database.source == "settings") { Severity::Warning } else { Severity::Error };
+    Some(Finding { severity, ..finding })
 }
 
 /// What an answer says.
@@ -42,17 +64,22 @@ fn answered(facts: &Facts, answer: &Answer) -> Option<Finding> {
         Some(503) if facts.status.as_ref().is_some_and(|status| status.fallback) => None,
         Some(status @ 500..) => {
             let found = traceback::last(&facts.journal);
-            let error = found.as_ref().map_or("its log says nothing of it", |found| found.error.as_str());
+            let silent = match facts.journal_unread {
+                true => "its log was not checked",
+                false => "its log says nothing of it",
+            };
+            let error = found.as_ref().map_or(silent, |found| found.error.as_str());
             let place = found.as_ref().and_then(|found| found.place.as_ref());
             let by_hand = match place {
                 Some((file, line)) => format!("correct {file}:{line}"),
                 None => format!("correct what `journalctl -u {service} -n 50` shows"),
             };
-            let what = format!("the application answers {status}: {error}");
+            let what = format!("the application answers {status} to {}: {error}", page(facts));
             let why = "it was loaded, and an error was raised while it made the page";
             Some(finding("application-error", what).why(why).by_hand(by_hand).mend(chain::again(facts)))
         }
         Some(_) => None,
+        None if answer.error == "silent" && answer.queued.is_some() => resources::slow(facts, answer),
         None if answer.error == "silent" => {
             let what = "the application gives no answer";
             let why = "every worker hangs or is busy: a slow query, an endless loop, a lock, or too few workers";
@@ -87,7 +114,7 @@ fn disallowed_host(facts: &Facts, answer: &Answer) -> Option<Finding> {
     let (old, new) =
         if allowed.values.is_empty() { ("[", format!("['{host}'")) } else { ("[", format!("['{host}', ")) };
     // The user's own file, changed by the user: root follows no links in a stranger's directory.
-    let mend = start::as_user(facts, &chain::replace(&settings.file, allowed.line, old, &new));
+    let mend = remedy::as_user(facts, &chain::replace(&settings.file, allowed.line, old, &new));
     Some(finding.why(why).mend(format!("{mend} && {restart}")))
 }
 
@@ -126,13 +153,18 @@ fn refused(facts: &Facts, database: &Database) -> Finding {
         return match settings.and_then(|settings| Some((settings, settings.database_port.as_ref()?))) {
             Some((Settings { file, .. }, setting)) => {
                 let mend =
-                    start::as_user(facts, &chain::replace(file, setting.line, &port.to_string(), &right.to_string()));
+                    remedy::as_user(facts, &chain::replace(file, setting.line, &port.to_string(), &right.to_string()));
                 finding.mend(format!("{mend} && {restart}"))
             }
             None => finding.by_hand(format!("write port {right} in the settings of the application")).mend(restart),
         };
     }
     let what = format!("the database at {at} does not run");
-    let mend = if facts.clusters.is_empty() { "apt-get install postgresql" } else { "systemctl start postgresql" };
-    finding("database-not-running", what).why(format!("nobody listens there; {said}")).mend(mend)
+    let finding = finding("database-not-running", what).why(format!("nobody listens there; {said}"));
+    if facts.clusters.is_empty() {
+        // An empty database would not be the one that is missing.
+        let by_hand = "no PostgreSQL is installed here: name the machine that has the database, or install one";
+        return finding.by_hand(by_hand).mend(chain::again(facts));
+    }
+    finding.mend("systemctl start postgresql")
 }

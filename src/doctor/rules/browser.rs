@@ -3,20 +3,30 @@
 use super::Examined;
 use crate::doctor::chain::{self, Expected, RELOAD_NGINX, quote, reaches};
 use crate::doctor::facts::Facts;
-use crate::doctor::finding::{Finding, Link};
+use crate::doctor::finding::{Diagnosis, Finding, Link};
 use crate::doctor::nginx::{self, Configuration, Server};
+use crate::systemd::details::Details;
 
 pub fn examine(facts: &Facts) -> Examined {
     if !facts.nginx.installed {
         return Examined::unseen("there is no Nginx here");
     }
+    if facts.nginx.test_error.is_some() {
+        return Examined::unseen("Nginx's configuration has a mistake: which site answers is not known");
+    }
     let expected = chain::expected(facts);
     let configuration = nginx::read(&facts.nginx.files);
     let ours: Vec<&Server> = configuration.servers.iter().filter(|server| is_ours(server, &expected)).collect();
     let Some(first) = ours.first() else {
+        if facts.nginx.unread_files {
+            return Examined::unseen("not all files of Nginx's configuration can be read");
+        }
         let findings = not_enabled(facts, &expected).into_iter().collect();
         return Examined::unseen("no site of Nginx passes to this application").with(findings);
     };
+    if facts.nginx.unread_files {
+        return Examined::well(format!("a site of Nginx passes to this application, {}", first.place()));
+    }
     let mut findings = Vec::new();
     let names: Vec<(&Server, &str)> = match &facts.host {
         Some(host) => vec![(*first, host.as_str())],
@@ -37,10 +47,24 @@ pub fn examine(facts: &Facts) -> Examined {
             None => {}
         }
     }
+    if findings.is_empty() {
+        findings.extend(ours.iter().filter_map(|server| other_family(&configuration, server)).take(1));
+    }
     if facts.host.is_none() {
         findings.extend(ours.iter().filter_map(|server| nameless(facts, &configuration, server)));
     }
     Examined::well(text.unwrap_or_else(|| format!("every name is answered by {}", first.place()))).with(findings)
+}
+
+/// The diagnosis of a unit that nobody asked about and nobody uses: it is disabled, does not run, and nobody leads to it.
+/// `None`: it is to be looked at.
+pub fn idle(facts: &Facts) -> Option<Diagnosis> {
+    let off = |unit: &Details| unit.active_state == "inactive" && unit.unit_file_state != "enabled";
+    let unused = facts.service.load_state == "loaded" && off(&facts.service) && facts.sockets.iter().all(off);
+    let expected = chain::expected(facts);
+    let configuration = nginx::read(&facts.nginx.files);
+    let wanted = configuration.servers.iter().any(|server| is_ours(server, &expected));
+    (unused && !wanted).then(|| Diagnosis { idle: true, ..Diagnosis::of(&facts.service) })
 }
 
 pub fn is_ours(server: &Server, expected: &[Expected]) -> bool {
@@ -74,6 +98,28 @@ fn other_answers(all: &Configuration, ours: &Server, other: &Server, name: &str,
     let names = if ours.names.is_empty() { "nothing".to_owned() } else { ours.names.join(" ") };
     let why = format!("no server_name is {name}; that of {} is {names}", ours.place());
     Finding::error("default-page", Link::Browser, what).why(why).mend(add_name(ours, name))
+}
+
+/// Over IPv6 another site answers: it listens there, and ours does not.
+fn other_family(all: &Configuration, ours: &Server) -> Option<Finding> {
+    let listens = |socket: &str| ours.listens.iter().any(|listen| listen.socket() == socket);
+    let (own, socket, other) = ours.listens.iter().find_map(|own| {
+        let port = own.socket().strip_prefix("0.0.0.0:")?.to_owned();
+        let socket = format!("[::]:{port}");
+        (!listens(&socket)).then_some(())?;
+        let other = all.default_of_socket(&socket)?;
+        Some((own, socket, other))
+    })?;
+    let name = ours.names.first().map_or("the site", String::as_str);
+    let what = format!("over IPv6 {name} is answered by another site, {}", other.place());
+    let why = format!("that one listens on {socket}, and {} on {} alone", ours.place(), own.address);
+    let mut options = own.options.clone();
+    // There is one default server of an address.
+    options.retain(|word| !matches!(word.as_str(), "default_server" | "default"));
+    let line = [socket].into_iter().chain(options).collect::<Vec<_>>().join(" ");
+    let script = format!("{}a\\    listen {line};", own.line);
+    let mend = format!("sed -i --follow-symlinks {} {} && {RELOAD_NGINX}", quote(&script), quote(&own.file));
+    Some(Finding::warning("default-page-ipv6", Link::Browser, what).why(why).mend(mend))
 }
 
 /// The command that adds a name to a site.

@@ -1,7 +1,8 @@
 //! Whether Nginx runs, has read its configuration, and passes to where the application listens.
 
-use super::Examined;
 use super::browser::{is_ours, not_enabled};
+use super::resources::recent_of_nginx;
+use super::{Examined, statics};
 use crate::doctor::chain::{self, Expected, Protocol, RELOAD_NGINX, quote, reaches};
 use crate::doctor::error_log::{self, Failure};
 use crate::doctor::facts::Facts;
@@ -16,11 +17,18 @@ pub fn examine(facts: &Facts) -> Examined {
     let expected = chain::expected(facts);
     let configuration = nginx::read(&nginx.files);
     let mut findings = Vec::new();
-    findings.extend(faulty(facts));
-    if findings.is_empty() && nginx.running == Some(false) {
-        let mend = if nginx.enabled == Some(false) { "systemctl enable --now nginx" } else { "systemctl start nginx" };
-        let finding = Finding::error("nginx-not-running", Link::Nginx, "Nginx does not run");
-        findings.push(finding.why("nobody answers browsers at all").mend(mend));
+    let taken = port_taken(facts);
+    if let Some(faulty) = faulty(facts, taken.is_some()) {
+        // What a configuration with a mistake says otherwise is not what Nginx would read.
+        return Examined::well("").with([faulty].into_iter().chain(taken).collect());
+    }
+    if nginx.running == Some(false) {
+        findings.push(taken.unwrap_or_else(|| {
+            let enabled = nginx.enabled != Some(false);
+            let mend = if enabled { "systemctl start nginx" } else { "systemctl enable --now nginx" };
+            let finding = Finding::error("nginx-not-running", Link::Nginx, "Nginx does not run");
+            finding.why("nobody answers browsers at all").mend(mend)
+        }));
     }
     if let Some(file) = nginx.unread.first() {
         let what = format!("{file} was changed after Nginx last read it");
@@ -30,15 +38,29 @@ pub fn examine(facts: &Facts) -> Examined {
     findings.extend(wrong_protocol(&configuration, &expected));
     let mut passes = configuration.servers.iter().flat_map(|server| &server.passes);
     let ours = passes.find(|pass| expected.iter().any(|expected| reaches(&pass.address, &expected.address)));
+    findings.extend(statics::findings(facts, &configuration, &expected));
     let Some(ours) = ours else {
+        if nginx.unread_files {
+            return Examined::unseen("not all files of Nginx's configuration can be read").with(findings);
+        }
         findings.extend(other_address(facts, &configuration, &expected));
         return Examined::unseen("no site passes to this application").with(findings);
     };
     Examined::well(format!("passes to {} ({})", chain::shown(&ours.address), ours.place())).with(findings)
 }
 
+/// Nginx does not run, and cannot: another program has its port.
+fn port_taken(facts: &Facts) -> Option<Finding> {
+    let rival = facts.nginx.rivals.first()?;
+    let who = if rival.holder.is_empty() { "another program" } else { rival.holder.as_str() };
+    let what = format!("Nginx does not run, and {who} listens on {}", rival.address);
+    let why = "two programs cannot have one port: Nginx does not start, and browsers get the other's pages";
+    let by_hand = "stop that program if nobody needs it, or give one of the two another port";
+    Some(Finding::error("port-taken", Link::Nginx, what).why(why).by_hand(by_hand).mend("systemctl start nginx"))
+}
+
 /// `nginx -t` is not content.
-fn faulty(facts: &Facts) -> Option<Finding> {
+fn faulty(facts: &Facts, taken: bool) -> Option<Finding> {
     let error = facts.nginx.test_error.as_ref()?;
     // nginx: [emerg] unknown directive "x" in /etc/nginx/sites-enabled/myproject:3
     let (said, place) = match error.rsplit_once(" in /") {
@@ -49,7 +71,9 @@ fn faulty(facts: &Facts) -> Option<Finding> {
     let at = place.map_or_else(|| "the configuration of Nginx".to_owned(), |place| place.trim_end().to_owned());
     let finding = Finding::error("nginx-configuration", Link::Nginx, format!("{at}: {said}"));
     let why = "Nginx neither starts nor reloads with a mistake in its configuration";
-    Some(finding.why(why).by_hand(format!("correct {at}")).mend("nginx -t && systemctl reload-or-restart nginx"))
+    // Where its port is taken it cannot be started yet.
+    let mend = if taken { "nginx -t" } else { "nginx -t && systemctl reload-or-restart nginx" };
+    Some(finding.why(why).by_hand(format!("correct {at}")).mend(mend))
 }
 
 fn wrong_protocol(all: &Configuration, expected: &[Expected]) -> Option<Finding> {
@@ -112,7 +136,7 @@ fn dangling<'a>(facts: &Facts, all: &'a Configuration) -> Option<&'a Pass> {
     let home = &facts.service.working_directory;
     found.sort_by_key(|(server, pass)| {
         let spoken = error_log::last(&facts.nginx.error_log, &[&pass.address]).is_some();
-        let near = !home.is_empty() && server.roots.iter().any(|root| root.starts_with(home.as_str()));
+        let near = !home.is_empty() && server.roots.iter().any(|root| root.path.starts_with(home.as_str()));
         (!near, !spoken)
     });
     found.first().map(|(_, pass)| *pass)
@@ -139,7 +163,10 @@ fn no_site(facts: &Facts, target: &Expected) -> Finding {
     };
     let site = format!("server {{ listen 80; server_name {host}; location / {{ {pass} }} }}\\n");
     let file = format!("/etc/nginx/sites-available/{name}");
-    let mend = format!("printf {} > {file} && ln -s {file} /etc/nginx/sites-enabled/ && {RELOAD_NGINX}", quote(&site));
+    let mend = format!(
+        "test ! -e {file} && printf {} > {file} && ln -s {file} /etc/nginx/sites-enabled/ && {RELOAD_NGINX}",
+        quote(&site)
+    );
     let what = format!("no site of Nginx passes to {}", target.shown());
     let why = "unless something else stands in front of it, no browser gets to the application";
     Finding::warning("nginx-no-site", Link::Nginx, what).why(why).mend(mend)
@@ -150,7 +177,7 @@ pub fn without_another_cause(facts: &Facts) -> Vec<Finding> {
     let expected = chain::expected(facts);
     let addresses: Vec<&str> = expected.iter().map(|expected| expected.address.as_str()).collect();
     let last = error_log::last(&facts.nginx.error_log, &addresses);
-    let full = facts.nginx.error_log.iter().filter_map(|line| error_log::read(line));
+    let full = recent_of_nginx(facts).iter().filter_map(|line| error_log::read(line));
     let full = full.filter(|line| line.failure == Failure::Full && addresses.contains(&line.address)).count();
     let mut findings = Vec::new();
     let bad = facts.answers.iter().find(|answer| answer.nginx && matches!(answer.status, Some(502 | 504)));
@@ -162,12 +189,13 @@ pub fn without_another_cause(facts: &Facts) -> Vec<Finding> {
         };
         let why = match &last {
             Some(line) => error_log::meaning(line.failure),
-            None => "its error.log says why; it was not seen here",
+            None => "its error.log says why; it was not checked here",
         };
         let restart = chain::again(facts);
         findings.push(Finding::error("bad-gateway", Link::Nginx, what).why(why).mend(restart));
     } else if full > 0 {
-        let what = format!("the queue was full {full} times (11: Resource temporarily unavailable)");
+        let what =
+            format!("the queue was full {full} times in the last ten minutes (11: Resource temporarily unavailable)");
         let why = error_log::meaning(Failure::Full);
         let by_hand = "give the server more workers";
         let mend = format!("systemctl daemon-reload && {}", chain::again(facts));

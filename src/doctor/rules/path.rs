@@ -26,8 +26,9 @@ pub fn examine(facts: &Facts) -> Examined {
             text.get_or_insert_with(|| format!("{path}: {what}"));
         }
     }
-    // Static files lie where Nginx reads them itself.
-    for place in facts.places.iter().filter(|place| place.kind == "directory") {
+    // Static files lie where Nginx reads them itself: where that is, a configuration with a mistake does not say.
+    let readable = facts.nginx.test_error.is_none();
+    for place in facts.places.iter().filter(|place| readable && place.kind == "directory") {
         findings.extend(closed_way(facts, place));
     }
     let mut seen = Vec::new();
@@ -42,7 +43,7 @@ pub fn examine(facts: &Facts) -> Examined {
         (None, Some(first)) if findings.is_empty() && missing(facts, first) => {
             Examined::follows(format!("{} does not exist", first.address))
         }
-        (None, Some(first)) => Examined::unseen(format!("{} was not seen", first.address)).with(findings),
+        (None, Some(first)) => Examined::unseen(format!("{} was not checked", first.address)).with(findings),
         (None, None) => Examined::unseen("it is not known where the application listens").with(findings),
     }
 }

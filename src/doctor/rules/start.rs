@@ -1,33 +1,25 @@
 //! Why the service cannot start: the one cause behind a failed service, a failed socket and an answer of 502.
 
-use crate::doctor::chain::{self, quote};
+use crate::doctor::chain::{self, EXIT_GROUP, EXIT_USER, quote};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link, Severity};
-use crate::doctor::traceback;
+use crate::doctor::remedy;
 
 /// Exit statuses of systemd itself (systemd.exec(5), "Process Exit Codes").
 const EXIT_CHDIR: i32 = 200;
 const EXIT_EXEC: i32 = 203;
-const EXIT_GROUP: i32 = 216;
-const EXIT_USER: i32 = 217;
 
 /// The cause, if starting fails or must fail.
 pub fn cause(facts: &Facts) -> Option<Finding> {
     let found = bad_unit(facts).or_else(|| program(facts)).or_else(|| by_status(facts));
-    let mut found = found.or_else(|| problem(facts)).or_else(|| application(facts))?;
+    // What the application itself has said is nearer to the cause than what its files look like.
+    let found = found.or_else(|| address_taken(facts)).or_else(|| application(facts));
+    let mut found = found.or_else(|| problem(facts))?;
     // Whoever answers was started before that: it is the next start that fails.
     if facts.answers.iter().any(|answer| answer.status.is_some_and(|status| status < 500)) {
         found.severity = Severity::Warning;
     }
     Some(found)
-}
-
-/// `runuser` is where systemd is; sudo need not be.
-pub fn as_user(facts: &Facts, command: &str) -> String {
-    match facts.service.user.as_str() {
-        "" | "root" => command.to_owned(),
-        user => format!("runuser -u {} -- {command}", quote(user)),
-    }
 }
 
 /// systemd could not load the unit.
@@ -48,11 +40,12 @@ fn bad_unit(facts: &Facts) -> Option<Finding> {
         }
         _ => {
             let again = format!("systemctl daemon-reload && {}", chain::again(facts));
-            let written = exec_start(&facts.unit_text);
+            let unit_text = facts.definition.first().map_or("", |file| file.text.as_str());
+            let written = exec_start(unit_text);
             if let Some((line, word)) = written.filter(|(_, word)| word.contains('/') && !word.starts_with('/')) {
                 let directory = match service.working_directory.as_str() {
                     // A unit that was not loaded has none; its text does.
-                    "" => value(&facts.unit_text, "WorkingDirectory").unwrap_or_default(),
+                    "" => value(unit_text, "WorkingDirectory").unwrap_or_default(),
                     directory => directory,
                 };
                 let path = format!("{}/{word}", directory.trim_end_matches('/'));
@@ -82,54 +75,73 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 /// The program of ExecStart= is not there, or its interpreter is not.
 fn program(facts: &Facts) -> Option<Finding> {
     let program = &facts.program;
-    let server = chain::server(&facts.service);
-    let server = if server.is_empty() { "gunicorn" } else { server };
-    let again = chain::again(facts);
-    let (directory, _) = program.path.rsplit_once('/')?;
-    let venv = directory.strip_suffix("/bin");
     if program.exists == Some(false) {
-        let what = format!("{} does not exist", program.path);
-        return Some(match (program.python, venv) {
-            (true, _) => {
-                let install =
-                    as_user(facts, &format!("{} -m pip install {server}", quote(&format!("{directory}/python"))));
-                let why = format!("the virtual environment is there, and {server} is not installed in it");
-                Finding::error("server-not-installed", Link::Worker, what)
-                    .why(why)
-                    .mend(format!("{install} && {again}"))
-            }
-            (false, Some(venv)) if !venv.is_empty() && !venv.starts_with("/usr") => {
-                let make = as_user(facts, &format!("python3 -m venv {}", quote(venv)));
-                let install =
-                    as_user(facts, &format!("{} -m pip install {server}", quote(&format!("{venv}/bin/python"))));
-                let why = format!("there is no virtual environment {venv}");
-                let mend = format!("{make} && {install} && {again}");
-                Finding::error("environment-missing", Link::Worker, what).why(why).mend(mend)
-            }
-            (false, _) => {
-                let by_hand = format!("install {server}, or correct ExecStart= in {}", facts.service.fragment_path);
-                let mend = format!("systemctl daemon-reload && {again}");
-                let finding = Finding::error("program-missing", Link::Worker, what);
-                finding.why("ExecStart= names it").by_hand(by_hand).mend(mend)
-            }
-        });
+        return Some(program_missing(facts));
     }
+    let (directory, _) = program.path.rsplit_once('/')?;
     if program.interpreter_exists == Some(false) {
-        let what = format!("{} is run by {}, which does not exist", program.path, program.interpreter);
-        let why = "a virtual environment that was moved or copied, or whose Python was replaced, no longer works";
-        let venv = quote(venv.unwrap_or(directory));
-        let make = as_user(facts, &format!("python3 -m venv --clear {venv}"));
-        let install = as_user(facts, &format!("{venv}/bin/python -m pip install {server}"));
-        let finding = Finding::error("interpreter-missing", Link::Worker, what).why(why);
-        let packages = format!("afterwards install the application's other packages in {venv}, too");
-        return Some(finding.by_hand(packages).mend(format!("{make} && {install} && {again}")));
+        return Some(interpreter_missing(facts, directory));
     }
     if program.executable == Some(false) {
         let what = format!("{} may not be executed", program.path);
-        let mend = format!("chmod a+x {} && {again}", quote(&program.path));
+        let mend = format!("chmod a+x {} && {}", quote(&program.path), chain::again(facts));
         return Some(Finding::error("program-not-executable", Link::Worker, what).why("it lacks the x bit").mend(mend));
     }
     None
+}
+
+/// What was meant is there under another name; else the environment lacks the server, or is not there at all; else only
+/// a person knows.
+fn program_missing(facts: &Facts) -> Finding {
+    let program = &facts.program;
+    let server = chain::server(&facts.service);
+    let again = chain::again(facts);
+    let what = format!("{} does not exist", program.path);
+    let finding = |id| Finding::error(id, Link::Worker, &*what);
+    if let (Some(meant), Some(written)) = (&program.alike, chain::command(&facts.service).first()) {
+        let finding = finding("program-misspelled").why(format!("did you mean {meant}? That is there"));
+        return match remedy::rewrite_word(facts, written, meant) {
+            Some(rewrite) => finding.mend(format!("{rewrite} && {again}")),
+            None => finding.by_hand(format!("write {meant} where {written} stands")).mend(remedy::read_again(facts)),
+        };
+    }
+    let by_hand = format!("install {server}, or correct ExecStart= in {}", facts.service.fragment_path);
+    let directory = program.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    if program.python {
+        let finding = finding("server-not-installed")
+            .why(format!("the virtual environment is there, and {server} is not installed in it"));
+        return match remedy::install_server(facts, &format!("{directory}/python"), server) {
+            Some(install) => finding.mend(format!("{install} && {again}")),
+            None => finding.by_hand(by_hand).mend(remedy::read_again(facts)),
+        };
+    }
+    let venv = directory.strip_suffix("/bin").filter(|venv| !venv.is_empty() && !venv.starts_with("/usr"));
+    let install = venv.and_then(|venv| remedy::install_server(facts, &format!("{venv}/bin/python"), server));
+    if let (Some(venv), Some(install)) = (venv, install) {
+        let make = remedy::as_user(facts, &format!("python3 -m venv {}", quote(venv)));
+        let why = format!("there is no virtual environment {venv}");
+        return finding("environment-missing").why(why).mend(format!("{make} && {install} && {again}"));
+    }
+    finding("program-missing").why("ExecStart= names it").by_hand(by_hand).mend(remedy::read_again(facts))
+}
+
+/// What is in the environment is kept beside the new one: nobody knows what else it was.
+fn interpreter_missing(facts: &Facts, directory: &str) -> Finding {
+    let program = &facts.program;
+    let what = format!("{} is run by {}, which does not exist", program.path, program.interpreter);
+    let why = "a virtual environment that was moved or copied, or whose Python was replaced, no longer works";
+    let finding = Finding::error("interpreter-missing", Link::Worker, what).why(why);
+    let server = chain::server(&facts.service);
+    let venv = directory.strip_suffix("/bin").filter(|venv| !venv.is_empty() && !venv.starts_with("/usr"));
+    let install = venv.and_then(|venv| remedy::install_server(facts, &format!("{venv}/bin/python"), server));
+    let (Some(venv), Some(install)) = (venv, install) else {
+        let by_hand = format!("install {server} again, with the Python that is there");
+        return finding.by_hand(by_hand).mend(chain::again(facts));
+    };
+    let move_away = remedy::as_user(facts, &format!("mv -T {} {}", quote(venv), quote(&format!("{venv}.old"))));
+    let make = remedy::as_user(facts, &format!("python3 -m venv {}", quote(venv)));
+    let mend = format!("{move_away} && {make} && {install} && {}", chain::again(facts));
+    finding.by_hand(format!("afterwards install the application's other packages in {venv}, too")).mend(mend)
 }
 
 /// What systemd itself could not do before the program began.
@@ -141,13 +153,13 @@ fn by_status(facts: &Facts) -> Option<Finding> {
     match service.exec_main_status {
         EXIT_USER => {
             let what = format!("there is no user {}", service.user);
-            let mend = format!("useradd --create-home {} && {again}", quote(&service.user));
-            Some(finding("user-missing", what).why("User= names it (status 217/USER)").mend(mend))
+            let finding = finding("user-missing", what);
+            Some(misspelled(facts, finding, "User", "217/USER", &service.user, facts.alike_user.as_deref()))
         }
         EXIT_GROUP => {
             let what = format!("there is no group {}", service.group);
-            let mend = format!("groupadd {} && {again}", quote(&service.group));
-            Some(finding("group-missing", what).why("Group= names it (status 216/GROUP)").mend(mend))
+            let finding = finding("group-missing", what);
+            Some(misspelled(facts, finding, "Group", "216/GROUP", &service.group, facts.alike_group.as_deref()))
         }
         EXIT_CHDIR | EXIT_EXEC if service.protect_home == "yes" && in_home(service) => {
             let what = format!("{} has ProtectHome=yes, and the application is in /home", service.name);
@@ -166,9 +178,43 @@ fn by_status(facts: &Facts) -> Option<Finding> {
     }
 }
 
+/// A user or group that does not exist. None is made: with its rights whatever is in its files would run.
+fn misspelled(facts: &Facts, finding: Finding, key: &str, status: &str, written: &str, meant: Option<&str>) -> Finding {
+    let at = remedy::setting_line(facts, key, written);
+    let place = at.map_or_else(|| facts.service.fragment_path.clone(), |(file, line)| format!("{file}:{line}"));
+    let why = format!("{key}= names it (status {status})");
+    let Some(meant) = meant else {
+        let by_hand = format!("write the one that owns the application as {key}= in {place}");
+        return finding.why(why).by_hand(by_hand).mend(remedy::read_again(facts));
+    };
+    let finding = finding.why(format!("{why}; did you mean {meant}?"));
+    match remedy::rewrite_setting(facts, key, written, meant) {
+        Some(rewrite) => finding.mend(format!("{rewrite} && {}", chain::again(facts))),
+        None => finding.by_hand(format!("write {key}={meant} in {place}")).mend(remedy::read_again(facts)),
+    }
+}
+
 fn in_home(service: &crate::systemd::details::Details) -> bool {
     service.working_directory.starts_with("/home/")
         || chain::command(service).iter().any(|word| word.starts_with("/home/"))
+}
+
+/// The service binds an address itself, does not run, and somebody else has it.
+fn address_taken(facts: &Facts) -> Option<Finding> {
+    (!chain::runs(&facts.service) && chain::fails(facts)).then_some(())?;
+    let binds = |expected: &chain::Expected| match expected.maker {
+        chain::Maker::Unit(at) => facts.sockets[at].active_state != "active",
+        // A server takes the file of a unix socket away and makes its own.
+        chain::Maker::Server | chain::Maker::Ini(_) => expected.path().is_none(),
+    };
+    let expected = chain::expected(facts);
+    let addresses = expected.iter().filter(|expected| binds(expected)).map(|expected| &expected.address);
+    let other =
+        addresses.flat_map(|address| chain::listeners(facts, address)).find(|other| !other.holder.is_empty())?;
+    let what = format!("{} cannot listen on {}: {} does", facts.service.name, other.address, other.holder);
+    let by_hand = "stop that program if nobody needs it, or give one of the two another address";
+    let finding = Finding::error("address-taken", Link::Worker, what).why("two programs cannot have one address");
+    Some(finding.by_hand(by_hand).mend(chain::again(facts)))
 }
 
 /// What `sockd check` finds.
@@ -188,30 +234,12 @@ fn application(facts: &Facts) -> Option<Finding> {
     let unanswered = |error: &str| matches!(error, "closed" | "refused") || (error == "silent" && facts.restarted);
     let dead = facts.answers.iter().any(|answer| !answer.nginx && unanswered(&answer.error));
     (waits || dead || chain::fails(facts)).then_some(())?;
-    let deaths = status.iter().flat_map(|status| &status.slots).filter_map(|slot| slot.last_death.as_ref());
-    let found = deaths.filter_map(|death| traceback::last(&death.last_lines)).next();
-    let found = found.or_else(|| traceback::last(&facts.journal))?;
+    let found = chain::import_traceback(facts)?;
     let again = chain::again(facts);
     let place = found.place.as_ref().map(|(file, line)| format!("{file}:{line}"));
     let at = place.clone().map_or(String::new(), |place| format!(" at {place}"));
     if let Some(module) = found.missing_module() {
-        let top = module.split('.').next().unwrap_or_default();
-        let what = format!("the application cannot be loaded: there is no module {module}");
-        let named =
-            chain::command(&facts.service).last().is_some_and(|word| word.split([':', '.']).next() == Some(top));
-        if named {
-            let finding = Finding::error("application-missing", Link::Application, what);
-            let directory = &facts.service.working_directory;
-            let why = format!("the last word of ExecStart= names it, and it is not in {directory}");
-            let by_hand = format!("correct the name, or WorkingDirectory=, in {}", facts.service.fragment_path);
-            return Some(finding.why(why).by_hand(by_hand).mend(format!("systemctl daemon-reload && {again}")));
-        }
-        let python = facts.program.path.rsplit_once('/').filter(|_| facts.program.python);
-        let python = python.map_or("python3".to_owned(), |(directory, _)| quote(&format!("{directory}/python")));
-        let install = as_user(facts, &format!("{python} -m pip install {}", quote(package(top))));
-        let why = format!("it is imported{at}, and not installed where the server runs");
-        let finding = Finding::error("module-missing", Link::Application, what);
-        return Some(finding.why(why).mend(format!("{install} && {again}")));
+        return Some(module_missing(facts, module, place.as_deref()));
     }
     let what = format!("the application cannot be loaded: {}", found.error);
     let finding = Finding::error("import-error", Link::Application, what);
@@ -220,17 +248,48 @@ fn application(facts: &Facts) -> Option<Finding> {
     Some(finding.why(why).by_hand(by_hand).mend(again))
 }
 
-/// What some modules are called where pip gets them.
-fn package(module: &str) -> &str {
-    match module {
-        "psycopg2" => "psycopg2-binary",
-        "MySQLdb" => "mysqlclient",
-        "PIL" => "pillow",
-        "yaml" => "pyyaml",
-        "dotenv" => "python-dotenv",
-        "environ" => "django-environ",
-        "rest_framework" => "djangorestframework",
-        "corsheaders" => "django-cors-headers",
-        other => other,
+/// A module that cannot be imported: the application itself, by its name on the command line, or one that it imports.
+fn module_missing(facts: &Facts, module: &str, place: Option<&str>) -> Finding {
+    let top = module.split('.').next().unwrap_or_default();
+    let what = format!("the application cannot be loaded: there is no module {module}");
+    let again = chain::again(facts);
+    let meant = facts.alike_module.as_deref();
+    let application = chain::command(&facts.service).last().filter(|word| {
+        let named = word.split(':').next().unwrap_or_default();
+        named == module || named.starts_with(&format!("{module}."))
+    });
+    if let Some(application) = application {
+        let finding = Finding::error("application-missing", Link::Application, what);
+        let directory = &facts.service.working_directory;
+        let why = format!("the last word of ExecStart= names it, and it is not in {directory}");
+        let Some(meant) = meant else {
+            let by_hand = format!("correct the name, or WorkingDirectory=, in {}", facts.service.fragment_path);
+            return finding.why(why).by_hand(by_hand).mend(remedy::read_again(facts));
+        };
+        let finding = finding.why(format!("{why}; did you mean {meant}?"));
+        let corrected = application.replacen(module, meant, 1);
+        return match remedy::rewrite_word(facts, application, &corrected) {
+            Some(rewrite) => finding.mend(format!("{rewrite} && {again}")),
+            None => finding.by_hand(format!("write {corrected} for {application}")).mend(remedy::read_again(facts)),
+        };
     }
+    let finding = Finding::error("module-missing", Link::Application, what);
+    let at = place.map_or(String::new(), |place| format!(" at {place}"));
+    let why = format!("it is imported{at}, and not there where the server runs");
+    let correct = place.map_or_else(|| "correct the import".to_owned(), |place| format!("correct {place}"));
+    if let Some(meant) = meant {
+        return finding.why(format!("{why}; did you mean {meant}?")).by_hand(correct).mend(again);
+    }
+    let python = facts.program.path.rsplit_once('/').filter(|_| facts.program.python);
+    let python = python.map_or("python3".to_owned(), |(directory, _)| format!("{directory}/python"));
+    if let Some(install) = remedy::install_module(facts, &python, top) {
+        let why = format!("{why}, though requirements.txt asks for it");
+        return finding.why(why).mend(format!("{install} && {again}"));
+    }
+    // A name that was guessed is never installed: anybody may have published something under it.
+    let by_hand = match remedy::distributions(top).as_slice() {
+        [same] if *same == top => format!("{correct}, or install the package that has {top} with {python}"),
+        known => format!("{correct}, or install {} with {python}", known.join(" or ")),
+    };
+    finding.why(why).by_hand(by_hand).mend(again)
 }

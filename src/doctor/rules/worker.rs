@@ -104,11 +104,34 @@ fn no_worker(facts: &Facts) -> Option<Finding> {
     Some(finding.by_hand(by_hand).mend(chain::again(facts)))
 }
 
+/// The code on disk is code that sockd has refused: the workers go on with what they have loaded.
+fn refused_reload(facts: &Facts) -> Option<Finding> {
+    let status = facts.status.as_ref().filter(|status| !status.fallback)?;
+    let refused = status.reload.last_refused.as_ref()?;
+    let name = &facts.service.name;
+    let what = format!("the code on disk was refused by the last reload: {}", refused.reason);
+    let preloads = facts.service.exec_start.iter().any(|word| word == "--preload");
+    let next = match preloads {
+        true => "a restart would load it",
+        false => {
+            "a restart would load it, and so would the successor of a worker that dies; with `preload` only a restart"
+        }
+    };
+    let by_hand = match chain::import_traceback(facts).and_then(|found| found.place) {
+        Some((file, line)) => format!("correct {file}:{line}"),
+        None => format!("correct what `journalctl -u {name} -n 50` shows"),
+    };
+    let finding = Finding::warning("reload-refused", Link::Worker, what);
+    let why = format!("the workers serve the code from before; {next}");
+    Some(finding.why(why).by_hand(by_hand).mend(format!("sockd reload {name}")))
+}
+
 /// Settings of the unit that are known to break a site sooner or later.
 fn settings(facts: &Facts) -> Vec<Finding> {
     let service = &facts.service;
     let name = &service.name;
     let mut findings = Vec::new();
+    findings.extend(refused_reload(facts));
     if service.need_daemon_reload {
         let what = format!("{name} was changed after systemd read it");
         let why = "systemd goes on with what it has read until `daemon-reload`, and the service until it is restarted";
