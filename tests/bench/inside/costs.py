@@ -1,8 +1,8 @@
 """Measures what plain gunicorn costs and gunicorn under sockd, in turns. Runs inside a booted machine; see `run`.
 
-Both sides are services of the same systemd, from the same unit but for the prefix of ExecStart=, each
-with a socket unit of its own. Only one side runs at a time, so that neither takes the other's processor
-or shares its memory; but both wait side by side when loads and successors are taken in turns, and when they are idle.
+All sides are services of the same systemd, from the same unit: as it is, with the prefix in ExecStart=, and adopted;
+each with a socket unit of its own. Only one side runs at a time, so that none takes another's processor or shares its
+memory; but all wait side by side when loads and successors are taken in turns, and when they are idle.
 
 Prints what it does on standard error, and one JSON document with every single figure on standard output.
 """
@@ -11,13 +11,17 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import time
 
 import service as services
 from service import PATIENCE, PROJECT, WORKERS, Figures, first_byte, load, pss, say
 
-SIDES = {"gunicorn": "", "sockd": "/usr/bin/sockd run -- "}
+# The prefix of ExecStart=.
+SIDES = {"gunicorn": "", "sockd": "/usr/bin/sockd run -- ", "adopted": ""}
 APPS = {"hello": "hello:application", "django": "myproject.wsgi:application"}
+# Only their cold starts are measured.
+PRELOADED = {"hello-preload": "--preload hello:application", "django-preload": "--preload myproject.wsgi:application"}
 # Cold starts follow each other faster than systemd's limit for broken services allows.
 SERVICE = """\
 [Unit]
@@ -55,10 +59,9 @@ def main():
     options = parser.parse_args()
     figures = Figures()
     set_up()
-    for app in APPS:
-        for side in SIDES:
-            # Bytecode is compiled and files are read from disk once, before anything is measured.
-            visit(Service(side, app))
+    for service in all_services():
+        # Bytecode is compiled and files are read from disk once, before anything is measured.
+        visit(service)
     for number in range(options.rounds):
         say("round %d of %d" % (number + 1, options.rounds))
         for app in APPS:
@@ -67,6 +70,8 @@ def main():
             measure_cold_starts(figures, [Service(side, app) for side in SIDES])
             measure_requests(figures, [Service(side, app) for side in SIDES], options)
             measure_successors(figures, [Service(side, app, workers=1) for side in SIDES])
+        for app in PRELOADED:
+            measure_cold_starts(figures, [Service(side, app) for side in SIDES])
     say("idle for %g seconds" % options.idle)
     measure_idle(figures, [Service(side, "hello") for side in SIDES], options.idle)
     print(json.dumps({"environment": services.environment(), "figures": figures.all}))
@@ -75,8 +80,8 @@ def main():
 class Service(services.Service):
     def __init__(self, side, app, workers=WORKERS):
         name = "%s-%s-%d" % (side, app, workers)
-        text = SERVICE.format(name=name, prefix=SIDES[side], project=PROJECT, workers=workers, app=APPS[app],
-                              address=services.address(name))
+        text = SERVICE.format(name=name, prefix=SIDES[side], project=PROJECT, workers=workers,
+                              app={**APPS, **PRELOADED}[app], address=services.address(name))
         super().__init__(side, name, text, workers)
         self.app = app
 
@@ -85,7 +90,15 @@ def set_up():
     services.write_project(hello=HELLO)
     urls = "%s/myproject/urls.py" % PROJECT
     services.write(urls, DJANGO, "a")
-    services.start_sockets([Service(side, app, count) for side in SIDES for app in APPS for count in (WORKERS, 1)])
+    services.start_sockets(all_services())
+    for service in all_services():
+        if service.side == "adopted":
+            subprocess.run(["sockd", "adopt", "--write", service.name + ".service"], check=True, stdout=subprocess.DEVNULL)
+
+
+def all_services():
+    return ([Service(side, app, count) for side in SIDES for app in APPS for count in (WORKERS, 1)]
+            + [Service(side, app) for side in SIDES for app in PRELOADED])
 
 
 # ---------------------------------------------------------------------------------------------------
