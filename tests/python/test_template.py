@@ -1,5 +1,7 @@
 """What every template shares, where it does not depend on the server: here under gunicorn, the test playing sockd."""
 
+import fcntl
+import importlib.util
 import os
 import signal
 import sys
@@ -54,6 +56,36 @@ class Boot(sockd_played.Case):
         template = self.template("hello:app")
         template.wait()
         self.assertIn("self.once_in_life(self.cfg.on_starting)", template.output.read_to_end())
+
+
+class LoadedLater(sockd_played.Case):
+    """What gunicorn's master has loaded before it forks, and the template once nobody waits for it."""
+
+    files = {"loaded": """
+import sys
+def app(environ, start_response):
+    body = b"loaded" if "asyncio" in sys.modules else b"not loaded"
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"""}
+
+    def answers(self, *arguments):
+        """What the first worker says, and the second."""
+        template, listener = self.started("loaded:app", *arguments), self.listener()
+        result = []
+        for number in (1, 2):
+            worker = template.fork(number, [listener])
+            worker.wait_ready()
+            result.append(get(worker.probe_path))
+        return result
+
+    @unittest.skipUnless(importlib.util.find_spec("gunicorn.ctl"), "this gunicorn's master has no asyncio")
+    def test_the_first_worker_is_not_held_up_and_the_next_one_has_it(self):
+        self.assertEqual(self.answers(), ["not loaded", "loaded"])
+
+    @unittest.skipUnless(importlib.util.find_spec("gevent"), "gevent is not installed")
+    def test_gevent_patches_first(self):
+        self.assertEqual(self.answers("-k", "gevent"), ["not loaded", "not loaded"])
 
 
 class Django(sockd_played.Case):
@@ -200,6 +232,12 @@ class Group:
     def fileno(self):
         return self.writer
 
+    def fill(self):
+        """Have everybody wait who enters, until entered() is called. Returns what that will read besides."""
+        text = "x" * fcntl.fcntl(self.writer, fcntl.F_GETPIPE_SZ)
+        os.write(self.writer, text.encode())
+        return text
+
     def entered(self):
         os.close(self.writer)
         with open(self.reader) as reader:
@@ -217,6 +255,14 @@ class Groups(sockd_played.Case):
         worker = template.fork(1, [self.listener()], group=group)
         worker.wait_ready()
         self.assertEqual(group.entered(), "0")
+
+    def test_worker_does_not_wait_until_it_is_in_its_group(self):
+        template = self.started("hello:app")
+        group = Group()
+        full = group.fill()
+        worker = template.fork(1, [self.listener()], group=group)
+        worker.wait_ready()
+        self.assertEqual(group.entered(), full + "0")
 
     def test_spare_waits_in_the_group_of_the_next_worker(self):
         template = self.started("hello:app")

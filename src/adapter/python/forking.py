@@ -39,6 +39,7 @@ A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD
 """
 
 import array
+import gc
 import json
 import os
 import select
@@ -152,6 +153,8 @@ class Template:
         # In a worker that was forked on order, its order.
         self.order = None
         self.ended = False
+        # Whether the server was asked to load_later().
+        self.has_loaded = False
         self.sent_state = None
         # The worker in whose group this process is.
         self.placed = None
@@ -174,6 +177,8 @@ class Template:
                 taken = self.hear_spare(reader)
                 lost = 0 if taken else lost + 1
                 at_end = taken is None
+                if taken:
+                    self.load_later()
             except NoFork as problem:
                 os.close(writer)
                 # The next command is worth another try, and is refused only if that fails, too.
@@ -185,6 +190,13 @@ class Template:
             if at_end or self.ended:
                 return None
         sys.exit("sockd template: %d spares in a row ended before a command came" % lost)
+
+    def load_later(self):
+        if not self.has_loaded:
+            self.has_loaded = True
+            self.server.load_later()
+            # As at the start: see run() in template.py.
+            gc.freeze()
 
     def hear_spare(self, reader):
         """Take notices from the spare until it is a worker: True; False if it ended, None if the template is to end."""
@@ -207,6 +219,7 @@ class Template:
             self.take(self.fork_on_order)
             if self.order is not None:
                 return self.order
+            self.load_later()
         return None
 
     def fork_on_order(self, order):

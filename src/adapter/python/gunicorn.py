@@ -34,6 +34,17 @@ class Gunicorn(AppServer):
     def load(self):
         self.server.app.wsgi()
 
+    def load_later(self):
+        # gunicorn's master has it loaded before it forks, for its control socket, and with it asyncio, which takes 20 ms
+        # in each worker whose application imports it. gevent and eventlet patch what asyncio takes from the standard
+        # library, in the worker, and want to be first.
+        if not {"gevent", "eventlet"} & set(sys.modules):
+            try:
+                import gunicorn.ctl.server  # noqa: F401
+            except ImportError:
+                # An older gunicorn's has neither.
+                pass
+
     def begin(self):
         with gunicorns_errors():
             self.server.begin()

@@ -24,6 +24,7 @@ A server's program ends with run(server), where `server` is an AppServer and has
   work(order, supervisor)   be a worker: serve order.sockets until told to stop
 """
 
+import _thread
 import faulthandler
 import gc
 import json
@@ -57,6 +58,11 @@ class AppServer:
 
     def begin(self):
         """Called before hello, once the application is imported if it is to be preloaded."""
+
+    def load_later(self):
+        """Import what workers import sooner or later. Called once, when the first worker is on its way: nobody waits
+        for the template then, and those who come after find it loaded.
+        """
 
     def hook_state(self):
         """What hooks have left in this process, as text, for the templates to come; None: nothing."""
@@ -302,10 +308,10 @@ def socket_from(fd):
 def become_worker(order):
     """Turn a copy of the template into a process that has only what a worker may have."""
     if order.group is not None:
-        # Before anything is allocated: memory stays charged where it was touched.
-        if not order.in_place:
-            enter_group(order.group)
-        os.close(order.group)
+        if order.in_place:
+            os.close(order.group)
+        else:
+            enter_group_aside(order.group)
     os.setsid()
     os.close(CONTROL_FD)
     os.dup2(order.stderr, 2)
@@ -324,6 +330,22 @@ def enter_group(procs):
     except OSError as error:
         complain("process %d cannot enter its control group: %s" % (os.getpid(), error.strerror))
         return False
+
+
+def enter_group_aside(procs):
+    """Move this process into a control group while it goes on: a visitor may be waiting for what it does meanwhile.
+
+    The kernel takes milliseconds for it, up to 60 on a busy machine; memory that is touched until then stays charged to
+    the group of the template. A thread that Python's threading module knows nothing of does it, and leaves.
+    """
+    def enter_and_close():
+        enter_group(procs)
+        os.close(procs)
+
+    try:
+        _thread.start_new_thread(enter_and_close, ())
+    except RuntimeError:
+        enter_and_close()
 
 
 def wait_for_adoption(supervisor):
