@@ -13,6 +13,8 @@ use crate::guide;
 use crate::load::{Accident, Load, Record, Visit, list};
 use crate::machine::Machine;
 
+/// How `sockd status` exits while it runs and no visitor gets a page.
+const NOBODY_SERVED: i32 = 150;
 const PATIENCE: Duration = Duration::from_secs(60);
 pub const PROJECT: &str = "/home/sammy/myprojectdir";
 pub const SOCKET: &str = "/run/gunicorn.sock";
@@ -179,6 +181,8 @@ fn who_may_look(machine: &Machine, line: &str) {
     let other = machine.run("setpriv --reuid postgres --regid postgres --clear-groups sockd status gunicorn");
     let other = other.says("Active: active (running)").succeeded();
     assert!(!other.contains("Workers: "), "a stranger was told about the workers:\n{other}");
+    let reload = machine.run("setpriv --reuid postgres --regid postgres --clear-groups sockd reload gunicorn");
+    assert_eq!((reload.code, reload.stderr.as_str()), (1, "sockd: error: cannot reload: only root and sammy may\n"));
 
     machine.run("systemctl stop dbus.socket dbus.service").succeeded();
     machine.run("sockd status gunicorn").says("systemd: not reachable").says(line).says("Workers: 3 of 3").succeeded();
@@ -341,7 +345,8 @@ pub fn a_broken_application_is_answered_for(machine: &Machine) {
         machine.run(&format!("{ask} -H 'Accept: application/json'")).says("\"status\":503").succeeded();
         machine.run(&format!("{ask} -I")).says("HTTP/1.1 503 ").says("Retry-After: ").succeeded();
     }
-    machine.run("sockd status gunicorn").says("answering 503").says("No module named 'no_such_module'").succeeded();
+    let status = machine.run("sockd status gunicorn").says("answering 503").says("No module named 'no_such_module'");
+    assert_eq!(status.code, NOBODY_SERVED, "{status}");
     // The start limit counts 5 starts in 10 s, the trigger limit 20 in 2 s: after more than the longer time it is plain
     // that neither counts anything here.
     load.wait_for_span(12.0);
@@ -380,7 +385,8 @@ pub fn a_socket_file_is_removed(machine: &Machine) {
             Some(told[0]["sockd"]["listeners"][0]["alarm"].as_str()?.to_owned())
         });
         assert!(alarm.starts_with(&format!("nothing is left at unix:{SOCKET}: ")), "{alarm}");
-        machine.run("sockd status gunicorn").says("nothing is left at").succeeded();
+        let status = machine.run("sockd status gunicorn").says("nothing is left at");
+        assert_eq!(status.code, NOBODY_SERVED, "{status}");
         // Whoever asks is told at once; the journal and STATUS hear of it at the next look.
         machine.wait_until("the journal's alarm", PATIENCE, || {
             let journal = machine.run("journalctl -q -u gunicorn SOCKD_EVENT=path-lost -o cat").stdout;

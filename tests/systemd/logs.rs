@@ -29,6 +29,10 @@ def app(environ, start_response):
         let ready = format!("sockd status sockd@{name} | grep '2 of 2 ready'");
         machine.wait_for("both workers", PATIENCE, &ready);
     }
+    // An instance has a short name, and what there is not has a number of its own.
+    machine.run("sockd status web").says("sockd@web.service").succeeded();
+    machine.run("sockd logs --lines 1 web").succeeded();
+    assert_eq!(machine.run("sockd logs nosuch").code, 4);
     let pids = "sockd status --json sockd@web | python3 -c \
                 'import json, sys; print(*(w[\"pid\"] for w in json.load(sys.stdin)[0][\"sockd\"][\"workers\"]))'";
     let pids: Vec<String> = machine.run(pids).succeeded().split_whitespace().map(str::to_owned).collect();

@@ -52,8 +52,8 @@ pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
         let own = stated::values(invocation.arguments.iter().map(|word| text::from_os(word)), &["--app-dir"]);
         let directory =
             own.last().map_or_else(|| command.directory.clone(), |own| command.directory.join(text::to_os(own)));
-        let place = Place { directory, more: Vec::new(), certain: true };
-        problems.extend(missing(server.script, &application, &place, command, &packages));
+        let path = ImportPath { directory, more: Vec::new(), certain: true };
+        problems.extend(missing(server.script, &application, &path, command, &packages));
     }
     problems
 }
@@ -120,8 +120,8 @@ fn check_gunicorn(
                 .iter()
                 .flat_map(|paths| paths.split(','))
                 .map(|path| directory.join(text::to_os(path.trim())));
-            let place = Place { more: more.collect(), directory: directory.clone(), certain: !configured };
-            problems.extend(missing("gunicorn", application, &place, command, packages));
+            let path = ImportPath { more: more.collect(), directory: directory.clone(), certain: !configured };
+            problems.extend(missing("gunicorn", application, &path, command, packages));
         }
         None if configured => {}
         None => {
@@ -154,7 +154,7 @@ fn check_interpreter(server: &str, command: &Command, problems: &mut Diagnostics
 }
 
 /// Where a server looks for the application.
-struct Place {
+struct ImportPath {
     /// The directory that it puts at the beginning of Python's path.
     directory: PathBuf,
     /// What its options add to that.
@@ -178,11 +178,11 @@ enum Found {
 fn missing(
     server: &str,
     application: &str,
-    place: &Place,
+    path: &ImportPath,
     command: &Command,
     packages: &[PathBuf],
 ) -> Option<Diagnostic> {
-    let directory = &place.directory;
+    let directory = &path.directory;
     let (module, name) = application.split_once(':').unwrap_or((application, ""));
     let module = module.trim();
     if directory.join(module).is_file() {
@@ -195,7 +195,7 @@ fn missing(
     let variable = command.environment.get(OsStr::new("PYTHONPATH")).map(OsString::as_os_str).unwrap_or_default();
     let inherited = std::env::split_paths(variable).map(|path| command.directory.join(path));
     let mut result = Found::Elsewhere;
-    for root in std::iter::once(directory.clone()).chain(place.more.iter().cloned()).chain(inherited) {
+    for root in std::iter::once(directory.clone()).chain(path.more.iter().cloned()).chain(inherited) {
         match find(&root, module) {
             Found::Yes => {
                 let file = root.join(module.replace('.', "/"));
@@ -208,10 +208,10 @@ fn missing(
         }
     }
     let problem = match result {
-        Found::No(package) if place.certain => {
+        Found::No(package) if path.certain => {
             Diagnostic::error(format!("cannot find {module}: it is not in {}", package.display()))
         }
-        _ if place.certain && module::installed(module, packages, &command.program) == Some(false) => {
+        _ if path.certain && module::installed(module, packages, &command.program) == Some(false) => {
             let shown = directory.display();
             Diagnostic::error(format!("cannot find the module {module}: it is not in {shown}, and not installed"))
         }

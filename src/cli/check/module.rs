@@ -15,8 +15,7 @@ use crate::suggestion::nearest;
 /// The longest module that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
 /// Files of site-packages that bring no modules of their own.
-const HARMLESS: [&str; 4] =
-    ["distutils-precedence.pth", "_virtualenv.pth", "protobuf-nspkg.pth", "matplotlib-nspkg.pth"];
+const HARMLESS: [&str; 2] = ["distutils-precedence.pth", "_virtualenv.pth"];
 /// What can make names that are not written as such.
 const MAKES_NAMES: [&str; 6] = ["import *", "__getattr__", "globals(", "setattr(", "exec(", "vars("];
 

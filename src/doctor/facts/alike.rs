@@ -23,9 +23,9 @@ fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// The program that was probably meant by one that does not exist. A path: one beside it that is spelled alike, or one of
-/// the same name in the virtual environment that is spelled alike or the only one. A word without a slash: one of PATH,
-/// or of the only virtual environment in the working directory.
+/// The program that was probably meant by one that does not exist. A path: one beside it that is spelled alike, or, where
+/// its virtual environment is not there, the one of another that is. A word without a slash: one of the application's
+/// own virtual environment, or of PATH.
 pub fn program(word: &str, search: &[PathBuf], working_directory: &Path) -> Option<String> {
     let beside = |directory: &Path, name: &str| {
         let there = names(directory);
@@ -38,38 +38,54 @@ pub fn program(word: &str, search: &[PathBuf], working_directory: &Path) -> Opti
         let path = working_directory.join(word);
         let (directory, name) = (path.parent()?, path.file_name()?.to_str()?);
         let beside = || misspelled(name).then(|| beside(directory, name)).flatten();
-        in_other_environment(directory.parent()?, name).or_else(beside)
+        in_other_environment(directory.parent()?, name, working_directory).or_else(beside)
     } else {
         let on_path = || search.iter().filter(|_| misspelled(word)).find_map(|directory| beside(directory, word));
-        in_other_environment(&working_directory.join("venv"), word).or_else(on_path)
+        in_own_environment(word, working_directory).or_else(on_path)
     };
     found.map(|path| path.display().to_string())
 }
 
-/// `NAME/bin/PROGRAM` beside an environment that has no such program.
-fn in_other_environment(environment: &Path, name: &str) -> Option<PathBuf> {
-    let home = environment.parent()?;
-    let mut others = names(home);
-    others.retain(|other| is_program(&home.join(other).join("bin").join(name)));
-    let written = environment.file_name()?.to_str()?;
-    let meant = match others.as_slice() {
-        [only] => only.as_str(),
-        several => nearest(written, several.iter().map(String::as_str))?,
-    };
-    Some(home.join(meant).join("bin").join(name))
+/// The directories in `home` that have `bin/PROGRAM`: virtual environments.
+fn environments(home: &Path, program: &str) -> Vec<String> {
+    let mut found = names(home);
+    found.retain(|name| is_program(&home.join(name).join("bin").join(program)));
+    found
 }
 
-/// The user that was probably meant: one that is spelled alike, else the owner of the working directory. root is nobody's
-/// slip of the hand.
+/// The program in the application's own environment, if there is only one.
+fn in_own_environment(program: &str, working_directory: &Path) -> Option<PathBuf> {
+    match environments(working_directory, program).as_slice() {
+        [only] => Some(working_directory.join(only).join("bin").join(program)),
+        [] | [_, ..] => None,
+    }
+}
+
+/// The program in place of one in an environment that is not there: in one that is spelled alike, or in the only one of
+/// the application's own directory. In other directories the others are other applications'.
+fn in_other_environment(environment: &Path, program: &str, working_directory: &Path) -> Option<PathBuf> {
+    if environment.join("bin/python").exists() {
+        return None;
+    }
+    let home = environment.parent()?;
+    let there = environments(home, program);
+    let alike = nearest(environment.file_name()?.to_str()?, there.iter().map(String::as_str));
+    let alike = alike.map(|name| home.join(name).join("bin").join(program));
+    alike.or_else(|| (home == working_directory).then(|| in_own_environment(program, working_directory)).flatten())
+}
+
+/// The user that was probably meant: one that is spelled alike, else the owner of the working directory. Neither root nor
+/// a user that another service has for itself.
 pub fn user(written: &str, working_directory: &Path) -> Option<String> {
     let passwd = program::read(Path::new("/etc/passwd")).map(|file| file.text).unwrap_or_default();
     let entries = || passwd.lines().filter_map(|line| Some((line.split(':').next()?, line.split(':').nth(2)?)));
-    let alike = nearest(written, entries().map(|(name, _)| name).filter(|name| *name != "root"));
-    let owner = || {
-        let uid = fs::metadata(working_directory).ok()?.uid();
-        entries().find(|(_, id)| uid != 0 && id.parse() == Ok(uid)).map(|(name, _)| name)
-    };
-    alike.or_else(owner).map(str::to_owned)
+    let owner = fs::metadata(working_directory).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
+    let owns = |id: &str| owner.is_some_and(|uid| id.parse() == Ok(uid));
+    // Debian gives people numbers from 1000 on.
+    let persons = |id: &str| id.parse::<u32>().is_ok_and(|uid| (1000..60000).contains(&uid));
+    let meant = entries().filter(|(name, id)| owns(id) || persons(id) || *name == "www-data");
+    let alike = nearest(written, meant.map(|(name, _)| name));
+    alike.or_else(|| entries().find(|(_, id)| owns(id)).map(|(name, _)| name)).map(str::to_owned)
 }
 
 /// The group that was probably meant: one that is spelled alike.
@@ -137,6 +153,8 @@ mod tests {
             ("venv/bin/gunicrn", Some("/app/venv/bin/gunicorn")),
             ("vnv/bin/gunicorn", Some("/app/venv/bin/gunicorn")),
             (".env/bin/gunicorn", Some("/app/venv/bin/gunicorn")),
+            // Another application's environment is not meant.
+            ("../other/bin/gunicorn", None),
             ("uvicrn", Some("/bin/uvicorn")),
             ("gunicorn", Some("/app/venv/bin/gunicorn")),
             ("venv/bin/hypercorn", None),
@@ -164,8 +182,10 @@ mod tests {
 
     #[test]
     fn users_and_groups_that_were_meant_are_found() {
-        assert_eq!(user("daemno", Path::new("/")).as_deref(), Some("daemon"));
-        assert_eq!(user("rot", Path::new("/")), None);
+        assert_eq!(user("www-date", Path::new("/")).as_deref(), Some("www-data"));
+        for written in ["rot", "daemno", "no-such-user"] {
+            assert_eq!(user(written, Path::new("/")), None, "{written}");
+        }
         assert_eq!(group("deamon").as_deref(), Some("daemon"));
     }
 }

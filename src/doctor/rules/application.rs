@@ -79,11 +79,11 @@ fn answered(facts: &Facts, answer: &Answer) -> Option<Finding> {
             Some(finding("application-error", what).why(why).by_hand(by_hand).mend(chain::again(facts)))
         }
         Some(_) => None,
-        None if answer.error == "silent" && answer.queued.is_some() => resources::slow(facts, answer),
         None if answer.error == "silent" => {
             let what = "the application gives no answer";
             let why = "every worker hangs or is busy: a slow query, an endless loop, a lock, or too few workers";
-            Some(finding("no-answer", what.to_owned()).why(why).mend(chain::again(facts)))
+            let no_answer = || finding("no-answer", what.to_owned()).why(why).mend(chain::again(facts));
+            Some(resources::slow(facts, answer).unwrap_or_else(no_answer))
         }
         None if answer.error == "closed" => {
             let what = "the connection was closed without an answer";
