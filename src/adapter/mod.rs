@@ -22,6 +22,7 @@ pub mod generic;
 pub mod granian;
 pub mod gunicorn;
 pub mod hypercorn;
+pub mod launcher;
 pub mod php_fpm;
 pub mod puma;
 pub mod python;
@@ -84,4 +85,41 @@ impl Adapter {
 /// [`generic`].
 pub fn recognise(command: &[OsString]) -> &'static Adapter {
     ADAPTERS.iter().copied().find(|adapter| adapter.runs(command)).unwrap_or(&generic::ADAPTER)
+}
+
+/// Looks through what stands before a known server and executes it (see [`launcher`]): the launcher, and the server's own
+/// command. Before a server that is not known nothing is taken off, since it is executed as it is.
+pub fn look_through(command: &[OsString]) -> (launcher::Launcher, Vec<OsString>) {
+    let (launcher, behind) = launcher::split(command);
+    if is_unknown(recognise(&behind)) { (launcher::Launcher::default(), command.to_vec()) } else { (launcher, behind) }
+}
+
+/// Whether nothing is known of the program.
+pub fn is_unknown(adapter: &Adapter) -> bool {
+    std::ptr::eq(adapter, &raw const generic::ADAPTER)
+}
+
+/// What helps where a server is hidden from sockd.
+pub const WRITE_THE_SERVER: &str = "write the server's own line into ExecStart= (its variables into Environment=), and sockd runs its workers one by one";
+
+/// The known server that an unknown program starts and stays the parent of, as far as its words show.
+pub fn hidden_server(command: &[OsString]) -> Option<&'static str> {
+    let named = |words: &[OsString]| {
+        let known = (0..words.len()).map(|at| recognise(&words[at..])).find(|adapter| !is_unknown(adapter));
+        known.map(|adapter| adapter.conventions.name)
+    };
+    let (_, arguments) = command.split_first()?;
+    // A shell has it in one word.
+    let inner = arguments.iter().filter_map(|word| words::split(word.to_str()?).ok()).filter(|words| words.len() > 1);
+    named(arguments).or_else(|| {
+        inner.map(|words| words.into_iter().map(OsString::from).collect::<Vec<_>>()).find_map(|words| named(&words))
+    })
+}
+
+/// What one must not do with a [`hidden_server`].
+pub fn hidden_server_note(server: &str) -> String {
+    format!(
+        "{server} is started by a program that sockd cannot look through, so each of sockd's workers is a whole {server} \
+         with as many workers as that is told: set the number there alone and leave sockd's at 1, or {WRITE_THE_SERVER}"
+    )
 }

@@ -371,6 +371,7 @@ mod tests {
     fn a_worker_gets_the_sockets_by_their_addresses() {
         let plan = read("php-fpm8.2", &FILES).expect("read");
         let command = Command {
+            launcher: Vec::new(),
             program: "/usr/sbin/php-fpm8.2".into(),
             arguments: vec!["php-fpm8.2".into()],
             directory: "/".into(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use crate::adapter::{self, launcher::Launcher};
 use crate::app::Address;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
@@ -78,6 +79,7 @@ pub(super) fn read(file: &Path) -> Result<String, Diagnostics> {
 fn lower(top: &mut Section<'_, '_, '_>) -> Settings {
     Settings {
         command: top.get("command", command(COMMAND_HELP)).unwrap_or_default(),
+        launcher: Launcher::default(),
         directory: top.get("directory", text(absolute)),
         environment_files: top.get("environment-files", list(text(environment_file))).unwrap_or_default(),
         environment: top.get("environment", variables).unwrap_or_default(),
@@ -225,6 +227,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 fn overrule(settings: &mut Settings, options: &Options) {
     let Settings {
         command,
+        launcher,
         directory,
         environment,
         environment_files: _,
@@ -237,6 +240,7 @@ fn overrule(settings: &mut Settings, options: &Options) {
     if !options.command.is_empty() {
         command.clone_from(&options.command);
     }
+    (*launcher, *command) = adapter::look_through(command);
     if options.directory.is_some() {
         directory.clone_from(&options.directory);
     }

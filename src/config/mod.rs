@@ -13,6 +13,7 @@ mod options;
 mod plan;
 mod reader;
 mod resolve;
+mod script;
 mod settings;
 pub mod size;
 mod value;
@@ -22,6 +23,7 @@ pub use load::{Loaded, keys, load};
 pub use options::{Options, with_dashes};
 pub use plan::plan;
 pub use resolve::{find_program, resolve, resolve_environment, resolve_health_command};
+pub use script::{Script, script};
 pub use settings::{Fallback, Health, Listen, Reload, Settings, Start, Workers};
 
 /// The shipped file of defaults: every key with its meaning, its unit and its default.

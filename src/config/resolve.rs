@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::adapter::launcher::Variable;
 use crate::adapter::{development, words};
 use crate::app::Command;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -54,6 +55,13 @@ pub fn resolve_environment(
         }
     }
     environment.extend(settings.environment.iter().map(|(name, value)| (name.into(), value.into())));
+    for variable in &settings.launcher.variables {
+        match variable {
+            Variable::Clear => environment.clear(),
+            Variable::Unset(name) => drop(environment.remove(name)),
+            Variable::Set(name, value) => drop(environment.insert(name.clone(), value.clone())),
+        }
+    }
     if problems.is_empty() { Ok(environment) } else { Err(problems) }
 }
 
@@ -83,18 +91,32 @@ pub fn resolve(
         return Err(problem.into());
     }
     let name = settings.command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    // What the launcher finds in an environment of its own is not for us to find.
+    let find = |name: &OsStr, directory: &Path, environment: &_| {
+        if settings.launcher.finds_program && !name.as_bytes().contains(&b'/') {
+            return Ok(name.into());
+        }
+        find_program(name, directory, environment)
+    };
     // Without directory or environment only an absolute path can be looked at: for the others the cause is reported.
     let program = match (&directory, &environment) {
-        (Some(directory), Some(environment)) => Some(find_program(name, directory, environment)),
+        (Some(directory), Some(environment)) => Some(find(name, directory, environment)),
         _ => Path::new(name).is_absolute().then(|| executable(Path::new(name)).map(|()| name.into())),
     };
+    let mut launcher = settings.launcher.words.clone();
+    if let (Some(first), Some(directory), Some(environment)) = (launcher.first_mut(), &directory, &environment) {
+        match find_program(first, directory, environment) {
+            Ok(found) => *first = found.into(),
+            Err(problem) => note(problem.into()),
+        }
+    }
     let program: Option<PathBuf> = program.and_then(|found| found.map_err(|problem| note(problem.into())).ok());
     match (program, directory, environment) {
         (Some(program), Some(directory), Some(environment)) if problems.is_empty() => {
             let mut arguments = settings.command.clone();
             // As systemd does it, and what Python finds its virtual environment by.
             arguments[0] = program.clone().into();
-            Ok(Command { program, arguments, directory, environment })
+            Ok(Command { program, arguments, launcher, directory, environment })
         }
         _ => Err(problems),
     }
@@ -108,7 +130,8 @@ pub fn resolve_health_command(settings: &Settings, command: &Command) -> Result<
     let Some(name) = settings.health.command.first() else { return Ok(None) };
     let program = find_program(name, &command.directory, &command.environment)
         .map_err(|problem| Diagnostic { message: format!("health.command: {}", problem.message), ..problem })?;
-    Ok(Some(Command { program, arguments: settings.health.command.clone(), ..command.clone() }))
+    let arguments = settings.health.command.clone();
+    Ok(Some(Command { program, arguments, launcher: Vec::new(), ..command.clone() }))
 }
 
 /// A command that starts a server for development: what to write in its place.

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::adapter::launcher::Launcher;
 use crate::app::Address;
 
 /// One instance's configuration. Everything in it is within its range.
@@ -12,6 +13,8 @@ use crate::app::Address;
 pub struct Settings {
     /// The server's command, its program first. Never empty; no part holds a zero byte.
     pub command: Vec<OsString>,
+    /// What stands before the server on the command line and executes it. It is no longer in `command`.
+    pub launcher: Launcher,
     /// The working directory: an absolute path, symbolic links not yet resolved. `None`: where sockd was started.
     pub directory: Option<PathBuf>,
     /// Variables of the workers; they win over `environment_files`.

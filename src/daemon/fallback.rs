@@ -130,6 +130,7 @@ impl Shell {
             arguments.extend(["--page".into(), page.clone().into()]);
         }
         let command = Command {
+            launcher: Vec::new(),
             program: "/proc/self/exe".into(),
             arguments,
             directory: "/".into(),

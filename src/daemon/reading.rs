@@ -8,14 +8,12 @@ use super::prepare::Generation;
 use super::setup::Setup;
 use crate::adapter::exec::Plan;
 use crate::adapter::python::{self, Launcher, Python};
-use crate::adapter::{self, Making};
-use crate::app::{Command, text};
-use crate::config;
+use crate::adapter::{self, Adapter, Making};
+use crate::app::Command;
+use crate::config::{self, Script, Settings};
 use crate::diagnostic::Diagnostics;
-use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read as _};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -24,8 +22,6 @@ use tokio::time::timeout;
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// No more threads than this wait for a disk that does not answer.
 const MOST_READERS: usize = 4;
-/// The head of a console script is read up to here (bytes): Linux itself reads 256 (BINPRM_BUF_SIZE).
-const SHEBANG_LIMIT: u64 = 4096;
 
 /// What was read.
 #[derive(Debug)]
@@ -101,8 +97,12 @@ fn read_generation(
     };
     let settings = config::load(None, &setup.options).map_err(&mut told)?.settings;
     *page = Some(settings.fallback.page.clone());
-    let command = config::resolve(&settings, &setup.environment, &setup.directory).map_err(&mut told)?;
-    let adapter = adapter::recognise(&settings.command);
+    let mut command = config::resolve(&settings, &setup.environment, &setup.directory).map_err(&mut told)?;
+    let mut warnings = Vec::new();
+    let adapter = runnable(adapter::recognise(&settings.command), &settings, &mut command, &mut warnings)?;
+    let several = adapter::is_unknown(adapter) && settings.workers.count.is_some_and(|count| count > 1);
+    let hidden = adapter::hidden_server(&settings.command).filter(|_| several);
+    warnings.extend(hidden.map(adapter::hidden_server_note));
     let health_command = config::resolve_health_command(&settings, &command).map_err(|problem| problem.message)?;
     let mut generation = Generation {
         settings,
@@ -120,11 +120,39 @@ fn read_generation(
     match adapter.making {
         Making::Exec(exec) => {
             generation.plan = config::plan(exec, &generation.settings.command, &generation.command)?;
+            generation.plan.warnings.splice(0..0, warnings);
             generation.silent_when_busy = generation.plan.silent_when_busy;
         }
         Making::Template(python) => *template = Some((template_command(&generation, python)?, python)),
     }
     Ok(generation)
+}
+
+/// The adapter that can run the command: no template where the program is named like its server and is no Python. A
+/// version manager's shim is looked through.
+fn runnable(
+    adapter: &'static Adapter,
+    settings: &Settings,
+    command: &mut Command,
+    warnings: &mut Vec<String>,
+) -> Result<&'static Adapter, String> {
+    let Making::Template(python) = adapter.making else { return Ok(adapter) };
+    let launcher = python.invocation(&settings.command).map(|invocation| invocation.launcher);
+    if !matches!(launcher, Some(Launcher::Script(_))) || !command.program.is_absolute() {
+        return Ok(adapter);
+    }
+    match config::script(&command.program)? {
+        Script::Python(..) => {}
+        Script::Shim(manager) => {
+            command.launcher.extend(manager);
+            command.program = command.program.file_name().unwrap_or_default().into();
+        }
+        Script::Other(why) => {
+            warnings.push(format!("{why}: it is run as it is, once for each worker; {}", adapter::WRITE_THE_SERVER));
+            return Ok(&adapter::generic::ADAPTER);
+        }
+    }
+    Ok(adapter)
 }
 
 /// The command that boots the template of this generation: its interpreter, our program, the server's arguments.
@@ -134,15 +162,21 @@ fn template_command(generation: &Generation, python: &Python) -> Result<Command,
         return Err(format!("this is not {}", python.script));
     };
     let (program, options, how) = match invocation.launcher {
-        Launcher::Script(_) => {
-            let head = first_lines(&command.program)?;
-            let (interpreter, options) = python::interpreter(&head, &command.program)?;
-            (interpreter, options, "script")
-        }
+        // Its launcher finds the server's Python, and the server in it.
+        Launcher::Script(_) if !command.program.is_absolute() => ("python".into(), Vec::new(), "module"),
+        Launcher::Script(_) => match config::script(&command.program)? {
+            Script::Python(interpreter, options) => (interpreter, options, "script"),
+            Script::Shim(_) => return Err(format!("{} is no console script", command.program.display())),
+            Script::Other(why) => return Err(why),
+        },
         Launcher::Python(_, options) => (command.program.clone(), options, "module"),
     };
-    let program = config::find_program(program.as_os_str(), &command.directory, &command.environment)
-        .map_err(|problem| format!("{} needs a Python: {}", command.program.display(), problem.message))?;
+    let program = if command.program.is_absolute() {
+        config::find_program(program.as_os_str(), &command.directory, &command.environment)
+            .map_err(|problem| format!("{} needs a Python: {}", command.program.display(), problem.message))?
+    } else {
+        program
+    };
     let mut line: Vec<OsString> = vec![program.clone().into()];
     line.extend(options);
     let loading = match generation.settings.workers.preload {
@@ -153,16 +187,4 @@ fn template_command(generation: &Generation, python: &Python) -> Result<Command,
     line.extend([python::BOOT_PATH.into(), how.into(), loading.into(), command.program.clone().into()]);
     line.extend(invocation.arguments.iter().cloned());
     Ok(Command { program, arguments: line, ..command.clone() })
-}
-
-fn first_lines(script: &Path) -> Result<String, String> {
-    let cannot = |error| format!("cannot read {}: {error}", script.display());
-    let file = std::fs::File::open(script).map_err(cannot)?;
-    let mut bytes = Vec::new();
-    // The long form of pip has the interpreter on its second line.
-    let mut reader = BufReader::new(file.take(SHEBANG_LIMIT));
-    for _ in 0..2 {
-        reader.read_until(b'\n', &mut bytes).map_err(cannot)?;
-    }
-    Ok(text::from_os(OsStr::from_bytes(&bytes)))
 }

@@ -174,6 +174,7 @@ fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
 /// Where a server's own options have it listen, as far as they say it in numbers.
 pub fn binds(service: &Details) -> Vec<String> {
     let command: Vec<OsString> = command(service).iter().map(OsString::from).collect();
+    let (_, command) = adapter::look_through(&command);
     let stated = match adapter::recognise(&command).making {
         Making::Template(python) => python.stated(&command, &environment(service)).and_then(Result::ok),
         Making::Exec(_) => None,

@@ -68,12 +68,13 @@ impl Launch<'_> {
     /// # Errors
     /// [`LaunchError`]; no process is left behind then.
     pub fn spawn(&self) -> Result<Child, LaunchError> {
-        let program = || self.command.program.clone();
+        let (file, words) = self.command.executed();
+        let program = || file.clone();
         let failed = |source| LaunchError::Execute { program: program(), source };
         let zero = || LaunchError::ZeroByte { program: program() };
 
-        let path = CString::new(self.command.program.as_os_str().as_bytes()).map_err(|_| zero())?;
-        let arguments = strings(self.command.arguments.iter().map(|a| a.as_bytes().to_vec())).ok_or_else(zero)?;
+        let path = CString::new(file.as_os_str().as_bytes()).map_err(|_| zero())?;
+        let arguments = strings(words.iter().map(|a| a.as_bytes().to_vec())).ok_or_else(zero)?;
         let mut environment = self.environment_block().ok_or_else(zero)?;
         let pid_variable = if self.listen_names.is_some() { Some(pid_variable(&mut environment)) } else { None };
 
@@ -83,7 +84,7 @@ impl Launch<'_> {
         let copies: Vec<OwnedFd> = self.descriptors.iter().map(copy).collect::<Result<_, _>>().map_err(failed)?;
         let targets: Vec<(RawFd, RawFd)> = copies.iter().map(AsRawFd::as_raw_fd).zip(FIRST..).collect();
 
-        let mut command = std::process::Command::new(&self.command.program);
+        let mut command = std::process::Command::new(&file);
         command.current_dir(&self.command.directory).stdin(Stdio::null());
         if let Some(stderr) = &self.stderr {
             command.stderr(stderr.try_clone_to_owned().map_err(failed)?);
@@ -127,8 +128,8 @@ impl Launch<'_> {
         }
         if pid_variable.is_none() {
             // Without a LISTEN_PID to fill in, std executes the program itself.
-            command.arg0(self.command.arguments.first().map_or(OsStr::new(""), OsString::as_os_str));
-            command.args(self.command.arguments.iter().skip(1));
+            command.arg0(words.first().map_or(OsStr::new(""), OsString::as_os_str));
+            command.args(words.iter().skip(1));
             command.env_clear().envs(&self.command.environment).envs(self.environment);
         }
         let child = command.spawn().map_err(failed)?;

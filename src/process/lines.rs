@@ -1,5 +1,6 @@
 //! What a process writes to its stderr, line by line; the last lines are kept, so that one that dies can be quoted.
 
+use super::reason::{Reason, says_something};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -145,72 +146,40 @@ fn clean(line: &[u8]) -> String {
 
 /// The last lines of one worker.
 #[derive(Clone, Debug, Default)]
-pub struct Tail(VecDeque<String>);
+pub struct Tail {
+    lines: VecDeque<String>,
+    reason: Reason,
+}
 
 impl Tail {
     /// Takes note of a line.
     pub fn push(&mut self, line: String) {
-        if self.0.len() == TAIL_LINES {
-            self.0.pop_front();
+        self.reason.push(&line);
+        if self.lines.len() == TAIL_LINES {
+            self.lines.pop_front();
         }
-        self.0.push_back(line);
+        self.lines.push_back(line);
     }
 
     /// Oldest first.
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
-        self.0.iter().map(String::as_str)
+        self.lines.iter().map(String::as_str)
     }
 
-    /// The line that says most about a failure: the last one that names an error, else the last line that is neither
-    /// empty nor, in its writer's own words, of no concern.
+    /// The line that says most about a failure: the one that names an error, else the last that says something.
     pub fn reason(&self) -> Option<&str> {
-        // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker".
-        let no_concern = |line: &str| line.contains("] [INFO] ") || line.contains("] [DEBUG] ");
-        let says_something = |line: &&str| !line.trim().is_empty() && !no_concern(line);
-        self.error().or_else(|| self.lines().rev().find(says_something))
+        self.error().or_else(|| self.lines().rev().find(|line| says_something(line)))
     }
 
-    /// The last line that names an error, such as the end of a traceback.
+    /// The line that names an error, in the habit of its language.
     pub fn error(&self) -> Option<&str> {
-        let names_an_error = |line: &&str| {
-            let word = line.split([':', ' ']).next().unwrap_or_default();
-            let last = word.rsplit('.').next().unwrap_or_default();
-            last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
-        };
-        self.lines().rev().find(names_an_error)
+        self.reason.named()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_reason_is_the_end_of_a_traceback() {
-        let mut tail = Tail::default();
-        for line in [
-            "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process",
-            "Traceback (most recent call last):",
-            "  File \"x.py\", line 1, in <module>",
-            "ModuleNotFoundError: No module named 'myproject'",
-            "[2026-11-23 13:00:00 +0000] [7] [INFO] Worker exiting (pid: 7)",
-            "",
-        ] {
-            tail.push(line.to_owned());
-        }
-        assert_eq!(tail.reason(), Some("ModuleNotFoundError: No module named 'myproject'"));
-    }
-
-    #[test]
-    fn what_is_of_no_concern_is_no_reason() {
-        let mut tail = Tail::default();
-        tail.push("[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker with pid: 7".to_owned());
-        assert_eq!(tail.reason(), None);
-        tail.push("cannot go on".to_owned());
-        tail.push("[2026-11-23 13:00:00 +0000] [7] [INFO] Worker exiting (pid: 7)".to_owned());
-        assert_eq!(tail.reason(), Some("cannot go on"));
-        assert_eq!(tail.error(), None);
-    }
 
     #[test]
     fn without_an_error_the_last_word_counts_and_the_tail_is_bounded() {

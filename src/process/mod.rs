@@ -12,6 +12,7 @@ mod limit;
 mod lines;
 mod memory;
 mod reap;
+mod reason;
 mod template;
 mod tree;
 

@@ -30,6 +30,7 @@ mod frameworks;
 mod generic;
 mod gunicorn;
 mod health;
+mod launchers;
 mod limits;
 mod listeners;
 mod log;

@@ -29,12 +29,16 @@ pub fn interpreter(head: &str, script: &Path) -> Result<(PathBuf, Vec<OsString>)
             Some(words) if words.contains("$0") && words.contains("dirname") => sibling(),
             Some(words) => {
                 let program = split(words).ok().and_then(|words| words.into_iter().next());
+                let program = program.filter(|program| is_python(Path::new(program.as_str())));
                 program.map(|program| (to_os(&program).into(), Vec::new())).ok_or_else(|| not_python(script, line))
             }
             None => Err(not_python(script, line)),
         },
-        Some("env") => env(argument).ok_or_else(|| not_python(script, line)),
-        Some(name) if name.contains("python") || name.contains("pypy") => {
+        Some("env") => {
+            let found = env(argument).filter(|(program, _)| is_python(program));
+            found.ok_or_else(|| not_python(script, line))
+        }
+        Some(_) if is_python(Path::new(program)) => {
             let arguments = if argument.is_empty() { Vec::new() } else { vec![to_os(argument)] };
             Ok((to_os(program).into(), arguments))
         }
@@ -58,6 +62,12 @@ fn env(argument: &str) -> Option<(PathBuf, Vec<OsString>)> {
     // Options of env itself and assignments are not for us to follow.
     let plain = !program.is_empty() && !program.starts_with('-') && !program.contains(['=', ' ']);
     plain.then(|| (to_os(program).into(), arguments.iter().map(|argument| to_os(argument)).collect()))
+}
+
+/// Whether a program is a Python, by its name: whatever else a first line names would run our text as its own language.
+fn is_python(program: &Path) -> bool {
+    let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    ["python", "pypy", "graalpy"].into_iter().any(|python| name.contains(python))
 }
 
 fn split_word(line: &str) -> (&str, &str) {
@@ -90,7 +100,6 @@ mod tests {
                 "/srv/venv/bin/python3",
                 &[],
             ),
-            ("\u{7f}ELF", "/srv/venv/bin/python3", &[]),
             ("", "/srv/venv/bin/python3", &[]),
         ] {
             let found = interpreter(head, Path::new("/srv/venv/bin/gunicorn"));
@@ -106,6 +115,8 @@ mod tests {
             "#!/bin/bash",
             "#!/usr/bin/perl\n",
             "#!/usr/bin/env\n",
+            "#!/usr/bin/env bash\n",
+            "#!/usr/bin/env -S bash -e\n",
             "#!/usr/bin/env python3 -u\n",
             "#!/usr/bin/env -i python3\n",
             "#!/usr/bin/env -S A=b python3\n",

@@ -45,6 +45,7 @@ fn read(line: &str, files: &[(&str, &str)], variables: &[(&str, &str)]) -> Resul
 /// What a worker is executed with, its notification socket being `@n`.
 fn arguments(plan: &Plan, line: &str, listeners: &[&Address], private_socket: Option<usize>) -> String {
     let command = Command {
+        launcher: Vec::new(),
         program: "/usr/bin/uwsgi".into(),
         arguments: line.split_whitespace().map(OsString::from).collect(),
         directory: "/srv".into(),
@@ -145,6 +146,7 @@ fn variables_are_options_and_leave_with_them() {
     assert_eq!(plan.workers, Some(4));
     assert_eq!(plan.listen, [Address::Unix("/home/x/site.sock".into())]);
     let command = Command {
+        launcher: Vec::new(),
         program: PathBuf::new(),
         arguments: vec!["uwsgi".into()],
         directory: PathBuf::new(),

@@ -137,7 +137,7 @@ fn start(unit: &Unit) -> Result<Start<'_>, String> {
              write {base}/{shown}"
         ));
     }
-    let adapter = adapter::recognise(&words);
+    let adapter = adapter::recognise(&adapter::look_through(&words).1);
     Ok(Start { setting, prefixes, written, words, adapter })
 }
 
@@ -332,8 +332,11 @@ fn notes(
     let program = program(start);
     let shell = Path::new(program.as_ref())
         .file_name()
-        .is_some_and(|name| ["sh", "bash", "dash", "zsh", "env"].iter().any(|shell| name == *shell));
-    if shell {
+        .is_some_and(|name| ["sh", "bash", "dash", "zsh"].iter().any(|shell| name == *shell));
+    let hidden = adapter::hidden_server(&start.words).filter(|_| !known);
+    if let Some(server) = hidden {
+        notes.push(adapter::hidden_server_note(server));
+    } else if shell {
         notes.push(format!(
             "{program} starts the server, and sockd does not look through it: each worker is all that it starts. Write \
              the server's own line into ExecStart= first; variables go into Environment="

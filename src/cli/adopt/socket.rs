@@ -49,6 +49,7 @@ pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<List
     let directory = unit.value("Service", "WorkingDirectory").trim_start_matches('-');
     let directory = Path::new(if directory.is_empty() { "/" } else { directory });
     let cannot = |why: String| format!("cannot tell where the server of {} listens: {why}", unit.name);
+    let (_, command) = &adapter::look_through(command);
     let said = match &adapter::recognise(command).making {
         Making::Exec(exec) => by_plan(exec, command, unit, directory, read),
         Making::Template(python) => by_options(python, command, unit, directory),

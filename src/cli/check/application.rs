@@ -5,27 +5,26 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::gunicorn::{self, Known};
-use crate::adapter::python::{self, Launcher};
+use crate::adapter::python::Launcher;
 use crate::adapter::{self, Making, stated};
 use crate::app::{Command, text};
-use crate::config;
+use crate::config::{self, Script};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::doctor::facts::alike;
 
 use super::{module, options};
 
-/// So much of a console script is read to find its Python, in bytes.
-const SCRIPT_HEAD: u64 = 4096;
-
 /// Checks a command: as it is written, and as it was resolved. Of servers that are executed for each worker, what their
 /// adapters read; of the Python servers, their options and their application.
 pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
     let mut problems = Diagnostics::default();
+    if adapter::is_unknown(adapter::recognise(written)) {
+        let hidden = adapter::hidden_server(written).map(adapter::hidden_server_note);
+        problems.extend(hidden.map(Diagnostic::warning));
+    }
     let server = match adapter::recognise(written).making {
         Making::Template(server) => server,
         Making::Exec(exec) => {
@@ -132,18 +131,18 @@ fn check_gunicorn(
 }
 
 fn check_interpreter(server: &str, command: &Command, problems: &mut Diagnostics) {
-    let mut head = Vec::new();
-    let opened = fs::File::open(&command.program).and_then(|file| file.take(SCRIPT_HEAD).read_to_end(&mut head));
-    if let Err(error) = opened {
-        problems.push(Diagnostic::warning(format!("cannot read {}: {error}", command.program.display())));
+    // One that its launcher finds.
+    if !command.program.is_absolute() {
         return;
     }
-    match python::interpreter(&text::from_os(OsStr::from_bytes(&head)), &command.program) {
-        Err(why) => {
-            let help = format!("sockd needs {server}'s Python to ask it its settings");
-            problems.push(Diagnostic::warning(why).help(help));
+    match config::script(&command.program) {
+        Err(why) => problems.push(Diagnostic::warning(why)),
+        Ok(Script::Shim(_)) => {}
+        Ok(Script::Other(why)) => {
+            let message = format!("{why}: sockd runs it as it is, once for each worker");
+            problems.push(Diagnostic::warning(message).help(adapter::WRITE_THE_SERVER));
         }
-        Ok((program, _)) => {
+        Ok(Script::Python(program, _)) => {
             let found = config::find_program(program.as_os_str(), &command.directory, &command.environment);
             problems.extend(found.err().map(|problem| {
                 let message = format!("{server}'s Python: {}", problem.message);
@@ -285,7 +284,10 @@ mod tests {
             for file in ["manage.py", "myproject/__init__.py", "myproject/wsgi.py", "spread/part.py", "other/lib.py"] {
                 project.file(file, "application = app = None\n");
             }
-            project.file("venv/bin/gunicorn", "#!/bin/sh\n'''exec' \"/bin/sh\" \"$0\" \"$@\"\n");
+            // Whatever it is: it is looked at and never executed.
+            let python = project.0.join("venv/bin/python3");
+            project.file("venv/bin/gunicorn", &format!("#!{}\n", python.display()));
+            std::os::unix::fs::symlink("/bin/sh", python).expect("a link can be made");
             project
         }
 
@@ -301,7 +303,13 @@ mod tests {
             let environment: BTreeMap<_, _> =
                 variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
             let program = self.0.join("venv/bin/gunicorn");
-            let command = Command { program, arguments: written.clone(), directory: self.0.clone(), environment };
+            let command = Command {
+                program,
+                arguments: written.clone(),
+                launcher: Vec::new(),
+                directory: self.0.clone(),
+                environment,
+            };
             let problems = check(&written, &command);
             let place = format!("{}/", self.0.display());
             problems.iter().map(|d| format!("{}: {}", d.severity, problems.line(d)).replace(&place, "")).collect()

@@ -1,0 +1,248 @@
+//! Which line of what a process wrote says why it ended: the one that a person of its language would point at.
+//!
+//! Python names the error last, Ruby first, Node above the stack, Java in its last "Caused by", Rust in the line after
+//! "panicked at". One line is held at a time, and as long as only its own stack follows, however long that is.
+//!
+//! Pure.
+
+/// A line is forgotten as a reason after so many that are no part of its report.
+const FORGOTTEN_AFTER: usize = 50;
+
+/// The reason so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reason {
+    named: Option<String>,
+    /// How many lines followed that are no stack.
+    since: usize,
+    last: Kind,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// It names an error.
+    Names,
+    /// It names an error in Ruby's way: what follows its stack are the causes.
+    NamesFirst,
+    /// The next line names the error.
+    Announces,
+    /// A part of a stack.
+    Frame,
+    #[default]
+    Other,
+}
+
+impl Reason {
+    /// Takes note of a line.
+    pub(super) fn push(&mut self, line: &str) {
+        let kind = match (self.last, kind(line)) {
+            (Kind::Announces, Kind::Other | Kind::Frame) if !line.trim().is_empty() => Kind::Names,
+            // Ruby's causes, behind the stack of what they caused.
+            (Kind::Frame, Kind::NamesFirst) if self.named.is_some() => Kind::Frame,
+            (_, kind) => kind,
+        };
+        match kind {
+            Kind::Names | Kind::NamesFirst => (self.named, self.since) = (Some(line.trim().to_owned()), 0),
+            Kind::Announces | Kind::Frame => {}
+            Kind::Other => self.since += 1,
+        }
+        if self.since > FORGOTTEN_AFTER {
+            self.named = None;
+        }
+        self.last = kind;
+    }
+
+    /// The line that names the error.
+    pub(super) fn named(&self) -> Option<&str> {
+        self.named.as_deref()
+    }
+}
+
+/// Whether a line, with nothing else known, may be quoted: it is neither empty nor, in its writer's own words, of no
+/// concern.
+pub(super) fn says_something(line: &str) -> bool {
+    // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker".
+    let no_concern = ["] [INFO] ", "] [DEBUG] ", "] NOTICE: "].iter().any(|mark| line.contains(mark));
+    let ends = ["Node.js v", "note: ", "BEGIN failed--", "exit status "].iter().any(|end| line.starts_with(end));
+    !line.trim().is_empty() && !no_concern && !ends
+}
+
+fn kind(line: &str) -> Kind {
+    if is_frame(line) {
+        Kind::Frame
+    } else if line.starts_with("thread '") && line.contains("panicked at") {
+        // Before Rust 1.73 the message stands in the line itself.
+        if line.ends_with(':') { Kind::Announces } else { Kind::Names }
+    } else if names_in_ruby(line) {
+        Kind::NamesFirst
+    } else if names(line) {
+        Kind::Names
+    } else {
+        Kind::Other
+    }
+}
+
+/// Ruby's `from`, `at` of Node and Java, PHP's `#0`, and whatever else is indented.
+fn is_frame(line: &str) -> bool {
+    let indented = line.starts_with([' ', '\t']);
+    let php = line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    indented && !line.trim().is_empty() || php || line == "Stack trace:" || line.starts_with("goroutine ")
+}
+
+fn names(line: &str) -> bool {
+    const BEGINNINGS: [&str; 9] = [
+        "panic: ",
+        "fatal error: ",
+        "PHP Fatal error:",
+        "PHP Parse error:",
+        "Fatal error: ",
+        "Parse error: ",
+        "Exception in thread ",
+        "Caused by: ",
+        "! Unable to load application: ",
+    ];
+    if BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) {
+        return true;
+    }
+    let word = line.split([':', ' ']).next().unwrap_or_default();
+    let last = word.rsplit('.').next().unwrap_or_default();
+    last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
+}
+
+/// `config.ru:1:in 'block in <main>': no database (RuntimeError)`.
+fn names_in_ruby(line: &str) -> bool {
+    let Some((before, class)) = line.strip_suffix(')').and_then(|line| line.rsplit_once(" (")) else { return false };
+    let name = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_uppercase()) && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    // Somewhere before the message: a file, the number of a line.
+    let placed = before.match_indices(':').any(|(at, _)| before[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
+    class.split("::").all(name) && placed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(text: &str) -> Option<String> {
+        let mut reason = Reason::default();
+        text.lines().for_each(|line| reason.push(line));
+        let last = || text.lines().rev().find(|line| says_something(line)).map(str::to_owned);
+        reason.named().map(str::to_owned).or_else(last)
+    }
+
+    /// Captured from Python 3.11, Ruby 3.1 with puma 5.6 and 6.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash and perl 5.36;
+    /// Go's and PHP's as their manuals have them.
+    const CAPTURED: [(&str, &str); 19] = [
+        (
+            "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
+             File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
+             +0000] [7] [INFO] Worker exiting (pid: 7)\n",
+            "ModuleNotFoundError: No module named 'myproject'",
+        ),
+        (
+            "Traceback (most recent call last):\n  File \"x.py\", line 2, in <module>\nKeyError: 'a'\n\nDuring handling of \
+             the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File \"x.py\", line \
+             4, in <module>\ndjango.core.exceptions.ImproperlyConfigured.SettingsError: no SECRET_KEY\n",
+            "django.core.exceptions.ImproperlyConfigured.SettingsError: no SECRET_KEY",
+        ),
+        (
+            "Puma starting in single mode...\n! Unable to load application: RuntimeError: db is down\nconfig.ru:1:in `block \
+             in <main>': db is down (RuntimeError)\n\tfrom /gems/puma-5.6.5/lib/puma/rack/builder.rb:186:in \
+             `instance_eval'\n\tfrom /usr/bin/puma:25:in `<main>'\n",
+            "config.ru:1:in `block in <main>': db is down (RuntimeError)",
+        ),
+        (
+            "<internal:/usr/lib/ruby/kernel_require.rb>:85:in `require': cannot load such file -- nonesuch \
+             (LoadError)\n\tfrom <internal:/usr/lib/ruby/kernel_require.rb>:85:in `require'\n\tfrom -e:1:in `<main>'\n",
+            "<internal:/usr/lib/ruby/kernel_require.rb>:85:in `require': cannot load such file -- nonesuch (LoadError)",
+        ),
+        (
+            "x.rb:4:in `rescue in f': cannot start (ArgumentError)\n\tfrom x.rb:1:in `f'\n\tfrom x.rb:6:in \
+             `<main>'\nx.rb:2:in `f': no file (Errno::ENOENT)\n\tfrom x.rb:6:in `<main>'\n",
+            "x.rb:4:in `rescue in f': cannot start (ArgumentError)",
+        ),
+        (
+            "! Unable to load application: SyntaxError: c3.ru:3: syntax error, unexpected '}', expecting ')'\n}.to_app\n^\n",
+            "! Unable to load application: SyntaxError: c3.ru:3: syntax error, unexpected '}', expecting ')'",
+        ),
+        (
+            "node:internal/modules/cjs/loader:1210\n  throw err;\n  ^\n\nError: Cannot find module './nonesuch'\nRequire \
+             stack:\n- /srv/a.js\n    at Module._resolveFilename (node:internal/modules/cjs/loader:1207:15)\n    at \
+             require (node:internal/modules/helpers:182:18) {\n  code: 'MODULE_NOT_FOUND',\n  requireStack: [ '/srv/a.js' \
+             ]\n}\n\nNode.js v20.20.2\n",
+            "Error: Cannot find module './nonesuch'",
+        ),
+        (
+            "/srv/b.js:1\nthrow new TypeError(\"no such thing\")\n^\n\nTypeError: no such thing\n    at Object.<anonymous> \
+             (/srv/b.js:1:7)\n\nNode.js v20.20.2\n",
+            "TypeError: no such thing",
+        ),
+        (
+            "node:internal/modules/esm/resolve:283\n    throw new ERR_MODULE_NOT_FOUND(\n          ^\n\nError \
+             [ERR_MODULE_NOT_FOUND]: Cannot find module '/srv/gone.mjs' imported from /srv/g.mjs\n    at finalizeResolution \
+             (node:internal/modules/esm/resolve:283:11) {\n  code: 'ERR_MODULE_NOT_FOUND'\n}\n\nNode.js v20.20.2\n",
+            "Error [ERR_MODULE_NOT_FOUND]: Cannot find module '/srv/gone.mjs' imported from /srv/g.mjs",
+        ),
+        ("\n/srv/e.js:1\nthrow {code:5}\n^\n{ code: 5 }\n\nNode.js v20.20.2\n", "{ code: 5 }"),
+        (
+            "Exception in thread \"main\" java.lang.RuntimeException: config broken\n\tat T.main(T.java:1)\nCaused by: \
+             java.lang.IllegalStateException: inner\n\tat T.main(T.java:1)\n\t... 1 more\n",
+            "Caused by: java.lang.IllegalStateException: inner",
+        ),
+        (
+            "\nthread 'main' (12731) panicked at p.rs:1:67:\ncalled `Result::unwrap()` on an `Err` value: \"no \
+             config\"\nstack backtrace:\n   0: __rustc::rust_begin_unwind\n             at \
+             /rustc/59807/library/std/src/panicking.rs:689:5\nnote: Some details are omitted, run with \
+             `RUST_BACKTRACE=full` for a verbose backtrace.\n",
+            "called `Result::unwrap()` on an `Err` value: \"no config\"",
+        ),
+        (
+            "panic: open config.yml: no such file or directory\n\ngoroutine 1 [running]:\nmain.main()\n\t/srv/main.go:9 \
+             +0x27\nexit status 2\n",
+            "panic: open config.yml: no such file or directory",
+        ),
+        (
+            "2026/11/28 16:00:00 listen tcp :80: bind: permission denied\n",
+            "2026/11/28 16:00:00 listen tcp :80: bind: permission denied",
+        ),
+        (
+            "PHP Fatal error:  Uncaught Error: Call to undefined function x() in /srv/a.php:3\nStack trace:\n#0 {main}\n  \
+             thrown in /srv/a.php on line 3\n",
+            "PHP Fatal error:  Uncaught Error: Call to undefined function x() in /srv/a.php:3",
+        ),
+        ("sh: 1: nonesuch_cmd: not found\n", "sh: 1: nonesuch_cmd: not found"),
+        ("s.sh: line 2: UNSET_VAR: unbound variable\n", "s.sh: line 2: UNSET_VAR: unbound variable"),
+        ("cannot open config at -e line 1.\n", "cannot open config at -e line 1."),
+        (
+            "Can't locate Nonesuch.pm in @INC (you may need to install it) at -e line 1.\nBEGIN failed--compilation aborted \
+             at -e line 1.\n",
+            "Can't locate Nonesuch.pm in @INC (you may need to install it) at -e line 1.",
+        ),
+    ];
+
+    #[test]
+    fn each_language_has_its_own_habit() {
+        for (text, expected) in CAPTURED {
+            assert_eq!(reason(text).as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stack_of_any_length_does_not_bury_the_error_and_other_lines_do() {
+        let head = "config.ru:1:in `<main>': no database (RuntimeError)";
+        let stack = "\tfrom /gems/rails/a.rb:1:in `b'\n".repeat(500);
+        assert_eq!(reason(&format!("{head}\n{stack}")).as_deref(), Some(head));
+        let talk = "all is well\n".repeat(FORGOTTEN_AFTER + 1);
+        assert_eq!(reason(&format!("{head}\n{talk}")).as_deref(), Some("all is well"));
+    }
+
+    #[test]
+    fn what_is_of_no_concern_is_no_reason() {
+        assert_eq!(reason("[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker with pid: 7\n"), None);
+        assert_eq!(
+            reason("cannot go on\n[28-Nov-2026 16:00:00] NOTICE: exiting, bye-bye!\n").as_deref(),
+            Some("cannot go on")
+        );
+    }
+}
