@@ -13,6 +13,8 @@ import unittest
 import sockd_played
 from sockd_played import Directory, get, wait_until
 
+# Where the servers are: another virtual environment brings another version.
+SCRIPTS = os.environ.get("SOCKD_TEST_SCRIPTS") or os.path.dirname(sys.executable)
 SOCKD = os.environ.get("SOCKD_TEST_BINARY") or os.path.join(
     os.path.dirname(__file__), "..", "..", "target", "debug", "sockd")
 
@@ -20,10 +22,10 @@ SOCKD = os.environ.get("SOCKD_TEST_BINARY") or os.path.join(
 class Service:
     """A gunicorn command, run by gunicorn's own arbiter or by sockd."""
 
-    def __init__(self, directory, arguments, environment=None, options=(), python=sys.executable, program="gunicorn"):
+    def __init__(self, directory, arguments, environment=None, options=(), program="gunicorn"):
         self.directory = directory
         self.log = open(directory / "log", "wb")
-        command = [os.path.join(os.path.dirname(python), program), *arguments]
+        command = [os.path.join(SCRIPTS, program), *arguments]
         self.process = subprocess.Popen(
             [*self.prefix(options), *command], cwd=self.working_directory(), stdout=self.log, stderr=self.log,
             env=dict(os.environ, **(environment or {})), start_new_session=True)

@@ -23,7 +23,7 @@ import unittest
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
 # The files of each server's template, as sockd puts them together, and the server's console script.
 TEMPLATES = {
-    "gunicorn": ("reports", "template", "forking", "uvicorn_drain", "gunicorn_arbiter", "gunicorn"),
+    "gunicorn": ("reports", "template", "forking", "uvicorn_drain", "gunicorn_settings", "gunicorn_arbiter", "gunicorn"),
     "daphne": ("reports", "template", "forking", "daphne"),
     "granian": ("reports", "template", "forking", "websockets", "granian"),
     "hypercorn": ("reports", "template", "forking", "websockets", "hypercorn"),

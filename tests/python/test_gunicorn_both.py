@@ -78,7 +78,45 @@ class SockdWithoutCanary(Sockd):
         return super().prefix(["--no-canary", *options])
 
 
-class BesideGunicorn(both.Case):
+class Privileges(both.Case):
+    """As root, for another user: to whom sockets and log files belong, and what workers are."""
+
+    files = {"who": '''
+import os
+def app(environ, start_response):
+    body = repr((os.getuid(), os.getgid(), os.getgroups())).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+''', "conf": '''
+import os
+user, group, umask = "nobody", "nogroup", 0o007
+def post_fork(server, worker):
+    with open("hooks", "a") as file:
+        print("post_fork", os.getuid(), file=file)
+'''}
+
+    def facts(self, kind, *arguments):
+        service = self.service(kind, "-b", "unix:web.sock", "--error-logfile", "error.log",
+                               "--access-logfile", "access.log", *arguments, "who:app")
+        os.chmod(service.directory.path, 0o755)
+        answer = ask(service)
+        files = {}
+        for name in ("web.sock", "error.log", "access.log"):
+            stat = os.stat(service.directory / name)
+            files[name] = (stat.st_uid, stat.st_gid, oct(stat.st_mode))
+        service.stop()
+        return answer, files, service.lines()
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can become somebody else")
+    def test_owners(self):
+        for arguments in (["-u", "nobody", "-g", "nogroup", "-m", "007"],
+                          ["-u", "nobody", "-g", "nogroup", "-m", "007", "--initgroups"],
+                          ["-c", "conf.py"]):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.facts(Sockd, *arguments), self.facts(Gunicorn, *arguments))
+
+
+class Lives(both.Case):
     """A whole life: start, a worker killed, a reload, the end."""
 
     files = {"hello": APPLICATION, "hooks_conf": CONFIGURATION}
@@ -111,6 +149,9 @@ class BesideGunicorn(both.Case):
         exits = [[line.rpartition("[")[0] for line in of(lines, "child_exit")] for lines in (sockd, gunicorn)]
         self.assertEqual(sorted(exits[0]), sorted(exits[1]))
         self.assertEqual(len(exits[0]), 5)
+
+
+class BesideGunicorn(Lives):
 
     def test_life(self):
         gunicorn, sockd = self.both_lives()

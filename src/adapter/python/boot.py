@@ -4,9 +4,15 @@ What it is for. Compiling the program takes 6 ms, more than anything else that s
 which the template would keep. A process of its own does it, on another processor if there is one, and hands over the
 code.
 
-What it owns. Descriptor 5, this text; the program is descriptor 4. What it must never do. Import what a server might
-have in a version of its own: sys.path is still Python's.
+What it owns. Descriptor 5, this text, which a Python that is too old for the rest can read; the program is descriptor 4.
+What it must never do. Import what a server might have in a version of its own: sys.path is still Python's.
 """
+
+import sys
+
+if sys.version_info < (3, 7):
+    sys.exit("sockd needs Python 3.7 or later, and %s is Python %d.%d: make the virtual environment again with a newer one"
+             % ((sys.executable,) + sys.version_info[:2]))
 
 import gc
 import marshal

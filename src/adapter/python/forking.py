@@ -210,6 +210,7 @@ class Template:
                 content, _ = DECODER.raw_decode(line.decode())
                 if "taken" in content:
                     self.server.worker_joined(content["taken"]["worker"], content["taken"]["pid"], None)
+                    self.server.workers_changed()
                     return True
                 self.hear(self.notice(content, line))
         return None
@@ -243,6 +244,7 @@ class Template:
         else:
             close_all(order.descriptors)
         self.server.after_fork(pid)
+        self.server.workers_changed()
 
     def forked(self, order):
         state = self.server.worker_state()
@@ -363,6 +365,7 @@ class Template:
         self.ended = notice.kind == "end"
         self.send_hook_state()
         if notice.kind in ("joined", "exited"):
+            self.server.workers_changed()
             self.send(b'{"noted": {"worker": %d}}' % notice.worker)
 
     def send_hook_state(self):

@@ -64,6 +64,10 @@ class Gunicorn(AppServer):
     def worker_joined(self, number, pid, state):
         self.server.worker_joined(number, pid, state)
 
+    def workers_changed(self):
+        if self.server.settings["follows_workers"]:
+            self.server.workers_changed()
+
     def worker_exited(self, number, pid, state, call):
         self.server.worker_exited(number, pid, state, call)
 
@@ -87,6 +91,8 @@ def configure(how, life):
     Errors end the process with gunicorn's own message and exit code, and so do --help, --version,
     --check-config and --print-config.
     """
+    import gunicorn
+    refuse_what_is_too_old(gunicorn)
     restore_environment(life)
     import_gunicorn_util()
     import_without_arbiter()
@@ -105,7 +111,7 @@ def configure(how, life):
 
     app = Application("%(prog)s [OPTIONS] [APP_MODULE]", prog="gunicorn" if how == "module" else None)
     settings = reported_settings(app)
-    # sockd stays in the foreground and owns the sockets; it says so to the user when it reads hello.
+    warn_of_what_is_left_out(app.cfg)
     app.cfg.set("daemon", False)
     app.cfg.set("reuse_port", False)
     # gunicorn's part of run(): --check-config, --print-config, --spew, --pythonpath.

@@ -44,8 +44,7 @@ class NoFile:
 class Server:
     """What gunicorn's hooks get as their first argument, `server`: the arbiter's facts, not its powers.
 
-    Its construction does what Arbiter.__init__ and Arbiter.setup do before the application is preloaded, and names what
-    sockd leaves undone; begin() does what Arbiter.start() does, or Arbiter.reload().
+    Its construction does what Arbiter.__init__ and Arbiter.setup do before the application is preloaded; begin() does what Arbiter.start() does, or Arbiter.reload().
     """
 
     def __init__(self, app, settings, life):
@@ -59,7 +58,8 @@ class Server:
         self.log = self.cfg.logger_class(self.cfg)
         self.worker_class = self.cfg.worker_class
         settings["silent_when_busy"] = is_sync(self.worker_class)
-        settings["follows_workers"] = any(is_set(self.cfg, name) for name in SEE_WORKERS)
+        settings["follows_workers"] = bool(self.cfg.statsd_host) or any(
+            is_set(self.cfg, name) for name in SEE_WORKERS)
         settings["follows_service"] = any(is_set(self.cfg, name) for name in SEE_SERVICE)
         self.address = self.cfg.address
         self.num_workers = self.cfg.workers
@@ -80,7 +80,6 @@ class Server:
             # Not cfg.set(), which would make a plain int of it again.
             self.cfg.settings["max_requests"].value = RequestLimit(self.cfg.max_requests)
         os.environ.update(self.cfg.env)
-        warn_of_what_is_left_out(self.cfg)
         # What is there from here on was left by hooks.
         self.own = frozenset(vars(self)) | {"own"}
         before = loads(life["hook_state"])
@@ -133,6 +132,11 @@ class Server:
         self.cfg.pre_fork(self, self.next_worker)
         attributes = {name: value for name, value in vars(self.next_worker).items() if name not in born_with}
         self.next_state = dumps(self.lost, "worker", attributes) if attributes else None
+
+    def workers_changed(self):
+        """What gunicorn's arbiter sends to statsd."""
+        self.log.debug("%d workers", len(self.WORKERS),
+                       extra={"metric": "gunicorn.workers", "value": len(self.WORKERS), "mtype": "gauge"})
 
     def after_fork(self, pid):
         """The template lets go of the visitors' sockets, and knows the worker, if there is one."""
@@ -223,12 +227,3 @@ def restore_environment(life):
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def warn_of_what_is_left_out(cfg):
-    """Name the hooks that are not called, and the file that is not written."""
-    if is_set(cfg, "pre_exec"):
-        complain("gunicorn's hook pre_exec is not called: sockd does not execute itself again on SIGUSR2")
-    if cfg.pidfile:
-        complain("gunicorn's pidfile %s is not written: the process to signal is sockd's, MainPID= of "
-                 "`systemctl show`" % cfg.pidfile)

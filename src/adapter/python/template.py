@@ -82,6 +82,9 @@ class AppServer:
     def worker_exited(self, number, pid, state, call):
         """A worker was reaped; `call`: and its hook is to be called here."""
 
+    def workers_changed(self):
+        """There is one more, or one fewer; only the template learns that, no spare."""
+
     def service_started(self):
         """The sockets are bound."""
 
@@ -252,7 +255,8 @@ def tasks():
 def threads(numbers):
     """The names of threads, those that Python does not know as well."""
     import threading
-    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    # Python 3.7 does not know its number.
+    known = {getattr(thread, "native_id", None): thread.name for thread in threading.enumerate()}
     result = []
     for number in numbers:
         try:
