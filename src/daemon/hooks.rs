@@ -4,7 +4,7 @@
 //! gunicorn calls these hooks in one process that lives as long as the service; with us templates come and go. Owns what
 //! hooks have left behind for the templates to come, and the exits that no template has heard of. Each exit's hook is
 //! called in one template, once: in the youngest that serves, a canary's in its own. Must never wait for a template: one
-//! message at a time is under way to each, and an exit whose hook hangs is given up with its template.
+//! message at a time is under way to each, and an exit whose hook hangs, or ends two templates, is given up.
 
 use super::prepare::Booted;
 use super::shell::Shell;
@@ -28,6 +28,8 @@ pub(super) struct Hooks {
     states: BTreeMap<GenerationId, State>,
     /// Exits whose hook is to be called, and no template to do it.
     untold: VecDeque<WorkerProcess>,
+    /// The worker whose exit was told once more, because the template that was told first has ended over it.
+    told_again: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -182,7 +184,7 @@ impl Shell {
     }
 
     /// A template is given up or has ended: what it was to call is called in another.
-    pub(super) fn pass_notices_on(&mut self, notices: Notices, ended_by_itself: bool) {
+    pub(super) fn pass_notices_on(&mut self, notices: Notices) {
         let to_call = |notice| match notice {
             Notice::Exited { process, call: true } => Some(process),
             Notice::Exited { .. } | Notice::Joined(_) | Notice::Started | Notice::End => None,
@@ -191,10 +193,11 @@ impl Shell {
         if let Some((since, notice)) = notices.under_way
             && let Some(process) = to_call(notice)
         {
-            // What has ended one template, or hangs in it, would do so in the next.
-            if ended_by_itself || since.elapsed() > HANGS {
+            // What has ended two templates, or hangs in one, would do so in the next.
+            if self.hooks.told_again == Some(process.worker) || since.elapsed() > HANGS {
                 tracing::warn!("the hook for the end of worker {} has not returned, ignoring", process.worker);
             } else {
+                self.hooks.told_again = Some(process.worker);
                 exits.insert(0, process);
             }
         }

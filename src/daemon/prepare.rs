@@ -244,7 +244,7 @@ impl Shell {
         for worker in std::mem::take(&mut booted.ordered) {
             self.not_made(worker, "its template was given up".to_owned());
         }
-        self.pass_notices_on(notices, false);
+        self.pass_notices_on(notices);
     }
 
     pub(super) fn template_reports(&mut self, number: u64, report: Option<Report>) {
@@ -426,7 +426,7 @@ impl Shell {
         for worker in booted.ordered {
             self.not_made(worker, format!("its template ended ({why})"));
         }
-        self.pass_notices_on(booted.notices, true);
+        self.pass_notices_on(booted.notices);
         if let Some(generation) = self.generations.get_mut(&id) {
             generation.template = None;
         }

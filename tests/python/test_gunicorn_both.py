@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import both  # noqa: E402
 from both import Gunicorn, Sockd, ask  # noqa: E402
+from sockd_played import wait_until  # noqa: E402
 
 APPLICATION = '''
 def app(environ, start_response):
@@ -114,6 +115,52 @@ def post_fork(server, worker):
                           ["-c", "conf.py"]):
             with self.subTest(arguments=arguments):
                 self.assertEqual(self.facts(Sockd, *arguments), self.facts(Gunicorn, *arguments))
+
+
+class Deaths(both.Case):
+    """What gunicorn has not: canaries, refused reloads, templates that end. Each process has its child_exit, once."""
+
+    files = {"hello": APPLICATION, "hooks_conf": '''
+import os
+workers = 2
+bind = "unix:web.sock"
+def note(*words):
+    with open("hooks", "a") as file:
+        print(*words, file=file)
+def on_starting(server): note("on_starting", os.getpid())
+def on_reload(server): note("on_reload", os.getpid())
+def post_fork(server, worker): note("post_fork", worker.age, worker.pid, sorted(w.age for w in server.WORKERS.values()))
+def post_worker_init(worker): note("ready", worker.age, worker.pid)
+def child_exit(server, worker): note("child_exit", worker.age, worker.pid)
+def on_exit(server): note("on_exit", len(server.WORKERS))
+'''}
+
+    def test_every_death_is_told_once(self):
+        service = self.service(Sockd, "-c", "hooks_conf.py", "hello:app")
+        service.wait_for(2, "ready")
+        service.directory.write("hello.py", "raise RuntimeError('not today')")
+        service.signal(signal.SIGHUP)
+        # The canary's own template goes with it.
+        service.wait_for(1, "child_exit 3 ")
+        wait_until(lambda: "refused: " in service.output(), "a refused reload")
+        service.directory.write("hello.py", APPLICATION)
+        # One that dies while there is no template at all.
+        template = int(of(service.lines(), "on_starting")[0].split()[1])
+        worker = int(of(service.lines(), "post_fork")[0].split()[2])
+        os.kill(template, signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
+        service.wait_for(1, "child_exit 1 %d" % worker)
+        service.wait_for(3, "ready")
+        service.signal(signal.SIGHUP)
+        service.wait_for(5, "ready")
+        self.assertEqual(service.stop(), 0, service.output())
+        lines = service.lines()
+        born = sorted(line.split()[1:3] for line in of(lines, "post_fork"))
+        self.assertEqual(sorted(line.split()[1:3] for line in of(lines, "child_exit")), born)
+        self.assertEqual(len(of(lines, "on_starting")), 1)
+        self.assertEqual(lines[-1], "on_exit 0")
+        # A worker sees those that live, whoever has forked them.
+        self.assertEqual(of(lines, "post_fork")[2].split(" ", 3)[3], "[1, 2]")
 
 
 class Lives(both.Case):
