@@ -44,7 +44,9 @@ impl Supervisor {
             worker.stop(now, worker.stop_timeout(), effects);
         }
         self.slots.clear();
-        self.release_all(|generation| !generation.concludes(), effects);
+        // What a rollout has made goes with it: all ends are told to what served.
+        let serving = self.serving;
+        self.release_all(|generation| generation.id != serving || !generation.concludes(), effects);
     }
 
     fn release_all(&mut self, which: impl Fn(&Generation) -> bool, effects: &mut Effects) {
