@@ -1,6 +1,6 @@
 //! What is known of daphne.
 
-use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
 use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::Conventions;
@@ -9,7 +9,13 @@ use crate::supervisor::Protocol;
 /// daphne, by its console script or by `python -m daphne`.
 pub static ADAPTER: Adapter = Adapter {
     // A worker that cannot start ends with a traceback and exit code 1.
-    conventions: Conventions { name: "daphne", drain_signal: DRAIN_SIGNAL, stop_signal: STOP_SIGNAL, exits: &[] },
+    conventions: Conventions {
+        name: "daphne",
+        drain_signals: DRAIN_SIGNALS,
+        stop_signal: STOP_SIGNAL,
+        reopen: None,
+        exits: &[],
+    },
     making: Making::Template(&PYTHON),
     protocol: Protocol::Http,
 };

@@ -10,7 +10,13 @@ const SIGTERM: i32 = 15;
 
 /// A program with the manners of a good systemd service.
 pub static ADAPTER: Adapter = Adapter {
-    conventions: Conventions { name: "generic", drain_signal: SIGTERM, stop_signal: SIGTERM, exits: &[] },
+    conventions: Conventions {
+        name: "generic",
+        drain_signals: &[SIGTERM],
+        stop_signal: SIGTERM,
+        reopen: None,
+        exits: &[],
+    },
     making: Making::Exec(&EXEC),
     protocol: Protocol::Unknown,
 };

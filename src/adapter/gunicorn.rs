@@ -6,18 +6,20 @@ mod known;
 
 pub use known::Known;
 
-use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
 use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
-use crate::app::{Conventions, ExitMeaning};
+use crate::app::{Conventions, ExitMeaning, Reopen};
 use crate::supervisor::Protocol;
 
 /// gunicorn, by its console script or by `python -m gunicorn`.
 pub static ADAPTER: Adapter = Adapter {
     conventions: Conventions {
         name: "gunicorn",
-        drain_signal: DRAIN_SIGNAL,
+        drain_signals: DRAIN_SIGNALS,
         stop_signal: STOP_SIGNAL,
+        // SIGUSR1, as gunicorn's arbiter passes it on; our worker program heeds it from the start.
+        reopen: Some(Reopen { signal: 10, while_starting: true }),
         // gunicorn's `arbiter.py`.
         exits: &[
             (3, ExitMeaning::FailedToStart("worker failed to boot")),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
 use super::{Adapter, Making};
-use crate::app::{Address, Command, Conventions};
+use crate::app::{Address, Command, Conventions, Reopen};
 use crate::supervisor::Protocol;
 
 /// SIGQUIT (signal(7)): the children finish their requests; SIGTERM ends them at once.
@@ -26,7 +26,14 @@ const MOST_FILES: usize = 1000;
 
 /// PHP-FPM, by the name of its program.
 pub static ADAPTER: Adapter = Adapter {
-    conventions: Conventions { name: "php-fpm", drain_signal: SIGQUIT, stop_signal: SIGQUIT, exits: &[] },
+    conventions: Conventions {
+        name: "php-fpm",
+        drain_signals: &[SIGQUIT],
+        stop_signal: SIGQUIT,
+        // SIGUSR1, to its master; before that is set up, it would end it.
+        reopen: Some(Reopen { signal: 10, while_starting: false }),
+        exits: &[],
+    },
     making: Making::Exec(&EXEC),
     // FastCGI.
     protocol: Protocol::Other,

@@ -20,7 +20,13 @@ const SIGTERM: i32 = 15;
 
 /// puma, by the name of its program or through `bundle exec`.
 pub static ADAPTER: Adapter = Adapter {
-    conventions: Conventions { name: "puma", drain_signal: SIGTERM, stop_signal: SIGTERM, exits: &[] },
+    conventions: Conventions {
+        name: "puma",
+        drain_signals: &[SIGTERM],
+        stop_signal: SIGTERM,
+        reopen: None,
+        exits: &[],
+    },
     making: Making::Exec(&EXEC),
     // By its private socket.
     protocol: Protocol::Http,

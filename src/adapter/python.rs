@@ -15,9 +15,9 @@ use crate::app::text;
 
 /// SIGTERM (signal(7)): what every Python server takes as its stop signal.
 pub(super) const STOP_SIGNAL: i32 = 15;
-/// SIGUSR2 (signal(7)): no server uses it in its workers; our worker programs take it as a patient SIGTERM (`Drain` of
-/// `python/template.py`).
-pub(super) const DRAIN_SIGNAL: i32 = 12;
+/// A real-time signal, and SIGUSR2 (signal(7)): our worker programs take SIGUSR2 as a patient SIGTERM if sockd itself has
+/// sent the other one before (`Drain` of `python/template.py`). SIGUSR2 alone comes from anybody.
+pub(super) const DRAIN_SIGNALS: &[i32] = &[62, 12];
 
 /// What a template executes, as [`BOOT_PATH`]; it finds the [`Python::program`] in the descriptor before.
 pub const BOOT: &str = include_str!("python/boot.py");

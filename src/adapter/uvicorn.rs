@@ -3,7 +3,7 @@
 //! On a unix socket it has no address of a peer, and trusts X-Forwarded-For only with FORWARDED_ALLOW_IPS='*' or
 //! --forwarded-allow-ips. That is left to it: who may write to the socket is for the socket unit to say.
 
-use super::python::{DRAIN_SIGNAL, Python, STOP_SIGNAL, template};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
 use super::stated::{Bind, Mode, Options, Stated};
 use super::{Adapter, Making};
 use crate::app::{Conventions, ExitMeaning};
@@ -13,8 +13,9 @@ use crate::supervisor::Protocol;
 pub static ADAPTER: Adapter = Adapter {
     conventions: Conventions {
         name: "uvicorn",
-        drain_signal: DRAIN_SIGNAL,
+        drain_signals: DRAIN_SIGNALS,
         stop_signal: STOP_SIGNAL,
+        reopen: None,
         // `STARTUP_FAILURE` of uvicorn's `config.py`.
         exits: &[(3, ExitMeaning::FailedToStart("application failed to start"))],
     },

@@ -36,8 +36,9 @@ const SIGTERM: i32 = 15;
 pub static ADAPTER: Adapter = Adapter {
     conventions: Conventions {
         name: "uwsgi",
-        drain_signal: SIGTERM,
+        drain_signals: &[SIGTERM],
         stop_signal: SIGTERM,
+        reopen: None,
         // UWSGI_END_CODE, UWSGI_RELOAD_CODE and UWSGI_FAILED_APP_CODE of `uwsgi.h`.
         exits: &[
             (30, ExitMeaning::Clean),

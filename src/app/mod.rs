@@ -9,4 +9,4 @@ pub mod text;
 
 pub use address::{Address, ParseAddressError};
 pub use command::Command;
-pub use conventions::{Conventions, ExitMeaning};
+pub use conventions::{Conventions, ExitMeaning, Reopen};

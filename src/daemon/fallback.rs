@@ -145,6 +145,7 @@ impl Shell {
             pipes: Some((stdin.as_fd(), stdout.as_fd())),
             group: None,
             parent_death: Signal::TERM,
+            sheltered: true,
         };
         let child = launch.spawn().map_err(|error| error.to_string())?;
         self.count_visitors(visitors).map_err(|error| error.to_string())?;

@@ -5,7 +5,7 @@
 
 use super::judge::Purpose;
 use super::shell::{Message, Shell};
-use crate::process::{Child, End, Ended, Launch, Stderr};
+use crate::process::{self, Child, End, Ended, Launch, Stderr};
 use crate::supervisor::{Event, Finding, WorkerEvent, WorkerId};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(super) struct Running {
     begun: Instant,
     /// It was killed after so long.
     late: Option<Duration>,
+    /// It is the second one for the same question.
+    again: bool,
 }
 
 impl Shell {
@@ -53,13 +55,15 @@ impl Shell {
                 pipes: None,
                 group: None,
                 parent_death: Signal::KILL,
+                sheltered: false,
             };
             Ok((launch.spawn().map_err(|error| error.to_string())?, stderr))
         });
         match spawned {
             Ok((child, stderr)) => {
                 let pid = child.pid();
-                self.health_commands.insert(id, Running { child, stderr, purpose, begun: Instant::now(), late: None });
+                let running = Running { child, stderr, purpose, begun: Instant::now(), late: None, again: false };
+                self.health_commands.insert(id, running);
                 self.later(async move {
                     sleep(timeout).await;
                     Some(Message::HealthCommandLate { worker: id, pid, timeout })
@@ -85,6 +89,14 @@ impl Shell {
         let found = self.health_commands.iter().find(|(_, running)| running.child.pid() == ended.pid);
         let Some(id) = found.map(|(id, _)| *id) else { return false };
         let Some(running) = self.health_commands.remove(&id) else { return false };
+        // Ended by what was sent to the whole unit, it says nothing of the worker.
+        if let (None, End::Signal(number), false) = (running.late, ended.end, running.again)
+            && process::concerns_the_unit(number)
+            && self.run_health_command(id, running.purpose)
+        {
+            self.health_commands.entry(id).and_modify(|running| running.again = true);
+            return true;
+        }
         running.stderr.pump();
         let tail = running.stderr.tail();
         let verdict = match (running.late, ended.end) {

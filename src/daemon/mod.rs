@@ -3,6 +3,7 @@
 //! ```text
 //!   setup.rs      what the command line and systemd give -> listeners, configuration, log
 //!   shell.rs      the one event loop: signals, timers, drivers' messages -> core; effects -> effects.rs
+//!   signals.rs    what each signal to sockd means
 //!   effects.rs    one arm for each effect
 //!   prepare.rs    Effect::Prepare: what was read -> Spec, or a template that reports it
 //!   reading.rs    what a generation is made from, read by a thread: configuration -> command
@@ -39,6 +40,7 @@ mod prepare;
 mod reading;
 mod setup;
 mod shell;
+mod signals;
 mod spec;
 mod status;
 mod strangers;

@@ -149,6 +149,13 @@ impl Shell {
                 SOCKD_EVENT = "answering-503-ended",
                 "a worker serves, no more 503"
             ),
+            Notice::PoolResized { from, to } if from == to => {
+                tracing::warn!(SOCKD_EVENT = "pool-resized", "there are {to} workers, and cannot be more or fewer");
+            }
+            Notice::PoolResized { from, to } => tracing::info!(
+                SOCKD_EVENT = "pool-resized",
+                "{from} workers become {to}, until the next reload; the configuration is unchanged"
+            ),
             Notice::RolloutBegun(generation) => {
                 self.tell_clients(&format!("preparing generation {generation}"));
                 tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");

@@ -214,6 +214,14 @@ impl Shell {
         Ok(number)
     }
 
+    /// The templates that open log files afresh when they are told, and by which signal.
+    pub(super) fn templates_that_reopen(&self) -> impl Iterator<Item = (&Child, i32)> {
+        self.templates.running.values().filter_map(|booted| {
+            let reopen = self.generations.get(&booted.generation?)?.adapter.conventions.reopen?;
+            Some((booted.template.child(), reopen.signal))
+        })
+    }
+
     /// Has a process of the template wait in the control group of the worker that this generation will want next, if
     /// nobody else's comes in between: moving there takes long, and a dead worker's successor is waited for.
     pub(super) fn place_next(&mut self, generation: GenerationId) {

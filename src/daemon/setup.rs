@@ -12,7 +12,7 @@ use crate::supervisor::Start;
 use crate::{exit, process, systemd};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,15 +36,20 @@ pub struct Setup {
 
 /// Runs an instance until it is told to stop. Call it before any thread exists.
 pub fn run(options: Options, greeting: Option<String>) -> ExitCode {
-    let code = set_up_and_serve(options, greeting);
+    let held = process::hold_signals(systemd::environment::watchdog_period().is_some());
+    let code = set_up_and_serve(options, greeting, held);
     journal::finish();
     code
 }
 
-fn set_up_and_serve(options: Options, greeting: Option<String>) -> ExitCode {
+fn set_up_and_serve(options: Options, greeting: Option<String>, held: io::Result<()>) -> ExitCode {
     let inherited = listener::inherit();
     let unit = systemd::environment::unit();
     let sink = journal::init(&[("SOCKD_UNIT", unit.clone().unwrap_or_default())]);
+    if let Err(error) = held {
+        tracing::error!("cannot hold back signals: {error}");
+        return ExitCode::from(exit::FAILURE);
+    }
     let listeners = match inherited {
         Ok(listeners) => listeners,
         Err(error) => {

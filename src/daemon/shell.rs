@@ -11,6 +11,7 @@ use super::measure::Meters;
 use super::prepare::Generation;
 use super::reading::{Read, Readers};
 use super::setup::Setup;
+use super::signals::UselessSignals;
 use super::strangers::Strangers;
 use super::workers::Worker;
 use crate::control::{self, Call, Replier};
@@ -18,7 +19,7 @@ use crate::journal::{self, message_id};
 use crate::listener::{AtPath, Listener};
 use crate::notify::Datagram;
 use crate::private_socket::Binder;
-use crate::process::{Report, reap};
+use crate::process::{Report, Signals, reap};
 use crate::supervisor::{Answer, Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
 use crate::systemd::{Notifier, ReloadGuard, environment};
 use crate::{exit, process};
@@ -27,7 +28,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
@@ -121,33 +121,14 @@ pub(super) struct Shell {
     inbox: mpsc::Receiver<Message>,
     calls: mpsc::Receiver<Call>,
     signals: Signals,
-}
-
-struct Signals {
-    child: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            child: signal(SignalKind::child())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
+    pub(super) useless_signals: UselessSignals,
 }
 
 impl Shell {
     pub(super) fn new(setup: Setup, listeners: Vec<Listener>, start: Start) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (calls_sender, calls) = mpsc::channel(control::CLIENTS);
-        let signals = Signals::new()?;
+        let signals = Signals::new(environment::watchdog_period().is_some())?;
         match control::Server::bind() {
             Ok(server) => drop(tokio::spawn(server.serve(calls_sender))),
             Err(error) => {
@@ -194,6 +175,7 @@ impl Shell {
             inbox,
             calls,
             signals,
+            useless_signals: UselessSignals::default(),
         };
         shell.tell_listeners();
         shell.look_at_paths();
@@ -208,17 +190,18 @@ impl Shell {
         if let Some(watchdog) = &mut watchdog {
             watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
+        let mut signals_came = false;
         while !self.finished {
             let deadline = self.core.poll_timeout().map(|(at, _)| self.began + at.since(Time::default()));
             // What is due comes before what others send, however much that is. The dead come first: their successors are
             // waited for.
+            let signals_first = !std::mem::take(&mut signals_came);
             tokio::select! {
                 biased;
-                _ = self.signals.child.recv() => self.reap_all(),
-                _ = self.signals.terminate.recv() => self.events.push_back(Event::StopRequested),
-                _ = self.signals.interrupt.recv() => self.events.push_back(Event::StopRequested),
-                _ = self.signals.quit.recv() => self.events.push_back(Event::StopRequested),
-                _ = self.signals.hangup.recv() => self.request_reload(None),
+                numbers = self.signals.next(), if signals_first => {
+                    signals_came = true;
+                    self.signalled(&numbers);
+                }
                 () = tick(&mut watchdog) => self.notifier.watchdog(),
                 () = sleep_until_or_for_ever(deadline) => {
                     let effects = self.core.handle_timeout(self.now());
@@ -229,6 +212,7 @@ impl Shell {
                     self.measure_workers();
                     self.tell_suppressed();
                 }
+                numbers = self.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.calls.recv() => self.answer(call),
                 Some(message) = self.inbox.recv() => self.receive(message),
                 () = sleep(LOG_AGAIN), if journal::is_waiting() => {}
@@ -320,7 +304,7 @@ impl Shell {
         self.events.push_back(Event::ReloadRequested(request));
     }
 
-    fn reap_all(&mut self) {
+    pub(super) fn reap_all(&mut self) {
         while let Some(ended) = reap() {
             let known = self.worker_ended(ended)
                 || self.template_ended(ended)
@@ -368,7 +352,7 @@ impl Shell {
                 left.into_iter().for_each(process::kill_descendant);
             }
             tokio::select! {
-                _ = self.signals.child.recv() => {}
+                _ = self.signals.next() => {}
                 () = sleep(Duration::from_millis(100)) => {}
             }
             self.fallback.forget_if_gone();

@@ -4,7 +4,7 @@ use super::log_limit::LogLimit;
 use super::shell::{Message, Shell};
 use crate::adapter::Making;
 use crate::adapter::exec::Given;
-use crate::app::{Address, Conventions, ExitMeaning};
+use crate::app::{Address, Conventions, ExitMeaning, Reopen};
 use crate::cgroup::Group;
 use crate::journal::{self, message_id};
 use crate::listener::Listener;
@@ -12,7 +12,7 @@ use crate::notify::{self, Datagram};
 use crate::probe;
 use crate::process::{
     Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, WorkerProcess, holds_socket,
-    is_descendant_of, memory_file,
+    is_descendant_of, memory_file, signal_by_number,
 };
 use crate::queue;
 use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
@@ -85,6 +85,11 @@ impl Worker {
     /// Where it alone is asked.
     pub(super) fn probe_socket(&self) -> Option<&probe::Socket> {
         self.probes.first()
+    }
+
+    /// The process, and how it is told to open its log files afresh, if it can be.
+    pub(super) fn reopens(&self) -> Option<(&Child, Reopen)> {
+        Some((self.child.as_ref()?, self.conventions.reopen?))
     }
 
     pub(super) fn group(&self) -> Option<&Group> {
@@ -228,6 +233,7 @@ impl Shell {
             pipes: None,
             group,
             parent_death: by_number(generation.adapter.conventions.stop_signal),
+            sheltered: false,
         };
         launch.spawn().map_err(|error| error.to_string())
     }
@@ -369,7 +375,10 @@ impl Shell {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(child) = &worker.child else { return };
         let sent = match signal {
-            Signal::Drain => child.signal(by_number(worker.conventions.drain_signal)),
+            Signal::Drain => {
+                let mut signals = worker.conventions.drain_signals.iter();
+                signals.try_for_each(|signal| child.signal(by_number(*signal)))
+            }
             Signal::Stop => child.signal(by_number(worker.conventions.stop_signal)),
             Signal::Terminate => child.signal(rustix::process::Signal::TERM),
             Signal::Abort => child.signal(rustix::process::Signal::ABORT),
@@ -559,8 +568,8 @@ fn is_alive(pid: Pid) -> bool {
     rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
 }
 
-fn by_number(signal: i32) -> rustix::process::Signal {
-    rustix::process::Signal::from_named_raw(signal).unwrap_or(rustix::process::Signal::TERM)
+pub(super) fn by_number(signal: i32) -> rustix::process::Signal {
+    signal_by_number(signal).unwrap_or(rustix::process::Signal::TERM)
 }
 
 /// How a process ended, in the words of its server, with the line of its stderr that says most.

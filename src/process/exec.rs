@@ -41,7 +41,36 @@ pub struct Launch<'a> {
     pub group: Option<BorrowedFd<'a>>,
     /// What the process is sent when we die unexpectedly.
     pub parent_death: Signal,
+    /// Whether it begins with all those signals ignored that would end it and mean nothing to it: for programs of our own.
+    /// Others begin with the default actions, whatever we were started with.
+    pub sheltered: bool,
 }
+
+/// Signals that concern the process that gets them: what ends it on purpose, what tells of its own faults and limits, and
+/// what is harmless unless it listens.
+const OWN_SIGNALS: [i32; 17] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGCONT,
+    libc::SIGCHLD,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+    libc::SIGPIPE,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
+/// The highest signal number (signal(7)).
+const LAST_SIGNAL: i32 = 64;
+/// The first real-time signal that the C library does not need for itself (signal(7)).
+const FIRST_REAL_TIME_SIGNAL: i32 = 34;
 
 /// Why a program could not be executed.
 #[derive(Debug, thiserror::Error)]
@@ -99,8 +128,9 @@ impl Launch<'_> {
         let parent_death = self.parent_death;
         let group = self.group.map(|group| group.as_raw_fd());
         let descriptor_limit = super::limit::original();
-        // SAFETY: the closure runs in the forked child before exec. It calls only write, setsid, prctl, setrlimit, dup2,
-        // getpid and execve, all async-signal-safe, and writes to memory of its own that was allocated before the fork.
+        let sheltered = self.sheltered;
+        // SAFETY: the closure runs in the forked child before exec. It calls only write, setsid, prctl, signal, sigemptyset,
+        // pthread_sigmask, setrlimit, dup2, getpid and execve, all async-signal-safe, and writes to memory of its own that was allocated before the fork.
         // The descriptors it uses are open: our caller and `copies` hold them until spawn() returns.
         unsafe {
             command.pre_exec(move || {
@@ -110,6 +140,7 @@ impl Launch<'_> {
                 }
                 rustix::process::setsid()?;
                 rustix::process::set_parent_process_death_signal(Some(parent_death))?;
+                reset_signals(sheltered);
                 if let Some(limit) = &descriptor_limit {
                     rustix::process::setrlimit(Resource::Nofile, *limit)?;
                 }
@@ -161,6 +192,39 @@ fn enter(procs: RawFd) {
             libc::write(libc::STDERR_FILENO, WARNING.as_ptr().cast(), WARNING.len());
         }
     }
+}
+
+/// Whether this signal, which would end a process that does not know it, means the unit when somebody sends it to all of
+/// its processes, as `systemctl kill` does.
+pub fn concerns_the_unit(number: i32) -> bool {
+    !OWN_SIGNALS.contains(&number)
+}
+
+/// Gives every signal its default action, or has it ignored where this process shall be sheltered from it, and holds back
+/// none: a program inherits what is ignored and what is held back. Allocates nothing.
+fn reset_signals(sheltered: bool) {
+    for number in 1..=LAST_SIGNAL {
+        let ignored = sheltered && concerns_the_unit(number);
+        let action = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: neither action is a function that could run; signals whose action cannot be set are refused.
+        unsafe { libc::signal(number, action) };
+    }
+    let mut none = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset writes the whole set before pthread_sigmask reads it; there is no old set to write to.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// The signal with this number, also one of the real-time signals that have no name.
+pub fn signal_by_number(number: i32) -> Option<Signal> {
+    let real_time = || {
+        let valid = (FIRST_REAL_TIME_SIGNAL..=LAST_SIGNAL).contains(&number);
+        // SAFETY: the kernel knows the number, and the C library does not use it for itself.
+        valid.then(|| unsafe { Signal::from_raw_unchecked(number) })
+    };
+    Signal::from_named_raw(number).or_else(real_time)
 }
 
 /// Lets go of what is mapped of files, this program's code above all: what is used again is mapped again from the page

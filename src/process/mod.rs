@@ -13,14 +13,16 @@ mod lines;
 mod memory;
 mod reap;
 mod reason;
+mod signals;
 mod template;
 mod tree;
 
-pub use exec::{FIRST_DESCRIPTOR, Launch, LaunchError, release_file_pages};
+pub use exec::{FIRST_DESCRIPTOR, Launch, LaunchError, concerns_the_unit, release_file_pages, signal_by_number};
 pub use limit::raise_descriptor_limit;
 pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use memory::memory_file;
-pub use reap::{End, Ended, become_subreaper, reap};
+pub use reap::{End, Ended, become_subreaper, reap, signal_name};
+pub use signals::{Signals, hold_signals};
 pub use template::{ForkError, ForkRequest, Hello, Life, Notice, Phase, Report, Reports, Template, WorkerProcess};
 pub use tree::{Usage, descendants, holds_socket, is_descendant_of, kill_descendant, usage};
 

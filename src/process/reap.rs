@@ -3,7 +3,7 @@
 //! sockd is a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): what its descendants leave behind becomes its child, and
 //! that is how a worker forked by a template becomes sockd's own.
 
-use rustix::process::{Pid, Signal, WaitOptions, wait};
+use rustix::process::{Pid, WaitOptions, wait};
 use std::fmt;
 use std::io;
 
@@ -37,28 +37,9 @@ impl fmt::Display for End {
     }
 }
 
-fn signal_name(number: i32) -> Option<&'static str> {
-    Some(match Signal::from_named_raw(number)? {
-        Signal::HUP => "SIGHUP",
-        Signal::INT => "SIGINT",
-        Signal::QUIT => "SIGQUIT",
-        Signal::ILL => "SIGILL",
-        Signal::TRAP => "SIGTRAP",
-        Signal::ABORT => "SIGABRT",
-        Signal::BUS => "SIGBUS",
-        Signal::FPE => "SIGFPE",
-        Signal::KILL => "SIGKILL",
-        Signal::USR1 => "SIGUSR1",
-        Signal::SEGV => "SIGSEGV",
-        Signal::USR2 => "SIGUSR2",
-        Signal::PIPE => "SIGPIPE",
-        Signal::ALARM => "SIGALRM",
-        Signal::TERM => "SIGTERM",
-        Signal::XCPU => "SIGXCPU",
-        Signal::XFSZ => "SIGXFSZ",
-        Signal::SYS => "SIGSYS",
-        _ => return None,
-    })
+/// A signal's name, for people: `SIGHUP`; None for real-time signals.
+pub fn signal_name(number: i32) -> Option<&'static str> {
+    Some(nix::sys::signal::Signal::try_from(number).ok()?.as_str())
 }
 
 /// Makes orphaned descendants our children. Call once, before the first process is made.

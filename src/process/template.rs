@@ -245,6 +245,7 @@ impl Template {
             pipes: None,
             group: None,
             parent_death: Signal::TERM,
+            sheltered: true,
         }
         .spawn()?;
         let control = Arc::new(Packets::new(ours).map_err(failed)?);

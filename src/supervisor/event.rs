@@ -45,6 +45,10 @@ pub enum Event {
     Worker(WorkerId, WorkerEvent),
     /// Somebody wants a reload.
     ReloadRequested(RequestId),
+    /// Somebody wants one worker more, until the next reload.
+    OneMoreWorker,
+    /// Somebody wants one worker fewer, until the next reload.
+    OneFewerWorker,
     /// The service is to stop; said again, it is to hurry.
     StopRequested,
 }

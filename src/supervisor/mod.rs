@@ -8,7 +8,7 @@
 //!   event --> its handler updates workers, slots, generations
 //!                                 |
 //!                                 v
-//!   settle: begin or advance a rollout (rollout.rs) -> prepare the serving generation -> fill empty slots
+//!   settle: begin or advance a rollout (rollout.rs) -> resize the pool -> prepare the serving generation -> fill slots
 //!           -> 503 or not -> what the service manager is told          (or finish a stop: shutdown.rs)
 //! ```
 //!
@@ -47,7 +47,7 @@ pub use id::{GenerationId, RequestId, SlotId, WorkerId};
 pub use judgement::{Answer, Expectation, Finding, Protocol, find, judge, may_improve, speaks_for_itself, usual};
 pub use notice::{Notice, Retirement};
 pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
-pub use spec::{MANAGER_MARGIN, PREPARE_TIMEOUT, Probe, Spec, Start};
+pub use spec::{MANAGER_MARGIN, MOST_WORKERS, PREPARE_TIMEOUT, Probe, Spec, Start};
 pub use time::Time;
 pub use worker::Phase;
 
@@ -74,6 +74,8 @@ pub struct Supervisor {
     handover: Option<Handover>,
     /// Who asked for a reload that has not begun: one rollout will serve them all.
     waiting_requests: Vec<RequestId>,
+    /// So many workers more, or fewer, were asked for and the pool has not been resized yet.
+    worker_steps: i32,
     refusal: Option<Refusal>,
     /// Why the last attempt to start failed, if no worker has been ready since.
     failing: Option<String>,
@@ -135,6 +137,7 @@ impl Supervisor {
             rollout: None,
             handover: None,
             waiting_requests: Vec::new(),
+            worker_steps: 0,
             refusal: None,
             failing: None,
             last_attempt_ended: now,
@@ -179,6 +182,8 @@ impl Supervisor {
                 }
             }
             Event::ReloadRequested(request) => self.reload_requested(request, &mut effects),
+            Event::OneMoreWorker => self.step_workers(1),
+            Event::OneFewerWorker => self.step_workers(-1),
             Event::StopRequested => self.stop(now, &mut effects),
         }
         self.settle(now, &mut effects);
@@ -319,6 +324,18 @@ impl Supervisor {
         }
     }
 
+    /// Somebody wants more workers, or fewer. What is asked for while a rollout runs holds for the generation that serves
+    /// after it.
+    fn step_workers(&mut self, step: i32) {
+        match self.mode {
+            Mode::Waiting | Mode::Running => {
+                let most = i32::try_from(MOST_WORKERS).unwrap_or(i32::MAX);
+                self.worker_steps = (self.worker_steps + step).clamp(-most, most);
+            }
+            Mode::Stopping | Mode::Stopped => {}
+        }
+    }
+
     /// Compares what is with what is wanted, and starts what is missing.
     fn settle(&mut self, now: Time, effects: &mut Effects) {
         self.revision += 1;
@@ -328,6 +345,7 @@ impl Supervisor {
                     slot.retry_at = slot.retry_at.filter(|at| *at > now);
                 }
                 self.settle_rollout(now, effects);
+                self.resize_pool(now, effects);
                 if let Some(generation) = self.generations.get_mut(&self.serving) {
                     generation.prepare_if_due(now, effects);
                 }

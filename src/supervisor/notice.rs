@@ -103,6 +103,13 @@ pub enum Notice {
     },
     /// Workers serve again; no more 503.
     ServingAgain,
+    /// Somebody asked for another number of workers: so many are wanted until the next reload.
+    PoolResized {
+        /// The number before.
+        from: u32,
+        /// The number from here on. The same if there can be no more, or no fewer.
+        to: u32,
+    },
     /// A rollout began.
     RolloutBegun(GenerationId),
     /// The canary is proven.

@@ -9,7 +9,7 @@ use super::id::{GenerationId, SlotId, WorkerId};
 use super::judgement::Finding;
 use super::notice::Notice;
 use super::slot::Slot;
-use super::spec::{MANAGER_MARGIN, Spec};
+use super::spec::{MANAGER_MARGIN, MOST_WORKERS, Spec};
 use super::time::Time;
 use super::worker::{Change, Phase, Worker};
 use std::time::Duration;
@@ -192,6 +192,49 @@ impl Supervisor {
             if self.ready_count() == 0 {
                 self.failing = Some(why);
             }
+        }
+    }
+
+    /// Removes slots that the serving generation does not want, with the number of workers that was asked for beside the
+    /// configuration. The next generation has its own.
+    pub(super) fn resize_pool(&mut self, now: Time, effects: &mut Effects) {
+        if self.rollout.is_some() {
+            return;
+        }
+        let Some(spec) = self.generations.get_mut(&self.serving).and_then(|g| g.spec.as_mut()) else { return };
+        if self.worker_steps != 0 {
+            let from = spec.workers;
+            let to = from.saturating_add_signed(std::mem::take(&mut self.worker_steps)).clamp(1, MOST_WORKERS);
+            spec.workers = to;
+            effects.notice(Notice::PoolResized { from, to });
+        }
+        let wanted = spec.workers as usize;
+        while self.slots.len() > wanted {
+            self.remove_slot(now, effects);
+        }
+    }
+
+    /// Removes the slot that serves least: an empty one, one whose worker is not ready, one whose worker is to be replaced,
+    /// or else the last one. The last slot takes its number.
+    fn remove_slot(&mut self, now: Time, effects: &mut Effects) {
+        let worth = |slot: &Slot| match slot.current.and_then(|id| self.workers.get(&id)) {
+            None => 0,
+            Some(worker) if worker.phase() != Phase::Ready => 1,
+            Some(worker) if worker.place.generation != self.serving || worker.wants_successor() => 2,
+            Some(_) => 3,
+        };
+        let least = (0..self.slots.len()).rev().min_by_key(|index| worth(&self.slots[*index]));
+        let Some(index) = least else { return };
+        let removed = self.slots.swap_remove(index);
+        if let Some(moved) = self.slots.get(index) {
+            for id in [moved.current, moved.successor].into_iter().flatten() {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.place.slot = Some(SlotId(index as u32));
+                }
+            }
+        }
+        for id in [removed.successor, removed.current] {
+            self.drain(now, id, effects);
         }
     }
 

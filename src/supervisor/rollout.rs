@@ -96,7 +96,7 @@ impl Supervisor {
             }
             Step::Proving { .. } => {}
             Step::Replacing => self.replace(now, id, &spec, effects),
-            Step::Soaking { until } if until <= now => self.complete_rollout(now, id, &spec, effects),
+            Step::Soaking { until } if until <= now => self.complete_rollout(now, id, effects),
             Step::Soaking { .. } => {}
         }
     }
@@ -136,7 +136,7 @@ impl Supervisor {
 
     fn leave_proving(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
         if self.mode == Mode::Waiting {
-            self.complete_rollout(now, id, spec, effects);
+            self.complete_rollout(now, id, effects);
             return;
         }
         // Replacements that were under way for other reasons are overtaken.
@@ -183,7 +183,7 @@ impl Supervisor {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(spec.soak + MANAGER_MARGIN)));
             self.set_step(Step::Soaking { until: now + spec.soak });
             if spec.soak.is_zero() {
-                self.complete_rollout(now, id, spec, effects);
+                self.complete_rollout(now, id, effects);
             }
         }
     }
@@ -214,7 +214,7 @@ impl Supervisor {
     }
 
     /// The new generation is proven: it takes every slot, and the old one drains.
-    fn complete_rollout(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
+    fn complete_rollout(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
         let Some(rollout) = self.rollout.take() else { return };
         for index in 0..self.slots.len() {
             if self.slots[index].successor.is_some() {
@@ -222,17 +222,10 @@ impl Supervisor {
                 self.drain(now, predecessor, effects);
             }
         }
-        let wanted = spec.workers as usize;
-        let surplus: Vec<_> = self.slots.iter().skip(wanted).filter_map(|slot| slot.current).collect();
-        for worker in surplus {
-            self.drain(now, Some(worker), effects);
-        }
-        if self.mode == Mode::Running {
-            self.slots.truncate(wanted);
-        }
         let old = std::mem::replace(&mut self.serving, id);
         self.generations.remove(&old);
         effects.push(Effect::Release(old));
+        self.resize_pool(now, effects);
         self.refusal = None;
         self.failing = None;
         effects.notice(Notice::RolloutDone(id));

@@ -14,7 +14,7 @@ pub enum Start {
 /// What holds for the workers of one generation. Plain data, made by the shell from configuration and adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// How many slots the pool has: 1 to 4096.
+    /// How many slots the pool has: 1 to [`MOST_WORKERS`].
     pub workers: u32,
     /// A worker that says nothing counts as ready when it has lived for this long and holds the socket. None: only
     /// the worker's own word counts.
@@ -65,6 +65,8 @@ pub struct Probe {
     pub grace: Duration,
 }
 
+/// No pool is larger.
+pub const MOST_WORKERS: u32 = 4096;
 /// Between SIGABRT, which lets a hung worker write its stack, and SIGKILL.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 /// Between the end of a drain, when a replaced worker is told to close its long-lived connections, and SIGKILL.

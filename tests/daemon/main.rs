@@ -40,5 +40,6 @@ mod proof;
 mod protocol;
 mod reload;
 mod servers;
+mod signals;
 mod strangers;
 mod uwsgi;

@@ -274,6 +274,9 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         # The test is the nearest subreaper that is left.
         self.assertIn(wait_for_exit(int(os.read(reader, 100))), self.clean)
 
+    def test_signals_to_the_whole_unit_end_nobody(self):
+        self.stand_every_signal(self.start(), lambda worker: get(worker.probe_path).split()[0])
+
     # Leaving.
 
     def finishes_its_request(self, number):

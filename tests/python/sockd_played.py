@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +35,12 @@ SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
 SERIAL = itertools.count()
 PR_SET_CHILD_SUBREAPER = 36
+# As template.py has it.
+DRAIN_TOKEN = signal.SIGRTMAX - 2
+# What somebody may send who means the unit and not this process; of what is left out a process may end.
+HARMLESS = [number for number in range(1, signal.NSIG) if number not in (32, 33) and number not in [
+    getattr(signal, "SIG" + name) for name in
+    "INT QUIT TERM KILL STOP CHLD ILL TRAP ABRT BUS FPE SEGV SYS PIPE XCPU XFSZ".split()]]
 
 
 def become_subreaper():
@@ -151,6 +158,48 @@ class Case(unittest.TestCase):
         return path
 
 
+    def stand_every_signal(self, template, serve):
+        """Whatever somebody else sends to a whole unit ends neither the template nor a worker, at no time."""
+        worker = template.fork(1)
+        signal_all([template.pid, worker.pid])
+        worker.wait_ready()
+        for number in HARMLESS:
+            signal_all([template.pid, worker.pid], [number])
+            self.assertEqual(serve(worker), str(worker.pid), "after signal %d" % number)
+        # What it starts gets back what is common, and nothing but the token is held back there.
+        common = [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM]
+        self.assertEqual(ignored_signals(worker.pid) & mask_of(common), 0)
+        self.assertEqual(blocked_signals(worker.pid), mask_of([DRAIN_TOKEN]))
+        worker.signal(signal.SIGUSR2)
+        worker.wait()
+        worker = template.fork(2)
+        worker.wait_ready()
+        self.assertEqual(serve(worker), str(worker.pid))
+
+
+def signal_all(pids, numbers=None):
+    """From a process that is not sockd."""
+    for number in HARMLESS if numbers is None else numbers:
+        subprocess.run(["kill", "-%d" % number] + [str(pid) for pid in pids], check=True)
+
+
+def mask_of(numbers):
+    return sum(1 << number - 1 for number in numbers)
+
+
+def ignored_signals(pid):
+    return signals_of(pid, "SigIgn:")
+
+
+def blocked_signals(pid):
+    return signals_of(pid, "SigBlk:")
+
+
+def signals_of(pid, field):
+    with open("/proc/%d/status" % pid) as status:
+        return next(int(line.split()[1], 16) for line in status if line.startswith(field))
+
+
 class Worker:
     """One ordered worker: its process, its notifications, its stderr, its probe socket."""
 
@@ -210,6 +259,9 @@ class Worker:
         return seen
 
     def signal(self, number):
+        if number == signal.SIGUSR2:
+            # sockd drains with two signals.
+            os.kill(self.pid, DRAIN_TOKEN)
         os.kill(self.pid, number)
 
     def wait(self, patience=PATIENCE):

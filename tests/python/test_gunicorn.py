@@ -636,16 +636,50 @@ class Processes(Case):
         worker.signal(signal.SIGKILL)
         self.assertEqual(worker.wait(), -signal.SIGKILL)
 
-    def test_signal_dispositions(self):
-        """The template ignores what is meant for gunicorn's master; a worker's children ignore nothing."""
+    def test_signals_to_the_whole_unit_end_nobody(self):
+        for worker_class, module in [("sync", None), ("gthread", None), ("gevent", "gevent"), ("tornado", "tornado"),
+                                     ("asgi", None), ("uvicorn_worker.UvicornWorker", "uvicorn_worker")]:
+            with self.subTest(worker_class=worker_class):
+                if module and importlib.util.find_spec(module) is None:
+                    continue
+                template = self.started("-k", worker_class, application_for(worker_class))
+                self.stand_every_signal(template, lambda worker: get(worker.probe_path).split()[0])
+
+    def test_interrupting_the_template_does_nothing(self):
         template = self.started("hello:app")
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            os.kill(template.pid, number)
-            self.assertTrue(ignored_signals(template.pid) & 1 << number - 1)
-        worker = template.fork(1)
-        worker.wait_ready()
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            self.assertFalse(ignored_signals(worker.pid) & 1 << number - 1)
+        os.kill(template.pid, signal.SIGINT)
+        template.fork(1).wait_ready()
+
+    def test_usr1_opens_log_files_afresh(self):
+        """In the template, a worker that serves and one that has begun to start, as gunicorn's arbiter has it."""
+        error, access, fifo = self.directory / "error.log", self.directory / "access.log", self.fifo()
+        self.directory.write("slow.py", """
+import os
+if os.path.exists("gate"):
+    open(%r).close()
+from hello import app
+""" % fifo)
+        template = self.started("--error-logfile", error, "--access-logfile", access, "slow:app")
+        serving = template.fork(1)
+        serving.wait_ready()
+        self.directory.write("gate", "")
+        starting = template.fork(2)
+        wait_until(lambda: "pid: %d" % starting.pid in read(error), "the second worker begins")
+        for path in (error, access):
+            os.rename(path, path + ".1")
+        for process in (template, serving, starting):
+            os.kill(process.pid, signal.SIGUSR1)
+        wait_until(lambda: len(holders(error, [template.pid, serving.pid, starting.pid])) == 3, "all have the new file")
+        with open(fifo, "w"):
+            pass
+        starting.wait_ready()
+        for worker in (serving, starting):
+            self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
+            worker.signal(signal.SIGTERM)
+            self.assertEqual(worker.wait(), 0)
+        self.assertEqual(read(access).count("GET / HTTP"), 2)
+        for worker in (serving, starting):
+            self.assertIn("Worker exiting (pid: %d)" % worker.pid, read(error))
 
     def test_term_ends_the_template_and_workers_live_on(self):
         template = self.started("hello:app")
@@ -715,9 +749,20 @@ def app(environ, start_response):
             self.assertEqual(get(worker.probe_path), "42")
 
 
-def ignored_signals(pid):
-    with open("/proc/%d/status" % pid) as status:
-        return next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn:"))
+def read(path):
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def holders(path, pids):
+    """Who has this file open, and no longer the one that had its name before."""
+    def files(pid):
+        return {os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)
+                if os.path.lexists("/proc/%d/fd/%s" % (pid, fd))}
+    return [pid for pid in pids if path in files(pid) and path + ".1" not in files(pid)]
 
 
 class Preload(Case):

@@ -3,6 +3,7 @@
 mod faults;
 mod health;
 mod illness;
+mod pool;
 mod situations;
 mod unknown_programs;
 mod world;
@@ -28,7 +29,7 @@ fn live(seed: u64) -> World {
     let mut world = World::new(seed, start, spec);
     world.shaky = seed.is_multiple_of(3);
     for _ in 0..120 {
-        match world.roll(19) {
+        match world.roll(21) {
             0 | 1 => {
                 let _ = world.reload();
             }
@@ -87,6 +88,8 @@ fn live(seed: u64) -> World {
                     world.bloat(id);
                 }
             }
+            17 => world.event(Event::OneMoreWorker),
+            18 => world.event(Event::OneFewerWorker),
             _ => {}
         }
         let pause = world.roll(4_000);

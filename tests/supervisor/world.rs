@@ -376,8 +376,8 @@ impl World {
                     let accepts = self.accepts(id);
                     self.later_worker(ms(0), id, WorkerEvent::Inspected { holds, accepts });
                 }
-                Effect::Judge { worker, patience, .. } => {
-                    let (delay, verdict) = self.judged(worker, patience);
+                Effect::Judge { worker, reference, patience, .. } => {
+                    let (delay, verdict) = self.judged(worker, reference, patience);
                     self.later_worker(delay, worker, WorkerEvent::Judged { verdict });
                 }
                 Effect::Probe { worker, .. } => {
@@ -466,13 +466,20 @@ impl World {
     }
 
     /// What comes of a judgement, and when: one that can be asked is asked until it answers.
-    fn judged(&mut self, id: WorkerId, patience: Option<Duration>) -> (Duration, Result<(), String>) {
+    fn judged(
+        &mut self,
+        id: WorkerId,
+        reference: Option<WorkerId>,
+        patience: Option<Duration>,
+    ) -> (Duration, Result<(), String>) {
         let delay = ms(self.roll(50));
         let Some(process) = self.processes.get(&id) else { return (delay, Ok(())) };
         if process.role == Role::Serving && !self.spec.own_socket {
             return (ms(0), Ok(()));
         }
-        let worse = matches!(process.code, Code::AnswersWorse | Code::IsIll);
+        // No worse than one that answers as badly.
+        let usual = reference.and_then(|id| self.processes.get(&id)).map(|process| process.code);
+        let worse = process.code == Code::IsIll || process.code == Code::AnswersWorse && usual != Some(process.code);
         let verdict = if worse { Err("500 where the old one says 200".to_owned()) } else { Ok(()) };
         let wait = process.serves_at.map(|at| at.since(self.now));
         match (wait, patience) {
@@ -577,7 +584,10 @@ impl World {
         // A canary that is watched is ready and serves nobody.
         let served = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.slot.is_some());
         let lost = lost.iter().filter(|id| was_ready(id) && served(id)).count() as u32;
-        let floor = (before.ready - lost).min(after.wanted.unwrap_or(0));
+        // What is asked for beside the configuration counts from this step on.
+        let wanted = before.wanted.min(after.wanted);
+        let resized = effects.iter().any(|e| matches!(e, Effect::Notice(Notice::PoolResized { .. })));
+        let floor = (before.ready - lost).min(if resized { wanted } else { after.wanted }.unwrap_or(0));
         assert!(
             after.ready >= floor,
             "our own action left {} ready workers where {floor} could be\n{}",
@@ -586,7 +596,7 @@ impl World {
         );
         // A refused rollout leaves the old generation untouched.
         let refused = effects.iter().any(|e| matches!(e, Effect::Notice(Notice::RolloutRefused { .. })));
-        if refused {
+        if refused && !resized {
             for worker in before.workers.iter().filter(|w| w.generation == before.generation && w.ready_for.is_some()) {
                 let gone = matches!(event, Some(Event::Worker(id, _)) if *id == worker.worker);
                 let hung = effects.iter().any(|e| *e == Effect::Signal(worker.worker, Signal::Abort));

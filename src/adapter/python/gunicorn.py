@@ -7,6 +7,7 @@ What it owns. gunicorn's configuration. What it must never do. What gunicorn's a
 """
 
 import os
+import signal
 import sys
 
 # gunicorn.arbiter.Arbiter has it, too; it is part of what gunicorn documents, like WORKER_BOOT_ERROR.
@@ -361,7 +362,11 @@ def dump_stacks_on_abort(worker):
 
     def init_signals_below_faulthandler():
         faulthandler.disable()
+        # gunicorn resets more signals than it handles, and some of them only to handle them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SHELTERED)
         init_signals()
+        shelter()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         faulthandler.enable(file=2, all_threads=True)
 
     worker.init_signals = init_signals_below_faulthandler

@@ -10,6 +10,7 @@ does not do before the fork; call a hook of the service's life in a template tha
 
 import json
 import os
+import signal
 
 # Hooks that see which workers there are.
 SEE_WORKERS = ("pre_fork", "post_fork", "worker_exit", "child_exit", "nworkers_changed", "on_reload", "on_exit")
@@ -56,6 +57,8 @@ class Server:
         self.app = app
         self.cfg = app.cfg
         self.log = self.cfg.logger_class(self.cfg)
+        # As the arbiter does; the workers have handlers of their own.
+        signal.signal(signal.SIGUSR1, lambda *_: self.log.reopen_files())
         self.worker_class = self.cfg.worker_class
         settings["silent_when_busy"] = is_sync(self.worker_class)
         settings["follows_workers"] = bool(self.cfg.statsd_host) or any(

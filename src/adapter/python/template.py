@@ -25,6 +25,7 @@ A server's program ends with run(server), where `server` is an AppServer and has
 """
 
 import _thread
+import atexit
 import faulthandler
 import gc
 import json
@@ -36,6 +37,13 @@ import time
 
 CONTROL_FD = 3
 LIFE_FD = 6
+# What sockd sends before SIGUSR2: real-time signals alone say, while they are blocked, who has sent each of them.
+DRAIN_TOKEN = signal.SIGRTMAX - 2
+# All signals but those that end a process on purpose, tell it of its own faults and limits, or cannot be caught (and the
+# two that the C library keeps for itself).
+SHELTERED = sorted(set(range(1, signal.NSIG)) - {32, 33} - {getattr(signal, "SIG" + name) for name in (
+    "INT QUIT TERM KILL STOP CONT CHLD ILL TRAP ABRT BUS FPE SEGV SYS PIPE XCPU XFSZ URG WINCH".split())})
+COMMON = signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM
 # A worker's grandparent adopts it as soon as its parent is gone, which takes microseconds.
 ADOPTION_SECONDS = 10.0
 # Whether sockd will bind what the settings name, so that names must be looked up.
@@ -187,15 +195,26 @@ def allow_own_session():
 
 
 def ignore_signals():
-    """A signal for the process group, or the server's own reload habits, must not end the template."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    """Whatever a whole unit is sent must not end the template, nor a worker that begins."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Before there is a thread: each inherits the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [DRAIN_TOKEN])
+    shelter()
 
 
-def restore_signals():
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def shelter():
+    """Have those signals do nothing that would end or stop this process, and that nobody handles.
+
+    The common ones by a handler, since programs that the application starts inherit what is ignored. Not all: handlers of
+    signals that come together pile up, and faulthandler's stack has room for three or four.
+    """
+    for number in SHELTERED:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN):
+            signal.signal(number, do_nothing if number in COMMON else signal.SIG_IGN)
+
+
+def do_nothing(_signal, _frame):
+    pass
 
 
 def tcp_bind(host, port):
@@ -320,7 +339,9 @@ def become_worker(order):
     os.close(CONTROL_FD)
     os.dup2(order.stderr, 2)
     os.close(order.stderr)
-    restore_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As the interpreter ends, it takes its handlers back.
+    atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, SHELTERED)
     # From here on SIGABRT prints every thread's stack, even of a worker that hangs in an import.
     faulthandler.enable(file=2, all_threads=True)
     os.environ.update(order.environment)
@@ -384,7 +405,8 @@ async def read_what_was_accepted(sleep=None):
 class Drain:
     """A worker that is replaced gets SIGUSR2: SIGTERM, but long-lived connections may live until sockd's drain-timeout.
 
-    `patient` says whether it came; `begun` is called before the server learns of it.
+    Only from sockd, which sends DRAIN_TOKEN before: SIGUSR2 is also what people send to a whole unit. `patient` says
+    whether it came; `begun` is called before the server learns of it.
     """
 
     def __init__(self, begun=lambda: None):
@@ -395,6 +417,18 @@ class Drain:
         signal.signal(signal.SIGUSR2, self.begin)
 
     def begin(self, _signal, _frame):
+        if not came_from(DRAIN_TOKEN, os.getppid()):
+            return
         self.patient = True
         self.begun()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def came_from(number, sender):
+    """Whether this process has sent one of the signals of this number that wait, blocked; none waits any more."""
+    found = False
+    while True:
+        info = signal.sigtimedwait([number], 0)
+        if info is None:
+            return found
+        found = found or info.si_pid == sender

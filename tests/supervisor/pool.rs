@@ -1,0 +1,93 @@
+//! The number of workers is changed beside the configuration: step by step, never below one, until the next reload.
+
+use super::faults::Code;
+use super::world::{World, ms, spec};
+use sockd::supervisor::{Event, GenerationId, MOST_WORKERS, Notice, Outcome, Phase, Start};
+
+fn serving(workers: u32) -> World {
+    let mut spec = spec();
+    spec.workers = workers;
+    let mut world = World::new(1, Start::OnConnection, spec);
+    world.run_until(ms(10_000), "all workers", |world| world.ready() == workers);
+    world
+}
+
+fn settled(world: &World, workers: u32) -> bool {
+    let now = world.core.snapshot(world.now);
+    now.wanted == Some(workers) && now.ready == workers && now.workers.len() == workers as usize
+}
+
+#[test]
+fn one_more_and_one_fewer_until_a_reload_has_taken_over() {
+    let mut world = serving(3);
+    world.event(Event::OneMoreWorker);
+    world.run_until(ms(10_000), "four", |world| settled(world, 4));
+    // A reload that is refused changes nothing.
+    world.code = Code::ImportError;
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    world.run_for(ms(60_000));
+    assert!(settled(&world, 4));
+    world.event(Event::OneFewerWorker);
+    world.event(Event::OneFewerWorker);
+    world.run_until(ms(60_000), "two", |world| settled(world, 2));
+    world.code = Code::Good;
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(3)));
+    world.run_until(ms(60_000), "as configured", |world| settled(world, 3));
+}
+
+#[test]
+fn what_is_asked_for_during_a_rollout_holds_after_it() {
+    let mut world = serving(2);
+    let request = world.reload();
+    world.event(Event::OneMoreWorker);
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    world.run_until(ms(60_000), "three of the new generation", |world| settled(world, 3));
+    assert_eq!(world.core.snapshot(world.now).generation, GenerationId(2));
+}
+
+#[test]
+fn there_is_always_one_and_there_are_never_too_many() {
+    let mut world = serving(1);
+    world.event(Event::OneFewerWorker);
+    assert!(settled(&world, 1));
+    assert!(world.notices.contains(&Notice::PoolResized { from: 1, to: 1 }));
+
+    // Not with processes: it waits for its first visitor.
+    let mut spec = spec();
+    spec.workers = MOST_WORKERS - 1;
+    let mut world = World::new(1, Start::OnConnection, spec);
+    world.visitors = false;
+    world.run_until(ms(10_000), "it is prepared", |world| world.core.snapshot(world.now).wanted.is_some());
+    for from in [MOST_WORKERS - 1, MOST_WORKERS] {
+        world.event(Event::OneMoreWorker);
+        assert!(world.notices.contains(&Notice::PoolResized { from, to: MOST_WORKERS }));
+    }
+}
+
+#[test]
+fn the_one_that_goes_is_one_that_does_not_serve() {
+    for victim in 0..3 {
+        let mut world = serving(3);
+        world.code = Code::NeverReady;
+        let slots = world.core.snapshot(world.now).slots;
+        world.kill(slots[victim].current.expect("it serves"));
+        world.run_until(ms(60_000), "its successor starts", |world| {
+            world.core.snapshot(world.now).workers.iter().any(|worker| worker.phase == Phase::Starting)
+        });
+        world.event(Event::OneFewerWorker);
+        assert_eq!(world.ready(), 2, "one that serves was taken away");
+        world.run_until(ms(60_000), "the other two are all", |world| settled(world, 2));
+        world.run_for(ms(60_000));
+        assert!(settled(&world, 2));
+    }
+}
+
+#[test]
+fn a_pool_that_waits_for_its_first_visitor_has_the_new_number_then() {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.event(Event::OneMoreWorker);
+    world.run_until(ms(60_000), "four", |world| settled(world, 4));
+}
