@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use crate::printable::{for_terminal, is_command};
+
 /// So many problems are shown at most; of the others only the number is told.
 const SHOWN: usize = 50;
 
@@ -82,13 +84,35 @@ impl Diagnostic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
-    sources: BTreeMap<PathBuf, String>,
+    sources: BTreeMap<PathBuf, Source>,
+}
+
+/// The text of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Source {
+    text: String,
+    /// Bytes that are counted, and never shown.
+    secret: Vec<Range<usize>>,
+}
+
+impl Source {
+    fn is_secret(&self, bytes: &Range<usize>) -> bool {
+        self.secret.iter().any(|secret| secret.start <= bytes.end && bytes.start <= secret.end)
+    }
 }
 
 impl Diagnostics {
-    /// Remembers the text of a file, so that its lines can be shown.
-    pub fn add_source(&mut self, file: &Path, text: impl Into<String>) {
-        self.sources.insert(file.to_owned(), text.into());
+    /// Remembers the text of a file, so that its lines can be shown: all but those that touch the `secret` bytes. Of
+    /// these only line and column are told.
+    pub fn add_source(&mut self, file: &Path, text: impl Into<String>, secret: Vec<Range<usize>>) {
+        self.sources.insert(file.to_owned(), Source { text: text.into(), secret });
+    }
+
+    /// Remembers the text of a file of which nothing may be shown, so that lines and columns can be told.
+    pub fn add_secret_source(&mut self, file: &Path, text: impl Into<String>) {
+        let text = text.into();
+        let all = 0..text.len();
+        self.add_source(file, text, vec![all]);
     }
 
     /// Adds a problem.
@@ -132,7 +156,7 @@ impl Diagnostics {
 
     /// Line and column of a place, both counted from 1, the column in characters. `None` without the file's text.
     pub fn line_and_column(&self, location: &Location) -> Option<(usize, usize)> {
-        let place = Place::find(self.sources.get(&location.file)?, &location.span);
+        let place = Place::find(&self.sources.get(&location.file)?.text, &location.span);
         Some((place.line, place.column))
     }
 
@@ -175,7 +199,7 @@ impl Diagnostics {
         if let Some(more) = self.list.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             text.push_str(&format!("\nand {more} more\n"));
         }
-        text
+        for_terminal(&text, colour)
     }
 
     fn render_one(&self, diagnostic: &Diagnostic, renderer: &Renderer) -> String {
@@ -185,21 +209,28 @@ impl Diagnostics {
         };
         let mut group = Group::with_title(level.primary_title(printable(&diagnostic.message)));
         if let Some(location) = &diagnostic.location {
-            let file = location.file.display().to_string();
+            let file = printable(&location.file.display().to_string());
             group = match self.sources.get(&location.file) {
                 None => group.element(Origin::path(file)),
                 Some(source) => {
-                    let place = Place::find(source, &location.span);
+                    let place = Place::find(&source.text, &location.span);
+                    if source.is_secret(&place.bytes) {
+                        let origin = Origin::path(file).line(place.line).char_column(place.column);
+                        group = group.element(origin);
+                        return with_help(group, diagnostic, renderer);
+                    }
                     let mark = AnnotationKind::Primary.span(place.mark);
                     group.element(Snippet::source(place.text).path(file).line_start(place.line).annotation(mark))
                 }
             };
         }
-        if let Some(help) = &diagnostic.help {
-            group = group.element(Level::HELP.message(printable(help)));
-        }
-        renderer.render(&[group])
+        with_help(group, diagnostic, renderer)
     }
+}
+
+fn with_help<'a>(group: Group<'a>, diagnostic: &Diagnostic, renderer: &Renderer) -> String {
+    let help = diagnostic.help.as_ref().map(|help| Level::HELP.message(printable(help)));
+    renderer.render(&[group.elements(help)])
 }
 
 impl<'a> IntoIterator for &'a Diagnostics {
@@ -243,6 +274,8 @@ struct Place<'a> {
     line: usize,
     column: usize,
     text: &'a str,
+    /// The line's own bytes.
+    bytes: Range<usize>,
     mark: Range<usize>,
 }
 
@@ -259,6 +292,7 @@ impl<'a> Place<'a> {
             line: source[..line_start].matches('\n').count() + 1,
             column: source[line_start..start].chars().count() + 1,
             text: &source[line_start..line_end],
+            bytes: line_start..line_end,
             mark: start - line_start..end - line_start,
         }
     }
@@ -275,5 +309,5 @@ fn boundary(text: &str, at: usize) -> usize {
 
 /// A text on one line: what a file says must not write to the reader's terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_command(c) { '\u{fffd}' } else { c }).collect()
 }

@@ -17,9 +17,10 @@ use rustix::fs::OFlags;
 /// # Errors
 /// It cannot be opened, or is no regular file: that error's kind is `InvalidInput`.
 pub fn open(path: &Path) -> io::Result<File> {
-    let regular = |metadata: &Metadata| match metadata.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    let regular = |metadata: &Metadata| match (metadata.is_file(), metadata.is_dir()) {
+        (true, _) => Ok(()),
+        (false, true) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a directory, no regular file")),
+        (false, false) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
     };
     // Before it is opened: opening a device can have an effect of its own. What was looked at may be gone by then, so
     // that only the descriptor's own word counts.

@@ -144,6 +144,37 @@ fn the_core_asks_neither_time_nor_dice_nor_system() {
     );
 }
 
+/// What a path of others leads to may be a pipe or have no end, and what others wrote may act on a terminal: there is one
+/// way to open the first, and one to print the second.
+#[test]
+fn files_are_opened_and_screens_written_in_one_way() {
+    let openings = ["File::open(", "fs::read(", "fs::read_to_string("];
+    // What the kernel and root alone write.
+    let trusted = ["\"/proc/", "\"/etc/passwd\"", "format!(\"/proc/"];
+    let screens = ["stdout()", "stderr()", "print!(", "println!("];
+    let mut offences = Vec::new();
+    for path in
+        ["src/cli", "src/config", "src/doctor", "src/systemd", "src/adapter"].map(|top| files(top, "rs")).concat()
+    {
+        let text = read(&path);
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (index, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            let foreign = openings
+                .iter()
+                .filter_map(|call| line.split_once(call))
+                .any(|(_, argument)| !trusted.iter().any(|begin| argument.starts_with(begin)));
+            let screen = path.starts_with("src/cli/") && !path.ends_with("/output.rs");
+            if foreign {
+                offences.push(format!("{path}:{}: open it by crate::regular_file", index + 1));
+            }
+            if screen && screens.iter().any(|call| line.contains(call)) {
+                offences.push(format!("{path}:{}: write to it by cli::output", index + 1));
+            }
+        }
+    }
+    report(&offences, "Both are there so that nobody can forget what they are for.");
+}
+
 /// The program may be given away under its own two licences with everything that is compiled into it.
 #[test]
 fn every_dependency_has_a_licence_like_ours() {

@@ -21,6 +21,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::doctor::facts::Account;
 use crate::exit;
 use crate::fallback::{self, LARGEST_PAGE};
+use crate::regular_file;
 use crate::systemd::UnitName;
 use crate::systemd::unit_name::INSTANCES;
 
@@ -143,7 +144,7 @@ fn file_alone(file: PathBuf) -> Result<Subject, String> {
 
 /// Tells a file that cannot be looked at from one that is wrong.
 fn readable(file: PathBuf) -> Result<PathBuf, String> {
-    let opened = std::fs::File::open(&file).map(drop);
+    let opened = regular_file::open(&file).map(drop);
     opened.map(|()| file.clone()).map_err(|error| format!("cannot read {}: {error}", file.display()))
 }
 
@@ -275,8 +276,7 @@ fn json(found: &[(String, Diagnostics)]) -> String {
             problems: problems.iter().map(|problem| Problem::new(problem, problems)).collect(),
         })
         .collect();
-    // Strings, numbers and booleans alone: serialising them cannot fail.
-    serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n"
+    output::json(&checked)
 }
 
 #[cfg(test)]

@@ -112,9 +112,7 @@ fn problems(unit: &str) -> Vec<Problem> {
 
 /// The array for programs, with a line break at its end.
 pub fn json(found: &[Diagnosis]) -> String {
-    let mut text = serde_json::to_string_pretty(found).unwrap_or_default();
-    text.push('\n');
-    text
+    output::json(&found)
 }
 
 fn failed(message: &str) -> ExitCode {

@@ -3,12 +3,13 @@
 //! Owns: the writing and the taking away, and that a file is whole at every moment.
 //! Never: overwrites or removes a file that the caller does not call its own.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::file_text::FileText;
+use crate::regular_file;
 
 /// Configuration is for everybody to read.
 const MODE: u32 = 0o644;
@@ -61,8 +62,7 @@ pub fn find(path: &Path, mark: &str) -> Result<Found, String> {
     if !metadata.is_file() {
         return Ok(Found::Foreign);
     }
-    let mut text = Vec::new();
-    File::open(path).map_err(cannot)?.take(READ_LIMIT).read_to_end(&mut text).map_err(cannot)?;
+    let text = regular_file::head(path, READ_LIMIT).map_err(cannot)?;
     match String::from_utf8(text) {
         Ok(text) if text.starts_with(mark) => Ok(Found::Ours(text)),
         Ok(_) | Err(_) => Ok(Found::Foreign),

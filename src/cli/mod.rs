@@ -109,8 +109,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     let of_run = words.split_first().filter(|(command, _)| *command == "run");
     match of_run.and_then(|(_, words)| config::with_dashes(words, error)) {
         Some(right) => complain(&format!("the server's command stands behind --: write\n  {right}")),
-        // There is nothing to be done where it cannot be written.
-        None => drop(error.print()),
+        None => output::explain(error),
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE))
 }

@@ -4,7 +4,7 @@
 //! Never: overwrites a file, writes some files and not the others, or starts anything.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -152,16 +152,14 @@ fn complete(arguments: &Arguments, terminal: bool) -> Result<Application, (Strin
 /// Asks on the terminal until the answer is of use.
 fn ask(question: &str, example: &str, check: impl Fn(&str) -> Result<String, String>) -> io::Result<String> {
     loop {
-        let mut stderr = io::stderr().lock();
-        write!(stderr, "{question} (as {example}): ")?;
-        stderr.flush()?;
+        output::say(&format!("{question} (as {example}): "));
         let mut answer = String::new();
         if io::stdin().lock().read_line(&mut answer)? == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"));
         }
         match check(answer.trim()) {
             Ok(answer) => return Ok(answer),
-            Err(why) => writeln!(stderr, "  {why}")?,
+            Err(why) => output::say(&format!("  {why}\n")),
         }
     }
 }

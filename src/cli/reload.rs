@@ -1,6 +1,5 @@
 //! `sockd reload`: reloads a unit and waits for the outcome.
 
-use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -36,10 +35,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             Err(message) => return fail(&message),
         };
         // A journal need not hold each step: the supervisor writes its own.
-        let steps = io::stderr().is_terminal();
+        let steps = output::is_watched();
         let step = |step: &str| {
             if steps {
-                let _ = writeln!(io::stderr(), "{step}");
+                output::say(&format!("{step}\n"));
             }
         };
         match control::reload(&instance, !arguments.no_wait, step).await {
@@ -48,11 +47,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 ExitCode::SUCCESS
             }
             Ok(outcome) => {
-                let mut stderr = io::stderr().lock();
-                for line in &outcome.details {
-                    let _ = writeln!(stderr, "{line}");
-                }
-                drop(stderr);
+                outcome.details.iter().for_each(|line| output::say(&format!("{line}\n")));
                 fail(&outcome.message)
             }
             Err(error) if error.is_denial() => fail(&format!("cannot reload: {}", who_may(instance.uid))),

@@ -37,7 +37,8 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
         return Err("the name of a variable is missing".to_owned());
     }
     if first.is_some_and(|c| c.is_ascii_digit()) || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(format!("{name:?} is not the name of a variable: letters, digits and underscores, no digit first"));
+        // It may be anything: the beginning of a line that was not meant for a name, a password among it.
+        return Err("this is not the name of a variable: letters, digits and underscores, no digit first".to_owned());
     }
     if speaks_of_sockd_alone(name) {
         return Err(format!("{name} is not for setting: sockd gives each worker its own"));

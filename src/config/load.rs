@@ -1,8 +1,7 @@
 //! From the file and the options to [`Settings`].
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use toml::de::DeTable;
 use crate::adapter::{self, launcher::Launcher};
 use crate::app::Address;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::regular_file;
 
 use super::reader::{Reader, Section, Value};
 use super::value::{boolean, integer, list, memory, permissions, text, time, variables};
@@ -57,17 +57,15 @@ pub fn keys() -> Vec<String> {
 
 /// Reads a file's text, of which no more than [`LARGEST`] is ever held.
 pub(super) fn read(file: &Path) -> Result<String, Diagnostics> {
-    let cannot = |why: &dyn std::fmt::Display| Diagnostic::error(format!("cannot read {}: {why}", file.display()));
-    let mut bytes = Vec::new();
-    let opened = File::open(file).and_then(|opened| opened.take(LARGEST + 1).read_to_end(&mut bytes));
-    opened.map_err(|error| cannot(&error))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(cannot(&"it is larger than 1 MiB").help("is it the right file?").into());
-    }
+    let bytes = regular_file::read(file, LARGEST).map_err(|error| {
+        let problem = Diagnostic::error(format!("cannot read {}: {error}", file.display()));
+        let too_large = error.kind() == io::ErrorKind::FileTooLarge;
+        if too_large { problem.help("is it the right file?") } else { problem }
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let start = error.utf8_error().valid_up_to();
         let mut problems = Diagnostics::default();
-        problems.add_source(file, String::from_utf8_lossy(error.as_bytes()));
+        problems.add_secret_source(file, String::from_utf8_lossy(error.as_bytes()));
         let end = start + char::REPLACEMENT_CHARACTER.len_utf8();
         let help = "TOML files are written in UTF-8: save it with that encoding";
         problems.push(Diagnostic::error("this is not UTF-8").help(help).at(file, start..end));

@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use crate::adapter::exec::{Exec, Plan, Told};
 use crate::app::Command;
+use crate::regular_file;
 
 /// A server's configuration file is read up to here, in bytes.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -43,13 +42,5 @@ fn names(directory: &Path) -> Result<Vec<OsString>, String> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let cannot = |why: &dyn Display| format!("cannot read {}: {why}", path.display());
-    // Before it is opened: a named pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(|error| cannot(&error))?.is_file() {
-        return Err(cannot(&"it is no file"));
-    }
-    let file = File::open(path).map_err(|error| cannot(&error))?;
-    let mut text = String::new();
-    file.take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
-    if text.len() as u64 > FILE_LIMIT { Err(cannot(&"it is larger than 1 MiB")) } else { Ok(text) }
+    regular_file::read_text(path, FILE_LIMIT).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

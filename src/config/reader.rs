@@ -5,6 +5,7 @@
 //! of the keys there are.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
@@ -41,7 +42,7 @@ impl<'f> Reader<'f> {
     pub(super) fn new(file: Option<&'f Path>, text: &str) -> Self {
         let mut problems = Diagnostics::default();
         if let Some(file) = file {
-            problems.add_source(file, text);
+            problems.add_source(file, text, secret(file, text));
         }
         Self { file, problems, keys: Vec::new(), spans: BTreeMap::new(), unknown: Vec::new() }
     }
@@ -192,6 +193,35 @@ impl<'f, 't> Section<'_, 'f, 't> {
         });
         self.reader.section(key, table, read)
     }
+}
+
+/// What of a configuration is never shown: the values of its variables; and all of a file that is none, by its real
+/// name, because somebody has named or linked another one, which may be full of passwords.
+fn secret(file: &Path, text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let real = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    if real.extension().is_none_or(|end| end != "toml") {
+        found.push(0..text.len());
+        return found;
+    }
+    let (mut begin, mut at) = (None, 0);
+    for line in text.split_inclusive('\n') {
+        let bare = line.trim();
+        // A line of a value may look like much: what it surely is not ends the section.
+        let head = bare.split('#').next().unwrap_or_default().trim_end();
+        let name = head.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map(|name| name.trim_matches('['));
+        let other = name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
+        let named = bare.trim_start_matches(['[', ' ', '\t', '"', '\'']);
+        let rest = named.strip_prefix("environment").map(|rest| rest.trim_start_matches(['"', '\'']));
+        if rest.is_some_and(|rest| rest.starts_with([' ', '\t', '=', '.', ']'])) {
+            begin = begin.or(Some(at));
+        } else if other {
+            found.extend(begin.take().map(|begin| begin..at - 1));
+        }
+        at += line.len();
+    }
+    found.extend(begin.map(|begin| begin..text.len()));
+    found
 }
 
 /// What a value is, for messages: `a string`.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use crate::adapter::launcher::Variable;
 use crate::adapter::{development, words};
 use crate::app::Command;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::regular_file;
 
 use super::{Settings, environment_file, inherited, load};
 
@@ -50,7 +51,7 @@ pub fn resolve_environment(
                 }
                 let variables = contents.variables.into_iter();
                 environment.extend(variables.map(|(name, value)| (name.into(), value.into())));
-                problems.add_source(file, text);
+                problems.add_secret_source(file, text);
             }
         }
     }
@@ -242,8 +243,7 @@ fn not_installed(path: &Path) -> Option<Diagnostic> {
 
 /// The program named by a script's first line. A script that cannot be read is left to the kernel to judge.
 fn script_interpreter(path: &Path) -> Option<PathBuf> {
-    let mut head = Vec::new();
-    fs::File::open(path).ok()?.take(SCRIPT_HEAD).read_to_end(&mut head).ok()?;
+    let head = regular_file::head(path, SCRIPT_HEAD).ok()?;
     let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?.trim_ascii();
     let program = line.split(|byte| byte.is_ascii_whitespace()).next()?;
     (!program.is_empty()).then(|| OsStr::from_bytes(program).into())

@@ -2,13 +2,12 @@
 //! of another kind, which must never be fed with Python.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::python;
 use crate::app::text;
+use crate::regular_file;
 
 /// The head of a script is read up to here, in bytes: Linux itself reads 256 of the first line (BINPRM_BUF_SIZE).
 const HEAD_LIMIT: u64 = 4096;
@@ -29,14 +28,8 @@ pub enum Script {
 /// # Errors
 /// "cannot read PATH: why".
 pub fn script(path: &Path) -> Result<Script, String> {
-    let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    // Before it is opened: a named pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(|error| cannot(&error))?.is_file() {
-        return Err(cannot(&"it is no file"));
-    }
-    let mut head = Vec::new();
-    let file = File::open(path).map_err(|error| cannot(&error))?;
-    file.take(HEAD_LIMIT).read_to_end(&mut head).map_err(|error| cannot(&error))?;
+    let head = regular_file::head(path, HEAD_LIMIT);
+    let head = head.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     if head.starts_with(b"\x7fELF") {
         return Ok(Script::Other(format!("{} is a compiled program, not Python", path.display())));
     }

@@ -136,7 +136,7 @@ pub(super) fn variables(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<BT
             reader.error(name.span(), error, None);
         }
         if value.get_ref().as_str().is_none() {
-            let help = format!("write {} = \"value\"", name.get_ref());
+            let help = "write NAME = \"value\"".to_owned();
             reader.error(value.span(), format!("expected a string, found {}", kind(value)), Some(help));
         } else if let Some(text) = text(|text| inherited::check_value(text).map(|()| text.to_owned()))(value, reader) {
             variables.insert(name.get_ref().as_ref().to_owned(), text);

@@ -28,6 +28,7 @@ use listenfd::ListenFd;
 use serde::Deserialize;
 
 use crate::exit;
+use crate::printable::for_terminal;
 use server::Server;
 
 pub use page::{LARGEST as LARGEST_PAGE, read as read_page};
@@ -51,7 +52,7 @@ pub fn run(count: usize, page: Option<&Path>) -> u8 {
     let page = page.and_then(|path| match read_page(path) {
         Ok(page) => Some(page),
         Err(why) => {
-            eprintln!("sockd fallback: {why}; showing the built-in page");
+            complain(&format!("{why}; showing the built-in page"));
             None
         }
     });
@@ -65,8 +66,12 @@ pub fn run(count: usize, page: Option<&Path>) -> u8 {
 }
 
 fn failure(message: &str) -> u8 {
-    eprintln!("sockd fallback: {message}");
+    complain(message);
     exit::FAILURE
+}
+
+fn complain(message: &str) {
+    eprintln!("sockd fallback: {}", for_terminal(message, false));
 }
 
 fn inherited(count: usize) -> Result<Vec<OwnedFd>, String> {
@@ -106,7 +111,7 @@ pub fn serve(listeners: Vec<OwnedFd>, page: Option<String>, mut orders: impl Buf
             Ok(0) | Err(_) => break,
             Ok(_) => match serde_json::from_slice::<Order>(&line) {
                 Ok(order) => server.set_retry_after(order.retry_after),
-                Err(error) => eprintln!("sockd fallback: an order makes no sense ({error}), ignoring"),
+                Err(error) => complain(&format!("an order makes no sense ({error}), ignoring")),
             },
         }
     }

@@ -3,10 +3,9 @@
 //! Owns: what the built-in page says, and which files can be used in its place.
 //! Never: names a program, a path or a reason; who reads it is a stranger.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use crate::regular_file;
 
 /// The largest page of an operator's that is used, in bytes.
 pub const LARGEST: u64 = 256 << 10;
@@ -22,19 +21,9 @@ const SOONEST: u32 = 3;
 /// Why it cannot be used: no regular file, empty, more than [`LARGEST`], not UTF-8 (which is what its header says).
 pub fn read(path: &Path) -> Result<String, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("cannot use {}: {why}", path.display());
-    // A FIFO would block until somebody writes to it.
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(|error| cannot(&error))?;
-    if !file.metadata().map_err(|error| cannot(&error))?.is_file() {
-        return Err(cannot(&"it is no regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| cannot(&error))?;
+    let bytes = regular_file::read(path, LARGEST).map_err(|error| cannot(&error))?;
     if bytes.is_empty() {
         return Err(cannot(&"it is empty"));
-    }
-    if bytes.len() as u64 > LARGEST {
-        return Err(cannot(&format_args!("it is larger than {} KiB", LARGEST >> 10)));
     }
     String::from_utf8(bytes).map_err(|error| cannot(&format_args!("it is not UTF-8 ({})", error.utf8_error())))
 }

@@ -13,6 +13,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::outlet::Outlet;
+use crate::printable::for_terminal;
 
 /// A layer of tracing that writes lines.
 pub struct Human {
@@ -67,11 +68,7 @@ impl Form {
             line.extend(["worker ", worker, ": "]);
         }
         // A message of several lines (a diagnostic) keeps them; other control characters would act on the terminal.
-        line.extend(parts.message.chars().map(|letter| match letter {
-            '\n' | '\t' => letter,
-            letter if letter.is_control() => '\u{fffd}',
-            letter => letter,
-        }));
+        line.push_str(&for_terminal(&parts.message, false));
         line.push('\n');
         line
     }

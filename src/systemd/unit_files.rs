@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::regular_file;
+
 /// Where the system manager looks for units (systemd.unit(5), "Unit File Load Path"), without what only it writes.
 const DIRECTORIES: [&str; 6] = [
     "/etc/systemd/system",
@@ -91,10 +93,8 @@ impl UnitFiles {
 
 /// Whether a file holds the word; `None` when it is none, cannot be read, or is too long.
 fn mentions(file: &Path, word: &str) -> Option<bool> {
-    // Its kind first: a unit may be linked to a device, and a device may have no end.
-    let metadata = fs::metadata(file).ok()?;
-    (metadata.is_file() && metadata.len() <= FILE_LIMIT).then_some(())?;
-    Some(String::from_utf8_lossy(&fs::read(file).ok()?).contains(word))
+    let text = regular_file::read(file, FILE_LIMIT).ok()?;
+    Some(String::from_utf8_lossy(&text).contains(word))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod cases;
+mod foreign;
 mod mutation;
 mod new;
 mod program;

@@ -7,9 +7,9 @@
 //! Owns: Python's path as far as files tell it. Never: runs Python, or reads more than [`LONGEST`] of a file.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::regular_file;
 use crate::suggestion::nearest;
 
 /// The longest module that is read, in bytes.
@@ -110,11 +110,7 @@ fn top_level(text: &str) -> Vec<&str> {
 
 /// A file's text, if it is a regular one of a sensible size.
 pub(super) fn read(path: &Path) -> Option<String> {
-    let metadata = fs::metadata(path).ok()?;
-    (metadata.is_file() && metadata.len() <= LONGEST).then_some(())?;
-    let mut text = Vec::new();
-    fs::File::open(path).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned())
+    Some(String::from_utf8_lossy(&regular_file::read(path, LONGEST).ok()?).into_owned())
 }
 
 #[cfg(test)]

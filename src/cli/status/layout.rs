@@ -3,6 +3,8 @@
 //! Owns: how many columns a character takes, and where a line is broken.
 //! Never: knows what the text is about.
 
+use crate::printable::is_command;
+
 /// Colours by what they mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
@@ -39,8 +41,7 @@ pub fn harmless(text: &str) -> String {
         .chars()
         .map(|letter| match letter {
             '\t' => ' ',
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            letter if letter.is_control() => '\u{fffd}',
+            letter if is_command(letter) => '\u{fffd}',
             letter => letter,
         })
         .collect()

@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         loop {
             // The window may have another size each time.
             let text = render::render(&look(), output::width(), output::colour_wanted());
-            if let Err(error) = output::print(&layout::screen(&text, output::height().unwrap_or(usize::MAX))) {
+            if let Err(error) = output::show_screen(&text) {
                 return failed(&format!("cannot write to stdout: {error}"));
             }
             std::thread::sleep(WATCH_PERIOD);
@@ -76,9 +76,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 
 /// The array for programs, with a line break at its end.
 pub fn json(report: &Report) -> String {
-    let mut text = serde_json::to_string_pretty(&report.entries).unwrap_or_default();
-    text.push('\n');
-    text
+    output::json(&report.entries)
 }
 
 fn failed(message: &str) -> ExitCode {

@@ -6,7 +6,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -49,7 +48,9 @@ fn name(error: &io::Error) -> String {
     known.map_or_else(|| error.to_string(), |(_, name)| (*name).to_owned())
 }
 
-trait Stream: Read + Write {
+/// A connection.
+pub trait Stream: Read + Write {
+    /// Limits each reading and each writing.
     fn limit(&self, time: Duration) -> io::Result<()>;
 }
 
@@ -67,20 +68,22 @@ impl Stream for UnixStream {
     }
 }
 
-/// Connects. A unix socket whose queue is full would hold us up: `connect` waits for room.
-fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
+/// Connects, at once for a unix socket and within [`PATIENCE`] for a port of this machine.
+///
+/// # Errors
+/// Why not; the kind is `ResourceBusy` where the queue of a unix socket is full: to wait for room could take for ever.
+pub fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     if let Ok(address) = address.parse::<SocketAddr>() {
         return Ok(Box::new(TcpStream::connect_timeout(&address, PATIENCE)?));
     }
-    if let Some(name) = address.strip_prefix('@') {
-        let name = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-        return Ok(Box::new(UnixStream::connect_addr(&name)?));
-    }
+    let name = match address.strip_prefix('@') {
+        Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+        None => SocketAddrUnix::new(address)?,
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let connected = connect(&socket, &SocketAddrUnix::new(address)?);
-    connected.map_err(|errno| match errno {
+    connect(&socket, &name).map_err(|errno| match errno {
         rustix::io::Errno::AGAIN => io::Error::from(ErrorKind::ResourceBusy),
         errno => errno.into(),
     })?;

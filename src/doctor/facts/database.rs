@@ -4,11 +4,10 @@
 //! Never: runs the settings, connects to another machine, or says anything to a database.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cluster, Database, Facts, Setting, Settings, program};
+use super::{Cluster, Database, Facts, Setting, Settings, answer, program};
 use crate::doctor::{chain, traceback};
 
 /// How long a connection to this machine may take.
@@ -132,7 +131,12 @@ pub fn databases(facts: &Facts) -> Vec<Database> {
 fn reach(host: &str, port: u16) -> Option<bool> {
     if host.is_empty() || host.starts_with('/') {
         let directory = if host.is_empty() { SOCKETS } else { host };
-        return Some(UnixStream::connect(format!("{directory}/.s.PGSQL.{port}")).is_ok());
+        let socket = format!("{directory}/.s.PGSQL.{port}");
+        return match answer::connect(&socket) {
+            Ok(_) => Some(true),
+            // Somebody listens, and does not come to it.
+            Err(error) => Some(error.kind() == std::io::ErrorKind::ResourceBusy),
+        };
     }
     // A name server could keep us waiting: only this machine's own names are looked up.
     let known = host == "localhost" || host.parse::<IpAddr>().is_ok();

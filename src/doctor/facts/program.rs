@@ -4,7 +4,6 @@
 //! Never: runs it.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use super::{File, Program, alike};
 use crate::adapter::python::interpreter;
 use crate::adapter::stated::values;
 use crate::doctor::chain;
+use crate::regular_file;
 use crate::systemd::details::Details;
 
 /// The PATH that systemd gives its services (systemd.exec(5)).
@@ -52,12 +52,8 @@ fn program(path: PathBuf) -> Program {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(false),
         Err(_) => None,
     };
-    let mut head = Vec::new();
-    let regular = metadata.as_ref().is_ok_and(fs::Metadata::is_file);
-    if regular && let Ok(file) = fs::File::open(&path) {
-        // What cannot be read has no interpreter that we know.
-        let _ = file.take(HEAD).read_to_end(&mut head);
-    }
+    // What cannot be read has no interpreter that we know.
+    let head = regular_file::head(&path, HEAD).unwrap_or_default();
     let interpreter = interpreter(&String::from_utf8_lossy(&head), &path).ok();
     let interpreter = interpreter.map(|(interpreter, _)| interpreter).filter(|interpreter| interpreter.is_absolute());
     let there = |path: &PathBuf| match fs::metadata(path) {
@@ -78,11 +74,7 @@ fn program(path: PathBuf) -> Program {
 
 /// A file's text, if it is a regular one of a sensible size.
 pub fn read(path: &Path) -> std::io::Result<File> {
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > FILE_LIMIT {
-        return Err(std::io::Error::other("it is no file, or a huge one"));
-    }
-    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+    let text = String::from_utf8_lossy(&regular_file::read(path, FILE_LIMIT)?).into_owned();
     let real = fs::canonicalize(path).unwrap_or_default();
     let real = if real == path { String::new() } else { real.display().to_string() };
     Ok(File { path: path.display().to_string(), real, text })

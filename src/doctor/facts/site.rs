@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::{Account, File, Nginx, process, program};
 use crate::doctor::nginx;
+use crate::regular_file;
 use crate::systemd::details::Details;
 use crate::systemd::show;
 
@@ -149,7 +150,7 @@ fn test_error() -> Option<String> {
 
 /// The last lines of a file, without the first, which may be cut.
 fn tail(path: &Path) -> std::io::Result<Vec<String>> {
-    let mut file = fs::File::open(path)?;
+    let mut file = regular_file::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut bytes = Vec::new();
