@@ -42,15 +42,16 @@ fn page(facts: &Facts) -> &str {
     if facts.path.is_empty() { "/" } else { &facts.path }
 }
 
-/// A database that cannot be reached. A page that answers is not broken by it, unless the application has asked for the
-/// database in the last minutes, and its settings still name it.
+/// A database that cannot be reached. A page that answers is not broken by it, unless the settings name the database and
+/// the application has asked for it in the last minutes, or looks for it where it is not.
 fn unreachable_database(facts: &Facts, well: bool) -> Option<Finding> {
     let database = facts.databases.iter().find(|database| database.reached == Some(false))?;
     let recent = &facts.journal[facts.journal.len().saturating_sub(facts.recent)..];
     let asked_for = traceback::refused_databases(recent).iter().any(|(_, port)| *port == database.port);
     let finding = refused(facts, database);
-    let severity =
-        if well && !(asked_for && database.source == "settings") { Severity::Warning } else { Severity::Error };
+    // PostgreSQL runs, and the settings look for it elsewhere: the next page that needs it fails.
+    let needed = database.source == "settings" && (asked_for || finding.id == "database-other-port");
+    let severity = if well && !needed { Severity::Warning } else { Severity::Error };
     Some(Finding { severity, ..finding })
 }
 
