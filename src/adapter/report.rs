@@ -15,6 +15,8 @@ pub struct Report {
     pub workers: u32,
     /// Seconds without a heartbeat after which a worker hangs; 0 means never.
     pub timeout: u32,
+    /// Seconds for which the worker program may keep a heartbeat to itself.
+    pub heartbeat_interval: f64,
     /// Seconds a worker may drain. `None`: the server sets no limit, and ours counts.
     pub graceful_timeout: Option<u32>,
     /// The directory it changed to, relative to where it was started.
@@ -47,11 +49,6 @@ pub struct Report {
     pub follows_service: bool,
 }
 
-/// How often the worker program sends WATCHDOG=1: `beat_interval` of `python/reports.py`.
-fn heartbeat_interval(timeout: Duration) -> Duration {
-    (timeout / 8).max(Duration::from_millis(500)).min(timeout / 4)
-}
-
 #[derive(Deserialize)]
 struct Message {
     hello: Hello,
@@ -79,7 +76,9 @@ impl Report {
     /// worker program keeps a heartbeat to itself so that an idle one wakes us seldom.
     pub fn watchdog(&self) -> Option<Duration> {
         let timeout = Duration::from_secs(self.timeout.into());
-        (self.timeout > 0).then(|| timeout + heartbeat_interval(timeout))
+        // Not longer than the timeout, whatever it says.
+        let interval = Duration::try_from_secs_f64(self.heartbeat_interval).unwrap_or_default().min(timeout);
+        (self.timeout > 0).then(|| timeout + interval)
     }
 }
 
@@ -121,7 +120,7 @@ mod tests {
 
     #[test]
     fn paths_are_bytes() {
-        let message = br#"{"hello":{"gunicorn":"27","settings":{"workers":1,"timeout":30,"graceful_timeout":30,
+        let message = br#"{"hello":{"gunicorn":"27","settings":{"workers":1,"timeout":30,"heartbeat_interval":0.9,"graceful_timeout":30,
             "chdir":"/caf\udce9","bind":["unix:/run/caf\udce9.sock","unix:/run/caf\u00e9.sock"],"umask":0,"backlog":1,
             "wsgi":"\udcff:app","owner":[1,2]}}}"#;
         let report = Report::read(message).expect("it is understood");

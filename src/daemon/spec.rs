@@ -117,6 +117,7 @@ mod tests {
         Asked::from(&Report {
             workers: 1,
             timeout,
+            heartbeat_interval: 0.9,
             graceful_timeout: Some(30),
             chdir: PathBuf::from("/"),
             bind: Vec::new(),

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -122,7 +123,7 @@ class Hello(Case):
         self.assertEqual(hello["python"], "%d.%d.%d" % sys.version_info[:3])
         self.assertEqual(hello["settings"], {
             "workers": 1, "worker_class": "sync", "silent_when_busy": True, "speaks_tls": False, "threads": 1,
-            "timeout": 30, "graceful_timeout": 30, "max_requests": 0, "max_requests_jitter": 0,
+            "timeout": 30, "heartbeat_interval": 0.9, "graceful_timeout": 30, "max_requests": 0, "max_requests_jitter": 0,
             "bind": ["127.0.0.1:8000"], "umask": 0, "backlog": 2048, "chdir": os.path.realpath(self.directory.path), "preload_app": False, "daemon": False,
             "preload": False, "reload": False, "pidfile": None, "wsgi": "hello:app", "proc_name": "hello:app"})
 
@@ -517,12 +518,26 @@ class Heartbeat(Case):
         worker.wait()
         self.assertEqual(worker.notifications_so_far(), [])
 
+    def reported_interval(self, worker_class):
+        template = self.template("-k", worker_class, "--timeout", "30", "hello:app")
+        return template, template.settings()["heartbeat_interval"]
+
     def test_many_requests_make_few_datagrams(self):
-        worker = self.started("--timeout", "3600", "hello:app").fork(1)
+        template, interval = self.reported_interval("sync")
+        worker = template.fork(1)
         worker.wait_ready()
+        began = time.monotonic()
         for _ in range(50):
             get(worker.probe_path)
-        self.assertEqual(worker.notifications_so_far(), [])
+        self.assertLessEqual(len(worker.notifications_so_far()), (time.monotonic() - began) / interval + 1)
+
+    def test_a_beat_that_comes_with_a_request_is_soon_told(self):
+        # A hang is found within the timeout and a second; one that beats all the time must not wake sockd as often.
+        self.assertEqual([self.reported_interval(name)[1] for name in ("sync", "gthread")], [0.9, 3.75])
+        worker = self.started("--timeout", "30", "hello:app").fork(1)
+        worker.wait_ready()
+        while "WATCHDOG=1" not in worker.notifications_so_far():
+            get(worker.probe_path)
 
     def test_silent_during_a_request_of_the_sync_worker(self):
         fifo = self.fifo()

@@ -30,6 +30,7 @@ class Gunicorn(AppServer):
     def configure(self, how):
         self.server = configure(how, self.life)
         self.forks_on_order = is_set(self.server.cfg, "pre_fork")
+        self.beats_at_requests = is_sync(self.server.worker_class)
         return self.server.settings
 
     def load(self):
@@ -255,7 +256,7 @@ def leave(server, worker):
 def equip_worker(server, order, supervisor):
     """The worker object, with its reports going to sockd instead of to an arbiter."""
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
-    heartbeat = Heartbeat(notifier, server.cfg.timeout, supervisor)
+    heartbeat = Heartbeat(notifier, server.cfg.timeout, supervisor, is_sync(server.worker_class))
     if server.next_worker is None:
         server.make_worker(order, supervisor)
     worker = server.next_worker

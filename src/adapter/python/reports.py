@@ -47,17 +47,17 @@ class Notifier:
 class Heartbeat:
     """Takes the place of gunicorn's WorkerTmp: a beat becomes a datagram to sockd.
 
-    Workers beat as often as once per request; a datagram goes out at most every eighth of the timeout
-    (but not more often than twice a second, if the timeout allows). sockd adds that eighth to the
-    timeout before it calls a worker hung.
+    Workers beat as often as once per request; a datagram goes out at most once in beat_interval(). sockd adds that to
+    the timeout before it calls a worker hung.
     """
 
-    def __init__(self, notifier, timeout, supervisor):
+    def __init__(self, notifier, timeout, supervisor, at_requests=False):
         import time
         self.notifier = notifier
         self.supervisor = supervisor
         self.clock = time.monotonic
-        self.interval = beat_interval(timeout, float(os.environ.get("WATCHDOG_USEC", "inf")) / 1e6)
+        watchdog = float(os.environ.get("WATCHDOG_USEC", "inf")) / 1e6
+        self.interval = min(beat_interval(timeout, at_requests), beat_interval(watchdog, at_requests))
         self.running = False
         self.ready = False
         # Gives the number of requests that were finished, where somebody counts them: sockd takes a worker that
@@ -104,10 +104,15 @@ class Heartbeat:
         self.notifier.socket.close()
 
 
-def beat_interval(timeout, watchdog):
-    """Seconds between two datagrams, by the server's timeout (0 means that nobody watches) and sockd's own."""
-    limits = [limit for limit in (timeout, watchdog) if limit > 0]
-    return min(min(limit / 4, max(0.5, limit / 8)) for limit in limits)
+def beat_interval(limit, at_requests):
+    """Seconds between two datagrams of a worker that hangs after `limit` seconds without a beat (0: nobody watches).
+
+    One that beats with each request, and hardly ever without, can say so within a second; one that beats all the time
+    would wake sockd all the time.
+    """
+    if limit <= 0:
+        return float("inf")
+    return min(limit / 4, 0.9 if at_requests else max(0.5, limit / 8))
 
 
 class RequestLimit(int):

@@ -63,6 +63,8 @@ class AppServer:
     life = None
     # Whether something is to be done in the template before each fork. Then there is no spare.
     forks_on_order = False
+    # Whether workers beat with each request, and hardly ever without.
+    beats_at_requests = False
 
     def begin(self):
         """Called before hello, once the application is imported if it is to be preloaded."""
@@ -116,6 +118,8 @@ def run(server):
     global LOOKS_UP
     LOOKS_UP = not server.life["bound"]
     settings = server.configure(how)
+    timeout = settings["timeout"]
+    settings["heartbeat_interval"] = beat_interval(timeout, server.beats_at_requests) if timeout else 0
     # gunicorn has an option of its own, which counts if sockd's configuration says nothing.
     settings["preload"] = loading == "preload" or loading == "own" and settings.get("preload_app", False)
     if settings["preload"]:
