@@ -34,7 +34,13 @@ pub static ADAPTER: Adapter = Adapter {
 pub static PYTHON: Python = Python {
     script: "gunicorn",
     modules: &["gunicorn", "gunicorn.app.wsgiapp"],
-    program: template!("uvicorn_drain.py", "gunicorn_settings.py", "gunicorn_arbiter.py", "gunicorn.py"),
+    program: template!(
+        "uvicorn_drain.py",
+        "gunicorn_drain.py",
+        "gunicorn_settings.py",
+        "gunicorn_arbiter.py",
+        "gunicorn.py"
+    ),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind",
     options,

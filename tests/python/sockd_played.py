@@ -24,12 +24,12 @@ import unittest
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
 # The files of each server's template, as sockd puts them together, and the server's console script.
 TEMPLATES = {
-    "gunicorn": ("reports", "template", "forking", "uvicorn_drain", "gunicorn_settings", "gunicorn_arbiter", "gunicorn"),
-    "daphne": ("reports", "template", "forking", "daphne"),
-    "granian": ("reports", "template", "forking", "websockets", "granian"),
-    "hypercorn": ("reports", "template", "forking", "websockets", "hypercorn"),
-    "waitress-serve": ("reports", "template", "forking", "waitress"),
-    "uvicorn": ("reports", "template", "forking", "uvicorn_drain", "uvicorn"),
+    "gunicorn": ("reports", "template", "forking", "leaving", "uvicorn_drain", "gunicorn_drain", "gunicorn_settings", "gunicorn_arbiter", "gunicorn"),
+    "daphne": ("reports", "template", "forking", "leaving", "daphne"),
+    "granian": ("reports", "template", "forking", "leaving", "websockets", "granian"),
+    "hypercorn": ("reports", "template", "forking", "leaving", "websockets", "hypercorn"),
+    "waitress-serve": ("reports", "template", "forking", "leaving", "waitress"),
+    "uvicorn": ("reports", "template", "forking", "leaving", "uvicorn_drain", "uvicorn"),
 }
 SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
@@ -281,7 +281,7 @@ class Template:
     """A running template and the workers it was told to fork."""
 
     def __init__(self, directory, *arguments, server="gunicorn", how="script", loading="own", options=(),
-                 environment=None, life=None):
+                 environment=None, life=None, python=sys.executable):
         self.directory = directory
         self.output = Output()
         self.stdout = Output()
@@ -289,7 +289,7 @@ class Template:
         self.status = None
         self.hook_state = None
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = os.path.join(SCRIPTS, server) if how == "script" else sys.executable
+        program = os.path.join(os.path.dirname(python), server) if how == "script" else python
         code, boot = memfd(*TEMPLATES[server]), memfd("boot")
         life = memory(json.dumps(life or {"phase": "start", "hook_state": None, "bound": False, "workers": []}).encode())
         # Out of the way of the numbers that the child shall see.
@@ -302,8 +302,8 @@ class Template:
         os.chdir(directory.path)
         try:
             self.pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, *options, "/proc/self/fd/5", how, loading, program, *arguments],
+                python,
+                [python, *options, "/proc/self/fd/5", how, loading, program, *arguments],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, self.stdout.writer, 1),

@@ -183,7 +183,9 @@ class Leaving:
         self.server = server
         self.door = door
         self.drain = Drain()
+        self.patient = False
         self.begun = False
+        self.idle = IdleConnections()
 
     def listen_to_signals(self):
         import signal
@@ -192,11 +194,11 @@ class Leaving:
             signal.signal(number, self.told)
 
     def told(self, _signal, _frame):
-        patient, self.drain.patient = self.drain.patient, False
-        self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.leave(patient)))
+        self.patient, self.drain.patient = self.drain.patient, False
+        self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.leave()))
 
-    async def leave(self, patient):
-        if not patient:
+    async def leave(self):
+        if not self.patient:
             self.close_websockets()
         if self.begun:
             return
@@ -207,7 +209,7 @@ class Leaving:
         close_after_the_answer()
         await read_what_was_accepted()
         while self.close_idle_connections() or self.application_is_busy():
-            await sleep(0.1)
+            await sleep(LOOK_SECONDS)
         reactor.stop()
 
     def close_websockets(self):
@@ -217,18 +219,25 @@ class Leaving:
                 protocol.sendCloseFrame(code=1012)
 
     def close_idle_connections(self):
-        """Close every connection without a request or WebSocket; how many are left, closed ones that still send too."""
+        """Close those that are idle, in time; how many are left, closed ones that still send too."""
         busy = {id(protocol.transport) for protocol, details in self.server.connections.items()
                 if not details.get("disconnected")}
         left = [connection for connection in self.door.connections if connection.connected]
-        for connection in left:
-            if id(connection) not in busy:
-                connection.loseConnection()
+        idle = {each: each.fileno() for each in left if id(each) not in busy and is_between_requests(each.protocol)}
+        for connection in self.idle.overdue(idle, KEEP_ALIVE_SECONDS if self.patient else IDLE_SECONDS):
+            connection.loseConnection()
         return len(left)
 
     def application_is_busy(self):
         instances = [details.get("application_instance") for details in self.server.connections.values()]
         return any(instance and not instance.done() for instance in instances)
+
+
+def is_between_requests(protocol):
+    """Whether Twisted has read nothing of a request."""
+    channel = getattr(protocol, "_channel", protocol)
+    return (getattr(channel, "_HTTPChannel__first_line", True)
+            and not any(getattr(channel, name, None) for name in ("requests", "_buffer", "_dataBuffer")))
 
 
 def close_after_the_answer():

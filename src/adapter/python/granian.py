@@ -14,8 +14,8 @@ import sys
 BEAT_SECONDS = 1.0
 # So long the application may take to notice that its WebSockets are closed.
 CLOSING_SECONDS = 2.0
-# So long after accept() a request may take to be read.
-READING_SECONDS = 0.1
+# A worker without connections leaves at once; after this time it has missed that it may.
+MISSED_SECONDS = 1.0
 
 
 class Granian(AppServer):
@@ -155,7 +155,25 @@ def serve_everywhere(fds, backlog, visitors):
         setattr(mp, name, lambda application, *rest, wrap=wrap, watched=watched: wrap(watched(application), *rest))
     _signals.set_loop_signals = lambda loop: Departure(fds, visitors, loop)
     _signals.set_sync_signals = lambda: Departure(fds, visitors, None)
+    wait_awake(mp)
     return holders[0][1]
+
+
+def wait_awake(module):
+    """Have the main thread of a WSGI worker, which waits for an event, look for signals every now and then.
+
+    The kernel may give a signal to another thread, after a stop of all for one; Python's handlers run in this one.
+    """
+    import threading
+    from types import SimpleNamespace
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            while timeout is None and not super().wait(BEAT_SECONDS):
+                pass
+            return super().wait(timeout)
+
+    module.threading = SimpleNamespace(**{**vars(threading), "Event": Event})
 
 
 class Everywhere:
@@ -178,9 +196,10 @@ class Everywhere:
 class Departure:
     """In place of the signal that tells granian's only worker to leave: tells all, and calls back after the last one.
 
-    granian finishes the requests that it has read, and drops WebSockets and accepted connections whose request is still
-    to be read. So a worker that leaves accepts nobody any more, at first, and tells granian when all is read, and the
-    last WebSocket has ended.
+    granian finishes the requests that it has read, and drops WebSockets and all connections that are idle, or whose
+    request is still to be read. So a worker that leaves accepts nobody any more, at first, and tells granian when nobody
+    is connected, or when HTTP/1 has brought nothing for a while and the last WebSocket has ended: to HTTP/2 granian says
+    by itself what is lost.
     """
 
     def __init__(self, fds, visitors, loop):
@@ -189,6 +208,7 @@ class Departure:
         self.loop = loop
         self.signals = []
         self.serving = 0
+        self.patient = False
 
     def add_cb(self, all_have_left):
         self.all_have_left = all_have_left
@@ -221,41 +241,75 @@ class Departure:
         self.visitors.beat(self.loop)
 
     def begin(self, _signal, _frame):
-        patient, self.drain.patient = self.drain.patient, False
-        self.accept_nobody()
-        if not patient:
+        self.patient, self.drain.patient = self.drain.patient, False
+        if not self.visitors.leaving:
+            self.visitors.leaving = True
+            doors = set(map(door_of, self.fds))
+            self.accept_nobody()
+            self.in_a_thread(lambda: self.leave_in_time(doors))
+        if not self.patient:
             self.close_websockets()
-            self.later(CLOSING_SECONDS, self.leave)
-        self.later(READING_SECONDS, lambda: self.leave_with_the_last_websocket(patient))
 
     def accept_nobody(self):
         """Give the numbers of our sockets to ones that nobody knows: granian knows no other way, but to leave."""
-        fds, self.fds = self.fds, []
-        for fd in fds:
+        for fd in self.fds:
             os.dup2(self.unknown.fileno(), fd, inheritable=False)
 
-    def later(self, seconds, function):
-        from threading import Timer
-        timer = Timer(seconds, function)
-        timer.daemon = True
-        timer.start()
+    def in_a_thread(self, function):
+        from threading import Thread
+        Thread(target=function, daemon=True).start()
 
     def close_websockets(self):
         if self.visitors.websockets.open:
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self.visitors.websockets.close()))
 
-    def leave_with_the_last_websocket(self, patient):
-        self.visitors.websockets.when_none_is_left = self.leave
-        if not self.visitors.websockets.open:
-            self.leave()
-        elif not patient:
-            # One may have come meanwhile.
-            self.close_websockets()
+    def leave_in_time(self, doors):
+        from time import monotonic, sleep
+        self.visitors.last = monotonic()
+        told = None
+        while somebody_is_connected(doors):
+            now = monotonic()
+            if not self.patient:
+                # One may have come meanwhile.
+                self.close_websockets()
+                told = told or now
+                if now - told >= CLOSING_SECONDS:
+                    break
+            seconds = KEEP_ALIVE_SECONDS if self.patient else IDLE_SECONDS
+            if now - self.visitors.last >= seconds and not self.visitors.websockets.open:
+                break
+            sleep(LOOK_SECONDS)
+        self.leave()
+        # granian's threads can miss each other, and then wait for ever for somebody to leave.
+        last = monotonic()
+        while self.serving:
+            if somebody_is_connected(doors):
+                last = monotonic()
+            elif monotonic() - last >= MISSED_SECONDS:
+                self.serving = 0
+                self.all_have_left()
+            sleep(LOOK_SECONDS)
 
     def leave(self):
         """From any thread, any number of times."""
         while self.signals:
             self.signals.pop().set()
+
+
+def somebody_is_connected(doors):
+    return any(door_of(fd) in doors for fd in map(int, os.listdir("/proc/self/fd")))
+
+
+def door_of(fd):
+    """What a listener and the connections that it has accepted have in common: a path, or a port; else None."""
+    import socket
+    try:
+        with socket.socket(fileno=os.dup(fd)) as one:
+            name = one.getsockname()
+    except OSError:
+        # It is none, or it has been closed.
+        return None
+    return name[1] if isinstance(name, tuple) else name or None
 
 
 class Visitors:
@@ -268,21 +322,39 @@ class Visitors:
         self.turn = Lock() if one_at_a_time else None
         self.served = 0
         self.websockets = WebSockets()
+        # Whether the worker leaves, and when since then HTTP/1 has brought a request (time.monotonic()).
+        self.leaving = False
+        self.last = 0
         heartbeat.served = lambda: self.served
 
+    def ends_with_its_answer(self, version):
+        """Whether a request's connection is to end; granian's own `version` is "1.1", WSGI's "HTTP/1.1"."""
+        if not self.leaving or not version.replace("HTTP/", "").startswith("1"):
+            return False
+        from time import monotonic
+        self.last = monotonic()
+        return True
+
     def of_asgi(self, application):
-        return self.counted(self.websockets.watch(application))
+        watched = self.websockets.watch(application)
+        announcing = announcing_close(watched)
+
+        def chosen(scope, *rest):
+            ends = scope["type"] == "http" and self.ends_with_its_answer(scope["http_version"])
+            return (announcing if ends else watched)(scope, *rest)
+
+        return self.counted(chosen)
 
     def of_rsgi(self, application):
         async def watched(scope, protocol):
-            called = application(scope, protocol)
             if scope.proto != "ws":
-                return await called
+                ends = self.ends_with_its_answer(scope.http_version)
+                return await application(scope, AnnouncingClose(protocol) if ends else protocol)
 
             async def close():
                 protocol.close(self.websockets.GOING)
 
-            return await self.websockets.during(called, close)
+            return await self.websockets.during(application(scope, protocol), close)
 
         return self.counted(watched)
 
@@ -296,9 +368,15 @@ class Visitors:
         return counted
 
     def of_wsgi(self, application):
-        def counted(*arguments):
+        def counted(environ, start_response):
+            if self.ends_with_its_answer(environ["SERVER_PROTOCOL"]):
+                start = start_response
+
+                def start_response(status, headers, *rest):
+                    return start(status, [*headers, ("Connection", "close")], *rest)
+
             try:
-                return application(*arguments)
+                return application(environ, start_response)
             finally:
                 self.served += 1
 
@@ -325,6 +403,25 @@ class Visitors:
         while True:
             self.heartbeat.notify()
             sleep(BEAT_SECONDS)
+
+
+class AnnouncingClose:
+    """RSGI's protocol of one request, whose answer announces the end of the connection."""
+
+    def __init__(self, protocol):
+        self.protocol = protocol
+
+    def __getattr__(self, name):
+        method = getattr(self.protocol, name)
+        if not name.startswith("response_"):
+            return method
+        return lambda status, headers, *rest: method(status, [*headers, ("connection", "close")], *rest)
+
+    def __call__(self):
+        return self.protocol()
+
+    def __aiter__(self):
+        return aiter(self.protocol)
 
 
 run(Granian())

@@ -391,6 +391,7 @@ def report_ready(worker, heartbeat, probe):
         drain = Drain(lambda: setattr(graceful_timeout, "value", NO_TIMEOUT))
         if "uvicorn.server" in sys.modules:
             drain_uvicorn(drain)
+        drain_gunicorn(worker, drain)
         drain.on_usr2()
         heartbeat.running = True
         hasten_first_beat(worker)

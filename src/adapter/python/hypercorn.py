@@ -12,8 +12,8 @@ import math
 import os
 import sys
 
-# A patient drain has sockd's limit alone: seconds that nobody lives to see.
-WITHOUT_LIMIT = 10 ** 8
+# HTTP/2: no new streams, please; those that are on their way are served still (RFC 9113, 6.8).
+GOAWAY = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7F, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0])
 
 
 class Hypercorn(AppServer):
@@ -23,8 +23,7 @@ class Hypercorn(AppServer):
     module = "hypercorn.__main__"
 
     def version(self):
-        from importlib.metadata import version
-        return version("hypercorn")
+        return installed_version("hypercorn")
 
     def configure(self, how):
         from hypercorn import __main__ as command
@@ -50,7 +49,9 @@ class Hypercorn(AppServer):
 
     def load(self):
         from hypercorn.utils import load_application
-        application = load_application(self.config.application_path, self.config.wsgi_max_body_size)
+        # hypercorn serves WSGI since 0.14.
+        limits = [self.config.wsgi_max_body_size] if hasattr(self.config, "wsgi_max_body_size") else []
+        application = load_application(self.config.application_path, *limits)
         load_through(lambda _load: application)
 
     def work(self, order, supervisor):
@@ -58,7 +59,8 @@ class Hypercorn(AppServer):
         config = self.config
         config.workers = 1
         heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
-        if config.max_requests is not None:
+        # hypercorn has the option since 0.14.
+        if getattr(config, "max_requests", None) is not None:
             config.max_requests = RequestLimit(config.max_requests).reporting_to(heartbeat.notifier)
         public = [socket_from(fd) for fd in order.sockets]
         probe = [public.pop()] if order.has_probe else []
@@ -67,9 +69,10 @@ class Hypercorn(AppServer):
         else:
             sockets = Sockets([], public + probe, [])
         websockets = WebSockets()
-        load_through(lambda load: websockets.watch(load()))
-        close_idle_connections_later()
-        self.worker(config, sockets, shutdown_event=ShutdownEvent(config, heartbeat, websockets))
+        departure = Departure(config)
+        load_through(lambda load: departure.announced_by(websockets.watch(load())))
+        departure.know_connections()
+        self.worker(config, sockets, shutdown_event=ShutdownEvent(heartbeat, websockets, departure))
 
 
 def worker_function(worker_class):
@@ -100,84 +103,189 @@ def load_through(loader):
             module.load_application = lambda *arguments, load=load: loader(lambda: load(*arguments))
 
 
-def close_idle_connections_later():
-    """Read what visitors have sent before idle connections are closed.
+class Departure:
+    """What hypercorn does when it is told to end is done before it learns of it, as leaving.py says.
 
     hypercorn closes every connection that has no request in the moment in which it stops to accept: also those whose
-    request it has not read yet, which would be lost.
+    request it has not read yet, and whom it has only just accepted, which would be lost.
     """
-    for name, later in (("hypercorn.asyncio.run", in_a_task_of_asyncio), ("hypercorn.trio.run", at_once_in_trio)):
-        module = sys.modules.get(name)
-        if module:
-            module.WorkerContext = context_that_waits(module.WorkerContext, later)
 
+    def __init__(self, config):
+        self.config = config
+        self.connections = set()
+        # Of asyncio; and what ends trio's accepting.
+        self.servers = []
+        self.accepting = []
+        self.begun = False
+        self.over = False
+        # Until when, by time.monotonic(): hypercorn's --graceful-timeout, at the end of the service. Else sockd's limit.
+        self.limit = None
 
-def context_that_waits(context_class, later):
-    """hypercorn's WorkerContext, whose event `terminated` is set `later`."""
-    class Terminated(context_class.event_class):
-        async def set(self):
-            await later(super().set)
+    def know_connections(self):
+        """Have hypercorn's connections, and what accepts them, known here."""
+        for name, listening in (("hypercorn.asyncio.run", ListeningByAsyncio), ("hypercorn.trio.run", ListeningByTrio)):
+            module = sys.modules.get(name)
+            if module:
+                module.TCPServer = known_connection(module.TCPServer, self.connections)
+                loop_module = name.split(".")[1]
+                setattr(module, loop_module, listening(self, sys.modules[loop_module]))
 
-    class Context(context_class):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            self.terminated = Terminated()
+    def announced_by(self, application):
+        """An ASGI application that announces the end of HTTP/1's connections once this has begun."""
+        announcing = announcing_close(application)
 
-    return Context
+        async def chosen(scope, *rest):
+            ends = self.begun and scope["type"] == "http" and scope["http_version"].startswith("1")
+            return await (announcing if ends else application)(scope, *rest)
 
+        return chosen
 
-async def in_a_task_of_asyncio(function):
-    from asyncio import ensure_future
+    def end_by_the_graceful_timeout(self):
+        from time import monotonic
+        self.limit = monotonic() + self.config.graceful_timeout
 
-    async def read_first():
-        await read_what_was_accepted()
-        await function()
-
-    # The loop knows its tasks only weakly.
-    function.__self__.setting = ensure_future(read_first())
-
-
-async def at_once_in_trio(function):
-    from trio import CancelScope, sleep
-    with CancelScope(shield=True):
+    async def drain(self):
+        """Runs once, in the loop."""
+        from time import monotonic
+        if self.accepting:
+            from trio import sleep
+            for cancel in self.accepting:
+                cancel()
+        else:
+            from asyncio import get_running_loop, sleep
+            accept_nobody(get_running_loop(), self.servers)
+        self.begun = True
         await read_what_was_accepted(sleep)
-        await function()
+        for server in self.servers:
+            server.close()
+        for connection in list(self.connections):
+            await connection.say_goaway()
+        idle = IdleConnections()
+        while self.connections:
+            if self.limit is not None and monotonic() >= self.limit:
+                self.config.graceful_timeout = 0
+                break
+            seconds = self.config.keep_alive_timeout if self.limit is None else IDLE_SECONDS
+            descriptors = {each: each.descriptor() for each in self.connections if each.is_idle()}
+            for connection in idle.overdue(descriptors, seconds):
+                await connection.end()
+            await sleep(LOOK_SECONDS)
+        self.over = True
+
+
+def known_connection(connection_class, connections):
+    """hypercorn's TCPServer, which is one connection."""
+    class Connection(connection_class):
+        async def run(self):
+            connections.add(self)
+            try:
+                await super().run()
+            finally:
+                connections.discard(self)
+
+        async def _read_data(self):
+            await super()._read_data()
+            # It would wait for the time in which an idle connection may bring another request.
+            if hasattr(self, "idle_task"):
+                await self.idle_task.stop()
+            elif hasattr(self, "_stop_keep_alive_timeout"):
+                await self._stop_keep_alive_timeout()
+
+        async def end(self):
+            # Up to 0.13 it is the timeout's.
+            await (getattr(self, "_initiate_server_close", None) or self._timeout)()
+
+        def descriptor(self):
+            if hasattr(self, "writer"):
+                return self.writer.get_extra_info("socket").fileno()
+            return getattr(self.stream, "transport_stream", self.stream).socket.fileno()
+
+        def is_http2(self):
+            return hasattr(self, "protocol") and hasattr(self.protocol.protocol, "streams")
+
+        def is_idle(self):
+            """Whether there is no request, not even the beginning of one."""
+            if not hasattr(self, "protocol"):
+                # It shakes hands.
+                return True
+            if getattr(getattr(self, "reader", None), "_buffer", None):
+                return False
+            protocol = self.protocol.protocol
+            if self.is_http2():
+                return not protocol.streams
+            return protocol.stream is None and not protocol.connection.trailing_data[0]
+
+        async def say_goaway(self):
+            if self.is_http2():
+                from hypercorn.events import RawData
+                await self.protocol_send(RawData(GOAWAY))
+
+    return Connection
+
+
+class Listening:
+    """asyncio or trio, as hypercorn alone sees it: what it listens with is known to its departure."""
+
+    def __init__(self, departure, module):
+        self.departure = departure
+        self.module = module
+
+    def __getattr__(self, name):
+        return getattr(self.module, name)
+
+
+class ListeningByAsyncio(Listening):
+    async def start_server(self, *arguments, **options):
+        server = await self.module.start_server(*arguments, **options)
+        self.departure.servers.append(server)
+        return server
+
+
+class ListeningByTrio(Listening):
+    async def serve_listeners(self, *arguments, **options):
+        with self.module.CancelScope() as scope:
+            self.departure.accepting.append(scope.cancel)
+            await self.module.serve_listeners(*arguments, **options)
+        await self.module.sleep_forever()
 
 
 class ShutdownEvent:
     """What a worker function asks, ten times a second, whether it is to end, once it serves.
 
-    So the first question means that it is ready, and every question that its loop turns.
+    So the first question means that it is ready, and every question that its loop turns. It is told so when it has
+    drained.
     """
 
-    def __init__(self, config, heartbeat, websockets):
-        self.config = config
+    def __init__(self, heartbeat, websockets, departure):
         self.heartbeat = heartbeat
         self.websockets = websockets
+        self.departure = departure
+        self.worker_class = departure.config.worker_class
         self.in_the_loop = None
-        self.ended = False
+        self.told = False
 
     def is_set(self):
         if self.in_the_loop is None:
             self.listen_to_signals()
-            if self.config.worker_class == "trio":
+            if self.worker_class == "trio":
                 # A worker whose lifespan start-up has failed asks as well, once.
                 return False
         self.heartbeat.notify()
-        return self.ended
+        return self.departure.over
 
     def listen_to_signals(self):
         import signal
-        self.in_the_loop = starter_of_tasks(self.config.worker_class)
+        self.in_the_loop = starter_of_tasks(self.worker_class)
         drain = Drain()
         drain.on_usr2()
 
         def end(_signal, _frame):
             patient, drain.patient = drain.patient, False
-            self.ended = True
-            if patient:
-                self.config.graceful_timeout = WITHOUT_LIMIT
-            else:
+            if not self.told:
+                self.told = True
+                self.in_the_loop(self.departure.drain)
+            if not patient:
+                self.departure.end_by_the_graceful_timeout()
                 self.in_the_loop(self.websockets.close)
 
         signal.signal(signal.SIGTERM, end)

@@ -316,6 +316,16 @@ def collect_from_here():
     gc.enable()
 
 
+def installed_version(package):
+    try:
+        from importlib.metadata import version
+    except ImportError:
+        # Python 3.7.
+        from pkg_resources import get_distribution
+        return get_distribution(package).version
+    return version(package)
+
+
 def own_umask():
     mask = os.umask(0)
     os.umask(mask)

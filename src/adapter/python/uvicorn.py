@@ -39,7 +39,8 @@ class Uvicorn(AppServer):
         return {
             "workers": config.workers,
             "timeout": self.timeout,
-            "graceful_timeout": config.timeout_graceful_shutdown,
+            # uvicorn has the option since 0.22.
+            "graceful_timeout": getattr(config, "timeout_graceful_shutdown", None),
             "chdir": os.getcwd(),
             "bind": [bind(config)],
             # uvicorn makes its unix socket 0666.

@@ -3,57 +3,86 @@
 What it must never do. Keep WebSockets at the end of the service: then uvicorn closes them at once, which is right.
 """
 
-# An accepted connection whose request has not come is closed after this time.
-FIRST_REQUEST_SECONDS = 1.0
-
 
 def drain_uvicorn(drain):
-    """Serve every request of an accepted connection, and let WebSockets live until sockd's drain-timeout (see Drain).
+    """Leave as leaving.py says, and let WebSockets live until sockd's drain-timeout (see Drain).
 
-    uvicorn closes connections whose request it has not read yet, and WebSockets, as soon as it shuts down. A reload
-    must not: requests would be lost, and the visitors' pages would all come back in the same moment. WebSockets that
-    are left at the end of the drain are told by the second SIGTERM.
+    uvicorn closes idle connections, those whose request it has not read yet, and WebSockets, as soon as it shuts down. A
+    reload must not: requests would be lost, and the visitors' pages would all come back in the same moment. WebSockets
+    that are left at the end of the drain are told by the second SIGTERM.
     """
     from uvicorn import server
     shutdown, handle_exit = server.Server.shutdown, server.Server.handle_exit
-    spared = []
 
     async def shut_down(self, sockets=None):
         from asyncio import get_running_loop
-        loop, connections = get_running_loop(), self.server_state.connections
-        # Not by closing the servers: asyncio drops what it has accepted and is about to hand over when one closes.
-        for listening in self.servers:
-            for public in listening.sockets:
-                loop.remove_reader(public.fileno())
+        loop = get_running_loop()
+        announce_close(self.server_state)
+        accept_nobody(loop, self.servers)
         await read_what_was_accepted()
-        for connection in connections:
-            if not has_asked(connection):
-                connection.shutdown = lambda it=connection: loop.call_later(
-                    FIRST_REQUEST_SECONDS, lambda: it in connections and type(it).shutdown(it))
+        for connection in self.server_state.connections:
+            connection.shutdown = lambda: None
         if drain.patient:
             # sockd has a limit of its own.
             self.config.timeout_graceful_shutdown = None
-            for connection in connections:
-                if is_websocket(connection):
-                    spared.append(connection.shutdown)
-                    connection.shutdown = lambda: None
+        closing = loop.create_task(close_connections(self, drain))
         await shutdown(self, sockets)
+        closing.cancel()
 
-    def close_spared(self, number, frame):
-        from asyncio import get_running_loop
+    def end_patience(self, number, frame):
         if self.should_exit:
             drain.patient = False
-            while spared:
-                get_running_loop().call_soon_threadsafe(spared.pop())
         handle_exit(self, number, frame)
 
-    server.Server.shutdown, server.Server.handle_exit = shut_down, close_spared
+    server.Server.shutdown, server.Server.handle_exit = shut_down, end_patience
+
+
+async def close_connections(server, drain):
+    """Close what is idle, in time, and WebSockets when the service ends. Each is asked once: that may take time."""
+    from asyncio import sleep
+    idle, told = IdleConnections(), set()
+    while True:
+        seconds = server.config.timeout_keep_alive if drain.patient else IDLE_SECONDS
+        connections = server.server_state.connections - told
+        overdue = idle.overdue({each: descriptor_of(each) for each in connections if is_idle(each)}, seconds)
+        if not drain.patient:
+            overdue += filter(is_websocket, connections)
+        for connection in overdue:
+            told.add(connection)
+            type(connection).shutdown(connection)
+        await sleep(LOOK_SECONDS)
+
+
+def announce_close(state):
+    """Have all answers that have not begun yet say that the connection ends with them."""
+    state.default_headers = [*state.default_headers, CLOSE]
+    for connection in state.connections:
+        cycle = getattr(connection, "cycle", None)
+        # Up to uvicorn 0.17 each connection has its own.
+        for holder in (connection, cycle):
+            if hasattr(holder, "default_headers") and not getattr(holder, "response_started", False):
+                holder.default_headers = [*holder.default_headers, CLOSE]
 
 
 def is_websocket(connection):
     return type(connection).__module__.startswith("uvicorn.protocols.websockets")
 
 
-def has_asked(connection):
-    # HTTP/2 has several requests at a time.
-    return is_websocket(connection) or bool(getattr(connection, "cycle", None) or getattr(connection, "cycles", None))
+def is_idle(connection):
+    """Whether there is no request, not even the beginning of one."""
+    if is_websocket(connection):
+        return False
+    if hasattr(connection, "cycles"):
+        # HTTP/2.
+        return not connection.cycles
+    cycle = connection.cycle
+    if cycle is not None and not cycle.response_complete:
+        return False
+    if hasattr(connection, "parser"):
+        # httptools has begun to read the next request.
+        return connection.scope is None or cycle is not None and cycle.scope is connection.scope
+    return not getattr(connection.conn, "trailing_data", [b""])[0]
+
+
+def descriptor_of(connection):
+    return connection.transport.get_extra_info("socket").fileno()

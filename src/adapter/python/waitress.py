@@ -18,8 +18,7 @@ class Waitress(AppServer):
     application = None
 
     def version(self):
-        from importlib.metadata import version
-        return version("waitress")
+        return installed_version("waitress")
 
     def configure(self, how):
         import waitress.server  # noqa: F401
@@ -83,7 +82,12 @@ def load(name, call):
     if log.level == logging.NOTSET:
         log.setLevel(logging.INFO)
     sys.path.append(os.getcwd())
-    application = pkgutil.resolve_name(name)
+    if hasattr(pkgutil, "resolve_name"):
+        application = pkgutil.resolve_name(name)
+    else:
+        # Python 3.8, where waitress takes MODULE:OBJECT alone.
+        from waitress.runner import resolve
+        application = resolve(*name.split(":"))
     return application() if call else application
 
 
@@ -111,11 +115,13 @@ class Loop:
         self.channels = channels
         self.heartbeat = heartbeat
         self.servers = [channel for channel in channels.values() if isinstance(channel, BaseWSGIServer)]
+        self.drain = Drain()
+        self.patient = False
         self.ended = False
 
     def run(self):
         import signal
-        Drain().on_usr2()
+        self.drain.on_usr2()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.end)
         while not self.ended:
@@ -129,31 +135,30 @@ class Loop:
         wasyncore.loop(timeout=seconds, count=1, map=self.channels, use_poll=settings.asyncore_use_poll)
 
     def end(self, _signal, _frame):
+        self.patient, self.drain.patient = self.drain.patient, False
         self.ended = True
         # The loop is waiting for something to happen.
         self.servers[0].pull_trigger()
 
     def leave(self):
         """Accept nobody any more, read what was sent, answer it, close."""
-        import time
         from waitress import wasyncore
         for server in self.servers:
             # Not its own close(), which takes the trigger along that wakes the loop.
             wasyncore.dispatcher.close(server)
         close_after_the_answer()
-        settled = time.monotonic() + 0.1
-        while time.monotonic() < settled:
-            self.turn(0.02)
-        while self.close_idle_connections():
-            self.turn(0.1)
+        idle = IdleConnections()
+        while self.close_idle_connections(idle):
+            self.turn(LOOK_SECONDS)
         self.servers[0].task_dispatcher.shutdown()
 
-    def close_idle_connections(self):
-        """Close every connection without a request; how many are left."""
+    def close_idle_connections(self, idle):
+        """Close those that are idle, in time; how many are left."""
         left = [channel for server in self.servers for channel in list(server.active_channels.values())]
-        for channel in left:
-            if not (channel.requests or channel.request or channel.total_outbufs_len):
-                channel.will_close = True
+        descriptors = {channel: channel.socket.fileno() for channel in left
+                       if not (channel.requests or channel.request or channel.total_outbufs_len)}
+        for channel in idle.overdue(descriptors, KEEP_ALIVE_SECONDS if self.patient else IDLE_SECONDS):
+            channel.will_close = True
         return len(left)
 
 

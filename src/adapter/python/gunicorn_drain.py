@@ -1,0 +1,212 @@
+"""How gunicorn's own workers leave without losing anybody, where they do not by themselves.
+
+What it must never do. Keep a worker that gunicorn would let go: sync, gevent and eventlet are left as they are.
+"""
+
+import signal
+import sys
+
+
+def drain_gunicorn(worker, drain):
+    """Leave as leaving.py says, whichever class the worker is of."""
+    for name, class_name, arrange in (("gunicorn.workers.gasgi", "ASGIWorker", drain_asgi),
+                                      ("gunicorn.workers.gtornado", "TornadoWorker", drain_tornado),
+                                      ("gunicorn.workers.ggevent", "GeventPyWSGIWorker", drain_pywsgi),
+                                      ("gunicorn.workers.gthread", "ThreadWorker", drain_gthread)):
+        if name in sys.modules and isinstance(worker, getattr(sys.modules[name], class_name)):
+            arrange(worker, drain)
+
+
+def until_the_second(worker, drain, handle):
+    """A handler of SIGTERM; the second one is the end of a patient drain."""
+    def handle_exit(*arguments):
+        if not worker.alive:
+            drain.patient = False
+        handle(*arguments)
+
+    return handle_exit
+
+
+def drain_asgi(worker, drain):
+    """gunicorn's asgi worker loses whom it has just accepted, and waits for whoever never says anything."""
+    module = sys.modules["gunicorn.workers.gasgi"]
+    shutdown, connections = worker._shutdown, set()
+
+    class Protocol(module.ASGIProtocol):
+        # The number of the request of which something has come.
+        heard = 0
+
+        def __init__(self, worker):
+            super().__init__(WorkerOfOne(worker))
+
+        def _will_close(self, *arguments):
+            """Whether the answer that begins announces the end of the connection."""
+            self.worker.has_promised = False
+            self.worker.has_promised = not super()._will_close(*arguments)
+            return not self.worker.has_promised
+
+        def connection_made(self, transport):
+            connections.add(self)
+            super().connection_made(transport)
+
+        def connection_lost(self, error):
+            connections.discard(self)
+            super().connection_lost(error)
+
+        def data_received(self, data):
+            self.heard = self.req_count
+            super().data_received(data)
+
+        def is_idle(self):
+            return getattr(self, "_awaiting_request", False) and self.heard != self.req_count
+
+    async def close_idle_connections():
+        from asyncio import sleep
+        idle = IdleConnections()
+        while True:
+            seconds = worker.cfg.keepalive if drain.patient else IDLE_SECONDS
+            descriptors = {each: each.transport.get_extra_info("socket").fileno()
+                           for each in connections if each.is_idle()}
+            for connection in idle.overdue(descriptors, seconds):
+                connection._keepalive_timeout()
+            await sleep(LOOK_SECONDS)
+
+    async def shut_down():
+        accept_nobody(worker.loop, worker.servers)
+        await read_what_was_accepted()
+        closing = worker.loop.create_task(close_idle_connections())
+        await shutdown()
+        closing.cancel()
+
+    module.ASGIProtocol = Protocol
+    worker._shutdown = shut_down
+    worker.loop.add_signal_handler(signal.SIGTERM, until_the_second(worker, drain, worker.handle_exit_signal))
+
+
+class WorkerOfOne:
+    """gunicorn's asgi worker as one connection sees it: alive, too, if its last answer has promised to be kept."""
+
+    def __init__(self, worker):
+        vars(self).update(worker=worker, has_promised=False)
+
+    def __getattr__(self, name):
+        return getattr(self.worker, name)
+
+    def __setattr__(self, name, value):
+        if name == "has_promised":
+            vars(self)[name] = value
+        else:
+            setattr(self.worker, name, value)
+
+    @property
+    def alive(self):
+        return self.worker.alive or self.has_promised
+
+
+def drain_tornado(worker, drain):
+    """gunicorn's tornado worker ends its loop a second after it has stopped to accept."""
+    heartbeat, idle = worker.heartbeat, IdleConnections()
+
+    def heartbeat_until_all_have_gone():
+        if worker.alive:
+            return
+        if worker.server_alive:
+            worker.server.conn_params.no_keep_alive = True
+        elif worker.server._connections:
+            descriptors = {each: each.stream.socket.fileno() for each in worker.server._connections if is_idle(each.stream)}
+            for connection in idle.overdue(descriptors, KEEP_ALIVE_SECONDS if drain.patient else IDLE_SECONDS):
+                connection.stream.close()
+            return
+        heartbeat()
+
+    def is_idle(stream):
+        """Whether the head of a request is waited for, and nothing of it has come."""
+        return not stream.closed() and stream._read_regex is not None and not stream._read_buffer_size
+
+    worker.heartbeat = heartbeat_until_all_have_gone
+    signal.signal(signal.SIGTERM, until_the_second(worker, drain, worker.handle_exit))
+
+
+def drain_pywsgi(worker, drain):
+    """gevent's own WSGI server never tells a kept connection that it ends, and waits for it as long as it lasts."""
+    waiting = {}
+
+    class Handler(worker.wsgi_handler):
+        def read_requestline(self):
+            waiting[self] = self.socket
+            try:
+                return super().read_requestline()
+            finally:
+                del waiting[self]
+
+        def finalize_headers(self):
+            if not worker.alive and not self.close_connection:
+                self.close_connection = True
+                self.response_headers.append((b"Connection", b"close"))
+            super().finalize_headers()
+
+    def close_idle_connections():
+        from socket import SHUT_RD
+        from gevent import sleep
+        idle = IdleConnections()
+        while True:
+            seconds = worker.cfg.keepalive if drain.patient else IDLE_SECONDS
+            for handler in idle.overdue({each: its.fileno() for each, its in waiting.items()}, seconds):
+                # It reads the end of the connection.
+                waiting[handler].shutdown(SHUT_RD)
+            sleep(LOOK_SECONDS)
+
+    def handle_exit(number, frame):
+        if worker.alive:
+            from gevent import spawn
+            spawn(close_idle_connections)
+        told(number, frame)
+
+    told = until_the_second(worker, drain, worker.handle_exit)
+    worker.wsgi_handler = Handler
+    signal.signal(signal.SIGTERM, handle_exit)
+
+
+def drain_gthread(worker, drain):
+    """gunicorn's gthread worker has let go of idle connections, and of new ones, at once; since 24 it drains by itself."""
+    if hasattr(worker, "wait_for_and_dispatch_events"):
+        return
+    from functools import partial
+    from time import monotonic
+    finish_request, shut_down_threads = worker.finish_request, worker.tpool.shutdown
+    read_again = getattr(worker, "on_client_socket_readable", None) or worker.reuse_connection
+
+    def finish(future):
+        """Keep a connection whose answer has promised it, also where the worker has been told to leave meanwhile."""
+        if worker.alive or future.cancelled() or future.exception() or not future.result()[0]:
+            return finish_request(future)
+        connection = future.result()[1]
+        connection.sock.setblocking(False)
+        connection.set_timeout()
+        with worker._lock:
+            worker._keep.append(connection)
+            worker.poller.register(connection.sock, 1, partial(read_again, connection))
+
+    def close(connection):
+        with worker._lock:
+            worker.poller.unregister(connection.sock)
+            if connection in worker._keep:
+                worker._keep.remove(connection)
+        worker.nr_conns -= 1
+        connection.close()
+
+    def drain_first(*arguments):
+        """The first thing that the worker does after its loop."""
+        for listener in worker.sockets:
+            worker.poller.unregister(listener)
+        idle, limit = IdleConnections(), monotonic() + worker.cfg.graceful_timeout
+        while worker.nr_conns > 0 and monotonic() < limit:
+            for key, _ in worker.poller.select(LOOK_SECONDS):
+                key.data(key.fileobj)
+            waiting = {key.data.args[0]: key.fd for key in list(worker.poller.get_map().values())}
+            for connection in idle.overdue(waiting, worker.cfg.keepalive if drain.patient else IDLE_SECONDS):
+                close(connection)
+        shut_down_threads(*arguments)
+
+    worker.finish_request, worker.tpool.shutdown = finish, drain_first
+    signal.signal(signal.SIGTERM, until_the_second(worker, drain, worker.handle_exit))
