@@ -35,14 +35,17 @@ def drain_asgi(worker, drain):
     class Protocol(module.ASGIProtocol):
         # The number of the request of which something has come.
         heard = 0
+        # The request that is answered, or was last.
+        answered = None
 
         def __init__(self, worker):
             super().__init__(WorkerOfOne(worker))
 
-        def _will_close(self, *arguments):
-            """Whether the answer that begins announces the end of the connection."""
-            self.worker.has_promised = False
-            self.worker.has_promised = not super()._will_close(*arguments)
+        def _will_close(self, request, *arguments):
+            """Whether the answer announces the end of the connection; asked as it begins, and once more at its end."""
+            if request is not self.answered:
+                self.answered, self.worker.has_promised = request, False
+            self.worker.has_promised = not super()._will_close(request, *arguments)
             return not self.worker.has_promised
 
         def connection_made(self, transport):
