@@ -182,8 +182,8 @@ impl Supervisor {
             return;
         };
         slot.forget(id);
-        let served = ready_for.unwrap_or_default();
-        let wait = slot.failed(now, lived.saturating_sub(served), served, &mut self.random);
+        let start = lived.saturating_sub(ready_for.unwrap_or_default());
+        let wait = slot.failed(now, start, ready_for, &mut self.random);
         effects.notice(failed(Some(wait), &why));
         if ready_for.is_none() {
             if let Some(generation) = self.generations.get_mut(&place.generation) {

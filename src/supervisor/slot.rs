@@ -6,6 +6,10 @@ use super::random::Random;
 use super::time::Time;
 use std::time::Duration;
 
+/// So many deaths of workers that were ready are replaced at once, if they come within this time.
+const ACCIDENTS: u32 = 2;
+const ACCIDENTS_WITHIN: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     /// The worker whose place this is: starting or ready.
@@ -21,6 +25,8 @@ pub(super) struct Slot {
     /// Whether any worker was ever started here.
     pub(super) used: bool,
     backoff: Backoff,
+    /// When the first of the deaths was that are replaced at once, and how many there were.
+    accidents: Option<(Time, u32)>,
 }
 
 impl Slot {
@@ -29,12 +35,28 @@ impl Slot {
         self.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// A worker of this slot failed that took `start` to be ready and was so for `ready_for`: when the next one may be
-    /// tried.
-    pub(super) fn failed(&mut self, now: Time, start: Duration, ready_for: Duration, random: &mut Random) -> Duration {
-        let wait = self.backoff.after_failure(start, ready_for, random);
+    /// A worker of this slot failed that took `start` to be ready and was so for `ready_for` (None: it never was): when the
+    /// next one may be tried.
+    pub(super) fn failed(
+        &mut self,
+        now: Time,
+        start: Duration,
+        ready_for: Option<Duration>,
+        random: &mut Random,
+    ) -> Duration {
+        let wait = self.backoff.after_failure(start, ready_for.unwrap_or_default(), random);
+        // Its code starts: two such deaths are an accident.
+        let wait = if ready_for.is_some() && self.is_accident(now) { Duration::ZERO } else { wait };
         self.retry_at = (!wait.is_zero()).then(|| now + wait);
         wait
+    }
+
+    /// Whether this is no more than the second death of a ready worker within [`ACCIDENTS_WITHIN`].
+    fn is_accident(&mut self, now: Time) -> bool {
+        let (since, before) =
+            self.accidents.filter(|(since, _)| now.since(*since) < ACCIDENTS_WITHIN).unwrap_or((now, 0));
+        self.accidents = Some((since, before.saturating_add(1)));
+        before < ACCIDENTS
     }
 
     pub(super) fn forget(&mut self, worker: WorkerId) {

@@ -91,3 +91,15 @@ fn a_pool_that_waits_for_its_first_visitor_has_the_new_number_then() {
     world.event(Event::OneMoreWorker);
     world.run_until(ms(60_000), "four", |world| settled(world, 4));
 }
+
+#[test]
+fn two_deaths_in_a_row_are_an_accident_and_three_are_not() {
+    let mut world = serving(1);
+    for death in 1..=3 {
+        let victim = world.pick_ready().expect("it is ready");
+        world.kill(victim);
+        let backs_off = world.core.snapshot(world.now).slots[0].retry_in.is_some();
+        assert_eq!(backs_off, death == 3, "death {death}");
+        world.run_until(ms(10_000), "its successor", |world| world.ready() == 1);
+    }
+}
