@@ -35,6 +35,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 const INBOX: usize = 256;
 /// While nobody takes what waits for the log, it is offered again after this time.
 const LOG_AGAIN: Duration = Duration::from_millis(100);
+/// So often the drivers' tasks get their turn before a deadline counts: they wake, read, and send.
+const DRIVER_TURNS: usize = 3;
 /// Between the core's end and ours: what descendants are left get this long to be killed and reaped.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -204,6 +206,7 @@ impl Shell {
                 }
                 () = tick(&mut watchdog) => self.notifier.watchdog(),
                 () = sleep_until_or_for_ever(deadline) => {
+                    self.hear_what_waits().await;
                     let effects = self.core.handle_timeout(self.now());
                     self.carry_out(effects);
                 }
@@ -247,12 +250,30 @@ impl Shell {
 
     /// Tells the core everything that has come up, until nothing more comes of it, and shows the new state.
     fn settle(&mut self) {
+        self.tell_core();
+        self.groups.clear();
+        self.show();
+    }
+
+    /// Takes what was said before a deadline counts: while sockd stood still, heartbeats waited in their sockets. What comes
+    /// meanwhile may wait longer than the deadline.
+    async fn hear_what_waits(&mut self) {
+        // The drivers' tasks read their sockets, and put into the inbox what they have read.
+        for _ in 0..DRIVER_TURNS {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..self.inbox.len() {
+            let Ok(message) = self.inbox.try_recv() else { break };
+            self.receive(message);
+        }
+        self.tell_core();
+    }
+
+    fn tell_core(&mut self) {
         while let Some(event) = self.events.pop_front() {
             let effects = self.core.handle_event(self.now(), event);
             self.carry_out(effects);
         }
-        self.groups.clear();
-        self.show();
     }
 
     /// Starts a task that reports to the inbox.

@@ -250,3 +250,20 @@ fn one_worker_more_and_one_fewer_until_the_next_reload() {
     web.status_since(mark, "serving, 2 of 2 workers, generation 2");
     web.stop();
 }
+
+#[test]
+fn while_sockd_was_stopped_heartbeats_wait_and_count() {
+    // A thread beats while others answer.
+    let web = project().gunicorn(&["--workers", "2", "--timeout", "2", "-k", "gthread"]);
+    assert_eq!(web.get("/").status, 200);
+    web.status("serving, 2 of 2 workers, generation 1");
+    let workers = web.ready();
+    web.signal(Signal::STOP);
+    // Longer than the workers may be silent: there is no event to wait for but the time.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    web.signal(Signal::CONT);
+    assert_eq!(web.get("/").status, 200);
+    assert_eq!(web.ready(), workers);
+    assert!(web.logged(super::transcript::START, "hangs").is_empty());
+    web.stop();
+}
