@@ -230,18 +230,18 @@ class Template:
             # Before the worker can speak: whoever hears it knows what the fork has changed.
             self.send_hook_state()
             pid = self.fork_orphan()
-            if pid == 0:
-                self.order = order
-                wait_for_adoption(self.supervisor)
-                self.send(self.forked(order))
-                return
         except NoFork as problem:
             self.refuse(order, problem)
         except (Exception, SystemExit) as error:
             from traceback import print_exc
             print_exc()
             self.refuse(order, "%s: %s" % (type(error).__name__, error))
-        else:
+        if pid == 0:
+            self.order = order
+            wait_for_adoption(self.supervisor)
+            self.send(self.forked(order))
+            return
+        if pid is not None:
             close_all(order.descriptors)
         self.server.after_fork(pid)
         self.server.workers_changed()
