@@ -169,6 +169,9 @@ pub struct Refused {
     pub reason: String,
     /// When.
     pub at_unix_ms: u64,
+    /// Whether the next worker of the serving generation would load what was refused: it lies on the disk, and the code
+    /// that serves is in no template. A restart loads it in any case. `None`: it is not known.
+    pub awaits_successors: Option<bool>,
 }
 
 /// A listening socket.

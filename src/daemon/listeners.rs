@@ -12,7 +12,7 @@ use super::shell::{Message, Shell};
 use super::ticker::Ticker;
 use crate::journal::message_id;
 use crate::listener::{AtPath, Listener, Permissions, SocketFile};
-use crate::process::holds_socket;
+use crate::process::{holds_socket, listening};
 use crate::queue::{self, Depth};
 use crate::supervisor::{Overview, Phase};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Between two warnings about the same queue, two attempts to bind where another one listens, and two reloads that bring
 /// the workers a new socket.
 const PAUSE: Duration = Duration::from_secs(60);
+/// So many addresses are named where workers listen elsewhere.
+const MOST_PLACES: usize = 4;
 /// So often in [`SPAN`] a socket is bound again. A server that removes the file at every end would do so for ever.
 const MOST_MENDINGS: usize = 3;
 const SPAN: Duration = Duration::from_secs(600);
@@ -53,6 +55,10 @@ struct Seen {
     permissions: Option<Permissions>,
     /// What is wrong with its path, and what to do about it.
     alarm: Option<String>,
+    /// How many connections waited, where nobody had accepted any.
+    unaccepted: u32,
+    /// Where the workers listen instead, while nobody accepts here.
+    elsewhere: Option<String>,
     /// When it could not be bound again, and what stood at the path.
     refused: Option<(Instant, AtPath)>,
 }
@@ -82,7 +88,8 @@ impl Lookout {
     /// The status line, behind whatever is wrong with a path.
     pub(super) fn status_line(&self, line: String) -> String {
         let behind = self.behind.iter().filter_map(|behind| behind.alarm.as_deref());
-        let alarms: Vec<_> = self.seen.values().filter_map(|seen| seen.alarm.as_deref()).chain(behind).collect();
+        let seen = self.seen.values().flat_map(|seen| seen.elsewhere.iter().chain(&seen.alarm)).map(String::as_str);
+        let alarms: Vec<_> = seen.chain(behind).collect();
         if alarms.is_empty() { line } else { format!("{} ({line})", alarms.join("; ")) }
     }
 
@@ -152,8 +159,56 @@ impl Shell {
             depth = ask().unwrap_or(depth);
         }
         seen.limit = Some(depth.limit);
+        self.look_elsewhere(index, depth);
+        let listener = &self.listeners[index];
+        let Some(seen) = self.lookout.seen.get_mut(&listener.inode) else { return };
         let Some(news) = seen.rush.news(Instant::now(), depth) else { return };
         self.tell_of_queue(listener, depth, news);
+    }
+
+    /// A worker may hold the socket and serve another one. Where connections have waited since the last look and nobody
+    /// has accepted any, the kernel knows where the workers listen instead.
+    fn look_elsewhere(&mut self, index: usize, depth: Depth) {
+        // What the 503 helper accepts says nothing of the workers.
+        if self.core.overview(self.now()).fallback {
+            return;
+        }
+        let listener = &self.listeners[index];
+        let Some(seen) = self.lookout.seen.get_mut(&listener.inode) else { return };
+        let before = std::mem::replace(&mut seen.unaccepted, depth.waiting);
+        let accepted = || queue::in_flight(&listener.address).map_or(u32::MAX, |in_flight| in_flight.connections);
+        if depth.waiting == 0 || depth.waiting < before || accepted() > 0 {
+            if seen.elsewhere.take().is_some() {
+                self.shown = None;
+                tracing::info!(SOCKD_EVENT = "accepted-again", "the workers accept from {listener}");
+            }
+            return;
+        }
+        if before == 0 || seen.elsewhere.is_some() {
+            return;
+        }
+        let public = self.listeners.iter().map(|listener| listener.inode);
+        let private = self.workers.values().flat_map(super::workers::Worker::private_inodes);
+        let given: BTreeSet<u64> = public.chain(private).collect();
+        let pids = self.workers.values().filter_map(super::workers::Worker::pid);
+        let found: BTreeSet<String> = pids.flat_map(|pid| listening(pid, &given)).collect();
+        if found.is_empty() {
+            return;
+        }
+        let places: Vec<String> = found.into_iter().take(MOST_PLACES).collect();
+        let alarm = format!(
+            "nobody accepts from {listener}, where connections wait: the workers listen on {} instead; have the server take \
+             the socket that it is given (LISTEN_FDS) and no address of its own, and write its own line, without a shell",
+            places.join(" and ")
+        );
+        tracing::error!(
+            MESSAGE_ID = message_id::PATH_LOST,
+            SOCKD_EVENT = "listens-elsewhere",
+            SOCKD_LISTENER = %listener.name,
+            "{alarm}"
+        );
+        seen.elsewhere = Some(alarm);
+        self.shown = None;
     }
 
     fn tell_of_queue(&self, listener: &Listener, depth: Depth, news: News) {
@@ -244,7 +299,8 @@ impl Shell {
     /// which is asked at any time.
     pub(super) fn path_alarm(&self, listener: &Listener) -> (Option<String>, PathAlarm) {
         let behind = self.lookout.behind.iter().filter(|behind| behind.inode == listener.inode);
-        let lost = self.lookout.seen.get(&listener.inode).and_then(|seen| seen.alarm.clone());
+        let seen = self.lookout.seen.get(&listener.inode);
+        let lost = seen.and_then(|seen| seen.elsewhere.clone().or_else(|| seen.alarm.clone()));
         let known = lost.or_else(|| behind.filter_map(|behind| behind.alarm.clone()).next());
         (known, PathAlarm::new(listener, self.setup.unit.as_deref()))
     }

@@ -54,6 +54,7 @@ impl Shell {
                     generation: refusal.generation.0.into(),
                     reason: refusal.why.clone(),
                     at_unix_ms: unix_ms(self.wall_clock(refusal.at)),
+                    awaits_successors: Some(refusal.awaits_successors),
                 }),
             },
             listeners: self.report_listeners(),
@@ -206,7 +207,12 @@ mod tests {
 
     #[test]
     fn one_line_says_what_is_going_on() {
-        let refusal = Refusal { generation: GenerationId(3), why: "exit 3".to_owned(), at: Time::default() };
+        let refusal = Refusal {
+            generation: GenerationId(3),
+            why: "exit 3".to_owned(),
+            at: Time::default(),
+            awaits_successors: true,
+        };
         for (snapshot, line) in [
             (serving(), "serving, 3 of 3 workers, generation 2"),
             (Overview { wanted: Some(1), ready: 1, ..serving() }, "serving, 1 of 1 worker, generation 2"),

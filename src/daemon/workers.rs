@@ -82,6 +82,11 @@ impl Worker {
         WorkerProcess { worker: id.0, pid: pid.as_raw_nonzero().get(), hook_state: self.hook_state.clone() }
     }
 
+    /// The inodes of all sockets that only it was given.
+    pub(super) fn private_inodes(&self) -> impl Iterator<Item = u64> {
+        self.probes.iter().map(probe::Socket::inode)
+    }
+
     /// Where it alone is asked.
     pub(super) fn probe_socket(&self) -> Option<&probe::Socket> {
         self.probes.first()

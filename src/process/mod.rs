@@ -10,6 +10,7 @@
 mod exec;
 mod limit;
 mod lines;
+mod listening;
 mod memory;
 mod reap;
 mod reason;
@@ -20,6 +21,7 @@ mod tree;
 pub use exec::{FIRST_DESCRIPTOR, Launch, LaunchError, concerns_the_unit, release_file_pages, signal_by_number};
 pub use limit::raise_descriptor_limit;
 pub use lines::{Stderr, TAIL_LINES, Tail};
+pub use listening::listening;
 pub use memory::memory_file;
 pub use reap::{End, Ended, become_subreaper, reap, signal_name};
 pub use signals::{Signals, hold_signals};

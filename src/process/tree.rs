@@ -67,18 +67,23 @@ fn parent(pid: Pid) -> Option<Pid> {
 /// because its descriptors may not be read.
 pub fn holds_socket(pid: Pid, inodes: &BTreeSet<u64>) -> Option<bool> {
     let mut readable = false;
-    for pid in std::iter::once(pid).chain(descendants(pid)) {
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+    for held in std::iter::once(pid).chain(descendants(pid)).filter_map(sockets) {
         readable = true;
-        let socket = |entry: fs::DirEntry| {
-            let target = fs::read_link(entry.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
-        };
-        if descriptors.flatten().filter_map(socket).any(|inode| inodes.contains(&inode)) {
+        if !held.is_disjoint(inodes) {
             return Some(true);
         }
     }
     readable.then_some(false)
+}
+
+/// The inodes of the sockets among a process's descriptors. None: they may not be read.
+pub(super) fn sockets(pid: Pid) -> Option<BTreeSet<u64>> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let socket = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+    };
+    Some(descriptors.flatten().filter_map(socket).collect())
 }
 
 /// What a process costs.

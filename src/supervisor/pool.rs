@@ -345,12 +345,16 @@ impl Supervisor {
     /// there is nothing to protect, and a preloaded generation does not ask the disk.
     pub(super) fn doubted(&self, slot: SlotId) -> bool {
         let generation = self.generations.get(&self.serving);
-        let from_memory = generation.is_some_and(Generation::keeps_its_code);
-        let other_code = !from_memory && (self.refusal.is_some() || self.rollout.is_some());
+        let other_code = !self.keeps_its_code() && (self.refusal.is_some() || self.rollout.is_some());
         let slot = &self.slots[slot.0 as usize];
         let unknown = |spec: &Spec| spec.canary && !spec.says_ready && !spec.own_socket;
         let never_seen = generation.is_some_and(|g| g.spec.as_ref().is_some_and(unknown) && g.answers_after.is_none());
         (other_code || never_seen && slot.current.is_some()) && self.ready_count() > 0 && !slot.trusted
+    }
+
+    /// Whether the next worker has the code that serves, whatever lies on disk.
+    pub(super) fn keeps_its_code(&self) -> bool {
+        self.generations.get(&self.serving).is_some_and(Generation::keeps_its_code)
     }
 
     pub(super) fn drain(&mut self, now: Time, id: Option<WorkerId>, effects: &mut Effects) {

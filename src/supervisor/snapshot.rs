@@ -70,6 +70,8 @@ pub struct Refusal {
     pub why: String,
     /// When it was decided.
     pub at: Time,
+    /// Whether a worker that is made anew would load what was refused, because the serving code is not kept in memory.
+    pub awaits_successors: bool,
 }
 
 /// One worker.
@@ -137,7 +139,10 @@ impl Supervisor {
             failing: self.failing.clone(),
             next_attempt_in: slots.chain(preparation).min().map(|at| at.since(now)),
             rollout: self.rollout.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
-            refusal: self.refusal.clone(),
+            refusal: self
+                .refusal
+                .clone()
+                .map(|refusal| Refusal { awaits_successors: !self.keeps_its_code(), ..refusal }),
         }
     }
 

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::instance::Instance;
 use super::python::{Hammer, application, bin, project};
-use super::transcript::START;
+use super::transcript::{PATIENCE, START};
 
 const QUICK: &str = "[reload]\nsoak = \"200ms\"\n[health]\ntimeout = \"1s\"\n";
 /// It hides from sockd what it starts.
@@ -144,5 +144,20 @@ fn a_health_command_is_run_until_a_program_that_says_nothing_is_well() {
     web.output_since(mark, "runs");
     web.write("served", "");
     web.log_since(mark, "has taken over");
+    web.stop();
+}
+
+#[test]
+fn a_worker_that_holds_the_socket_and_serves_another_one_is_named() {
+    // As `bash -c 'source venv/bin/activate && gunicorn ...; echo ended'`: LISTEN_PID names the shell.
+    let server = "python3 -m http.server --bind 127.0.0.1 0; echo ended";
+    let web = Instance::on_unix().options("--ready-after 300ms").command(&["sh", "-c", server]);
+    let visitor = web.addresses[0].connect(PATIENCE).expect("it waits in the queue");
+    let line = web.log("nobody accepts from unix:");
+    assert!(line.text.contains("the workers listen on 127.0.0.1:"), "{}", line.text);
+    assert!(web.logged(START, "is ready").is_empty(), "nobody has accepted");
+    let alarm = web.report().listeners[0].alarm.clone().expect("an alarm");
+    assert!(alarm.contains("LISTEN_FDS") && alarm.contains("without a shell"), "{alarm}");
+    drop(visitor);
     web.stop();
 }
