@@ -121,6 +121,8 @@ impl Shell {
 
     fn spawn_helper(&self) -> Result<Helper, String> {
         let (stdin, orders) = pair().map_err(|error| format!("cannot make a pipe: {error}"))?;
+        // One that does not read them is not worth waiting for.
+        rustix::io::ioctl_fionbio(&orders, true).map_err(|error| format!("cannot set a pipe up: {error}"))?;
         let (visitors, stdout) = pair().map_err(|error| format!("cannot make a pipe: {error}"))?;
         let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
         let names: Vec<_> = self.listeners.iter().map(|l| l.name.as_str()).collect();
@@ -178,7 +180,7 @@ impl Shell {
         }
         self.fallback.told = Some(seconds);
         let line = format!("{{\"retry_after\":{seconds}}}\n");
-        // The pipe holds a thousand such lines; a helper that does not read them is not worth waiting for.
+        // The pipe holds a thousand such lines.
         let _ = rustix::io::write(&helper.orders, line.as_bytes());
     }
 

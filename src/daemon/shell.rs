@@ -1,5 +1,36 @@
 //! The event loop. It waits for signals, the core's deadline and the drivers' messages, tells the core, and carries out
 //! what the core answers.
+//!
+//! # What the loop asks of the system, and why each call returns at once
+//!
+//! The loop feeds the watchdog, reaps, and carries out every deadline: what it waits for, the whole instance waits for.
+//!
+//! ```text
+//!   epoll_wait, timerfd, clock_gettime     the waiting itself
+//!   waitid(WNOHANG), pidfd_open, pidfd_send_signal, kill of a process group, prctl
+//!                                          tables of the kernel
+//!   fork                                   copies our own small memory; entering the control group, the directory and
+//!                                          the program is the child's, and nobody waits for it (process/exec.rs)
+//!   recvmsg, recv, read, accept            never blocking; descriptors that come along are closed by a thread (peer.rs)
+//!   connect, send, write                   never blocking, to workers' private sockets, templates, clients of the control
+//!                                          socket, the 503 helper; what does not fit is an error (probe, process, control)
+//!   sendto systemd and journald            never blocking; what does not fit waits in memory, in order, bounded
+//!                                          (systemd/notify.rs, journal/outlet.rs); a stderr is asked before each write
+//!   socket, pipe2, memfd_create, getrandom the kernel's memory
+//!   bind, open(O_PATH), unlink             private sockets: in RuntimeDirectory= or /dev/shm, which are memory, and on
+//!                                          another file system only where neither can be written to
+//!   bind, lstat, chown, unlink             listeners of our own: before anything is served, when the path was lost that
+//!                                          a thread has just looked at, and at the end
+//!   listen, getsockopt, netlink sock_diag  tables of the kernel; the answer is made within send(2)
+//!   /proc/PID/{fd,stat,task/*/children}    tables of the kernel. Not cmdline, environ or smaps, which wait for the process
+//!   control groups: mkdir, rmdir, cgroup.kill, limits, memory.events
+//!                                          the kernel's memory; a busy group is an error at once
+//! ```
+//!
+//! What may take long is done by other threads (tokio's), bounded in number, and comes back as a message: reading what a
+//! generation is made from (reading.rs, with a time limit), looking where paths lead (listeners.rs), measuring workers and
+//! listeners (measure.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
+//! `tests/systemd/standstill.rs`, stop each of them in turn and see the watchdog fed.
 
 use super::fallback::Fallback;
 use super::groups::Groups;
@@ -218,10 +249,11 @@ impl Shell {
                 numbers = self.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.calls.recv() => self.answer(call),
                 Some(message) = self.inbox.recv() => self.receive(message),
-                () = sleep(LOG_AGAIN), if journal::is_waiting() => {}
+                () = sleep(LOG_AGAIN), if journal::is_waiting() || self.notifier.is_waiting() => {}
             }
             self.settle();
             journal::flush();
+            self.notifier.flush();
             if std::mem::take(&mut self.at_rest) {
                 // Only for the sake of others, who may need the memory.
                 let _ = process::release_file_pages();

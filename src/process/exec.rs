@@ -6,19 +6,21 @@
 
 use super::Child;
 use crate::app::Command;
-use rustix::process::{Pid, Resource, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 
 /// The first inherited descriptor (sd_listen_fds(3)): that of the first of [`Launch::descriptors`].
 pub const FIRST_DESCRIPTOR: usize = 3;
 const FIRST: RawFd = FIRST_DESCRIPTOR as RawFd;
+/// The exit code of a process that could not execute its program, as shells have it.
+pub const NOT_EXECUTED: i32 = 127;
 /// Room for the decimal digits of a process id (proc(5): pid_max is at most 2^22).
 const PID_DIGITS: usize = 10;
 
@@ -75,7 +77,7 @@ const FIRST_REAL_TIME_SIGNAL: i32 = 34;
 /// Why a program could not be executed.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The program or its directory is missing, not executable, or the system has no process left.
+    /// The system has no process or descriptor left.
     #[error("cannot execute {program}: {source}")]
     Execute {
         /// The program.
@@ -92,82 +94,66 @@ pub enum LaunchError {
 }
 
 impl Launch<'_> {
-    /// Executes the program as the leader of a new session.
+    /// Makes a process that executes the program as the leader of a new session, with every signal as systemd leaves it.
+    ///
+    /// It does not wait until that has happened: the program may lie on a disk that does not answer, and the control
+    /// group may take its time. A process that cannot execute it says why on its stderr and exits with
+    /// [`NOT_EXECUTED`].
     ///
     /// # Errors
     /// [`LaunchError`]; no process is left behind then.
     pub fn spawn(&self) -> Result<Child, LaunchError> {
-        let (file, words) = self.command.executed();
-        let program = || file.clone();
-        let failed = |source| LaunchError::Execute { program: program(), source };
-        let zero = || LaunchError::ZeroByte { program: program() };
+        let (program, words) = self.command.executed();
+        let directory = &self.command.directory;
+        let failed = |source: io::Error| LaunchError::Execute { program: program.clone(), source };
+        let zero = || LaunchError::ZeroByte { program: program.clone() };
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| zero());
 
-        let path = CString::new(file.as_os_str().as_bytes()).map_err(|_| zero())?;
         let arguments = strings(words.iter().map(|a| a.as_bytes().to_vec())).ok_or_else(zero)?;
         let mut environment = self.environment_block().ok_or_else(zero)?;
-        let pid_variable = if self.listen_names.is_some() { Some(pid_variable(&mut environment)) } else { None };
-
+        let pid_variable = self.listen_names.is_some().then(|| pid_variable(&mut environment));
+        let null = File::open("/dev/null").map_err(failed)?;
+        let standard = [
+            (Some(self.pipes.map_or(null.as_fd(), |(stdin, _)| stdin)), libc::STDIN_FILENO),
+            (self.pipes.map(|(_, stdout)| stdout), libc::STDOUT_FILENO),
+            (self.stderr, libc::STDERR_FILENO),
+        ];
+        let places = standard.into_iter().filter_map(|(fd, target)| Some((fd?, target)));
+        let places = places.chain(self.descriptors.iter().copied().zip(FIRST..));
         // Copies above all targets, so that no dup2 in the child overwrites a source.
         let above = FIRST + self.descriptors.len() as RawFd;
-        let copy = |fd: &BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, above).map_err(io::Error::from);
-        let copies: Vec<OwnedFd> = self.descriptors.iter().map(copy).collect::<Result<_, _>>().map_err(failed)?;
-        let targets: Vec<(RawFd, RawFd)> = copies.iter().map(AsRawFd::as_raw_fd).zip(FIRST..).collect();
-
-        let mut command = std::process::Command::new(&file);
-        command.current_dir(&self.command.directory).stdin(Stdio::null());
-        if let Some(stderr) = &self.stderr {
-            command.stderr(stderr.try_clone_to_owned().map_err(failed)?);
+        let copy = |(fd, target): (BorrowedFd<'_>, RawFd)| Ok((rustix::io::fcntl_dupfd_cloexec(fd, above)?, target));
+        let copies: Vec<(OwnedFd, RawFd)> = places.map(copy).collect::<io::Result<_>>().map_err(failed)?;
+        let mut image = Image {
+            program: text(&program)?,
+            directory: text(directory)?,
+            arguments: pointers(&arguments),
+            environment: pointers(&environment),
+            pid_variable: pid_variable.map(|index| (index, environment[index].as_bytes_with_nul().to_vec())),
+            places: copies.iter().map(|(copy, target)| (copy.as_raw_fd(), *target)).collect(),
+            group: self.group.map(|group| group.as_raw_fd()),
+            parent_death: self.parent_death,
+            sheltered: self.sheltered,
+            descriptor_limit: super::limit::original(),
+            cannot_execute: [b"cannot execute ", program.as_os_str().as_bytes(), b": "].concat(),
+            cannot_enter: [b"cannot work in the directory ", directory.as_os_str().as_bytes(), b": "].concat(),
+        };
+        // A signal that comes before the program has its own ways would be taken by ours.
+        let mask = block_signals();
+        // SAFETY: the child runs `Image::execute`, which makes async-signal-safe calls alone and never returns; what it
+        // points to was allocated before and is the child's own copy.
+        let forked = unsafe { libc::fork() };
+        if forked == 0 {
+            image.execute();
         }
-        if let Some((stdin, stdout)) = &self.pipes {
-            command.stdin(stdin.try_clone_to_owned().map_err(failed)?);
-            command.stdout(stdout.try_clone_to_owned().map_err(failed)?);
-        }
-        let argv = SendPointers(pointers(&arguments));
-        let mut envp = SendPointers(pointers(&environment));
-        let mut pid_text = pid_variable.map(|index| (index, environment[index].as_bytes_with_nul().to_vec()));
-        let parent_death = self.parent_death;
-        let group = self.group.map(|group| group.as_raw_fd());
-        let descriptor_limit = super::limit::original();
-        let sheltered = self.sheltered;
-        // SAFETY: the closure runs in the forked child before exec. It calls only write, setsid, prctl, signal, sigemptyset,
-        // pthread_sigmask, setrlimit, dup2, getpid and execve, all async-signal-safe, and writes to memory of its own that was allocated before the fork.
-        // The descriptors it uses are open: our caller and `copies` hold them until spawn() returns.
-        unsafe {
-            command.pre_exec(move || {
-                let (argv, envp) = (&argv, &mut envp);
-                if let Some(group) = group {
-                    enter(group);
-                }
-                rustix::process::setsid()?;
-                rustix::process::set_parent_process_death_signal(Some(parent_death))?;
-                reset_signals(sheltered);
-                if let Some(limit) = &descriptor_limit {
-                    rustix::process::setrlimit(Resource::Nofile, *limit)?;
-                }
-                for &(from, to) in &targets {
-                    if libc::dup2(from, to) < 0 {
-                        return Err(io::Error::last_os_error());
-                    }
-                }
-                let Some((index, text)) = &mut pid_text else { return Ok(()) };
-                write_pid(text, rustix::process::getpid());
-                envp.0[*index] = text.as_ptr().cast();
-                // Only returns when it fails; std reports the error to the parent.
-                libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr());
-                Err(io::Error::last_os_error())
-            });
-        }
-        if pid_variable.is_none() {
-            // Without a LISTEN_PID to fill in, std executes the program itself.
-            command.arg0(words.first().map_or(OsStr::new(""), OsString::as_os_str));
-            command.args(words.iter().skip(1));
-            command.env_clear().envs(&self.command.environment).envs(self.environment);
-        }
-        let child = command.spawn().map_err(failed)?;
-        let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-        // The strings behind the pointers must live until the child has executed, which spawn() waits for.
-        drop((arguments, environment, copies));
-        Child::adopt(pid).map_err(failed)
+        let error = io::Error::last_os_error();
+        set_signals(&mask);
+        let pid = Pid::from_raw(forked).filter(|_| forked > 0).ok_or_else(|| failed(error))?;
+        Child::adopt(pid).map_err(|error| {
+            // SAFETY: it is not reaped, so the number is its own.
+            unsafe { libc::kill(forked, libc::SIGKILL) };
+            failed(error)
+        })
     }
 
     /// `NAME=value` for the whole environment, LISTEN_FDS and LISTEN_FDNAMES with it.
@@ -179,6 +165,124 @@ impl Launch<'_> {
             all.insert("LISTEN_FDNAMES".into(), names.join(":").into());
         }
         strings(all.into_iter().map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'=')))
+    }
+}
+
+/// What a process becomes, ready before the fork.
+struct Image {
+    program: CString,
+    directory: CString,
+    arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+    /// Which variable LISTEN_PID is, with room for the number.
+    pid_variable: Option<(usize, Vec<u8>)>,
+    /// Descriptors, and the numbers that they get.
+    places: Vec<(RawFd, RawFd)>,
+    group: Option<RawFd>,
+    parent_death: Signal,
+    sheltered: bool,
+    descriptor_limit: Option<Rlimit>,
+    /// The beginning of what is said when it cannot be executed, and when its directory cannot be entered.
+    cannot_execute: Vec<u8>,
+    cannot_enter: Vec<u8>,
+}
+
+impl Image {
+    /// In the forked child: becomes it, or says why not and ends. Allocates nothing.
+    fn execute(&mut self) -> ! {
+        let error = match self.prepare() {
+            Ok(()) => self.try_execute(),
+            Err(error) => error,
+        };
+        self.complain(&self.cannot_execute, &error)
+    }
+
+    /// Only returns when it fails.
+    fn try_execute(&mut self) -> io::Error {
+        // SAFETY: a string with its end.
+        if unsafe { libc::chdir(self.directory.as_ptr()) } < 0 {
+            self.complain(&self.cannot_enter, &io::Error::last_os_error());
+        }
+        if let Some((index, text)) = &mut self.pid_variable {
+            write_pid(text, rustix::process::getpid());
+            self.environment[*index] = text.as_ptr().cast();
+        }
+        // SAFETY: both lists end with a null pointer, and the strings behind them live as long as this process.
+        unsafe { libc::execve(self.program.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
+        io::Error::last_os_error()
+    }
+
+    fn complain(&self, what: &[u8], error: &io::Error) -> ! {
+        for text in [what, reason(error.raw_os_error().unwrap_or(0)), b"\n"] {
+            // SAFETY: the buffer and its length belong together.
+            unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+        }
+        // SAFETY: it runs no handler and no destructor.
+        unsafe { libc::_exit(NOT_EXECUTED) }
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        for &(from, to) in &self.places {
+            // SAFETY: descriptors are numbers to dup2, which says so when one is not open.
+            if unsafe { libc::dup2(from, to) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        if let Some(group) = self.group {
+            enter(group);
+        }
+        rustix::process::setsid()?;
+        rustix::process::set_parent_process_death_signal(Some(self.parent_death))?;
+        if let Some(limit) = &self.descriptor_limit {
+            rustix::process::setrlimit(Resource::Nofile, *limit)?;
+        }
+        reset_signals(self.sheltered);
+        Ok(())
+    }
+}
+
+/// What the system says when a program cannot be executed (errno(3)), without allocating.
+fn reason(errno: i32) -> &'static [u8] {
+    match errno {
+        libc::ENOENT => b"No such file or directory",
+        libc::EACCES => b"Permission denied",
+        libc::ENOEXEC => b"Exec format error",
+        libc::ENOTDIR => b"Not a directory",
+        libc::E2BIG => b"Argument list too long",
+        libc::ETXTBSY => b"Text file busy",
+        libc::ELOOP => b"Too many levels of symbolic links",
+        libc::EIO => b"Input/output error",
+        libc::ENOMEM => b"Cannot allocate memory",
+        libc::EMFILE | libc::ENFILE => b"Too many open files",
+        libc::EPERM => b"Operation not permitted",
+        libc::EAGAIN => b"Resource temporarily unavailable",
+        libc::ESTALE => b"Stale file handle",
+        _ => b"the system refuses it",
+    }
+}
+
+/// Blocks all signals in this thread; returns what was blocked before.
+fn block_signals() -> libc::sigset_t {
+    let (mut all, mut before) = (no_signals(), no_signals());
+    // SAFETY: both point to signal sets.
+    unsafe {
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+    }
+    before
+}
+
+fn set_signals(mask: &libc::sigset_t) {
+    // SAFETY: it points to a signal set; the old one is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+}
+
+fn no_signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset makes it a signal set.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
     }
 }
 
@@ -209,12 +313,7 @@ fn reset_signals(sheltered: bool) {
         // SAFETY: neither action is a function that could run; signals whose action cannot be set are refused.
         unsafe { libc::signal(number, action) };
     }
-    let mut none = std::mem::MaybeUninit::uninit();
-    // SAFETY: sigemptyset writes the whole set before pthread_sigmask reads it; there is no old set to write to.
-    unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-    }
+    set_signals(&no_signals());
 }
 
 /// The signal with this number, also one of the real-time signals that have no name.
@@ -289,14 +388,6 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// Pointers that travel into the closure which runs in the child.
-struct SendPointers(Vec<*const libc::c_char>);
-
-// SAFETY: the pointers are read by one thread only, the child's, and point to strings that outlive the spawn.
-unsafe impl Send for SendPointers {}
-// SAFETY: as above.
-unsafe impl Sync for SendPointers {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +409,43 @@ mod tests {
             resident() < before
         };
         assert!((0..100).any(shrinks));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_says_why_on_its_stderr() {
+        use std::io::Read;
+        let (mut read, write) = io::pipe().expect("a pipe");
+        let command = |program: &str, directory: &str| Command {
+            launcher: Vec::new(),
+            program: program.into(),
+            arguments: vec!["name".into()],
+            directory: directory.into(),
+            environment: BTreeMap::new(),
+        };
+        for (program, directory, says) in [
+            ("/nowhere/program", "/", "cannot execute /nowhere/program: No such file or directory\n"),
+            ("/dev/null", "/", "cannot execute /dev/null: Permission denied\n"),
+            ("/bin/true", "/nowhere", "cannot work in the directory /nowhere: No such file or directory\n"),
+        ] {
+            let launch = Launch {
+                command: &command(program, directory),
+                environment: &BTreeMap::new(),
+                descriptors: &[],
+                listen_names: None,
+                stderr: Some(write.as_fd()),
+                pipes: None,
+                group: None,
+                parent_death: Signal::TERM,
+                sheltered: false,
+            };
+            let child = launch.spawn().expect("a process");
+            let status = rustix::process::waitpid(Some(child.pid()), rustix::process::WaitOptions::empty());
+            let status = status.expect("a child").expect("it ended").1;
+            assert_eq!(status.exit_status(), Some(NOT_EXECUTED));
+            let mut said = vec![0; says.len()];
+            read.read_exact(&mut said).expect("it said something");
+            assert_eq!(String::from_utf8_lossy(&said), says);
+        }
     }
 
     #[test]

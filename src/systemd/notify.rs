@@ -10,6 +10,7 @@
 //! The crate sd-notify writes the messages. The sending is here, because its own takes no abstract socket (a container
 //! manager may pass one) and looks the variable up anew each time.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -21,9 +22,9 @@ use sd_notify::NotifyState;
 
 /// The longest STATUS= in bytes; a longer one is cut.
 pub const STATUS_LIMIT: usize = 512;
-/// How long a message may wait for room in the manager's queue. Losing a message is better than an event loop that
-/// stands still because the manager does.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// So many messages wait for room in the manager's queue, to which every process of the machine may send; more are lost.
+/// The event loop does not wait.
+const MOST_UNSENT: usize = 64;
 
 /// The way to the service manager. Clones speak through the same socket and share what was said.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ struct Said {
     /// The reload that owes it has ended: the next message carries it.
     ready_is_due: bool,
     failed: bool,
+    /// What the manager's queue had no room for, in order.
+    unsent: VecDeque<String>,
 }
 
 impl Notifier {
@@ -79,7 +82,7 @@ impl Notifier {
             None => return Err(io::Error::new(io::ErrorKind::Unsupported, "only paths and @NAME are supported")),
         };
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_nonblocking(true)?;
         Ok(Self { line: Some(Arc::new(Line { socket, manager, said: Mutex::default() })) })
     }
 
@@ -144,6 +147,19 @@ impl Notifier {
         self.send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
     }
 
+    /// Whether messages wait for room in the manager's queue: then [`Self::flush`] is to be called again soon.
+    pub fn is_waiting(&self) -> bool {
+        self.line.as_ref().is_some_and(|line| !line.said().unsent.is_empty())
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub fn flush(&self) {
+        if let Some(line) = &self.line {
+            // A manager that is gone is told of with the next message.
+            let _ = line.pass_on(&mut line.said().unsent, None);
+        }
+    }
+
     fn send(&self, states: &[NotifyState<'_>]) {
         let Some(line) = &self.line else { return };
         line.send(&mut line.said(), states, None);
@@ -165,8 +181,8 @@ impl Line {
             // Writing to a string does not fail.
             let _ = writeln!(text, "{state}");
         }
-        match self.socket.send_to_addr(text.as_bytes(), &self.manager) {
-            Ok(_) => {
+        match self.pass_on(&mut said.unsent, Some(text.clone())) {
+            Ok(()) => {
                 if said.ready_is_due {
                     (said.owes_ready, said.ready_is_due) = (false, false);
                 }
@@ -181,6 +197,27 @@ impl Line {
             }
             Err(_) => {}
         }
+    }
+}
+
+impl Line {
+    /// Sends what waits, then `text`. What there is no room for waits.
+    fn pass_on(&self, unsent: &mut VecDeque<String>, text: Option<String>) -> io::Result<()> {
+        unsent.extend(text);
+        while let Some(first) = unsent.front() {
+            match self.socket.send_to_addr(first.as_bytes(), &self.manager) {
+                Ok(_) => drop(unsent.pop_front()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    unsent.truncate(MOST_UNSENT);
+                    return Ok(());
+                }
+                Err(error) => {
+                    unsent.clear();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -353,5 +390,33 @@ mod tests {
             assert!(Notifier::to(address).is_err(), "{address}");
         }
         Notifier::silent().ready("to no one");
+    }
+
+    #[test]
+    fn a_manager_that_reads_nothing_holds_nobody_up_and_hears_all_in_order() {
+        let (text, name) = address();
+        let manager = UnixDatagram::bind_addr(&name).expect("bound");
+        manager.set_nonblocking(true).expect("set");
+        let notifier = Notifier::to(&text).expect("an address");
+        // More than its queue holds (net.unix.max_dgram_qlen).
+        let others = UnixDatagram::unbound().expect("a socket");
+        others.set_nonblocking(true).expect("set");
+        let mut before = 0;
+        while others.send_to_addr(b"X=1", &name).is_ok() {
+            before += 1;
+        }
+        notifier.status("one");
+        notifier.ready("two");
+        (0..200).for_each(|_| notifier.watchdog());
+        assert!(notifier.is_waiting());
+        let mut heard = Vec::new();
+        let mut buffer = [0; 4096];
+        while notifier.is_waiting() {
+            while let Ok(length) = manager.recv(&mut buffer) {
+                heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            }
+            notifier.flush();
+        }
+        assert_eq!(heard[before..before + 3], ["STATUS=one\n", "READY=1\nSTATUS=two\n", "WATCHDOG=1\n"]);
     }
 }

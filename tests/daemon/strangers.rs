@@ -79,3 +79,20 @@ fn a_file_that_cannot_be_read_in_time_holds_nobody_up() {
     web.log_since(last.mark(), "worker 2 is ready");
     web.stop();
 }
+
+#[test]
+fn a_worker_that_stands_still_holds_nobody_up() {
+    let web = watched().options("--workers 2").worker("service.py", &[]);
+    web.status("serving, 2 of 2 workers, generation 1");
+    let workers = web.ready();
+    super::processes::signal(workers[0], rustix::process::Signal::STOP);
+    let mut last = web.told_since(web.mark(), "WATCHDOG=1");
+    for _ in 0..3 {
+        last = web.told_since(last.mark(), "WATCHDOG=1");
+    }
+    assert_eq!(web.report().workers.len(), 2, "the status is told");
+    super::processes::signal(workers[1], rustix::process::Signal::KILL);
+    web.log_since(last.mark(), "worker 3 is ready");
+    super::processes::signal(workers[0], rustix::process::Signal::CONT);
+    web.stop();
+}
