@@ -8,6 +8,7 @@ mod doctor;
 mod groups;
 mod guide;
 mod hangs;
+mod hardening;
 mod lasting;
 mod life;
 mod load;
@@ -310,6 +311,7 @@ on_every_release! { read:
     fn a_site_serves_in_the_other_sandboxes(machine) {
         units::install(machine);
         units::the_other_sandboxes_serve(machine);
+        hardening::each_line_serves(machine);
     }
 
     /// The guide's two projects on uWSGI, each an instance of its own behind Nginx's uwsgi_pass.
