@@ -263,6 +263,11 @@ impl Supervisor {
         if alone && self.slots.iter().take(wanted).any(empty) {
             replacements = 0;
         }
+        // Looked up for each slot only where somebody is to be replaced: this runs at each event of each worker.
+        let replaceable = |w: &Worker| w.place.generation != serving || w.wants_successor();
+        if self.rollout.is_some() || !self.workers.values().any(replaceable) {
+            replacements = 0;
+        }
         for index in 0..wanted {
             let slot = &self.slots[index];
             if slot.successor.is_some() {
@@ -271,9 +276,7 @@ impl Supervisor {
             let replace = match slot.current {
                 None => false,
                 Some(current) => {
-                    let replaceable = |w: &Worker| w.place.generation != serving || w.wants_successor();
-                    let replaceable = self.workers.get(&current).is_some_and(replaceable);
-                    if self.rollout.is_some() || replacements == 0 || !replaceable {
+                    if replacements == 0 || !self.workers.get(&current).is_some_and(replaceable) {
                         continue;
                     }
                     true

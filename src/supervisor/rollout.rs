@@ -23,7 +23,7 @@ use super::slot::Slot;
 use super::snapshot::{Refusal, RolloutStep};
 use super::spec::{CANARY_WATCH, HANDOVER, MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
-use super::worker::Phase;
+use super::worker::{Phase, Worker};
 use super::{Mode, Supervisor};
 use std::time::Duration;
 
@@ -161,12 +161,9 @@ impl Supervisor {
             .values()
             .filter(|w| w.place.generation == id && w.phase() == Phase::Starting && w.role() == Role::Serving)
             .count();
-        for index in 0..wanted {
+        for (index, _) in (0..wanted).zip(self.slots_of(id)).filter(|(_, held)| !held) {
             if starting >= batch {
                 return;
-            }
-            if self.holds_generation(index, id) {
-                continue;
             }
             if self.slots[index].current.is_some() && !self.make_room(now, spec, effects) {
                 return;
@@ -204,13 +201,16 @@ impl Supervisor {
         true
     }
 
-    /// Whether the slot has a worker of this generation.
-    fn holds_generation(&self, index: usize, id: GenerationId) -> bool {
-        let slot = &self.slots[index];
-        [slot.current, slot.successor]
-            .into_iter()
-            .flatten()
-            .any(|worker| self.workers.get(&worker).is_some_and(|w| w.place.generation == id))
+    /// Which slots have a worker of this generation.
+    fn slots_of(&self, id: GenerationId) -> Vec<bool> {
+        let mut held = vec![false; self.slots.len()];
+        let stands = |worker: &&Worker| matches!(worker.phase(), Phase::Starting | Phase::Ready);
+        for worker in self.workers.values().filter(|worker| worker.place.generation == id).filter(stands) {
+            if let Some(held) = worker.place.slot.and_then(|slot| held.get_mut(slot.0 as usize)) {
+                *held = true;
+            }
+        }
+        held
     }
 
     /// The new generation is proven: it takes every slot, and the old one drains.
@@ -236,6 +236,9 @@ impl Supervisor {
 
     /// Tells whoever asked once the old workers have left, or have had the time to hear that they accept no more.
     fn settle_handover(&mut self, now: Time, effects: &mut Effects) {
+        if self.handover.is_none() {
+            return;
+        }
         let old = self.workers.values().any(|worker| worker.place.generation != self.serving);
         if let Some(handover) = self.handover.take_if(|handover| !old || handover.until <= now) {
             end_rollout(handover.requests, &handover.outcome, effects);
