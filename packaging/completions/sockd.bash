@@ -154,7 +154,7 @@ _sockd() {
             return 0
             ;;
         sockd__subcmd__new)
-            opts="-h -V --directory --user --listen --domain --enable --help --version"
+            opts="-h -V --directory --user --listen --domain --enable --undo --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -83,5 +83,6 @@ complete -c sockd -n "__fish_sockd_using_subcommand new" -l user -d 'Who it runs
 complete -c sockd -n "__fish_sockd_using_subcommand new" -l listen -d 'Where it listens: a path or HOST:PORT [default: /run/sockd/NAME.sock]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand new" -l domain -d 'The name of the site, for Nginx; without one no site is written' -r
 complete -c sockd -n "__fish_sockd_using_subcommand new" -l enable -d 'Enable the Nginx site, too'
+complete -c sockd -n "__fish_sockd_using_subcommand new" -l undo -d 'Remove what an earlier `new` has written, and stop it'
 complete -c sockd -n "__fish_sockd_using_subcommand new" -s h -l help -d 'Print help'
 complete -c sockd -n "__fish_sockd_using_subcommand new" -s V -l version -d 'Print version'

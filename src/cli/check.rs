@@ -25,7 +25,7 @@ use crate::regular_file;
 use crate::systemd::UnitName;
 use crate::systemd::unit_name::INSTANCES;
 
-use super::output;
+use super::{adopt, next_step, output};
 use account::Way;
 
 /// What `sockd check` is told.
@@ -47,7 +47,34 @@ pub struct Arguments {
 
 /// What keeps a unit from working, for `sockd doctor`: of one that runs sockd, and of one that runs a server by itself.
 pub(super) fn of_unit(unit: &str) -> Diagnostics {
-    unit::subject_of_any(unit).map(check).unwrap_or_default()
+    let mut problems = unit::subject_of_any(unit).map(check).unwrap_or_default();
+    problems.extend(adopt::overridden(unit));
+    problems
+}
+
+/// What would keep a command from working in the place of a unit's own, as `sockd run` would run it: for `adopt`, which
+/// asks before it writes.
+pub(super) fn of_command(unit: &str, command: Vec<OsString>) -> Diagnostics {
+    let subject = unit::subject_of_any(unit);
+    let options = Options { command, ..Options::default() };
+    subject.map(|subject| check(Subject { options, ..subject })).unwrap_or_default()
+}
+
+/// What would keep a new application from working: for `new`, which asks before it writes.
+pub(super) fn of_new(user: &str, directory: &Path, command: Vec<OsString>) -> Diagnostics {
+    let account = match Account::find(user, "", &[]) {
+        Ok(account) => account,
+        Err(why) => return Diagnostic::error(why).into(),
+    };
+    check(Subject {
+        name: String::new(),
+        options: Options { command, ..Options::default() },
+        environment: unit::environment(),
+        directory: directory.to_owned(),
+        environment_files: Vec::new(),
+        account: Some(account),
+        problems: Diagnostics::default(),
+    })
 }
 
 /// One thing to check.
@@ -99,15 +126,13 @@ fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, Str
         return Ok(vec![Subject::here("command".to_owned(), options)?]);
     }
     let Some(target) = &arguments.target else {
-        let cannot = |error| format!("cannot read {}: {error}", instances.display());
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(instances).map_err(cannot)? {
-            files.push(entry.map_err(cannot)?.path());
-        }
+        // A directory that is not there has no files.
+        let entries = std::fs::read_dir(instances).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
         files.sort();
         return match files.is_empty() {
-            true => Err(format!("there is no file {}/*.toml", instances.display())),
+            true => Err(format!("there is no file {}/*.toml; {}", instances.display(), next_step::of_running("check"))),
             false => files.into_iter().map(instance).collect(),
         };
     };
@@ -120,7 +145,11 @@ fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, Str
     let file = unit.instance().map(|name| instances.join(format!("{name}.toml")));
     Ok(vec![match file.filter(|file| file.exists()) {
         Some(file) => instance(file)?,
-        None => unit::subject(unit.as_str())?,
+        None => {
+            let mut subject = unit::subject(unit.as_str())?;
+            subject.problems.extend(adopt::overridden(unit.as_str()));
+            subject
+        }
     }])
 }
 

@@ -17,6 +17,7 @@ mod file_text;
 mod files;
 mod logs;
 mod new;
+mod next_step;
 mod output;
 mod reload;
 mod run;

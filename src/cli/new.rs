@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::file_text::{Line, nginx, toml, unit};
-use super::files::{self, Content, NewFile};
-use super::output;
+use super::files::{self, Content, Found, NewFile};
+use super::{adopt, check, output};
 use crate::app::{Address, ParseAddressError};
 use crate::exit;
 use unit::Percent;
@@ -45,6 +45,9 @@ pub struct Arguments {
     /// Enable the Nginx site, too
     #[arg(long)]
     enable: bool,
+    /// Remove what an earlier `new` has written, and stop it
+    #[arg(long, conflicts_with_all = ["directory", "user", "listen", "domain", "enable", "command"])]
+    undo: bool,
     /// Write below this directory in place of /
     #[arg(long, value_name = "DIR", hide = true, default_value = "/")]
     root: PathBuf,
@@ -66,8 +69,19 @@ struct Application {
     command: Vec<String>,
 }
 
-/// Runs the subcommand: 0 when all files are written, 1 when none is, 2 when something is missing on the command line.
+/// Runs the subcommand: 0 when all files are written, 1 when none is, 2 when something is missing on the command line,
+/// 78 when what was said could not run.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.undo {
+        let told = undo(&arguments.name, &arguments.root).map_err(adopt::as_root);
+        return match told.and_then(|text| output::print(&text).map_err(|error| error.to_string())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                output::complain(&why);
+                ExitCode::from(exit::FAILURE)
+            }
+        };
+    }
     let application = match complete(arguments, io::stdin().is_terminal()) {
         Ok(application) => application,
         Err((why, code)) => {
@@ -89,6 +103,15 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     for file in &mut files {
         file.path = arguments.root.join(file.path.strip_prefix("/").unwrap_or(&file.path));
     }
+    let there = files.iter().any(|file| !matches!(files::find(&file.path, ""), Ok(Found::Nothing)));
+    // What is there already is told first: nothing could be written anyway.
+    let command = application.command.iter().map(OsString::from).collect();
+    let problems = check::of_new(&application.user, Path::new(&application.directory), command);
+    if problems.has_errors() && !there {
+        output::say(&problems.render(false));
+        output::complain("nothing is written: the application could not run like that");
+        return ExitCode::from(exit::CONFIG);
+    }
     let written = files::write_all(&files, None).and_then(|()| {
         let text = told(&files, &application);
         output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))
@@ -103,9 +126,55 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// Takes back what was written. The application itself stays as it is.
+fn undo(name: &str, root: &Path) -> Result<String, String> {
+    let place = |path: String| root.join(path.trim_start_matches('/'));
+    let site = format!("{SITES_AVAILABLE}/{name}");
+    let mut ours: Vec<PathBuf> = Vec::new();
+    let enabled = place(format!("{SITES_ENABLED}/{name}"));
+    ours.extend((std::fs::read_link(&enabled).ok().as_deref() == Some(Path::new(&site))).then_some(enabled));
+    for (path, mark) in [
+        (format!("/etc/sockd/{name}.toml"), format!("# The application {name}.")),
+        (
+            format!("/etc/systemd/system/sockd@{name}.service.d/application.conf"),
+            format!("# Who the application {name} "),
+        ),
+        (
+            format!("/etc/systemd/system/sockd@{name}.socket.d/application.conf"),
+            format!("# Where the application {name} "),
+        ),
+        (site, format!("# The site of the application {name}, ")),
+    ] {
+        let path = place(path);
+        match files::find(&path, &mark)? {
+            Found::Ours(_) => ours.push(path),
+            Found::Foreign => return Err(adopt::not_ours(&path)),
+            Found::Nothing => {}
+        }
+    }
+    if ours.is_empty() {
+        return Ok(format!("{name} is nothing that `sockd new` has made: there is nothing to undo\n"));
+    }
+    let system = root == Path::new("/");
+    if system {
+        // Without its drop-in the socket means another path; the service goes with its socket.
+        adopt::systemctl(&["disable", "--now", &format!("sockd@{name}.socket")])?;
+        adopt::systemctl(&["disable", "--now", &format!("sockd@{name}.service")])?;
+    }
+    files::remove_all(ours.iter().map(PathBuf::as_path))?;
+    if system {
+        adopt::reload_manager()?;
+    }
+    let mut text: String = ours.iter().map(|path| format!("removed {}\n", path.display())).collect();
+    if ours.iter().any(|path| path.starts_with(place("/etc/nginx".to_owned()))) {
+        text.push_str("\nNext:\n  nginx -t && systemctl reload-or-restart nginx  takes the site from Nginx\n");
+    }
+    Ok(text)
+}
+
 /// Puts options and answers together. Without a terminal nothing is asked.
 fn complete(arguments: &Arguments, terminal: bool) -> Result<Application, (String, u8)> {
-    let Arguments { name, directory, user, listen, domain, enable, root: _, command } = arguments;
+    let Arguments { name, directory, user, listen, domain, enable, undo: _, root: _, command } = arguments;
     let command = command.iter().map(|word| word.clone().into_string());
     let command: Vec<String> = command
         .collect::<Result<_, _>>()
@@ -331,6 +400,8 @@ fn told(files: &[NewFile], application: &Application) -> String {
     if domain.is_some() {
         steps.push(("nginx -t && systemctl reload-or-restart nginx".to_owned(), "shows the site to everybody"));
     }
+    steps.push((format!("sockd status {name}"), "shows it; reload, logs, doctor and check take the same name"));
+    steps.push((format!("sockd new --undo {name}"), "takes everything back"));
     let width = steps.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     text.push_str("\nNext:\n");
     steps.iter().for_each(|(command, what)| text.push_str(&format!("  {command:width$}  {what}\n")));

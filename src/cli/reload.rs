@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{output, status};
+use super::{next_step, output, status};
 use crate::control::{self, Instance};
 use crate::exit;
 use crate::systemd::{UnitName, environment, show};
@@ -103,7 +103,7 @@ fn main_process(unit: &str) -> Result<u32, String> {
     if let Some(pid) = answers.iter().flatten().find(|pid| **pid != 0) {
         return Ok(*pid);
     }
-    let nobody = || format!("{unit} does not run: `sockd status` shows what there is");
+    let nobody = || format!("{unit} does not run; {}", next_step::of_running("reload"));
     Err(answers.into_iter().find_map(Result::err).unwrap_or_else(nobody))
 }
 
@@ -113,7 +113,7 @@ async fn only() -> Result<Instance, String> {
     instances.retain(|instance| instance.uid == rustix::process::geteuid().as_raw());
     match instances.len() {
         1 => Ok(instances.remove(0)),
-        0 => Err("no instance of sockd runs here: name the unit, as in `sockd reload gunicorn`".to_owned()),
-        _ => Err("several instances run: name the unit, as in `sockd reload gunicorn`".to_owned()),
+        0 => Err(format!("no instance of sockd is running as you: name the unit; {}", next_step::of_running("reload"))),
+        _ => Err(format!("several instances are running: name the unit; {}", next_step::of_running("reload"))),
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sockd::cli::adopt::emperor;
 use sockd::cli::adopt::holder::{Holder, Owner};
 use sockd::cli::adopt::proposal::{Done, MARK, Proposal};
-use sockd::cli::adopt::service::{Surroundings, propose};
+use sockd::cli::adopt::service::{self, Surroundings, propose};
 use sockd::cli::adopt::unit::Unit;
 
 fn cases() -> Vec<(PathBuf, String)> {
@@ -128,5 +128,42 @@ fn the_command_is_the_units_own_behind_sockd() {
         let rest = new.strip_prefix("/usr/bin/sockd run -- ").unwrap_or_else(|| panic!("{new}"));
         // The name after `@` is no part of the command.
         assert_eq!(rest, old.replace("gunicorn gunicorn-web", "gunicorn"), "{}", path.display());
+    }
+}
+
+/// A line that is changed after the adoption is named, and so is the one that wins.
+#[test]
+fn a_command_that_was_changed_afterwards_is_told() {
+    let file = Path::new("/etc/systemd/system/gunicorn.service");
+    let text =
+        |workers| format!("[Service]\nUser=sammy\nExecStart=/srv/venv/bin/gunicorn \\\n  --workers {workers} a:b\n");
+    let unit = |workers| Unit::read("gunicorn.service", [(file.to_owned(), text(workers).as_str())]);
+    let around = Surroundings { sockd: "/usr/bin/sockd".into(), ..Surroundings::default() };
+    let proposal = propose(&unit(3), &around, &|_| Err(String::new())).expect("adopted");
+    let drop_in = &proposal.files[0];
+    let told = |workers| service::overridden(&unit(workers), &drop_in.path, drop_in.text().as_str());
+    assert_eq!(told(3), None);
+    let problem = told(5).expect("it is another command");
+    let (first, rest) = problem.message.split_once(": ").expect("a place");
+    assert_eq!(first, "/etc/systemd/system/gunicorn.service:3");
+    assert!(rest.contains("/etc/systemd/system/gunicorn.service.d/sockd.conf:"), "{rest}");
+    assert!(problem.help.is_some_and(|help| help.contains("sockd adopt --write gunicorn.service")));
+}
+
+#[test]
+fn an_emperors_sites_are_found_by_its_options_and_its_file() {
+    let command = |line: &str| line.split(' ').map(std::ffi::OsString::from).collect::<Vec<_>>();
+    let read = |path: &Path| match path.to_str() {
+        Some("/etc/uwsgi/emperor.ini") => Ok("[uwsgi]\nemperor = /etc/uwsgi/vassals\nuid = www-data\n".to_owned()),
+        _ => Err("missing".to_owned()),
+    };
+    for (line, directories) in [
+        ("/usr/bin/uwsgi --emperor /etc/uwsgi/sites", &["/etc/uwsgi/sites"][..]),
+        ("/usr/bin/uwsgi --master --emperor=/a --emperor /b", &["/a", "/b"]),
+        ("/usr/bin/uwsgi --ini /etc/uwsgi/emperor.ini", &["/etc/uwsgi/vassals"]),
+        ("/usr/bin/uwsgi --ini /etc/uwsgi/none.ini", &[]),
+        ("/usr/bin/gunicorn --emperor /a", &[]),
+    ] {
+        assert_eq!(emperor::directories(&command(line), &read), directories, "{line}");
     }
 }

@@ -86,3 +86,17 @@ fn a_full_disk_is_an_error() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.starts_with("sockd: error: cannot write to stdout: "), "{said}");
 }
+
+/// Whatever there is on the tests' machine, something can be typed next.
+#[test]
+fn a_missing_or_unknown_name_says_what_to_type() {
+    for (arguments, code) in [(&["adopt"][..], 2), (&["reload"], 1), (&["status"], 0)] {
+        let output = sockd(arguments).env_remove("MAINPID").output().expect("started");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let next = ["sockd adopt ", "sockd new NAME", "sockd reload "].iter().any(|step| text.contains(step));
+        let shown = arguments == ["status"] && text.contains(".service");
+        assert!(next || shown, "{arguments:?}: {text}");
+        assert!(shown || output.status.code() == Some(code) || arguments == ["status"], "{arguments:?}: {text}");
+    }
+}

@@ -3,11 +3,15 @@
 //! Owns: what of the .ini belongs to systemd (user, directory, socket with its permissions), and the three files.
 //! Never: changes the .ini, which sockd's uWSGI goes on reading, or guesses what a condition in it comes to.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::holder::Holder;
 use super::proposal::{Draft, Proposal};
+use super::socket::Read;
+use crate::adapter::stated::values;
 use crate::adapter::uwsgi::ini::{self, Line, Section};
+use crate::adapter::{self, uwsgi};
 use crate::app::Address;
 use crate::cli::file_text::{toml, unit};
 use crate::doctor::chain::quote;
@@ -29,6 +33,22 @@ pub struct Surroundings {
 pub fn paths(name: &str) -> [PathBuf; 3] {
     let unit = |kind: &str| PathBuf::from(format!("/etc/systemd/system/sockd@{name}.{kind}.d/sockd.conf"));
     [PathBuf::from(format!("/etc/sockd/{name}.toml")), unit("service"), unit("socket")]
+}
+
+/// Where an Emperor looks for its sites, by its command line and the .ini files that it names; nothing for any other
+/// command.
+pub fn directories(command: &[OsString], read: Read<'_>) -> Vec<String> {
+    if adapter::recognise(command).conventions.name != uwsgi::ADAPTER.conventions.name {
+        return Vec::new();
+    }
+    let words = || command.iter().map(|word| word.to_string_lossy());
+    let mut found = values(words(), &["--emperor"]);
+    for file in values(words(), &["--ini", "-i"]) {
+        let path = Path::new(&file);
+        let text = read(path).unwrap_or_default();
+        found.extend(Section::read(path, &text).values(&["emperor"]).filter_map(Result::ok));
+    }
+    found
 }
 
 /// The name of a site's instance: its file's, without the end.

@@ -9,6 +9,7 @@ use super::emperor;
 use super::holder::Holder;
 use super::service::drop_in_path;
 use super::unit::Unit;
+use crate::cli::next_step;
 use crate::regular_file;
 use crate::systemd::UnitName;
 use crate::systemd::show;
@@ -16,6 +17,8 @@ use crate::systemd::unit_files::UnitFiles;
 
 /// Unit files are far shorter.
 const FILE_LIMIT: u64 = 256 << 10;
+/// So many sites of an Emperor are listed.
+const MOST_SITES: usize = 64;
 /// Where the units of users' own managers are, with the home directory before the first.
 const USER_UNITS: [&str; 3] = [".config/systemd/user", "/etc/systemd/user", "/usr/lib/systemd/user"];
 
@@ -101,8 +104,18 @@ fn not_found(name: &str) -> String {
             "{name} is a unit of a user's own systemd ({}): sockd adopts units of the system alone",
             file.display()
         ),
-        None => format!("there is no unit {name}: `systemctl list-units --type=service` shows what there is"),
+        None => format!("there is no unit {name}; {}", next_step::adopt()),
     }
+}
+
+/// The .ini files of an Emperor's directories, so many at most.
+pub fn sites(directories: &[String]) -> Vec<String> {
+    let entries = directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
+    let mut sites: Vec<String> = entries.filter_map(|entry| entry.path().into_os_string().into_string().ok()).collect();
+    sites.retain(|site| site.ends_with(".ini"));
+    sites.sort();
+    sites.truncate(MOST_SITES);
+    sites
 }
 
 /// The unit that runs uWSGI as an Emperor.

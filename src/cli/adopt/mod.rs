@@ -12,12 +12,15 @@ pub mod service;
 mod socket;
 pub mod unit;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{files, output};
+use super::{check, files, next_step, output};
+use crate::diagnostic::Diagnostic;
+use crate::doctor::chain::quote;
 use crate::exit;
 use crate::systemd::show;
 use files::Found;
@@ -34,7 +37,7 @@ use service::Surroundings;
 pub struct Arguments {
     /// The service, or the .ini file of a site that uWSGI's Emperor runs
     #[arg(value_name = "UNIT or FILE.ini")]
-    target: String,
+    target: Option<String>,
     /// Write the files, and let systemd read its units anew
     #[arg(long, conflicts_with = "undo")]
     write: bool,
@@ -48,7 +51,11 @@ pub struct Arguments {
 
 /// Runs the subcommand: 0 when it is shown, written or undone, 1 when it cannot be.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let told = if arguments.undo { undo(&arguments.target) } else { adopt(arguments) };
+    let Some(target) = &arguments.target else {
+        output::complain(&format!("name what is to be adopted; {}", next_step::adopt()));
+        return ExitCode::from(exit::USAGE);
+    };
+    let told = if arguments.undo { undo(target) } else { adopt(target, arguments) };
     match told.and_then(|text| output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -58,8 +65,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn adopt(arguments: &Arguments) -> Result<String, String> {
-    let proposal = propose(arguments)?;
+fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
+    let proposal = propose(target, arguments)?;
     let files: Vec<_> = proposal.files.iter().map(proposal::Draft::file).collect();
     let mut same = true;
     for draft in &proposal.files {
@@ -81,8 +88,7 @@ fn adopt(arguments: &Arguments) -> Result<String, String> {
     Ok(proposal.render(done, is_root(), output::colour_wanted()))
 }
 
-fn propose(arguments: &Arguments) -> Result<Proposal, String> {
-    let target = &arguments.target;
+fn propose(target: &str, arguments: &Arguments) -> Result<Proposal, String> {
     if is_site(target) {
         let ini = std::path::absolute(target).map_err(|error| format!("cannot tell where {target} is: {error}"))?;
         let (text, holder) = find::site(&ini)?;
@@ -95,7 +101,47 @@ fn propose(arguments: &Arguments) -> Result<Proposal, String> {
     let adopted = matches!(files::find(&ours, MARK)?, Found::Ours(_));
     let sockets = if adopted { Vec::new() } else { found.sockets };
     let around = Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted };
-    service::propose(&found.unit, &around, &find::read)
+    let mut proposal = service::propose(&found.unit, &around, &find::read)?;
+    proposal.notes.extend(judged(&found.unit)?);
+    Ok(proposal)
+}
+
+/// What `check` says of the unit's command before anything is written: warnings.
+///
+/// # Errors
+/// What sockd could not run.
+fn judged(unit: &unit::Unit) -> Result<Vec<String>, String> {
+    let name = &unit.name;
+    let command = service::command(unit)?;
+    let sites = find::sites(&emperor::directories(&command, &find::read));
+    if !sites.is_empty() {
+        let commands: String = sites.iter().map(|site| format!("\n  sudo sockd adopt {}", quote(site))).collect();
+        return Err(format!(
+            "{name} runs uWSGI's Emperor: each of its sites becomes an instance of sockd's own{commands}"
+        ));
+    }
+    // What systemd puts in is not known here; nor does a template have a user or a directory.
+    let open = |word: &OsString| word.to_string_lossy().replace("%%", "").contains(['%', '$']);
+    if name.contains("@.") || command.iter().any(open) {
+        return Ok(Vec::new());
+    }
+    let literal = |word: OsString| match word.to_str() {
+        Some(text) => text.replace("%%", "%").into(),
+        None => word,
+    };
+    let problems = check::of_command(name, command.into_iter().map(literal).collect());
+    let lines: Vec<String> = problems.lines().collect();
+    match problems.has_errors() {
+        true => Err(format!("{name} is not adopted, because sockd could not run it:\n  {}", lines.join("\n  "))),
+        false => Ok(lines),
+    }
+}
+
+/// What of an adopted unit no longer counts, because its command was changed where the drop-in's own line wins.
+pub(super) fn overridden(unit: &str) -> Option<Diagnostic> {
+    let drop_in = service::drop_in_path(unit);
+    let Ok(Found::Ours(text)) = files::find(&drop_in, MARK) else { return None };
+    service::overridden(&find::find(unit).ok()?.unit, &drop_in, &text)
 }
 
 /// Whether a target is a uWSGI site's file and no unit.
@@ -158,25 +204,25 @@ fn undo(target: &str) -> Result<String, String> {
     Ok(text)
 }
 
-fn not_ours(path: &Path) -> String {
+pub(super) fn not_ours(path: &Path) -> String {
     format!("{} is not of sockd's making: move it away first", path.display())
 }
 
 /// Who may not write is told how.
-fn as_root(why: String) -> String {
+pub(super) fn as_root(why: String) -> String {
     if is_root() { why } else { format!("{why}; try it with sudo") }
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Lets systemd read its units anew.
-fn reload_manager() -> Result<(), String> {
+pub(super) fn reload_manager() -> Result<(), String> {
     systemctl(&["daemon-reload"])
 }
 
-fn systemctl(arguments: &[&str]) -> Result<(), String> {
+pub(super) fn systemctl(arguments: &[&str]) -> Result<(), String> {
     match show::output("systemctl", arguments)? {
         (true, _) => Ok(()),
         (false, said) => Err(format!("systemctl {}: {}", arguments.join(" "), said.trim_end())),

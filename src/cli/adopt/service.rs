@@ -13,6 +13,7 @@ use super::unit::{Setting, Unit};
 use crate::adapter::{self, Adapter, words};
 use crate::cli::file_text::{Line, unit as line};
 use crate::config::duration;
+use crate::diagnostic::Diagnostic;
 
 /// The drop-in's file name. Drop-ins take effect in the order of their names (systemd.unit(5)): `override.conf`, which
 /// `systemctl edit` writes, comes before it.
@@ -97,6 +98,32 @@ pub fn propose(unit: &Unit, around: &Surroundings, read: Read<'_>) -> Result<Pro
 
 fn program<'a>(start: &'a Start<'_>) -> std::borrow::Cow<'a, str> {
     start.words.first().map_or("".into(), |program| program.to_string_lossy())
+}
+
+/// The words of a unit's command, its program first.
+///
+/// # Errors
+/// Why there is none that sockd could run.
+pub fn command(unit: &Unit) -> Result<Vec<OsString>, String> {
+    start(unit).map(|start| start.words)
+}
+
+/// A command that was changed in the unit itself after it was adopted: the drop-in, whose text is given, has another one
+/// and wins. The unit is without that drop-in.
+pub fn overridden(unit: &Unit, drop_in: &Path, text: &str) -> Option<Diagnostic> {
+    let start = start(unit).ok()?;
+    let adopted = Unit::read(&unit.name, [(drop_in.to_owned(), text)]);
+    let counts = adopted.last("Service", "ExecStart")?;
+    let (_, command) = counts.value.split_once(" -- ")?;
+    let words: Vec<OsString> = words::split(command).ok()?.into_iter().map(OsString::from).collect();
+    let place = |setting: &Setting| format!("{}:{}", setting.file.display(), setting.line);
+    (words != start.words).then(|| {
+        let (written, counts) = (place(start.setting), place(counts));
+        let message = format!("{written}: this ExecStart= has no effect: {counts} has another command, and wins");
+        let name = &unit.name;
+        let help = format!("`sudo sockd adopt --write {name}` takes it over, `sudo systemctl restart {name}` runs it");
+        Diagnostic::warning(message).help(help)
+    })
 }
 
 fn start(unit: &Unit) -> Result<Start<'_>, String> {

@@ -13,6 +13,7 @@ use crate::doctor::facts::Account;
 use crate::systemd::show::{self, Properties, arguments, first};
 
 use super::Subject;
+use crate::cli::next_step;
 
 /// The PATH that systemd gives its services (systemd.exec(5)).
 const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
@@ -36,7 +37,7 @@ pub(super) fn show(unit: &str) -> Result<Properties, String> {
     let properties = show::properties(unit, PROPERTIES)?;
     match first(&properties, "LoadState") {
         "loaded" => Ok(properties),
-        "not-found" => Err(format!("there is no unit {unit}")),
+        "not-found" => Err(format!("there is no unit {unit}; {}", next_step::of_running("check"))),
         state => Err(format!("{unit} is {state}: {}", first(&properties, "LoadError"))),
     }
 }
@@ -71,10 +72,15 @@ pub(super) fn subject_of_any(unit: &str) -> Result<Subject, String> {
     Ok(subject)
 }
 
+/// The variables that systemd gives every service.
+pub(super) fn environment() -> BTreeMap<OsString, OsString> {
+    BTreeMap::from([(OsString::from("PATH"), OsString::from(SERVICE_PATH))])
+}
+
 /// What sockd would be surrounded by in a unit: user, directory, environment.
 pub(super) fn surroundings(name: String, properties: &Properties) -> Subject {
     let mut problems = Diagnostics::default();
-    let mut environment = BTreeMap::from([(OsString::from("PATH"), OsString::from(SERVICE_PATH))]);
+    let mut environment = environment();
     let assignments = words::split(first(properties, "Environment")).unwrap_or_default();
     let variables = assignments.iter().filter_map(|assignment| assignment.split_once('='));
     environment.extend(variables.map(|(name, value)| (name.into(), value.into())));

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::output;
+use super::{next_step, output};
 use crate::exit;
 use crate::systemd::UnitName;
 use report::Report;
@@ -64,10 +64,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         }
     }
     let report = look();
-    let text = match arguments.json {
+    let mut text = match arguments.json {
         true => json(&report),
         false => render::render(&report, output::width(), output::colour_wanted()),
     };
+    if report.entries.is_empty() && !arguments.json {
+        text.push_str(&format!("Next: {}\n", next_step::adopt()));
+    }
     if let Err(error) = output::print(&text) {
         return failed(&format!("cannot write to stdout: {error}"));
     }

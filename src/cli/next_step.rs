@@ -1,0 +1,75 @@
+//! What can be typed next where a name is missing, unknown or that of something else.
+//!
+//! Owns: the search for units by the words of their files, and the list of commands. Never: asks systemd, which may be
+//! what is missing.
+
+use std::collections::BTreeSet;
+
+use crate::systemd::unit_files::UnitFiles;
+use crate::systemd::unit_name::INSTANCES;
+
+/// Words that give the unit of an application server away.
+const SERVERS: [&str; 9] =
+    ["gunicorn", "uwsgi", "uvicorn", "hypercorn", "daphne", "granian", "waitress", "puma", "php-fpm"];
+/// So many commands are listed.
+const MOST: usize = 12;
+
+/// The units that run sockd, by their files, and the instances that have a configuration.
+pub fn running() -> Vec<String> {
+    let mut units: BTreeSet<String> = UnitFiles::search("sockd run").services().map(str::to_owned).collect();
+    for entry in std::fs::read_dir(INSTANCES).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_str().and_then(|name| name.strip_suffix(".toml"));
+        units.extend(name.map(|name| format!("sockd@{name}.service")));
+    }
+    units.into_iter().collect()
+}
+
+/// The units that run a server by themselves.
+fn adoptable() -> Vec<String> {
+    let ours: BTreeSet<String> = UnitFiles::search("sockd").services().map(str::to_owned).collect();
+    let mut units = BTreeSet::new();
+    for server in SERVERS {
+        units.extend(UnitFiles::search(server).services().filter(|unit| !ours.contains(*unit)).map(str::to_owned));
+    }
+    units.into_iter().collect()
+}
+
+/// How what runs a server by itself is adopted; how an application begins where nothing does.
+pub fn adopt() -> String {
+    match adoptable() {
+        units if units.is_empty() => "no unit here runs an application server: `sockd new NAME` makes one".to_owned(),
+        units => list("what runs a server here by itself", "adopt", &units),
+    }
+}
+
+/// The same command for each unit that runs sockd; how there comes to be one where there is none.
+pub fn of_running(command: &str) -> String {
+    match running() {
+        units if units.is_empty() => format!("no unit runs sockd; {}", adopt()),
+        units => list("what runs sockd here", command, &units),
+    }
+}
+
+fn list(what: &str, command: &str, units: &[String]) -> String {
+    let mut text = format!("{what}:");
+    units.iter().take(MOST).for_each(|unit| text.push_str(&format!("\n  sockd {command} {unit}")));
+    if units.len() > MOST {
+        text.push_str(&format!("\n  and {} more", units.len() - MOST));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let units: Vec<String> = (0..MOST + 3).map(|number| format!("a{number}.service")).collect();
+        let text = list("these", "reload", &units);
+        assert!(text.starts_with("these:\n  sockd reload a0.service\n") && text.ends_with("\n  and 3 more"), "{text}");
+        assert_eq!(text.lines().count(), MOST + 2);
+        assert_eq!(list("this", "adopt", &units[..1]), "this:\n  sockd adopt a0.service");
+    }
+}
