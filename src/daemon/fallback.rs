@@ -4,7 +4,7 @@ use super::shell::{Message, Shell};
 use crate::app::Command;
 use crate::process::{Child, Ended, Launch};
 use crate::supervisor::Event;
-use rustix::process::{Signal, test_kill_process};
+use rustix::process::{Pid, Signal, test_kill_process};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -56,6 +56,12 @@ impl Fallback {
     /// Why visitors are not answered although the core wants them to be.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
+    }
+
+    /// Whether this is the helper, or one that is leaving.
+    pub(super) fn has_process(&self, pid: Pid) -> bool {
+        let helper = self.helper.as_ref().map(|helper| &helper.child);
+        helper.into_iter().chain(&self.leaving).any(|child| child.pid() == pid)
     }
 
     pub(super) fn is_leaving(&self) -> bool {

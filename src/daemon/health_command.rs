@@ -7,7 +7,7 @@ use super::judge::Purpose;
 use super::shell::{Message, Shell};
 use crate::process::{self, Child, End, Ended, Launch, Stderr};
 use crate::supervisor::{Event, Finding, WorkerEvent, WorkerId};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -32,6 +32,12 @@ pub(super) struct Running {
     late: Option<Duration>,
     /// It is the second one for the same question.
     again: bool,
+}
+
+impl Running {
+    pub(super) fn has_process(&self, pid: Pid) -> bool {
+        self.child.pid() == pid
+    }
 }
 
 impl Shell {
@@ -75,7 +81,7 @@ impl Shell {
     }
 
     /// It had its time.
-    pub(super) fn health_command_late(&mut self, id: WorkerId, pid: rustix::process::Pid, timeout: Duration) {
+    pub(super) fn health_command_late(&mut self, id: WorkerId, pid: Pid, timeout: Duration) {
         if let Some(running) = self.health_commands.get_mut(&id)
             && running.child.pid() == pid
         {

@@ -18,6 +18,7 @@ use crate::journal::{self, message_id};
 use crate::listener::Permissions;
 use crate::process::{Child, End, Ended, ForkRequest, Hello, Life, Report, Stderr, Template};
 use crate::supervisor::{Answer, Event, GenerationId, PREPARE_TIMEOUT, Role, Spec, WorkerId};
+use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,6 +77,13 @@ pub(super) struct Booted {
     silent: bool,
     /// The lines about what makes no sense.
     garbage: LogLimit,
+}
+
+impl Templates {
+    /// Whether this is the process of one of them.
+    pub(super) fn has_process(&self, pid: Pid) -> bool {
+        self.running.values().any(|booted| booted.template.child().pid() == pid)
+    }
 }
 
 impl Generation {
@@ -268,9 +276,8 @@ impl Shell {
                 let worker = WorkerId(worker);
                 if booted.ordered.remove(&worker) {
                     self.worker_forked(worker, pid, hook_state);
-                } else if let Ok(child) = Child::adopt(pid) {
-                    // Its generation was released meanwhile: nobody waits for it.
-                    let _ = child.kill();
+                } else {
+                    self.forked_unasked(number, worker, pid);
                 }
             }
             Some(Report::Failed { worker, error }) => {
@@ -301,6 +308,22 @@ impl Shell {
                 booted.silent = true;
                 self.bury_template(number);
             }
+        }
+    }
+
+    /// A worker was reported that nobody waits for: its generation was released meanwhile, or it was never ordered.
+    fn forked_unasked(&mut self, number: u64, worker: WorkerId, pid: Pid) {
+        let why = match self.adopt(pid) {
+            Ok(child) => {
+                let _ = child.kill();
+                return;
+            }
+            Err(why) => why,
+        };
+        let Some(booted) = self.templates.running.get_mut(&number) else { return };
+        // What is released is dying, and so are its workers.
+        if booted.generation.is_some() && booted.garbage.allows(Instant::now()) {
+            tracing::warn!("worker {worker} was not ordered, and {why}, ignoring");
         }
     }
 

@@ -16,6 +16,7 @@ use crate::process::{
 };
 use crate::queue;
 use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
+use rustix::io::Errno;
 use rustix::process::{Pid, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -346,34 +347,59 @@ impl Shell {
         Ok(())
     }
 
-    /// A template has made the worker that was ordered.
+    /// A template says that it has made the worker that was ordered.
     pub(super) fn worker_forked(&mut self, id: WorkerId, pid: Pid, hook_state: Option<String>) {
-        self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.hook_state = hook_state;
         // It may have died before we heard of it; then its number may belong to somebody else already.
         if let Some(ended) = self.strangers.take(Instant::now(), pid) {
+            self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
             self.bury_worker(id, ended);
             return;
         }
-        match Child::adopt(pid) {
-            Ok(child) => {
-                self.worker_of.insert(pid, id);
-                worker.child = Some(child);
-            }
-            Err(error) => {
-                let why = format!("cannot watch process {pid}: {error}");
-                self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
-                if let Some(group) = self.workers.remove(&id).and_then(|mut worker| worker.group.take()) {
-                    self.groups.bury(group);
-                }
+        let child = match self.adopt(pid) {
+            Ok(child) => child,
+            Err(why) => {
+                self.not_made(id, why);
                 return;
             }
-        }
+        };
+        self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
+        self.worker_of.insert(pid, id);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.child = Some(child);
         for datagram in std::mem::take(&mut worker.early) {
             self.worker_says(id, datagram);
         }
         self.worker_joined(id);
+    }
+
+    /// A process that a template calls a worker of its own. What it has loaded can say anything in its name: of sockd
+    /// itself, of a neighbour, of one that is something else already. What we took for a worker, we would kill.
+    pub(super) fn adopt(&self, pid: Pid) -> Result<Child, String> {
+        let said = format!("its template reports process {pid}");
+        let child = Child::adopt(pid).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::CHILD) => format!("{said}, which is not a child of sockd's"),
+            Some(_) | None => format!("{said}, which cannot be watched: {error}"),
+        })?;
+        match self.known_as(pid) {
+            Some(other) => Err(format!("{said}, which is {other}")),
+            None => Ok(child),
+        }
+    }
+
+    /// What a child of ours that was not reaped is known to be.
+    fn known_as(&self, pid: Pid) -> Option<String> {
+        if let Some(worker) = self.worker_of.get(&pid) {
+            return Some(format!("worker {worker}"));
+        }
+        if self.templates.has_process(pid) {
+            return Some("a template".to_owned());
+        }
+        if self.fallback.has_process(pid) {
+            return Some("the helper that answers 503".to_owned());
+        }
+        self.health_commands.values().any(|running| running.has_process(pid)).then(|| "a health.command".to_owned())
     }
 
     pub(super) fn signal(&mut self, id: WorkerId, signal: Signal) {
@@ -570,7 +596,7 @@ fn user_of(pid: Pid) -> Option<Uid> {
 }
 
 fn is_alive(pid: Pid) -> bool {
-    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+    rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
 }
 
 pub(super) fn by_number(signal: i32) -> rustix::process::Signal {

@@ -28,9 +28,11 @@ pub use signals::{Signals, hold_signals};
 pub use template::{ForkError, ForkRequest, Hello, Life, Notice, Phase, Report, Reports, Template, WorkerProcess};
 pub use tree::{Usage, descendants, holds_socket, is_descendant_of, kill_descendant, usage};
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A process that we made and have not reaped yet.
 #[derive(Debug)]
@@ -40,12 +42,17 @@ pub struct Child {
 }
 
 impl Child {
-    /// Takes note of a child. It must not have been reaped: until then its number belongs to no other process.
+    /// Takes note of a child that has not been reaped: until then its number belongs to no other process. Whoever names
+    /// it need not be believed.
     ///
     /// # Errors
-    /// ESRCH if there is no such process, EMFILE when there are no descriptors left.
+    /// ESRCH if there is no such process, ECHILD if it is not a child of ours, EMFILE when there are no descriptors left.
     pub fn adopt(pid: Pid) -> io::Result<Self> {
-        Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        // Waits for nothing and reaps nothing: the kernel answers for our own children alone (waitid(2)).
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(pidfd.as_fd()), look)?;
+        Ok(Self { pid, pidfd })
     }
 
     /// Its process id, which is also that of its session and process group.

@@ -117,11 +117,11 @@ pub struct ForkRequest<'a> {
 pub enum Report {
     /// It is ready to fork.
     Hello(Hello),
-    /// A worker exists, and is our child.
+    /// A worker exists.
     Forked {
         /// Who.
         worker: u64,
-        /// Its process id.
+        /// Its process id, if the application that the template has loaded tells the truth.
         pid: Pid,
         /// What hooks have left in the worker's object.
         hook_state: Option<String>,
@@ -349,7 +349,7 @@ fn parse(text: &[u8]) -> Report {
         Message { hello: Some(HelloMessage { hook_state }), .. } => {
             Report::Hello(Hello { message: text.to_owned(), hook_state })
         }
-        Message { forked: Some(Forked { worker, pid, hook_state }), .. } if pid > 1 => match Pid::from_raw(pid) {
+        Message { forked: Some(Forked { worker, pid, hook_state }), .. } if pid > 0 => match Pid::from_raw(pid) {
             Some(pid) => Report::Forked { worker, pid, hook_state },
             None => garbage(),
         },
@@ -378,7 +378,7 @@ mod tests {
         assert!(matches!(parse(br#"{"forked":{"worker":7,"pid":123}}"#), Report::Forked { worker: 7, .. }));
         assert!(matches!(parse(br#"{"failed":{"worker":7,"error":"fork"}}"#), Report::Failed { worker: 7, .. }));
         for text in
-            [&b"{}"[..], b"", b"\xff", br#"{"forked":{"worker":7,"pid":1}}"#, br#"{"forked":{"worker":7,"pid":-4}}"#]
+            [&b"{}"[..], b"", b"\xff", br#"{"forked":{"worker":7,"pid":0}}"#, br#"{"forked":{"worker":7,"pid":-4}}"#]
         {
             assert!(matches!(parse(text), Report::Garbage(_)), "{text:?}");
         }

@@ -138,3 +138,64 @@ fn the_import_in_the_template_may_take_as_long_as_a_start() {
     assert!(web.workers().is_empty());
     web.stop();
 }
+
+/// Its processes call themselves what a file says, one name after the other, and the template reports that.
+const LIAR: &str = r#"
+import os, sys
+
+TRUTH, HERE = os.getpid, os.path.dirname(os.path.abspath(__file__))
+SOCKD, TEMPLATE = os.getppid(), os.getpid()
+
+def helper():
+    with open("/proc/%d/task/%d/children" % (SOCKD, SOCKD)) as children:
+        for pid in children.read().split():
+            with open("/proc/%s/cmdline" % pid, "rb") as line:
+                if line.read().split(b"\0")[1:2] == [b"fallback"]:
+                    return pid
+
+def getpid():
+    if sys._getframe(1).f_code.co_name != "forked":
+        return TRUTH()
+    path = os.path.join(HERE, "lies")
+    with open(path) as file:
+        lie, *rest = file.read().split() or [None]
+    with open(path, "w") as file:
+        file.write(" ".join(rest))
+    return int({"sockd": SOCKD, "template": TEMPLATE, "helper": helper()}.get(lie, lie) or TRUTH())
+
+os.getpid = getpid
+os.write(3, b'{"forked": {"worker": 99, "pid": %d}}' % SOCKD)
+"#;
+
+#[test]
+fn whoever_a_template_calls_its_worker_is_not_taken_for_one_unless_it_can_be() {
+    let mut stranger = std::process::Command::new("sleep").arg("600").spawn().expect("sleep");
+    let web = project()
+        .file("myproject.py", &format!("{LIAR}{}", application("hello")))
+        .file("lies", "sockd helper")
+        .config("[workers]\ncount = 5\npreload = true\n")
+        .options("--start at-once")
+        .gunicorn(&[]);
+    let not_ours = |pid: i32| format!("its template reports process {pid}, which is not a child of sockd's");
+    let sockd = web.pid.as_raw_nonzero().get();
+    web.log(&format!("worker 99 was not ordered, and {}, ignoring", not_ours(sockd)));
+    web.log(&format!("worker 1 could not start: {}", not_ours(sockd)));
+    web.log("which is the helper that answers 503; trying again");
+    web.status("serving, 5 of 5 workers, generation 1");
+    let ready = web.ready();
+    let neighbour = ready[4];
+    let lies = [1, stranger.id().cast_signed(), neighbour.as_raw_nonzero().get()];
+    web.write("lies", &format!("template {} {} {}", lies[0], lies[1], lies[2]));
+    let mark = web.mark();
+    ready[..4].iter().for_each(|pid| processes::signal(*pid, Signal::KILL));
+    web.log_since(mark, "which is a template; trying again");
+    web.log_since(mark, &not_ours(lies[0]));
+    web.log_since(mark, &not_ours(lies[1]));
+    web.log_since(mark, &format!("its template reports process {neighbour}, which is worker "));
+    web.status_since(mark, "serving, 5 of 5 workers, generation 1");
+    assert!(web.ready().contains(&neighbour), "it was taken away");
+    assert!(stranger.try_wait().expect("ours").is_none(), "a stranger was killed");
+    assert!(web.logged(mark, "the template ended").is_empty(), "the template was killed");
+    stranger.kill().and_then(|()| stranger.wait()).expect("it was there");
+    web.stop();
+}
