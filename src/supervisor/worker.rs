@@ -4,15 +4,15 @@
 //! the pool is returned as a [`Change`]; signals to the process go straight into the effects. A signal to a process
 //! that does not exist yet is sent when it does.
 
+mod proof;
+
 use super::effect::{Effect, Effects, Place, Role, Signal};
-use super::event::{Accepts, Holds, WorkerEvent};
+use super::event::WorkerEvent;
 use super::health::{Ailment, Due, Health, Turn};
 use super::id::WorkerId;
 use super::judgement::Finding;
 use super::notice::{Notice, Retirement};
-use super::spec::{
-    ABORT_GRACE, CLOSE_GRACE, LOOK_AGAIN, SILENT_DRAIN, Spec, TOO_BIG_AFTER, UNHEARD_GRACE, VERDICT_MARGIN,
-};
+use super::spec::{ABORT_GRACE, CLOSE_GRACE, SILENT_DRAIN, Spec, TOO_BIG_AFTER, UNHEARD_GRACE};
 use super::time::Time;
 use std::time::Duration;
 
@@ -468,105 +468,12 @@ impl Worker {
         Change::None
     }
 
-    fn inspect(&mut self, deadline: Time, spoke: bool, effects: &mut Effects) -> Change {
-        self.state = State::Starting { stage: Stage::Inspecting { spoke }, deadline };
-        effects.push(Effect::Inspect(self.place.worker));
-        Change::None
-    }
-
-    fn inspected(
-        &mut self,
-        now: Time,
-        holds: Holds,
-        accepts: Accepts,
-        spoke: bool,
-        deadline: Time,
-        effects: &mut Effects,
-    ) -> Change {
-        match (holds, spoke) {
-            (Holds::Yes | Holds::Unknown, _) => {}
-            // Silent and without a socket: it may still be on its way, so it is asked again later.
-            (Holds::No, false) => {
-                let again = self.spec.ready_after.map_or(LOOK_AGAIN, |after| after.max(LOOK_AGAIN));
-                return self.look_again(now + again, spoke, deadline);
-            }
-            // In a rollout it would take the place of one that does serve the socket.
-            (Holds::No, true) if self.judged => {
-                self.terminate(now, effects);
-                let why = "it is ready but holds none of the sockets it was given: it listens elsewhere".to_owned();
-                return Change::Failed { why, ready_for: None, gone: false };
-            }
-            (Holds::No, true) => effects.notice(Notice::WorkerWithoutSocket(self.place)),
-        }
-        // A program of which nothing is known may hold its socket and be far from serving it, whatever it says.
-        match accepts {
-            Accepts::Yes => self.answers = true,
-            Accepts::NotYet if holds != Holds::No && !self.can_be_asked() && !self.spec.says_ready => {
-                self.awaited = true;
-                return self.look_again(now + LOOK_AGAIN, spoke, deadline);
-            }
-            Accepts::NotYet | Accepts::Unknown if now < self.not_before && !self.can_be_asked() => {
-                return self.look_again(self.not_before, spoke, deadline);
-            }
-            // What waited when it was looked at before has been accepted.
-            Accepts::NotYet | Accepts::Unknown => self.answers = self.awaited,
-        }
-        if self.judged {
-            self.state = State::Starting { stage: Stage::Judging, deadline };
-            return Change::Judge;
-        }
-        self.proven(now, effects)
-    }
-
-    fn look_again(&mut self, at: Time, spoke: bool, deadline: Time) -> Change {
-        self.state = State::Starting { stage: Stage::Booting { ask_at: Some(at), spoke }, deadline };
-        Change::None
-    }
-
-    fn proven(&mut self, now: Time, effects: &mut Effects) -> Change {
-        self.state = State::Ready(Service {
-            since: now,
-            health: Health::new(now, &self.spec),
-            retire_at: self.spec.max_age.map(|age| now + age),
-            retires: false,
-        });
-        effects.notice(Notice::WorkerReady { place: self.place, after: now.since(self.born) });
-        Change::Proven
-    }
-
     pub(super) fn id(&self) -> WorkerId {
         self.place.worker
     }
 
     pub(super) fn role(&self) -> Role {
         self.role
-    }
-
-    /// Whether it alone can be asked something.
-    fn can_be_asked(&self) -> bool {
-        self.spec.own_socket || self.role == Role::Canary
-    }
-
-    /// Others of its code took so long to be ready: without a socket of its own it cannot be so sooner.
-    pub(super) fn takes_as_long_as(&mut self, others: Duration) {
-        // Never too late for its own deadline.
-        self.not_before = self.born + others.min(self.spec.start_timeout.mul_f64(0.9));
-    }
-
-    /// How long it took until it was seen to accept or to answer, if that is why it is ready at this time.
-    pub(super) fn answered_after(&self, now: Time) -> Option<Duration> {
-        self.answers.then(|| now.since(self.born))
-    }
-
-    /// Until when it may be asked, while it starts.
-    pub(super) fn patience(&self, now: Time) -> Option<Duration> {
-        match self.state {
-            State::Starting { deadline, .. } => {
-                let rest = deadline.since(now);
-                Some(rest.saturating_sub(VERDICT_MARGIN).max(rest / 2))
-            }
-            State::Ready(_) | State::Draining { .. } | State::Terminating { .. } | State::Killing => None,
-        }
     }
 
     pub(super) fn exists(&self) -> bool {
