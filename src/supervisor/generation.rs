@@ -4,7 +4,7 @@ use super::backoff::Backoff;
 use super::effect::{Effect, Effects};
 use super::id::GenerationId;
 use super::random::Random;
-use super::spec::{PREPARE_TIMEOUT, Spec};
+use super::spec::{ORDER_TIMEOUT, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
 use std::time::Duration;
 
@@ -30,9 +30,24 @@ pub(super) enum Preparation {
     /// The shell is at it.
     Running { since: Time, deadline: Time },
     /// Workers can be spawned.
-    Done { took: Duration, since: Time },
+    Done { took: Duration, since: Time, orders: Orders },
     /// It failed or was lost; the next attempt is due at this time.
     Missing { retry_at: Time },
+}
+
+/// Workers that were ordered and of which nothing came yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Orders {
+    open: u32,
+    /// When the first of them was ordered, or the last answer to one came.
+    since: Time,
+}
+
+impl Orders {
+    /// When it is too late for the next answer.
+    fn deadline(&self) -> Option<Time> {
+        (self.open > 0).then(|| self.since + ORDER_TIMEOUT)
+    }
 }
 
 impl Generation {
@@ -80,7 +95,7 @@ impl Generation {
             Preparation::Running { since, .. } => now.since(since),
             Preparation::Done { .. } | Preparation::Missing { .. } => Duration::ZERO,
         };
-        self.preparation = Preparation::Done { took, since: now };
+        self.preparation = Preparation::Done { took, since: now, orders: Orders { open: 0, since: now } };
         self.prepared_again = self.spec.is_some();
         self.worked = false;
         self.spec.get_or_insert(spec);
@@ -89,12 +104,41 @@ impl Generation {
     /// The preparation failed or was lost; returns the wait before the next attempt.
     pub(super) fn failed(&mut self, now: Time, random: &mut Random) -> Duration {
         let (start, well_for) = match self.preparation {
-            Preparation::Done { took, since } => (took, now.since(since)),
+            // What makes workers is well for as long as it makes them.
+            Preparation::Done { took, since, orders } => {
+                let until = if orders.open > 0 { orders.since } else { now };
+                (took, until.since(since))
+            }
             Preparation::Running { .. } | Preparation::Missing { .. } => (Duration::ZERO, Duration::ZERO),
         };
         let wait = self.backoff.after_failure(start, well_for, random);
         self.preparation = Preparation::Missing { retry_at: now + wait };
         wait
+    }
+
+    /// A worker is ordered from what was prepared.
+    pub(super) fn ordered(&mut self, now: Time) {
+        if let Preparation::Done { orders, .. } = &mut self.preparation {
+            if orders.open == 0 {
+                orders.since = now;
+            }
+            orders.open += 1;
+        }
+    }
+
+    /// An order was answered: the worker was made, or there will be none.
+    pub(super) fn order_answered(&mut self, now: Time) {
+        if let Preparation::Done { orders, .. } = &mut self.preparation {
+            *orders = Orders { open: orders.open.saturating_sub(1), since: now };
+        }
+    }
+
+    /// Whether nothing has come of its orders for too long.
+    pub(super) fn ignores_orders(&self, now: Time) -> bool {
+        match self.preparation {
+            Preparation::Done { orders, .. } => orders.deadline().is_some_and(|at| at <= now),
+            Preparation::Running { .. } | Preparation::Missing { .. } => false,
+        }
     }
 
     /// The specification, if workers can be spawned from it at this time.
@@ -137,7 +181,7 @@ impl Generation {
         match self.preparation {
             Preparation::Running { deadline, .. } => Some(deadline),
             Preparation::Missing { retry_at } => Some(retry_at),
-            Preparation::Done { .. } => None,
+            Preparation::Done { orders, .. } => orders.deadline(),
         }
     }
 

@@ -55,7 +55,7 @@ use generation::{Generation, Preparation};
 use random::Random;
 use rollout::{Handover, Rollout};
 use slot::Slot;
-use spec::VISITOR_PATIENCE;
+use spec::{ORDER_TIMEOUT, VISITOR_PATIENCE};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use worker::Worker;
@@ -109,7 +109,7 @@ pub enum Reason {
     Worker(WorkerId),
     /// The back-off of a slot is over.
     Slot(SlotId),
-    /// A generation takes too long to prepare, or is to be prepared again.
+    /// A generation takes too long to prepare or to make a worker, or is to be prepared again.
     Generation(GenerationId),
     /// A rollout's soak is over.
     Soak,
@@ -193,6 +193,12 @@ impl Supervisor {
     /// The time has come that [`Self::poll_timeout`] named; calling early is harmless.
     pub fn handle_timeout(&mut self, now: Time) -> Effects {
         let mut effects = Effects::default();
+        // Before the workers that it has not made: they are not to blame.
+        let stuck: Vec<GenerationId> =
+            self.generations.values().filter(|g| g.ignores_orders(now)).map(|g| g.id).collect();
+        for id in stuck {
+            self.orders_ignored(now, id, &mut effects);
+        }
         let due: Vec<WorkerId> =
             self.workers.values().filter(|w| w.deadline().is_some_and(|at| at <= now)).map(Worker::id).collect();
         for id in due {
@@ -314,6 +320,17 @@ impl Supervisor {
         if self.generations.contains_key(&id) {
             effects.push(Effect::Release(id));
             self.preparation_lost(now, id, why.to_owned(), effects);
+        }
+    }
+
+    /// Nothing has come of the orders that what makes the workers of this generation has got.
+    fn orders_ignored(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
+        let why = format!("the template has not made a worker within {ORDER_TIMEOUT:?}");
+        self.give_up_preparation(now, id, &why, effects);
+        self.last_attempt_ended = now;
+        // Whoever waits for the worker is answered by us until there is one.
+        if id == self.serving && self.ready_count() == 0 {
+            self.failing = Some(why);
         }
     }
 

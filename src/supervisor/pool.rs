@@ -47,6 +47,11 @@ impl Supervisor {
             };
         let was_ready = worker.phase() == Phase::Ready;
         let place = worker.place;
+        if matches!(event, WorkerEvent::Spawned | WorkerEvent::SpawnFailed { .. })
+            && let Some(generation) = self.generations.get_mut(&place.generation)
+        {
+            generation.order_answered(now);
+        }
         let change = worker.handle(now, event, effects);
         // Beside the old code, the new must not be ill even once.
         if let Some(why) = complaint
@@ -339,6 +344,7 @@ impl Supervisor {
             worker.takes_as_long_as(others.mul_f64(LONGER));
         }
         self.workers.insert(id, worker);
+        self.generations.entry(generation).and_modify(|generation| generation.ordered(now));
         id
     }
 

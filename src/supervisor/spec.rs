@@ -92,6 +92,10 @@ pub const HANDOVER: Duration = Duration::from_secs(1);
 pub const HURRIED_DRAIN: Duration = Duration::from_secs(1);
 /// What makes the workers gets this long for its own work at the end of the service, when no worker is left.
 pub const CONCLUSION: Duration = Duration::from_secs(10);
+/// So long may nothing come of the orders that what makes the workers has got; then it is taken to be stuck. A fork takes
+/// milliseconds, but a template comes to it later: it may be importing what its workers will need, calling a hook before
+/// the fork, or hearing of a worker's end, for which a hook gets 5 s.
+pub const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The shell may take this long to prepare a generation, unless it says another limit.
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A visitor may call the next attempt to start when the last one ended at least this long ago.

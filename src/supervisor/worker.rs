@@ -322,6 +322,12 @@ impl Worker {
     /// The time has come that [`Self::deadline`] named.
     pub(super) fn handle_deadline(&mut self, now: Time, effects: &mut Effects) -> Change {
         match self.state.clone() {
+            // Whoever was to make it has not: nobody hangs.
+            State::Starting { deadline, .. } if now >= deadline && !self.exists => {
+                self.state = State::Killing;
+                let why = format!("not made within {:?}", deadline.since(self.born));
+                Change::Failed { why, ready_for: None, gone: false }
+            }
             State::Starting { deadline, .. } if now >= deadline => {
                 let why = format!("not ready within {:?}", deadline.since(self.born));
                 self.abort(now, why, effects)

@@ -1,11 +1,13 @@
 //! Preloading: workers come from code in memory, new code from a new template.
 
-use rustix::process::Signal;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
 
 use super::instance::Instance;
 use super::processes;
 use super::python::{ASGI, Hammer, application, bin, project};
-use super::transcript::START;
+use super::transcript::{PATIENCE, START};
 
 const PRELOAD: &str = "[workers]\ncount = 2\npreload = true\n[reload]\nsoak = \"200ms\"\n";
 
@@ -136,6 +138,59 @@ fn the_import_in_the_template_may_take_as_long_as_a_start() {
     // The manager's own margin is added.
     web.told("EXTEND_TIMEOUT_USEC=110000000");
     assert!(web.workers().is_empty());
+    web.stop();
+}
+
+const STUCK: &str = "the template has not made a worker within 10s";
+
+/// The process that waits to be the next worker: it is the template's no longer, and still of its group.
+fn spare(web: &Instance) -> Option<Pid> {
+    let of_another_group = |pid: &Pid| rustix::process::getpgid(Some(*pid)).is_ok_and(|group| group != *pid);
+    let all = sockd::process::descendants(web.pid);
+    all.into_iter().find(|pid| of_another_group(pid) && !sockd::process::is_descendant_of(*pid, template(web)))
+}
+
+fn template(web: &Instance) -> Pid {
+    let ready = web.ready();
+    let all = sockd::process::descendants(web.pid);
+    all.into_iter().find(|pid| rustix::process::getpgid(Some(*pid)) == Ok(*pid) && !ready.contains(pid)).expect("one")
+}
+
+#[test]
+fn a_template_whose_next_worker_is_stopped_is_made_anew() {
+    let web = project().config("[workers]\ncount = 1\npreload = true\n").gunicorn(&[]);
+    assert_eq!(web.get("/").status, 200);
+    let first = web.status("serving, 1 of 1 worker, generation 1");
+    let spare = web.until("a spare", || spare(&web));
+    processes::signal(spare, Signal::STOP);
+    processes::signal(web.ready()[0], Signal::KILL);
+    let stuck =
+        web.log_since(first.mark(), &format!("generation 1 cannot be made ready: {STUCK}; trying again at once"));
+    let turned_away = web.log_since(first.mark(), &format!("no worker can serve, answering 503: {STUCK}"));
+    assert!(turned_away.at - stuck.at < Duration::from_secs(1));
+    web.status_since(stuck.mark(), "serving, 1 of 1 worker, generation 1");
+    assert_eq!(web.get("/").status, 200);
+    assert!(web.logged(START, "hang").is_empty(), "nobody was there to hang\n{}", web.transcript.show());
+    assert!(processes::ended(spare, PATIENCE), "the spare is left");
+    web.stop();
+}
+
+#[test]
+fn visitors_are_answered_503_while_what_the_application_does_after_a_fork_hangs() {
+    let hangs = "import os, time\n\
+                 def wait():\n    while os.path.exists('hangs'):\n        time.sleep(0.01)\n\
+                 os.register_at_fork(after_in_child=wait)\n";
+    let web = Instance::on_unix()
+        .file("hangs", "")
+        .file("myproject.py", &format!("{hangs}{}", application("hello")))
+        .config(PRELOAD)
+        .gunicorn(&[]);
+    let response = web.get("/");
+    assert_eq!(response.status, 503, "{}", web.transcript.show());
+    web.log(STUCK);
+    std::fs::remove_file(web.path().join("hangs")).expect("it was there");
+    web.until("a visitor is served", || (web.get("/").status == 200).then_some(()));
+    assert!(web.logged(START, "hangs").is_empty(), "nobody was there to hang\n{}", web.transcript.show());
     web.stop();
 }
 

@@ -17,9 +17,11 @@ pub enum Code {
     BindsElsewhere,
     BrokenConfiguration,
     PreparationHangs,
+    /// What makes the workers was prepared well, and no order has an answer.
+    NeverForks,
 }
 
-pub const FAULTS: [Code; 9] = [
+pub const FAULTS: [Code; 10] = [
     Code::ImportError,
     Code::HangsInImport,
     Code::NeverReady,
@@ -29,6 +31,7 @@ pub const FAULTS: [Code; 9] = [
     Code::BindsElsewhere,
     Code::BrokenConfiguration,
     Code::PreparationHangs,
+    Code::NeverForks,
 ];
 
 impl World {

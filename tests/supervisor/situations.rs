@@ -132,6 +132,52 @@ fn a_preparation_may_take_as_long_as_it_says() {
 }
 
 #[test]
+fn orders_without_an_answer_are_the_fault_of_whoever_got_them() {
+    // A worker's own time may be over before.
+    for (start_timeout, given_up_after) in [(ms(60_000), ms(10_000)), (ms(5_000), ms(5_000))] {
+        let mut world = serving();
+        let mut spec = spec();
+        spec.start_timeout = start_timeout;
+        world.spec = spec;
+        let request = world.reload();
+        world.run_until(ms(60_000), "the reload", |world| world.answers.contains_key(&request));
+        world.run_for(ms(60_000));
+        world.code = Code::NeverForks;
+        let from = world.notices.len();
+        while let Some(victim) = world.pick_ready() {
+            world.kill(victim);
+        }
+        let ordered = world.now;
+        world.run_until(ms(20_000), "503", World::fallback);
+        assert_eq!(world.now.since(ordered), given_up_after);
+        let blamed = |notice: &Notice| match notice {
+            Notice::PreparationFailed { generation, .. } => *generation == GenerationId(2),
+            _ => false,
+        };
+        assert!(world.notices[from..].iter().any(blamed), "{:?}", &world.notices[from..]);
+        // It is tried again, seldom.
+        let spawns = world.spawns;
+        world.run_for(ms(120_000));
+        assert!(world.spawns > spawns && world.spawns < spawns + 30, "{} orders", world.spawns - spawns);
+        let hangs = |notice: &Notice| matches!(notice, Notice::WorkerHangs { .. });
+        assert!(!world.notices[from..].iter().any(hangs), "nobody was there to hang");
+        world.code = Code::Good;
+        world.run_until(ms(45_000), "three again", |world| world.ready() == 3);
+    }
+}
+
+#[test]
+fn many_orders_may_take_long_as_long_as_workers_come_of_them() {
+    let mut many = spec();
+    many.workers = 45;
+    let mut world = World::new(1, Start::OnConnection, many);
+    world.fork_time = Some(ms(1_000));
+    world.run_until(ms(60_000), "all workers", |world| world.ready() == 45);
+    let failed = |notice: &Notice| matches!(notice, Notice::PreparationFailed { .. } | Notice::WorkerFailed { .. });
+    assert!(!world.notices.iter().any(failed), "{}", world.story());
+}
+
+#[test]
 fn accidents_are_not_held_against_good_code() {
     for seed in 1..20 {
         let mut world = World::new(seed, Start::OnConnection, spec());

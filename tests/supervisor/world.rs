@@ -54,6 +54,9 @@ pub struct World {
     /// How long the code takes to import, give or take a tenth, in a program that says READY=1 long before, or never.
     pub import: Option<Duration>,
     speaks_early: bool,
+    /// How long a fork takes, one after the other; None: they take no time to speak of.
+    pub fork_time: Option<Duration>,
+    forked_until: Time,
     /// Whether spawning itself fails from time to time and preparations get lost.
     pub shaky: bool,
     /// Whether what makes the workers hangs in its own work at the end of the service.
@@ -121,6 +124,8 @@ impl World {
             stubborn: false,
             import: None,
             speaks_early: seed.is_multiple_of(2),
+            fork_time: None,
+            forked_until: now,
             shaky: false,
             hangs_in_conclusion: false,
             concluded: Vec::new(),
@@ -302,7 +307,7 @@ impl World {
         }
         match code {
             Code::ImportError | Code::BrokenConfiguration => self.later(boot, Happening::Die(id, "exit 3")),
-            Code::HangsInImport | Code::NeverReady | Code::PreparationHangs => {}
+            Code::HangsInImport | Code::NeverReady | Code::PreparationHangs | Code::NeverForks => {}
             Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::IsIll | Code::BindsElsewhere => {
                 self.processes.get_mut(&id).expect("it boots").serves_at = Some(self.now + boot);
                 if self.import.is_none() {
@@ -343,7 +348,8 @@ impl World {
                         | Code::CrashesSoonAfterReady
                         | Code::AnswersWorse
                         | Code::IsIll
-                        | Code::BindsElsewhere => {
+                        | Code::BindsElsewhere
+                        | Code::NeverForks => {
                             let spec = self.spec.clone();
                             if spec.preloaded {
                                 self.loaded.insert(generation, self.code);
@@ -444,8 +450,14 @@ impl World {
                 signals: Vec::new(),
             },
         );
-        let delay = ms(self.roll(15));
-        if self.shaky && self.roll(15) == 0 {
+        let mut delay = ms(self.roll(15));
+        if let Some(time) = self.fork_time {
+            self.forked_until = self.forked_until.max(self.now) + time;
+            delay = self.forked_until.since(self.now);
+        }
+        if code == Code::NeverForks {
+            // No answer at all: whoever makes processes is stuck.
+        } else if self.shaky && self.roll(15) == 0 {
             self.later_worker(delay, worker, WorkerEvent::SpawnFailed { why: "fork: EAGAIN".to_owned() });
         } else if self.shaky && self.roll(40) == 0 {
             // No answer at all: whoever makes processes is stuck.
@@ -489,9 +501,13 @@ impl World {
         let served = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.slot.is_some());
         let lost = lost.iter().filter(|id| was_ready(id) && served(id)).count() as u32;
         // What is asked for beside the configuration counts from this step on.
-        let wanted = before.wanted.min(after.wanted);
-        let resized = effects.iter().any(|e| matches!(e, Effect::Notice(Notice::PoolResized { .. })));
-        let floor = (before.ready - lost).min(if resized { wanted } else { after.wanted }.unwrap_or(0));
+        let resized_from = effects.iter().find_map(|effect| match effect {
+            Effect::Notice(Notice::PoolResized { from, .. }) => Some(*from),
+            _ => None,
+        });
+        let resized = resized_from.is_some();
+        let wanted = if resized { before.wanted.min(after.wanted).min(resized_from) } else { after.wanted };
+        let floor = (before.ready - lost).min(wanted.unwrap_or(0));
         assert!(
             after.ready >= floor,
             "our own action left {} ready workers where {floor} could be\n{}",
