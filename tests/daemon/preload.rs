@@ -143,17 +143,11 @@ fn the_import_in_the_template_may_take_as_long_as_a_start() {
 
 const STUCK: &str = "the template has not made a worker within 10s";
 
-/// The process that waits to be the next worker: it is the template's no longer, and still of its group.
+/// The process that waits to be the next worker: it is sockd's own child, and still of the template's group.
 fn spare(web: &Instance) -> Option<Pid> {
     let of_another_group = |pid: &Pid| rustix::process::getpgid(Some(*pid)).is_ok_and(|group| group != *pid);
     let all = sockd::process::descendants(web.pid);
-    all.into_iter().find(|pid| of_another_group(pid) && !sockd::process::is_descendant_of(*pid, template(web)))
-}
-
-fn template(web: &Instance) -> Pid {
-    let ready = web.ready();
-    let all = sockd::process::descendants(web.pid);
-    all.into_iter().find(|pid| rustix::process::getpgid(Some(*pid)) == Ok(*pid) && !ready.contains(pid)).expect("one")
+    all.into_iter().find(|pid| processes::parent(*pid) == Some(web.pid) && of_another_group(pid))
 }
 
 #[test]
