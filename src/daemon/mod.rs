@@ -9,6 +9,7 @@
 //!   reading.rs    what a generation is made from, read by a thread: configuration -> command
 //!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
 //!   strangers.rs  ends of processes that nobody knows yet
+//!   orphans.rs    what dead workers leave behind where they have no control groups
 //!   groups.rs     the workers' control groups: made, watched for want of memory, killed and removed
 //!   spec.rs       settings and the server's own words -> Spec
 //!   judge.rs      Effect::Judge and Effect::Probe: asking a worker over HTTP
@@ -36,6 +37,7 @@ mod listeners;
 mod log_limit;
 mod measure;
 mod narrate;
+mod orphans;
 mod prepare;
 mod reading;
 mod setup;

@@ -84,6 +84,11 @@ impl Templates {
     pub(super) fn has_process(&self, pid: Pid) -> bool {
         self.running.values().any(|booted| booted.template.child().pid() == pid)
     }
+
+    /// Whether one of them has been ordered a worker that it has not reported.
+    pub(super) fn await_workers(&self) -> bool {
+        self.running.values().any(|booted| !booted.ordered.is_empty())
+    }
 }
 
 impl Generation {

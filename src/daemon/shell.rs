@@ -39,6 +39,7 @@ use super::hooks::Hooks;
 use super::judge::Judgement;
 use super::listeners::Lookout;
 use super::measure::Meters;
+use super::orphans::Orphans;
 use super::prepare::Generation;
 use super::reading::{Read, Readers};
 use super::setup::Setup;
@@ -96,6 +97,8 @@ pub(super) enum Message {
     Paths(BTreeMap<u64, AtPath>),
     /// How much memory workers hold.
     Measured(Vec<(WorkerId, u64)>),
+    /// What dead workers have left behind has had its time.
+    KillOrphans(Vec<Pid>),
     /// The 503 helper shall be tried again.
     RestartFallback,
 }
@@ -147,6 +150,7 @@ pub(super) struct Shell {
     /// Answers to effects, for the core, in order.
     pub(super) events: VecDeque<Event>,
     pub(super) strangers: Strangers,
+    pub(super) orphans: Orphans,
     pub(super) sender: mpsc::Sender<Message>,
     pub(super) finished: bool,
     /// All that was wanted was just reached: there is little to do from here on.
@@ -202,6 +206,7 @@ impl Shell {
             next_request: 1,
             events: VecDeque::new(),
             strangers: Strangers::default(),
+            orphans: Orphans::default(),
             sender,
             finished: false,
             at_rest: false,
@@ -332,6 +337,7 @@ impl Shell {
             Message::OutOfMemory(worker, killed) => self.process_killed(worker, killed),
             Message::Paths(found) => self.paths_seen(&found),
             Message::Measured(memory) => self.workers_measured(memory),
+            Message::KillOrphans(pids) => self.kill_orphans(pids),
             Message::RestartFallback => self.restart_fallback(),
         }
     }
@@ -359,6 +365,7 @@ impl Shell {
 
     pub(super) fn reap_all(&mut self) {
         while let Some(ended) = reap() {
+            self.orphans.forget(ended.pid);
             let known = self.worker_ended(ended)
                 || self.template_ended(ended)
                 || self.fallback_ended(ended)

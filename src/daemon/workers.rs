@@ -389,7 +389,7 @@ impl Shell {
     }
 
     /// What a child of ours that was not reaped is known to be.
-    fn known_as(&self, pid: Pid) -> Option<String> {
+    pub(super) fn known_as(&self, pid: Pid) -> Option<String> {
         if let Some(worker) = self.worker_of.get(&pid) {
             return Some(format!("worker {worker}"));
         }
@@ -458,6 +458,8 @@ impl Shell {
             }
             // What it leaves behind would keep its sockets and serve nobody.
             self.groups.bury(group);
+        } else {
+            self.end_orphans(id, pid);
         }
         self.remember_last_lines(id, &tail);
         self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));

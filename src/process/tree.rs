@@ -22,7 +22,8 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     }
 }
 
-fn children(pid: Pid) -> Vec<Pid> {
+/// Its living children, and those that were not reaped.
+pub fn children(pid: Pid) -> Vec<Pid> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     tasks
         .flatten()

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal};
 use super::http;
 use super::instance::Instance;
 use super::processes;
-use super::transcript::{PATIENCE, START};
+use super::transcript::{PATIENCE, START, Source};
 
 /// The wait in `…; trying again in 1.2 s`.
 fn wait_of(line: &str) -> Duration {
@@ -182,6 +182,49 @@ fn nothing_is_left_of_a_worker_that_forks_and_forsakes() {
     }
     // The one in between leaves when its child is already there.
     web.until("three processes of each worker are there", || (web.left().len() == 6).then_some(()));
+    web.stop();
+}
+
+/// The processes that a worker has started and that say so.
+fn subprocesses(web: &Instance, worker: Pid) -> Vec<Pid> {
+    let said = |line: &str| {
+        let (pid, session) = line.strip_prefix("subprocess ")?.split_once(" of ")?;
+        let pid = Pid::from_raw(pid.parse().ok()?)?;
+        (session.trim() == worker.to_string()).then_some(pid)
+    };
+    web.until("its two processes", || {
+        let found: Vec<Pid> =
+            web.transcript.all(START, Source::Output).iter().filter_map(|entry| said(&entry.text)).collect();
+        (found.len() == 2).then_some(found)
+    })
+}
+
+#[test]
+fn what_a_dead_worker_had_started_ends_with_it_and_what_others_have_started_does_not() {
+    let web = Instance::on_unix().options("--workers 2 --start at-once").worker("service.py", &["subprocess"]);
+    web.status("serving, 2 of 2 workers, generation 1");
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", web.pid)).expect("readable").count();
+    let kept = web.ready()[1];
+    let theirs = subprocesses(&web, kept);
+    let mut before = None;
+    for _ in 0..3 {
+        let ready = web.until("two are ready", || Some(web.ready()).filter(|ready| ready.len() == 2));
+        let victim = *ready.iter().find(|pid| **pid != kept).expect("the other one");
+        let orphans = subprocesses(&web, victim);
+        let mark = web.mark();
+        processes::signal(victim, Signal::KILL);
+        web.log_since(mark, "has left processes behind (");
+        for orphan in &orphans {
+            assert!(processes::ended(*orphan, PATIENCE), "{} stays", processes::describe(*orphan));
+        }
+        web.until("two are ready", || (web.ready().len() == 2).then_some(()));
+        let before = *before.get_or_insert_with(descriptors);
+        web.until("no descriptor stays", || (descriptors() <= before).then_some(()));
+    }
+    assert!(web.ready().contains(&kept));
+    for process in theirs {
+        assert!(!processes::is_zombie(process), "it was ended with another's worker");
+    }
     web.stop();
 }
 

@@ -282,6 +282,8 @@ def afterwards():
         say_nonsense(int(BEHAVIOUR["nonsense"][0]))
     if wants("grandchildren"):
         grandchildren()
+    if wants("subprocess"):
+        subprocess_of_its_own()
     if wants("long-notification"):
         say(b"STATUS=" + b"x" * 65536)
     if wants("long-line"):
@@ -302,6 +304,16 @@ def flood(megabytes):
     for _ in range(200):
         os.write(2, b"z\n" * 100)
     os.write(2, b"the flood ends\n")
+
+
+def subprocess_of_its_own():
+    """A process as applications start them, with a child of its own; both ignore TERM."""
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.fork()
+        print("subprocess %d of %d" % (os.getpid(), os.getsid(0)), flush=True)
+        while True:
+            signal.pause()
 
 
 def grandchildren():

@@ -1,0 +1,103 @@
+//! Children of ours that nobody made as such: what a dead worker's application had started, and programs that put
+//! themselves into the background. We are the subreaper: the kernel gives them to us, and they would stay for ever, with
+//! the public sockets and their worker's stderr. Control groups do this better where there are any.
+//!
+//! Owns who they are and whose they may be. A number here is that of a child that was not reaped, so it names no other
+//! process; nobody is held by a descriptor. Must never touch what may belong to a worker that lives.
+
+use super::shell::{Message, Shell};
+use crate::process::{self, Child, kill_descendant};
+use crate::supervisor::WorkerId;
+use rustix::process::{Pid, Signal, getpid, getsid};
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Between SIGTERM and SIGKILL: nobody is served by them, and what they have begun nobody waits for.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The orphans that we have.
+#[derive(Debug, Default)]
+pub(super) struct Orphans(HashMap<Pid, Orphan>);
+
+#[derive(Debug)]
+struct Orphan {
+    /// The workers of whom one had started it.
+    suspects: BTreeSet<WorkerId>,
+    /// Whether it was told to end.
+    told: bool,
+}
+
+impl Orphans {
+    /// This child was reaped.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.0.remove(&pid);
+    }
+}
+
+impl Shell {
+    /// Ends what a worker has left behind that has just ended, and was this process.
+    pub(super) fn end_orphans(&mut self, dead: WorkerId, leader: Pid) {
+        for pid in process::children(getpid()) {
+            if self.known_as(pid).is_none()
+                && !self.orphans.0.contains_key(&pid)
+                && let Some(suspects) = self.suspects(pid, dead, leader)
+            {
+                self.orphans.0.insert(pid, Orphan { suspects, told: false });
+            }
+        }
+        let workers = &self.workers;
+        let lives = |id: &WorkerId| workers.contains_key(id);
+        let ownerless = self.orphans.0.iter_mut().filter(|(_, o)| !o.told && !o.suspects.iter().any(lives));
+        let mut ending = Vec::new();
+        for (pid, orphan) in ownerless {
+            orphan.told = true;
+            let Ok(child) = Child::adopt(*pid) else { continue };
+            ending.push(*pid);
+            ending.extend(process::descendants(*pid));
+            let _ = child.signal(Signal::TERM);
+        }
+        if ending.is_empty() {
+            return;
+        }
+        let numbers: Vec<String> = ending.iter().take(8).map(ToString::to_string).collect();
+        let more = if ending.len() > numbers.len() { " and others" } else { "" };
+        tracing::warn!(
+            SOCKD_EVENT = "orphans-ended",
+            SOCKD_WORKER = dead.0,
+            "worker {dead} has left processes behind ({}{more}), which end with it",
+            numbers.join(", ")
+        );
+        self.later(async move {
+            sleep(GRACE).await;
+            Some(Message::KillOrphans(ending))
+        });
+    }
+
+    /// They had their time.
+    pub(super) fn kill_orphans(&self, pids: Vec<Pid>) {
+        // A number may be that of a worker by now.
+        pids.into_iter().filter(|pid| self.known_as(*pid).is_none()).for_each(kill_descendant);
+    }
+
+    /// The workers of whom one has started this child of ours, which is nothing that we know. Each of our workers and
+    /// templates leads a session, and what they start is in it unless it has left it. None: it is no orphan.
+    fn suspects(&self, pid: Pid, dead: WorkerId, leader: Pid) -> Option<BTreeSet<WorkerId>> {
+        let session = getsid(Some(pid)).ok()?;
+        // Whoever executed sockd had started it before.
+        if getsid(None) == Ok(session) {
+            return None;
+        }
+        if session == leader {
+            return Some([dead].into());
+        }
+        if let Some(worker) = self.worker_of.get(&session) {
+            return Some([*worker].into());
+        }
+        // A template's spare, or what it has just become: a worker whose report is under way.
+        if self.known_as(session).is_some() || self.templates.await_workers() {
+            return None;
+        }
+        Some(self.workers.keys().copied().chain([dead]).collect())
+    }
+}
