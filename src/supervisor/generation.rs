@@ -159,10 +159,15 @@ impl Generation {
         self.spawnable().is_some_and(|spec| spec.concludes)
     }
 
-    /// A worker of it is ready.
-    pub(super) fn works(&mut self) {
+    /// A worker of it that was born at this time is ready.
+    pub(super) fn works(&mut self, born: Time) {
         self.proven = true;
-        self.worked = true;
+        self.worked |= self.made(born);
+    }
+
+    /// Whether a worker of it that was born at this time has the code of the next one: it was not prepared again since.
+    pub(super) fn made(&self, born: Time) -> bool {
+        matches!(self.preparation, Preparation::Done { since, .. } if since <= born)
     }
 
     /// Whether its workers come from code in memory of which none was ever ready: only reading it again can be better.

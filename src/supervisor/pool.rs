@@ -98,7 +98,7 @@ impl Supervisor {
         let worker = &self.workers[&id];
         let place = worker.place;
         if let Some(generation) = self.generations.get_mut(&place.generation) {
-            generation.works();
+            generation.works(worker.born());
             worker.answered_after(now).into_iter().for_each(|took| generation.answered_after(took));
         }
         let Some(slot_id) = place.slot else {
@@ -106,9 +106,10 @@ impl Supervisor {
             return;
         };
         if worker.role() == Role::Canary {
+            let born = worker.born();
             let slot = &mut self.slots[slot_id.0 as usize];
             slot.forget(id);
-            slot.trusted = true;
+            slot.trusted = Some(born);
             self.drain(now, Some(id), effects);
             return;
         }
@@ -318,7 +319,7 @@ impl Supervisor {
         let role = if slot.is_some_and(trusted) { Role::Serving } else { Role::Canary };
         if let (Some(slot), Role::Serving) = (slot, role) {
             let slot = &mut self.slots[slot.0 as usize];
-            slot.trusted = false;
+            slot.trusted = None;
             slot.restarts += u32::from(slot.used && slot.current.is_none());
             slot.used = true;
         }
@@ -358,7 +359,8 @@ impl Supervisor {
         let slot = &self.slots[slot.0 as usize];
         let unknown = |spec: &Spec| spec.canary && !spec.says_ready && !spec.own_socket;
         let never_seen = generation.is_some_and(|g| g.spec.as_ref().is_some_and(unknown) && g.answers_after.is_none());
-        (other_code || never_seen && slot.current.is_some()) && self.ready_count() > 0 && !slot.trusted
+        let trusted = slot.trusted.is_some_and(|born| generation.is_some_and(|g| g.made(born)));
+        (other_code || never_seen && slot.current.is_some()) && self.ready_count() > 0 && !trusted
     }
 
     /// Whether the next worker has the code that serves, whatever lies on disk.

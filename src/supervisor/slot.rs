@@ -16,8 +16,8 @@ pub(super) struct Slot {
     pub(super) current: Option<WorkerId>,
     /// The worker that shall take its place: starting, or ready and held until a rollout is complete.
     pub(super) successor: Option<WorkerId>,
-    /// Whether a canary has just proven what the next worker is made from.
-    pub(super) trusted: bool,
+    /// When the canary was born that has proven what the next worker is made from.
+    pub(super) trusted: Option<Time>,
     /// No attempt before this time.
     pub(super) retry_at: Option<Time>,
     /// How many workers were started here because the one before had died.

@@ -2,7 +2,7 @@
 
 use super::faults::{Code, FAULTS};
 use super::world::{World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Place, Start, WorkerEvent};
+use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Place, Spec, Start, WorkerEvent};
 
 fn serving() -> World {
     let mut world = World::new(1, Start::OnConnection, spec());
@@ -473,4 +473,31 @@ fn code_in_memory_that_never_worked_is_read_again_once_it_is_mended() {
     world.run_for(ms(20_000));
     world.code = Code::Good;
     world.run_until(ms(4_000), "served", |world| world.ready() > 0);
+}
+
+#[test]
+fn a_canary_vouches_for_nothing_that_is_prepared_after_it() {
+    for seed in 1..=8 {
+        let mut world = World::new(seed, Start::AtOnce, Spec { preloaded: true, probe: None, ..spec() });
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        world.code = Code::AnswersWorse;
+        let request = world.reload();
+        world.run_until(ms(10_000), "an answer", |world| world.answers.contains_key(&request));
+        // Its code was read again since, and what is on disk was refused: a canary goes first.
+        world.code = Code::Good;
+        world.lose_preparation();
+        world.run_for(ms(2_000));
+        let victim = world.pick_ready().expect("three are");
+        let mark = world.trace().len();
+        world.kill(victim);
+        let traced = |world: &World, mark: usize, what: &str| world.trace()[mark..].iter().any(|l| l.contains(what));
+        world.run_until(ms(10_000), "a canary is asked", |world| traced(world, mark, "Judge {"));
+        world.code = Code::AnswersWorse;
+        let mark = world.trace().len();
+        world.lose_preparation();
+        world.run_until(ms(10_000), "the next worker", |world| traced(world, mark, "Spawn {"));
+        assert!(traced(&world, mark, "role: Canary"), "{}", world.story());
+        world.code = Code::Good;
+        world.run_until(ms(60_000), "three workers again", |world| world.ready() == 3);
+    }
 }

@@ -33,7 +33,7 @@ impl World {
         }
         // No worse than one that answers as badly.
         let usual = reference.and_then(|id| self.processes.get(&id)).map(|process| process.code);
-        let worse = process.code == Code::IsIll || process.code == Code::AnswersWorse && usual != Some(process.code);
+        let worse = matches!(process.code, Code::IsIll | Code::AnswersWorse) && usual != Some(process.code);
         let verdict = if worse { Err("500 where the old one says 200".to_owned()) } else { Ok(()) };
         let wait = process.serves_at.map(|at| at.since(self.now));
         match (wait, patience) {
