@@ -133,6 +133,11 @@ impl Shell {
                 "generation {generation} cannot be made ready: {why}{}",
                 next(*retry_in)
             ),
+            Notice::StoodStill(late) => tracing::warn!(
+                SOCKD_EVENT = "stood-still",
+                "sockd stood still, for {} at least (stopped, frozen, or the machine was): that counts for no timeout",
+                seconds(*late)
+            ),
             Notice::FirstConnection => tracing::info!(SOCKD_EVENT = "first-connection", "a first connection arrived"),
             Notice::Serving(generation) => {
                 let line = self.status_line();

@@ -181,13 +181,18 @@ impl Generation {
         !self.prepared_again && self.spawnable().is_some_and(|spec| spec.preloaded)
     }
 
-    /// When this generation must be looked at again.
-    pub(super) fn deadline(&self) -> Option<Time> {
+    /// When the time is over that its preparation, or the next worker, may take.
+    pub(super) fn runs_until(&self) -> Option<Time> {
         match self.preparation {
             Preparation::Running { deadline, .. } => Some(deadline),
-            Preparation::Missing { retry_at } => Some(retry_at),
             Preparation::Done { orders, .. } => orders.deadline(),
+            Preparation::Missing { .. } => None,
         }
+    }
+
+    /// When this generation must be looked at again.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.runs_until().or(self.retry_at())
     }
 
     /// When it is prepared again, if it must be.

@@ -122,6 +122,21 @@ impl Health {
         Some(Due::Ask)
     }
 
+    /// When its time runs out, unless it is heard before.
+    pub(super) fn runs_until(&self) -> Option<Time> {
+        [self.heartbeat_due(), self.give_up_at].into_iter().flatten().min()
+    }
+
+    /// Whether it is being asked.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asking
+    }
+
+    /// What came of asking it does not count: it is asked anew at once.
+    pub(super) fn ask_again(&mut self, now: Time) {
+        (self.asking, self.ask_at) = (false, Some(now));
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         let ask_at = self.ask_at.filter(|_| !self.asking);
         [self.heartbeat_due(), self.give_up_at, ask_at].into_iter().flatten().min()

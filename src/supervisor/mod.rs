@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod clock;
 mod effect;
 mod event;
 mod generation;
@@ -51,6 +52,7 @@ pub use spec::{MANAGER_MARGIN, MOST_WORKERS, PREPARE_TIMEOUT, Probe, Spec, Start
 pub use time::Time;
 pub use worker::Phase;
 
+use clock::Clock;
 use generation::{Generation, Preparation};
 use random::Random;
 use rollout::{Handover, Rollout};
@@ -64,6 +66,7 @@ use worker::Worker;
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     start: Start,
+    clock: Clock,
     mode: Mode,
     generations: BTreeMap<GenerationId, Generation>,
     /// Empty slots are filled from this generation.
@@ -111,6 +114,8 @@ pub enum Reason {
     Slot(SlotId),
     /// A generation takes too long to prepare or to make a worker, or is to be prepared again.
     Generation(GenerationId),
+    /// Whether sockd stands still is to be found out.
+    Clock,
     /// A rollout's soak is over.
     Soak,
     /// The old workers have had the time to hear that they accept no more.
@@ -126,6 +131,7 @@ impl Supervisor {
         let serving = GenerationId(1);
         let mut supervisor = Self {
             start,
+            clock: Clock::new(now),
             mode: match start {
                 Start::AtOnce => Mode::Running,
                 Start::OnConnection => Mode::Waiting,
@@ -164,6 +170,7 @@ impl Supervisor {
     /// Takes note of what happened and decides what follows.
     pub fn handle_event(&mut self, now: Time, event: Event) -> Effects {
         let mut effects = Effects::default();
+        let now = self.advance_clock(now, &mut effects);
         match event {
             Event::ConnectionWaiting => self.connection_waiting(&mut effects),
             Event::VisitorTurnedAway => self.visitor_turned_away(now),
@@ -193,6 +200,7 @@ impl Supervisor {
     /// The time has come that [`Self::poll_timeout`] named; calling early is harmless.
     pub fn handle_timeout(&mut self, now: Time) -> Effects {
         let mut effects = Effects::default();
+        let now = self.advance_clock(now, &mut effects);
         // Before the workers that it has not made: they are not to blame.
         let stuck: Vec<GenerationId> =
             self.generations.values().filter(|g| g.ignores_orders(now)).map(|g| g.id).collect();
@@ -225,8 +233,49 @@ impl Supervisor {
         effects
     }
 
-    /// When [`Self::handle_timeout`] must be called at the latest, and why.
+    /// When [`Self::handle_timeout`] must be called at the latest, and why. If no call comes until much later, sockd stood
+    /// still, and that time counts for nobody.
     pub fn poll_timeout(&self) -> Option<(Time, Reason)> {
+        let limit = self.limits().min().map(|at| self.clock.look_before(at));
+        let asked = self.workers.values().any(Worker::is_asked).then(|| self.clock.look_soon());
+        let looks = limit.into_iter().chain(asked).map(|at| (at, Reason::Clock));
+        let (at, reason) = self.next_deadline().into_iter().chain(looks).min_by_key(|(at, _)| *at)?;
+        Some((self.clock.outside(at), reason))
+    }
+
+    /// When the time runs out of whoever is waited for: workers, preparations, and the stages of a rollout and of the end.
+    fn limits(&self) -> impl Iterator<Item = Time> {
+        let workers = self.workers.values().filter_map(Worker::runs_until);
+        let generations = self.generations.values().filter_map(Generation::runs_until);
+        let soak = self.rollout.as_ref().and_then(Rollout::soak_until);
+        let handover = self.handover.as_ref().map(|handover| handover.until);
+        workers.chain(generations).chain([soak, handover, self.conclusion].into_iter().flatten())
+    }
+
+    /// The time that counts at this call.
+    fn advance_clock(&mut self, now: Time, effects: &mut Effects) -> Time {
+        // It was here a moment ago at nearly every call.
+        let due = if self.clock.is_behind(now) { self.poll_timeout().map(|(at, _)| at) } else { None };
+        if let Some(late) = self.clock.advance(now, due) {
+            self.stood_still(self.clock.read(now), late, effects);
+        }
+        self.clock.read(now)
+    }
+
+    /// What was asked before a pause proves nothing, and the service manager, whose time has gone on, learns how long it may
+    /// still take.
+    fn stood_still(&mut self, now: Time, late: Duration, effects: &mut Effects) {
+        effects.notice(Notice::StoodStill(late));
+        self.workers.values_mut().for_each(Worker::doubt_answer);
+        let rolls = self.rollout.is_some() || self.handover.is_some();
+        let manager_waits = !self.announced_ready || rolls || self.mode == Mode::Stopping;
+        if let Some(last) = self.limits().max().filter(|_| manager_waits) {
+            effects.push(Effect::Announce(Announcement::ExtendTimeout(last.since(now) + MANAGER_MARGIN)));
+        }
+    }
+
+    /// When something is to be done, in the time that counts.
+    fn next_deadline(&self) -> Option<(Time, Reason)> {
         let workers = self.workers.values().filter_map(|w| Some((w.deadline()?, Reason::Worker(w.id()))));
         if matches!(self.mode, Mode::Stopping | Mode::Stopped) {
             let conclusion = self.conclusion.filter(|_| self.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));

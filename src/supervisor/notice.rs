@@ -92,6 +92,8 @@ pub enum Notice {
         /// When it is tried again; None if it is not.
         retry_in: Option<Duration>,
     },
+    /// sockd stood still, at least for so long: nobody's time has run out meanwhile.
+    StoodStill(Duration),
     /// The first connection arrived.
     FirstConnection,
     /// Every slot has a ready worker.

@@ -34,6 +34,10 @@ impl Supervisor {
         }
         // One that is not known was reaped: the event was on its way when it died.
         let Some(worker) = self.workers.get_mut(&id) else { return false };
+        if let Some(change) = worker.asks_again(now, &event) {
+            self.apply(now, id, change, effects);
+            return true;
+        }
         let may_be_silent = |g: &Generation| g.spec.as_ref().is_some_and(|spec| spec.ready_after.is_some());
         if event == WorkerEvent::SaidReady && self.generations.get(&worker.place.generation).is_some_and(may_be_silent)
         {

@@ -276,7 +276,8 @@ impl Supervisor {
         self.generations.remove(&id);
         effects.push(Effect::Release(id));
         effects.notice(Notice::RolloutRefused { generation: id, why: why.clone() });
-        self.refusal = Some(Refusal { generation: id, why: why.clone(), at: now, awaits_successors: false });
+        self.refusal =
+            Some(Refusal { generation: id, why: why.clone(), at: self.clock.outside(now), awaits_successors: false });
         end_rollout(rollout.requests, &Outcome::Refused { generation: id, why, worker }, effects);
     }
 

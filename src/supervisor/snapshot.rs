@@ -126,6 +126,7 @@ impl Supervisor {
 
     /// The state at this moment, without its workers and slots: that takes time and memory for each of them.
     pub fn overview(&self, now: Time) -> Overview {
+        let now = self.clock.read(now);
         let slots = self.slots.iter().filter_map(|slot| slot.retry_at);
         let preparation = self.generations.get(&self.serving).and_then(|generation| generation.retry_at());
         Overview {
@@ -148,6 +149,7 @@ impl Supervisor {
 
     /// The whole state at this moment.
     pub fn snapshot(&self, now: Time) -> Snapshot {
+        let (outside, now) = (now, self.clock.read(now));
         let worker = |worker: &Worker| WorkerSnapshot {
             worker: worker.id(),
             slot: worker.place.slot,
@@ -166,7 +168,7 @@ impl Supervisor {
             retry_in: slot.retry_at.map(|at| at.since(now)),
         };
         Snapshot {
-            overview: self.overview(now),
+            overview: self.overview(outside),
             workers: self.workers.values().map(worker).collect(),
             slots: (0..).zip(&self.slots).map(slot).collect(),
         }

@@ -31,6 +31,8 @@ pub(super) struct Worker {
     awaited: bool,
     /// Whether it was seen to accept or to answer.
     answers: bool,
+    /// Whether it was being asked while sockd stood still: a bad answer proves nothing.
+    doubtful: bool,
     state: State,
     spec: Spec,
 }
@@ -132,6 +134,7 @@ impl Worker {
             not_before: now,
             awaited: false,
             answers: false,
+            doubtful: false,
             state: State::Starting {
                 stage: Stage::Booting { ask_at: spec.ready_after.map(|after| now + after), spoke: false },
                 deadline: now + spec.start_timeout,
@@ -382,6 +385,63 @@ impl Worker {
                 self.state = State::Ready(service.clone());
                 self.retire(Retirement::Age(age), service)
             }
+        }
+    }
+
+    /// When its time runs out, unless something is heard of it before.
+    pub(super) fn runs_until(&self) -> Option<Time> {
+        match &self.state {
+            State::Starting { deadline, .. }
+            | State::Draining { deadline, .. }
+            | State::Terminating { deadline, .. } => Some(*deadline),
+            State::Ready(service) => service.health.runs_until(),
+            State::Killing => None,
+        }
+    }
+
+    /// Whether it is being asked something over HTTP.
+    pub(super) fn is_asked(&self) -> bool {
+        match &self.state {
+            State::Starting { stage, .. } => matches!(stage, Stage::Judging),
+            State::Ready(service) => service.health.is_asked(),
+            State::Draining { .. } | State::Terminating { .. } | State::Killing => false,
+        }
+    }
+
+    /// There was a pause: if it is being asked, it may not have had its time to answer.
+    pub(super) fn doubt_answer(&mut self) {
+        self.doubtful = self.is_asked();
+    }
+
+    /// Whether this is a bad answer that may come of a pause; then it is to be asked again.
+    pub(super) fn asks_again(&mut self, now: Time, event: &WorkerEvent) -> Option<Change> {
+        let bad = match event {
+            WorkerEvent::Judged { verdict } => verdict.is_err(),
+            WorkerEvent::Probed(finding) => *finding != Finding::Well,
+            WorkerEvent::Spawned
+            | WorkerEvent::SpawnFailed { .. }
+            | WorkerEvent::SaidReady
+            | WorkerEvent::Inspected { .. }
+            | WorkerEvent::Heartbeat
+            | WorkerEvent::Served { .. }
+            | WorkerEvent::WantsRetirement
+            | WorkerEvent::Measured { .. }
+            | WorkerEvent::FoundSick { .. }
+            | WorkerEvent::Exited { .. } => return None,
+        };
+        if !std::mem::take(&mut self.doubtful) || !bad {
+            return None;
+        }
+        match &mut self.state {
+            State::Starting { stage: Stage::Judging, .. } => Some(Change::Judge),
+            State::Ready(service) => {
+                service.health.ask_again(now);
+                Some(Change::None)
+            }
+            State::Starting { stage: Stage::Booting { .. } | Stage::Inspecting { .. }, .. }
+            | State::Draining { .. }
+            | State::Terminating { .. }
+            | State::Killing => None,
         }
     }
 

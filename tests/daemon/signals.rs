@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use sockd::process::{concerns_the_unit, descendants, signal_by_number, signal_name};
 
 use super::http;
@@ -251,19 +251,61 @@ fn one_worker_more_and_one_fewer_until_the_next_reload() {
     web.stop();
 }
 
-#[test]
-fn while_sockd_was_stopped_heartbeats_wait_and_count() {
-    // A thread beats while others answer.
-    let web = project().gunicorn(&["--workers", "2", "--timeout", "2", "-k", "gthread"]);
+/// Longer than the workers of [`pausing`] may be silent: there is no event to wait for but the time.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(6);
+
+/// Workers that may be silent for two seconds.
+fn pausing(arguments: &[&str]) -> Instance {
+    let arguments = [&["--workers", "2", "--timeout", "2"], arguments].concat();
+    let web = project().file("myproject.py", APPLICATION).gunicorn(&arguments);
     assert_eq!(web.get("/").status, 200);
     web.status("serving, 2 of 2 workers, generation 1");
-    let workers = web.ready();
-    web.signal(Signal::STOP);
-    // Longer than the workers may be silent: there is no event to wait for but the time.
-    std::thread::sleep(std::time::Duration::from_secs(4));
-    web.signal(Signal::CONT);
-    assert_eq!(web.get("/").status, 200);
+    web
+}
+
+/// The same workers serve on, and go on doing so for longer than they may be silent.
+fn assert_nobody_fell(web: Instance, workers: &[Pid]) {
+    let end = std::time::Instant::now() + PAUSE / 2;
+    while std::time::Instant::now() < end {
+        assert_eq!(web.get("/").status, 200);
+        std::thread::sleep(PAUSE / 60);
+    }
     assert_eq!(web.ready(), workers);
-    assert!(web.logged(super::transcript::START, "hangs").is_empty());
+    for word in ["hangs", "died", "killed", "not well"] {
+        assert!(web.logged(super::transcript::START, word).is_empty(), "{word}");
+    }
     web.stop();
+}
+
+/// A request is under way while all of these stand still, and the same workers serve on.
+fn assert_pause_is_survived(everybody: bool) {
+    // A thread beats while others answer; a sync worker is silent until it has answered.
+    for class in ["gthread", "sync"] {
+        let web = pausing(&["-k", class]);
+        let workers = web.ready();
+        let (response, slow) = slow_request(&web);
+        let others = if everybody { descendants(web.pid) } else { Vec::new() };
+        let paused = [vec![web.pid], others].concat();
+        paused.iter().for_each(|pid| processes::signal(*pid, Signal::STOP));
+        std::thread::sleep(PAUSE);
+        // sockd first: the others are not heard at once.
+        paused.iter().for_each(|pid| processes::signal(*pid, Signal::CONT));
+        web.log("sockd stood still, for ");
+        open(&web, &slow);
+        let response = response();
+        assert_eq!(response.status, 200);
+        let by = |pid: &Pid| response.body == format!("hello from {pid}");
+        assert!(workers.iter().any(by), "{response:?} of {workers:?}");
+        assert_nobody_fell(web, &workers);
+    }
+}
+
+#[test]
+fn while_sockd_stands_still_nobodys_time_runs_out() {
+    assert_pause_is_survived(false);
+}
+
+#[test]
+fn while_sockd_and_its_workers_stand_still_nobodys_time_runs_out() {
+    assert_pause_is_survived(true);
 }

@@ -26,6 +26,7 @@ pub enum Sickness {
 pub struct Records {
     sick: BTreeMap<WorkerId, (Sickness, Time)>,
     asked: BTreeSet<WorkerId>,
+    ever_silent: BTreeSet<WorkerId>,
     /// Questions in a row that failed.
     failures: BTreeMap<WorkerId, u32>,
     /// Who asked for a successor, or was told to be too big.
@@ -37,6 +38,9 @@ impl World {
     /// From here on this worker suffers.
     pub fn sicken(&mut self, id: WorkerId, sickness: Sickness) {
         self.records.sick.insert(id, (sickness, self.now));
+        if sickness == Sickness::Silent {
+            self.records.ever_silent.insert(id);
+        }
     }
 
     /// From here on it is well.
@@ -48,6 +52,11 @@ impl World {
     pub fn bloat(&mut self, id: WorkerId) {
         self.records.retiring.insert(id);
         self.event(Event::Worker(id, WorkerEvent::Measured { memory: u64::MAX }));
+    }
+
+    /// Whether it ever suffered: what came of that may still be under way.
+    pub fn was_silent(&self, id: WorkerId) -> bool {
+        self.records.ever_silent.contains(&id)
     }
 
     pub fn is_silent(&self, id: WorkerId) -> bool {
@@ -94,7 +103,7 @@ impl World {
             let Some((Sickness::Silent, since)) = self.records.sick.get(&worker.worker) else { continue };
             let spec = &self.records.specs[&worker.generation];
             let Some(probe) = spec.probe else { continue };
-            let ready = self.now.since(*since).min(worker.ready_for.unwrap_or_default());
+            let ready = self.now.since((*since).max(self.last_pause)).min(worker.ready_for.unwrap_or_default());
             // The first questions may fall into the grace; a second goes to the common grid.
             let found = probe.grace + (probe.interval.max(PATIENCE) + ms(1_000)) * (probe.failures + 1) + PATIENCE;
             let most = found + spec.start_timeout;

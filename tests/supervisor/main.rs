@@ -3,6 +3,7 @@
 mod faults;
 mod health;
 mod illness;
+mod pauses;
 mod pool;
 mod situations;
 mod unknown_programs;
@@ -29,7 +30,7 @@ fn live(seed: u64) -> World {
     let mut world = World::new(seed, start, spec);
     world.shaky = seed.is_multiple_of(3);
     for _ in 0..120 {
-        match world.roll(21) {
+        match world.roll(23) {
             0 | 1 => {
                 let _ = world.reload();
             }
@@ -90,6 +91,10 @@ fn live(seed: u64) -> World {
             }
             17 => world.event(Event::OneMoreWorker),
             18 => world.event(Event::OneFewerWorker),
+            19 | 20 => {
+                let (duration, everybody) = (ms(world.roll(100_000)), world.roll(2) == 0);
+                world.pause(duration, everybody);
+            }
             _ => {}
         }
         let pause = world.roll(4_000);

@@ -66,6 +66,8 @@ pub struct World {
     pub spawns: u64,
     pub steps: u64,
     pub exited: bool,
+    /// When sockd last went on after a pause.
+    pub last_pause: Time,
     pub answers: BTreeMap<RequestId, Outcome>,
     pub notices: Vec<Notice>,
     pub records: Records,
@@ -132,6 +134,7 @@ impl World {
             spawns: 0,
             steps: 0,
             exited: false,
+            last_pause: Time::default(),
             answers: BTreeMap::new(),
             notices: Vec::new(),
             records: Records::default(),
@@ -284,6 +287,36 @@ impl World {
         let effects = self.core.handle_event(self.now, event.clone());
         self.check(&before, &effects, Some(&event));
         self.act(effects);
+    }
+
+    /// sockd stands still, alone or with everybody; the core is called late.
+    pub fn pause(&mut self, duration: Duration, everybody: bool) {
+        self.trace.push(format!("{:?} a pause of {duration:?}, everybody: {everybody}", self.now));
+        self.now = self.now + duration;
+        self.last_pause = self.now;
+        if everybody {
+            let agenda = std::mem::take(&mut self.agenda);
+            self.agenda = agenda.into_iter().map(|((at, n), happening)| ((at + duration, n), happening)).collect();
+        }
+    }
+
+    /// Nobody who is well is aborted, and nobody killed who leaves soon when told to: not even after a pause.
+    fn check_pauses(&self, before: &sockd::supervisor::Snapshot, effects: &Effects, event: Option<&Event>) {
+        for effect in effects {
+            let Effect::Signal(id, signal) = effect else { continue };
+            let process = &self.processes[id];
+            // One that nobody asked for a word may count as ready and never beat.
+            let sick = process.stopped || process.serves_at.is_none() || self.was_silent(*id);
+            let said_so = matches!(event, Some(Event::Worker(said, WorkerEvent::FoundSick { .. })) if said == id);
+            let was_ready = before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());
+            if *signal == Signal::Abort && was_ready {
+                assert!(sick || said_so, "worker {id} is well and was aborted\n{}", self.story());
+            }
+            let soon = process.leaves_after.is_some_and(|after| after < ms(1_000)) && !process.has_lasting_connection;
+            if *signal == Signal::Kill && soon {
+                assert!(sick, "worker {id} leaves and was killed\n{}", self.story());
+            }
+        }
     }
 
     /// Asks for a reload.
@@ -482,6 +515,7 @@ impl World {
 
     /// The invariants of one step.
     fn check(&self, before: &sockd::supervisor::Snapshot, effects: &Effects, event: Option<&Event>) {
+        self.check_pauses(before, effects, event);
         let after = self.core.snapshot(self.now);
         assert!(!(after.fallback && after.ready > 0), "503 although workers serve\n{}", self.story());
         if after.stopping {

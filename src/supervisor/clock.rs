@@ -1,0 +1,95 @@
+//! The time that counts. While sockd stands still (SIGSTOP, a frozen control group, a machine that swaps or was moved) nobody
+//! is heard, and perhaps nobody else runs either: no time may run out meanwhile. The core says when it must be called; if it
+//! is called much later, all that passed since it last ran does not count, so every deadline moves by that.
+//!
+//! It cannot know when within a wait the pause began, and gives the whole wait back: at worst a worker that hangs is found so
+//! much later. A pause that ends before the core is due goes unseen; so the core asks to be called early enough while
+//! anybody's time runs ([`Clock::look_before`], [`Clock::look_soon`]).
+
+use super::time::Time;
+use std::time::Duration;
+
+/// A call later than this means that sockd stood still, and not that the machine is busy. Looks at the clock are at least so
+/// far apart.
+const LATE: Duration = Duration::from_millis(500);
+/// After a pause the time stands still for so long: what waits in sockets is read before anything is due.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    /// What did not count of the shell's time.
+    lost: Duration,
+    /// The last time that counted.
+    last: Time,
+}
+
+impl Clock {
+    pub(super) fn new(now: Time) -> Self {
+        Self { lost: Duration::ZERO, last: now }
+    }
+
+    /// What counts at this time of the shell's. It never goes back.
+    pub(super) fn read(&self, now: Time) -> Time {
+        now.before(self.lost).max(self.last)
+    }
+
+    /// The shell's time for one that counts, as far as is known by now.
+    pub(super) fn outside(&self, counted: Time) -> Time {
+        counted + self.lost
+    }
+
+    /// Whether so much has passed since the last call that this one may be late.
+    pub(super) fn is_behind(&self, now: Time) -> bool {
+        self.read(now).since(self.last) > LATE
+    }
+
+    /// The shell calls, and was to call at `due` of its time at the latest. Returns how late that is, if sockd stood still.
+    pub(super) fn advance(&mut self, now: Time, due: Option<Time>) -> Option<Duration> {
+        let counted = self.read(now);
+        // What was due long before the last call was not waited for since.
+        let waited_until = due.map(|due| due.max(self.outside(self.last)));
+        let late = waited_until.map(|due| now.since(due)).filter(|late| *late > LATE);
+        match late {
+            Some(_) => self.lost += counted.since(self.last) + CATCH_UP,
+            None => self.last = counted,
+        }
+        late
+    }
+
+    /// When to look whether sockd stands still while somebody's time runs until `limit`: a quarter of what is left is the
+    /// most that a pause may take from it unseen.
+    pub(super) fn look_before(&self, limit: Time) -> Time {
+        self.last + (limit.since(self.last) / 4).max(LATE)
+    }
+
+    /// The same while somebody has a time to answer that the core does not know.
+    pub(super) fn look_soon(&self) -> Time {
+        self.last + LATE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Time {
+        Time::default() + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn what_passes_while_sockd_stands_still_does_not_count() {
+        let mut clock = Clock::new(at(1_000));
+        assert_eq!(clock.advance(at(2_000), None), None, "nobody waits");
+        // A busy machine is no pause.
+        assert_eq!(clock.advance(at(5_400), Some(at(5_000))), None);
+        assert_eq!(clock.read(at(5_400)), at(5_400));
+        // Nor is it one if that came between.
+        assert_eq!(clock.advance(at(5_600), Some(at(5_000))), None);
+        assert_eq!(clock.advance(at(66_000), Some(at(6_000))), Some(Duration::from_secs(60)));
+        // What is due waits for what is left of it, and for what waits in sockets.
+        assert_eq!(clock.outside(at(6_000)), at(66_000 + 500 + 400));
+        assert_eq!(clock.read(at(66_400)), at(5_600), "it stands");
+        assert_eq!(clock.advance(at(66_600), Some(at(66_900))), None);
+        assert_eq!(clock.read(at(66_600)), at(5_700), "and goes on");
+    }
+}

@@ -1,0 +1,68 @@
+//! sockd stands still, alone or with everybody: no time runs out for anybody meanwhile.
+
+use super::world::{World, ms, spec};
+use sockd::supervisor::{Event, Notice, Outcome, Phase, Signal, Spec, Start, WorkerEvent};
+
+fn serving() -> World {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world
+}
+
+fn workers(world: &World) -> Vec<(sockd::supervisor::WorkerId, Phase)> {
+    world.core.snapshot(world.now).workers.iter().map(|worker| (worker.worker, worker.phase)).collect()
+}
+
+#[test]
+fn workers_that_serve_go_on_serving() {
+    for everybody in [false, true] {
+        let mut world = serving();
+        let old = workers(&world);
+        for pause in [1_000, 29_000, 31_000, 3_600_000] {
+            world.pause(ms(pause), everybody);
+            world.run_for(ms(40_000));
+            assert_eq!(workers(&world), old, "after {pause} ms, everybody: {everybody}\n{}", world.story());
+        }
+        assert!(world.notices.iter().any(|notice| matches!(notice, Notice::StoodStill(_))));
+    }
+}
+
+#[test]
+fn the_deadline_comes_first_and_the_heartbeats_wait() {
+    let mut world = serving();
+    let old = workers(&world);
+    world.pause(ms(60_000), false);
+    // As late as can be: all that was due is due before anything is read.
+    drop(world.core.handle_timeout(world.now));
+    for (id, _) in &old {
+        world.event(Event::Worker(*id, WorkerEvent::Heartbeat));
+    }
+    world.run_for(ms(20_000));
+    assert_eq!(workers(&world), old);
+}
+
+#[test]
+fn one_that_hangs_is_found_all_the_same() {
+    let mut world = World::new(1, Start::OnConnection, Spec { probe: None, ..spec() });
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    let victim = world.pick_ready().expect("three are");
+    world.freeze(victim);
+    world.pause(ms(60_000), true);
+    world.run_until(ms(31_000 + 1_000), "it is found", |world| {
+        world.trace().iter().any(|line| line.contains(&format!("{:?}, {:?}", victim, Signal::Abort)))
+    });
+}
+
+#[test]
+fn a_reload_is_not_refused_for_a_pause() {
+    for moment in 0..60 {
+        for everybody in [false, true] {
+            let mut world = serving();
+            let request = world.reload();
+            world.run_for(ms(moment * 100));
+            world.pause(ms(200_000), everybody);
+            world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+            assert!(matches!(world.answers[&request], Outcome::Serving(_)), "{:?}\n{}", world.answers, world.story());
+        }
+    }
+}
