@@ -9,6 +9,7 @@
 //!   reading.rs    what a generation is made from, read by a thread: configuration -> command
 //!   workers.rs    Effect::Spawn and Effect::Signal: the processes of the core's workers, how they ended
 //!   strangers.rs  ends of processes that nobody knows yet
+//!   children.rs   what a child of ours is known to be
 //!   orphans.rs    what dead workers leave behind where they have no control groups
 //!   groups.rs     the workers' control groups: made, watched for want of memory, killed and removed
 //!   spec.rs       settings and the server's own words -> Spec
@@ -27,6 +28,7 @@
 //! that is the core's.
 #![forbid(unsafe_code)]
 
+mod children;
 mod effects;
 mod fallback;
 mod groups;

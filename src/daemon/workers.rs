@@ -374,34 +374,6 @@ impl Shell {
         self.worker_joined(id);
     }
 
-    /// A process that a template calls a worker of its own. What it has loaded can say anything in its name: of sockd
-    /// itself, of a neighbour, of one that is something else already. What we took for a worker, we would kill.
-    pub(super) fn adopt(&self, pid: Pid) -> Result<Child, String> {
-        let said = format!("its template reports process {pid}");
-        let child = Child::adopt(pid).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::CHILD) => format!("{said}, which is not a child of sockd's"),
-            Some(_) | None => format!("{said}, which cannot be watched: {error}"),
-        })?;
-        match self.known_as(pid) {
-            Some(other) => Err(format!("{said}, which is {other}")),
-            None => Ok(child),
-        }
-    }
-
-    /// What a child of ours that was not reaped is known to be.
-    pub(super) fn known_as(&self, pid: Pid) -> Option<String> {
-        if let Some(worker) = self.worker_of.get(&pid) {
-            return Some(format!("worker {worker}"));
-        }
-        if self.templates.has_process(pid) {
-            return Some("a template".to_owned());
-        }
-        if self.fallback.has_process(pid) {
-            return Some("the helper that answers 503".to_owned());
-        }
-        self.health_commands.values().any(|running| running.has_process(pid)).then(|| "a health.command".to_owned())
-    }
-
     pub(super) fn signal(&mut self, id: WorkerId, signal: Signal) {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(child) = &worker.child else { return };
