@@ -10,8 +10,11 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -64,6 +67,14 @@ pub async fn ask(address: &str, question: &Question) -> Result<StatusCode, AskEr
 }
 
 async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskError> {
+    let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    let stream = connect(address).await;
+    let stream =
+        stream.map_err(|error| if is_full(&error) { AskError::QueueFull } else { AskError::Connect(error) })?;
+    exchange_on(stream, question).await
+}
+
+async fn exchange_on(stream: Stream, question: &Question) -> Result<StatusCode, AskError> {
     let mut request = Request::get(&question.path).header(HOST, &question.host).header(CONNECTION, "close");
     for (name, value) in &question.headers {
         request = request.header(name, value);
@@ -72,11 +83,13 @@ async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskE
         request = request.header(USER_AGENT, concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)"));
     }
     let request = request.body(Empty::<Bytes>::new())?;
-    let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-    let stream = connect(address).await;
-    let stream =
-        stream.map_err(|error| if is_full(&error) { AskError::QueueFull } else { AskError::Connect(error) })?;
-    let answered = |error: hyper::Error| if error.is_parse() { AskError::NotHttp(error) } else { AskError::Closed };
+    let heard = Arc::new(AtomicBool::new(false));
+    let stream = Hearing { stream, heard: Arc::clone(&heard) };
+    let answered = |error: hyper::Error| {
+        // Whoever speaks before he is asked speaks no HTTP; hyper has no name for that error.
+        let unasked = heard.load(Ordering::Relaxed) && !error.is_incomplete_message();
+        if error.is_parse() || unasked { AskError::NotHttp(error) } else { AskError::Closed }
+    };
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(LARGEST_HEAD)
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
@@ -112,6 +125,44 @@ impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
 /// A connection of either family.
 type Stream = Pin<Box<dyn ReadWrite>>;
+
+/// A connection on which what the other side has said counts, also when it closed before it was asked.
+struct Hearing {
+    stream: Stream,
+    heard: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Hearing {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = self.stream.as_mut().poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Hearing {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.stream.as_mut().poll_write(cx, bytes) {
+            Poll::Ready(Err(error)) if is_gone(&error) => Poll::Ready(Ok(bytes.len())),
+            written @ (Poll::Ready(_) | Poll::Pending) => written,
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(cx)
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +221,39 @@ mod tests {
         assert!(matches!(asked(b"SSH-2.0-OpenSSH_9.2\r\n", long), Err(AskError::NotHttp(_))));
         assert!(matches!(asked(b"HTTP/1.1 20", long), Err(AskError::Closed)));
         assert!(matches!(asked(b"", Duration::from_millis(50)), Err(AskError::Timeout(_))));
+    }
+
+    #[test]
+    fn who_greets_and_closes_is_heard_whenever_that_is() {
+        for (greeting, says_nothing) in [(&b"* OK ready\r\n"[..], false), (b"", true)] {
+            let (socket, fd) = Socket::listen(&Binder::new(None)).expect("a socket");
+            let listener = UnixListener::from(fd);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            for early in [true, false] {
+                let answer = runtime.block_on(async {
+                    let stream = connect(socket.address()).await.expect("its queue has room");
+                    let (mut server, _) = listener.accept().expect("a connection");
+                    let greet = move || {
+                        server.write_all(greeting).expect("it listens");
+                        drop(server);
+                    };
+                    let late = if early {
+                        greet();
+                        None
+                    } else {
+                        Some(std::thread::spawn(greet))
+                    };
+                    let answer = exchange_on(stream, &plain_question()).await;
+                    late.into_iter().for_each(|thread| thread.join().expect("it greeted"));
+                    answer
+                });
+                let heard = matches!(answer, Err(AskError::NotHttp(_)));
+                assert!(
+                    heard != says_nothing && (heard || matches!(answer, Err(AskError::Closed))),
+                    "{early}: {answer:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -62,7 +62,7 @@ fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_told() {
     web.log("worker 1 started");
     let lost = web.log(" messages of the log were lost: nobody read them in time");
     let count = lost.text.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a number");
-    assert!(count > 100, "{}", lost.text);
+    assert!(count > 0, "{}", lost.text);
     // From here on everything is told.
     let mark = web.mark();
     processes::signal(web.ready()[0], Signal::KILL);
