@@ -81,9 +81,15 @@ def drain_asgi(worker, drain):
         await shutdown()
         closing.cancel()
 
+    def handle_exit():
+        drain.patient = False
+        worker.handle_exit_signal()
+
     module.ASGIProtocol = Protocol
     worker._shutdown = shut_down
-    worker.loop.add_signal_handler(signal.SIGTERM, until_the_second(worker, drain, worker.handle_exit_signal))
+    # See Drain.leave.
+    drain.leave = lambda: worker.loop.call_soon_threadsafe(worker.handle_exit_signal)
+    worker.loop.add_signal_handler(signal.SIGTERM, handle_exit)
 
 
 class WorkerOfOne:

@@ -426,6 +426,9 @@ class Drain:
     def __init__(self, begun=lambda: None):
         self.patient = False
         self.begun = begun
+        # Has the server leave. A server whose signals an event loop handles has a way of its own: uvloop handles a
+        # signal twice that a handler of Python's sends to its own process, and the second one would end the patience.
+        self.leave = lambda: os.kill(os.getpid(), signal.SIGTERM)
 
     def on_usr2(self):
         signal.signal(signal.SIGUSR2, self.begin)
@@ -435,7 +438,7 @@ class Drain:
             return
         self.patient = True
         self.begun()
-        os.kill(os.getpid(), signal.SIGTERM)
+        self.leave()
 
 
 def came_from(number, sender):

@@ -3,6 +3,8 @@
 What it must never do. Keep WebSockets at the end of the service: then uvicorn closes them at once, which is right.
 """
 
+import signal
+
 
 def drain_uvicorn(drain):
     """Leave as leaving.py says, and let WebSockets live until sockd's drain-timeout (see Drain).
@@ -12,7 +14,14 @@ def drain_uvicorn(drain):
     that are left at the end of the drain are told by the second SIGTERM.
     """
     from uvicorn import server
-    shutdown, handle_exit = server.Server.shutdown, server.Server.handle_exit
+    startup, shutdown, handle_exit = server.Server.startup, server.Server.shutdown, server.Server.handle_exit
+
+    async def start_up(self, sockets=None):
+        from asyncio import get_running_loop
+        loop = get_running_loop()
+        # See Drain.leave; uvicorn before 0.29 has its loop handle signals.
+        drain.leave = lambda: loop.call_soon_threadsafe(handle_exit, self, signal.SIGTERM, None)
+        await startup(self, sockets)
 
     async def shut_down(self, sockets=None):
         from asyncio import get_running_loop
@@ -30,11 +39,10 @@ def drain_uvicorn(drain):
         closing.cancel()
 
     def end_patience(self, number, frame):
-        if self.should_exit:
-            drain.patient = False
+        drain.patient = False
         handle_exit(self, number, frame)
 
-    server.Server.shutdown, server.Server.handle_exit = shut_down, end_patience
+    server.Server.startup, server.Server.shutdown, server.Server.handle_exit = start_up, shut_down, end_patience
 
 
 async def close_connections(server, drain):
