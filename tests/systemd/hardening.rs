@@ -6,15 +6,18 @@
 use crate::machine::Machine;
 
 /// A unit with none of them. gunicorn is the one that `units::the_other_sandboxes_serve` has put there.
-const UNIT: &str = "\
-[Service]
+const UNIT: &str = r"[Service]
 Type=notify
 User=www-data
 RuntimeDirectory=hardened
 WorkingDirectory=/srv/web
-ExecStart=/usr/bin/sockd run --listen unix:/run/hardened/web.sock --start at-once -- /srv/venv/bin/gunicorn web:app
+ExecStart=/usr/bin/sockd run --config /etc/sockd/hardened.toml --listen unix:/run/hardened/web.sock --start at-once \
+          -- /srv/venv/bin/gunicorn web:app
 ExecReload=/usr/bin/sockd reload
 ";
+
+/// Nobody is to be watched for long here.
+const CONFIGURATION: &str = "[reload]\nsoak = \"100ms\"\n";
 
 /// With PrivateNetwork= the control socket is seen from within alone: `systemctl reload` comes from there.
 const UNSEEN: &str = "PrivateNetwork=yes";
@@ -74,6 +77,7 @@ grep -q PrivateNetwork= /tmp/lines || sockd reload hardened || exit 1
 
 pub fn each_line_serves(machine: &Machine) {
     machine.write_file("/etc/systemd/system/hardened.service", 0o644, UNIT);
+    machine.write_file("/etc/sockd/hardened.toml", 0o644, CONFIGURATION);
     let together: Vec<&str> = LINES.into_iter().filter(|line| !matches!(*line, UNSEEN | "DynamicUser=yes")).collect();
     let mut failed = Vec::new();
     for lines in LINES.into_iter().map(str::to_owned).chain([together.join("\n")]) {

@@ -27,8 +27,9 @@ pub fn from_nothing_to_a_page(machine: &Machine) {
         .says("wrote /etc/nginx/sites-available/shop")
         .succeeded();
     let steps = steps(&said);
-    assert_eq!(steps.len(), 6, "{steps:?}");
-    for step in &steps {
+    let (undo, steps) = steps.split_last().expect("there are steps");
+    assert_eq!((steps.len(), undo.as_str()), (7, "sockd new --undo shop"), "{steps:?}");
+    for step in steps {
         let output = machine.run(step);
         if step.starts_with("curl") {
             assert!(output.stdout.contains("fresh"), "{output}");
@@ -41,4 +42,10 @@ pub fn from_nothing_to_a_page(machine: &Machine) {
     machine.run("systemctl show --value --property ReadWritePaths sockd@shop").says("-/home/sammy/shop\n").succeeded();
     let again = machine.run("sockd new shop --directory /srv --user sammy -- x");
     assert!(again.code == 1 && again.stderr.contains("it is there already"), "{again}");
+
+    machine.run(undo).succeeded();
+    machine.run("systemctl show --value --property LoadState,ActiveState sockd@shop.socket").says("inactive");
+    let left = machine.run("ls -d /etc/sockd/shop.toml /etc/systemd/system/sockd@shop.* /etc/nginx/sites-*/shop");
+    assert!(left.stdout.is_empty(), "{left}");
+    assert!(machine.run("test -e /home/sammy/shop/shop.py").code == 0, "the application itself stays");
 }
