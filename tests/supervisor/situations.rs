@@ -150,10 +150,7 @@ fn orders_without_an_answer_are_the_fault_of_whoever_got_them() {
         let ordered = world.now;
         world.run_until(ms(20_000), "503", World::fallback);
         assert_eq!(world.now.since(ordered), given_up_after);
-        let blamed = |notice: &Notice| match notice {
-            Notice::PreparationFailed { generation, .. } => *generation == GenerationId(2),
-            _ => false,
-        };
+        let blamed = |notice: &Notice| matches!(notice, Notice::PreparationFailed { generation: GenerationId(2), .. });
         assert!(world.notices[from..].iter().any(blamed), "{:?}", &world.notices[from..]);
         // It is tried again, seldom.
         let spawns = world.spawns;

@@ -535,9 +535,8 @@ impl World {
         let served = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.slot.is_some());
         let lost = lost.iter().filter(|id| was_ready(id) && served(id)).count() as u32;
         // What is asked for beside the configuration counts from this step on.
-        let resized_from = effects.iter().find_map(|effect| match effect {
-            Effect::Notice(Notice::PoolResized { from, .. }) => Some(*from),
-            _ => None,
+        let resized_from = effects.iter().find_map(|effect| {
+            if let Effect::Notice(Notice::PoolResized { from, .. }) = effect { Some(*from) } else { None }
         });
         let resized = resized_from.is_some();
         let wanted = if resized { before.wanted.min(after.wanted).min(resized_from) } else { after.wanted };
