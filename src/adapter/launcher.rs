@@ -56,8 +56,8 @@ struct Form {
 
 const PLAIN: Form = Form { name: "", then: &[], letters: "", long: &[], flags: "", operands: 0, finds_program: false };
 
-/// Each by its own manual; tried with the versions of Debian 12 and 13 and with newrelic 11, ddtrace 3,
-/// opentelemetry-distro 0.5x, pipenv 2025 and poetry 2.
+/// Each by its own manual; tried with newrelic 14.1, ddtrace 4.16, opentelemetry-distro 0.66b2, pipenv 2026.10, poetry 2.5
+/// and those of Debian 12's coreutils and util-linux.
 const FORMS: [Form; 15] = [
     Form { name: "nice", letters: "n", long: &["adjustment"], flags: "0123456789", ..PLAIN },
     Form { name: "ionice", letters: "cn", long: &["class", "classdata"], flags: "t", ..PLAIN },

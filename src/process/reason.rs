@@ -131,8 +131,8 @@ mod tests {
         reason.named().map(str::to_owned).or_else(last)
     }
 
-    /// Captured from Python 3.11, Ruby 3.1 with puma 5.6 and 6.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash and perl 5.36;
-    /// Go's and PHP's as their manuals have them.
+    /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash and perl 5.36; the
+    /// others as the languages' manuals have them.
     const CAPTURED: [(&str, &str); 19] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
