@@ -222,7 +222,7 @@ impl Inquiry {
     async fn judge(self) -> Judgement {
         let begun = Instant::now();
         let rest = || self.patience.saturating_sub(begun.elapsed());
-        let mut old = None;
+        let (mut old, mut last_answer) = (None, None);
         loop {
             // One connection waits for its answer all the time; after each span that an answer may take the silence so
             // far is judged.
@@ -235,7 +235,10 @@ impl Inquiry {
                 };
                 let over = rest().is_zero();
                 let (new, answered) = match heard {
-                    None | Some(Err(AskError::Timeout(_))) => (self.silence(begun.elapsed()), false),
+                    // A last question, asked just before the time is over, says less than the answer before it.
+                    None | Some(Err(AskError::Timeout(_))) => {
+                        (last_answer.clone().unwrap_or_else(|| self.silence(begun.elapsed())), false)
+                    }
                     Some(heard) => (answer(heard), true),
                 };
                 if old.is_none() && !speaks_for_itself(&self.expectation, &new) {
@@ -246,6 +249,7 @@ impl Inquiry {
                     return Judgement { verdict, new, old };
                 }
                 if answered {
+                    last_answer = Some(new);
                     break;
                 }
             }
