@@ -8,7 +8,7 @@
 use super::shell::{Message, Shell};
 use crate::process::{self, Child, kill_descendant};
 use crate::supervisor::WorkerId;
-use rustix::process::{Pid, Signal, getpid, getsid};
+use rustix::process::{Pid, Signal, getpid};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -83,9 +83,9 @@ impl Shell {
     /// The workers of whom one has started this child of ours, which is nothing that we know. Each of our workers and
     /// templates leads a session, and what they start is in it unless it has left it. None: it is no orphan.
     fn suspects(&self, pid: Pid, dead: WorkerId, leader: Pid) -> Option<BTreeSet<WorkerId>> {
-        let session = getsid(Some(pid)).ok()?;
+        let session = process::session(pid)?;
         // Whoever executed sockd had started it before.
-        if getsid(None) == Ok(session) {
+        if process::session(getpid()) == Some(session) {
             return None;
         }
         if session == leader {

@@ -64,6 +64,13 @@ fn parent(pid: Pid) -> Option<Pid> {
     parse_pid(stat.rsplit_once(')')?.1.split_whitespace().nth(1)?)
 }
 
+/// The process that leads the session of `pid`. None: nobody who can be seen, as in a container whose first process was
+/// started by somebody outside of it (getsid(2) then gives 0, see pid_namespaces(7)); or the process is gone.
+pub fn session(pid: Pid) -> Option<Pid> {
+    let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
+    Pid::from_raw(nix::unistd::getsid(Some(pid)).ok()?.as_raw())
+}
+
 /// Whether the process, or one of its descendants, holds a socket with one of these inodes. None: it cannot be known,
 /// because its descriptors may not be read.
 pub fn holds_socket(pid: Pid, inodes: &BTreeSet<u64>) -> Option<bool> {

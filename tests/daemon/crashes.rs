@@ -228,6 +228,20 @@ fn what_a_dead_worker_had_started_ends_with_it_and_what_others_have_started_does
     web.stop();
 }
 
+/// In a container sockd may be the first process, in a session of which it sees no leader (its number is 0).
+#[test]
+fn the_first_process_of_a_container_lives_through_deaths() {
+    let web = Instance::on_unix().options("--start at-once").in_pid_namespace().worker("service.py", &["subprocess"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    let worker = *sockd::process::children(web.pid).first().expect("a worker");
+    let mark = web.mark();
+    processes::signal(worker, Signal::KILL);
+    web.log_since(mark, "has left processes behind (");
+    web.log_since(mark, "worker 2 is ready");
+    assert_eq!(web.get("/").status, 200);
+    web.stop();
+}
+
 #[test]
 fn a_second_term_hurries() {
     let mut web = Instance::on_unix().options("--stop-timeout 600s --start at-once").worker("service.py", &[]);

@@ -60,6 +60,7 @@ pub struct Builder {
     most_descriptors: Option<u32>,
     hard_limit_of_descriptors: Option<u32>,
     log: Option<OwnedFd>,
+    pid_namespace: bool,
 }
 
 impl Builder {
@@ -140,6 +141,12 @@ impl Builder {
         self
     }
 
+    /// As the first process of a PID namespace, in a session that was made outside of it.
+    pub fn in_pid_namespace(mut self) -> Self {
+        self.pid_namespace = true;
+        self
+    }
+
     /// Options of `sockd run`, separated by white space.
     pub fn options(mut self, options: &str) -> Self {
         self.options.extend(options.split_whitespace().map(str::to_owned));
@@ -205,13 +212,18 @@ impl Builder {
             "program": sockd, "arguments": arguments, "environment": environment, "directory": path,
             "most_descriptors": self.most_descriptors, "hard_limit_of_descriptors": self.hard_limit_of_descriptors,
         });
-        let mut child = launch(&order.to_string(), &self.descriptors, self.log.map_or_else(Stdio::piped, Stdio::from));
+        let log = self.log.map_or_else(Stdio::piped, Stdio::from);
+        let mut child = launch(&order.to_string(), &self.descriptors, log, self.pid_namespace);
         if let Some(log) = child.stderr.take() {
             transcript.follow(Source::Log, log);
         }
         transcript.follow(Source::Output, child.stdout.take().expect("a pipe"));
+        let pid = match Pid::from_child(&child) {
+            pid if self.pid_namespace => only_child(pid),
+            pid => pid,
+        };
         Instance {
-            pid: Pid::from_child(&child),
+            pid,
             child: Some(child),
             transcript,
             addresses: self.addresses,
@@ -239,12 +251,31 @@ fn hear(path: &Path, transcript: &Arc<Transcript>) {
 /// Ends the thread that reads the manager's socket.
 const GOODBYE: &[u8] = b"X_TEST_ENDS=1";
 
-fn launch(order: &str, descriptors: &[OwnedFd], log: Stdio) -> Child {
+/// The process that `unshare --fork` has started.
+fn only_child(pid: Pid) -> Pid {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(child) = sockd::process::children(pid).first() {
+            return *child;
+        }
+        assert!(Instant::now() < deadline, "{} starts nothing", processes::describe(pid));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn launch(order: &str, descriptors: &[OwnedFd], log: Stdio, pid_namespace: bool) -> Child {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .expect("a pair of sockets");
     let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/launcher.py");
-    let child = Command::new("python3")
+    let mut command = if pid_namespace {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "python3"]);
+        command
+    } else {
+        Command::new("python3")
+    };
+    let child = command
         .arg("-IS")
         .arg(launcher)
         .stdin(theirs)
@@ -292,6 +323,7 @@ impl Instance {
             most_descriptors: None,
             hard_limit_of_descriptors: None,
             log: None,
+            pid_namespace: false,
         }
     }
 
