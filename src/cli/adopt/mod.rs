@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
-    let proposal = propose(target, arguments)?;
+    let (mut proposal, unit) = propose(target, arguments)?;
     let files: Vec<_> = proposal.files.iter().map(proposal::Draft::file).collect();
     let mut same = true;
     for draft in &proposal.files {
@@ -75,6 +75,9 @@ fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
             files::Found::Ours(text) => same &= text == draft.text().as_str(),
             files::Found::Nothing => same = false,
         }
+    }
+    if let Some(unit) = &unit {
+        proposal.notes.extend(judged(unit)?);
     }
     let done = match (same, arguments.write) {
         (false, false) => Done::Shown,
@@ -88,11 +91,12 @@ fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
     Ok(proposal.render(done, is_root(), output::colour_wanted()))
 }
 
-fn propose(target: &str, arguments: &Arguments) -> Result<Proposal, String> {
+/// What would be written, and the unit that it is for; None for a site of uWSGI's.
+fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit::Unit>), String> {
     if is_site(target) {
         let ini = std::path::absolute(target).map_err(|error| format!("cannot tell where {target} is: {error}"))?;
         let (text, holder) = find::site(&ini)?;
-        return emperor::propose(&ini, &text, &find::around_uwsgi(holder));
+        return Ok((emperor::propose(&ini, &text, &find::around_uwsgi(holder))?, None));
     }
     let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
     let found = find::find(&find::name(target)?)?;
@@ -101,9 +105,8 @@ fn propose(target: &str, arguments: &Arguments) -> Result<Proposal, String> {
     let adopted = matches!(files::find(&ours, MARK)?, Found::Ours(_));
     let sockets = if adopted { Vec::new() } else { found.sockets };
     let around = Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted };
-    let mut proposal = service::propose(&found.unit, &around, &find::read)?;
-    proposal.notes.extend(judged(&found.unit)?);
-    Ok(proposal)
+    let proposal = service::propose(&found.unit, &around, &find::read)?;
+    Ok((proposal, Some(found.unit)))
 }
 
 /// What `check` says of the unit's command before anything is written: warnings.
