@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::facts::{Facts, File, Listening};
+use super::facts::{Answer, Facts, File, Listening};
+use super::fix::{self, Change, Fix};
 use super::traceback::{self, Traceback};
 use crate::adapter::gunicorn::Known;
 use crate::adapter::stated::values;
 use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
 use crate::adapter::{self, Making, words};
 use crate::app::Address;
+use crate::control::Status;
+use crate::control::message::WorkerState;
 use crate::systemd::details::Details;
 
 /// Exit statuses of systemd itself (systemd.exec(5), "Process Exit Codes").
@@ -231,6 +234,26 @@ pub fn listeners<'a>(facts: &'a Facts, address: &str) -> Vec<&'a Listening> {
     if real.is_empty() { all } else { real }
 }
 
+/// Where a service listens instead of at this address, of which it has the socket: connections wait there, and nobody has
+/// accepted any. Empty: it is not so.
+pub fn instead<'a>(facts: &'a Facts, address: &str) -> Vec<&'a Listening> {
+    let waits = |answer: &Answer| {
+        let unaccepted = answer.error == "busy" || (answer.error == "silent" && answer.queued.is_some());
+        !answer.nginx && unaccepted && reaches(&answer.address, address)
+    };
+    let untouched = listeners(facts, address).iter().all(|socket| socket.in_flight == Some(0));
+    let answers_itself = facts.status.as_ref().is_some_and(|status| status.fallback);
+    if answers_itself || !untouched || !facts.answers.iter().any(waits) {
+        return Vec::new();
+    }
+    let held: Vec<u64> = facts.processes.iter().flatten().flat_map(|p| p.listeners.iter().flatten().copied()).collect();
+    let expected = expected(facts);
+    let elsewhere = |socket: &&Listening| {
+        held.contains(&socket.inode) && !expected.iter().any(|expected| reaches(&expected.address, &socket.address))
+    };
+    facts.listening.iter().filter(elsewhere).collect()
+}
+
 /// Whether the main process lives.
 pub fn runs(service: &Details) -> bool {
     matches!(service.active_state.as_str(), "active" | "reloading" | "refreshing") && service.main_pid != 0
@@ -252,18 +275,15 @@ fn start_is_counted(facts: &Facts, unit: &Details) -> bool {
     unit.active_state == "failed" || (unit.last_start_us != 0 && since < unit.start_limit_interval_us)
 }
 
-/// The command that has systemd forget the starts of some units, if there are any to forget: of a unit that it has not
-/// loaded there are none, and the command would fail.
-fn forgive<'a>(facts: &Facts, units: impl IntoIterator<Item = &'a Details>) -> Option<String> {
-    let counted = units.into_iter().filter(|unit| start_is_counted(facts, unit));
-    let names: Vec<String> = counted.map(|unit| quote(&unit.name)).collect();
-    (!names.is_empty()).then(|| format!("systemctl reset-failed {}", names.join(" ")))
+/// Has systemd forget the starts of some units, if there are any to forget: of a unit that it has not loaded there are
+/// none, and the command would fail.
+fn forgive<'a>(facts: &Facts, units: impl IntoIterator<Item = &'a Details>) -> Fix {
+    fix::systemctl("reset-failed", units.into_iter().filter(|unit| start_is_counted(facts, unit)))
 }
 
-/// The command that has systemd forget earlier starts of the service and its sockets before it starts any of them.
-pub fn start(facts: &Facts, command: &str) -> String {
-    let units = facts.sockets.iter().chain([&facts.service]);
-    forgive(facts, units).into_iter().chain([command.to_owned()]).collect::<Vec<_>>().join(" && ")
+/// Has systemd forget earlier starts of the service and its sockets before it starts any of them.
+pub fn start(facts: &Facts, fix: Fix) -> Fix {
+    forgive(facts, facts.sockets.iter().chain([&facts.service])).then(fix)
 }
 
 /// Why the application could not be imported, as its last traceback tells: of a worker that has just died, else in the
@@ -274,65 +294,76 @@ pub fn import_traceback(facts: &Facts) -> Option<Traceback> {
     found.or_else(|| traceback::last(&facts.journal))
 }
 
-/// The command that starts the service again after something was changed; a socket that does not listen is started.
-pub fn again(facts: &Facts) -> String {
-    let service = &facts.service;
-    let stopped: Vec<String> = facts
-        .sockets
-        .iter()
-        .filter(|socket| socket.active_state != "active")
-        .map(|socket| quote(&socket.name))
-        .collect();
-    if stopped.is_empty() {
-        return start(facts, &format!("systemctl restart {}", quote(&service.name)));
-    }
-    let sockets = format!("systemctl start {}", stopped.join(" "));
-    // systemd refuses to start a socket while its service is active.
-    match service.active_state.as_str() {
-        "failed" | "inactive" => start(facts, &sockets),
-        _ => start(facts, &format!("systemctl stop {} && {sockets}", quote(&service.name))),
+/// Whether sockd runs as this service, and its sockets listen: then code and configuration are loaded without a restart.
+pub fn is_under_sockd(facts: &Facts) -> bool {
+    let listen = facts.sockets.iter().all(|socket| socket.active_state == "active");
+    runs_sockd(&facts.service) && runs(&facts.service) && listen
+}
+
+/// Has the service load what was changed: its code, its environment, the configuration of sockd. Under sockd that cuts
+/// nobody, and is refused where the new code does not start; any other server is restarted.
+pub fn load(facts: &Facts) -> Fix {
+    match is_under_sockd(facts) {
+        true => Fix::run(format!("sockd reload {}", quote(&facts.service.name))),
+        false => again(facts),
     }
 }
 
-/// The command that makes every socket again: the service must let go of the old one first.
-pub fn bind_again(facts: &Facts) -> String {
+/// The same for a change that is taken back where the service does not start with it.
+pub(super) fn load_changed(facts: &Facts, change: Change) -> Fix {
+    let afterwards = if is_under_sockd(facts) { Fix::default() } else { again(facts) };
+    change.afterwards(afterwards).checked(load(facts))
+}
+
+/// Proves the code that is there, while workers serve that are well: a restart that would load worse must not follow.
+pub fn prove(facts: &Facts) -> Fix {
+    let well =
+        |status: &Status| !status.fallback && status.workers.iter().any(|worker| worker.state == WorkerState::Ready);
+    match is_under_sockd(facts) && facts.status.as_ref().is_some_and(well) {
+        true => load(facts),
+        false => Fix::default(),
+    }
+}
+
+/// Says of a restart of a sockd that runs that it is needed, and what it costs.
+fn restarts(facts: &Facts, fix: Fix) -> Fix {
+    if !runs_sockd(&facts.service) || !runs(&facts.service) {
+        return fix;
+    }
+    fix.noting(match facts.sockets.is_empty() {
+        true => "a reload does not do: it takes a new main process, and visitors are refused until that serves",
+        false => "a reload does not do: it takes a new main process, and visitors wait until that serves",
+    })
+}
+
+/// Starts the service again, with a new main process; a socket that does not listen is started.
+pub fn again(facts: &Facts) -> Fix {
+    let service = &facts.service;
+    let stopped = || facts.sockets.iter().filter(|socket| socket.active_state != "active");
+    if stopped().next().is_none() {
+        return restarts(facts, start(facts, fix::systemctl("restart", [service])));
+    }
+    let sockets = fix::systemctl("start", stopped());
+    // systemd refuses to start a socket while its service is active.
+    match service.active_state.as_str() {
+        "failed" | "inactive" => start(facts, sockets),
+        _ => restarts(facts, start(facts, fix::systemctl("stop", [service]).then(sockets))),
+    }
+}
+
+/// Makes every socket again: the service must let go of the old one first.
+pub fn bind_again(facts: &Facts) -> Fix {
     if facts.sockets.is_empty() {
         return again(facts);
     }
-    let service = quote(&facts.service.name);
-    let sockets: Vec<String> = facts.sockets.iter().map(|socket| quote(&socket.name)).collect();
-    let sockets = sockets.join(" ");
-    start(facts, &format!("systemctl stop {sockets} {service} && systemctl start {sockets}"))
-}
-
-/// The command that adds lines to a unit by a drop-in, and makes systemd read them.
-pub fn drop_in(unit: &str, file: &str, section: &str, lines: &[&str]) -> String {
-    let directory = quote(&format!("/etc/systemd/system/{unit}.d"));
-    format!(
-        "mkdir -p {directory} && printf '[{section}]\\n{}\\n' > {directory}/{file}.conf && systemctl daemon-reload",
-        lines.join("\\n")
-    )
+    let stop = fix::systemctl("stop", facts.sockets.iter().chain([&facts.service]));
+    restarts(facts, start(facts, stop.then(fix::systemctl("start", &facts.sockets))))
 }
 
 /// A word for a shell.
 pub fn quote(text: &str) -> String {
     words::join(&[text])
 }
-
-/// The command that replaces a text in one line of a file, its links followed.
-pub fn replace(file: &str, line: usize, old: &str, new: &str) -> String {
-    let pattern: String = old.chars().flat_map(|letter| escaped(letter, ".*[]^$\\|")).collect();
-    let new: String = new.chars().flat_map(|letter| escaped(letter, "\\&|")).collect();
-    let at = if line == 0 { String::new() } else { line.to_string() };
-    format!("sed -i --follow-symlinks {} {}", quote(&format!("{at}s|{pattern}|{new}|")), quote(file))
-}
-
-fn escaped(letter: char, special: &str) -> impl Iterator<Item = char> {
-    special.contains(letter).then_some('\\').into_iter().chain([letter])
-}
-
-/// Nginx's half of many commands: only a configuration without mistakes is read.
-pub const RELOAD_NGINX: &str = "nginx -t && systemctl reload nginx";
 
 #[cfg(test)]
 mod tests {
@@ -373,13 +404,9 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_safe_for_a_shell_and_for_sed() {
+    fn words_are_safe_for_a_shell() {
         assert_eq!(quote("/run/a.sock"), "/run/a.sock");
         assert_eq!(quote("it's"), r"'it'\''s'");
-        assert_eq!(
-            replace("/etc/a b", 3, "/run/a.sock", "/run/b&c"),
-            r"sed -i --follow-symlinks '3s|/run/a\.sock|/run/b\&c|' '/etc/a b'"
-        );
     }
 
     #[test]

@@ -162,6 +162,8 @@ pub struct Listening {
     pub waiting: Option<u32>,
     /// How many may wait.
     pub limit: Option<u32>,
+    /// How many connections were accepted there and are not closed. `None`: the kernel did not tell.
+    pub in_flight: Option<u32>,
     /// The lower 32 bits of the inode of the file that a unix socket was bound to.
     pub file_inode: Option<u32>,
     /// Whoever has it that is no process of the service: `apache2 (pid 812, apache2.service)`. Empty: nobody that we see.

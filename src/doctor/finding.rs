@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use super::fix::Fix;
 use crate::systemd::details::Details;
 
 /// A link of the chain from a visitor to the application, in the order of the walk.
@@ -97,12 +98,12 @@ pub struct Finding {
     /// What only a person can do, before the command if there is one: the change of a program's text. `None`: nothing.
     pub by_hand: Option<String>,
     /// The one command that fixes it, for a root shell, as it is to be typed. Empty: no command can.
-    pub mend: String,
+    pub mend: Fix,
 }
 
 impl Finding {
     pub(super) fn error(id: &'static str, link: Link, what: impl Into<String>) -> Self {
-        let (what, why, mend) = (what.into(), String::new(), String::new());
+        let (what, why, mend) = (what.into(), String::new(), Fix::default());
         Self { id, link, severity: Severity::Error, what, why, by_hand: None, mend }
     }
 
@@ -118,8 +119,12 @@ impl Finding {
         Self { by_hand: Some(what.into()), ..self }
     }
 
-    pub(super) fn mend(self, command: impl Into<String>) -> Self {
-        Self { mend: command.into(), ..self }
+    /// What it costs visitors belongs to the reason, which comes first.
+    pub(super) fn mend(mut self, mend: Fix) -> Self {
+        if !mend.note().is_empty() {
+            self.why = format!("{}; {}", self.why, mend.note());
+        }
+        Self { mend, ..self }
     }
 }
 

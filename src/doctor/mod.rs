@@ -15,6 +15,7 @@ pub(crate) mod chain;
 mod error_log;
 pub mod facts;
 pub mod finding;
+pub mod fix;
 mod nginx;
 pub mod permission;
 mod remedy;
@@ -23,4 +24,5 @@ mod traceback;
 
 pub use facts::{Facts, Problem};
 pub use finding::{Diagnosis, Finding, Link, Seen, State};
+pub use fix::Fix;
 pub use rules::{diagnose, idle};

@@ -3,8 +3,11 @@
 //! Owns: where a word of the service's definition is written, and what may be installed.
 //! Never: installs a name that was guessed (anybody may have published it), or makes a user.
 
-use super::chain::{self, quote, replace};
+use std::path::Path;
+
+use super::chain::{self, quote};
 use super::facts::{Facts, File};
+use super::fix::{self, Change, Fix};
 
 /// The packages of the servers that we know, by the names of their programs.
 const PACKAGES: [(&str, &str); 7] = [
@@ -34,12 +37,17 @@ pub fn is_server(program: &str) -> bool {
     PACKAGES.iter().any(|(name, _)| *name == program)
 }
 
-/// `runuser` is where systemd is; sudo need not be.
-pub fn as_user(facts: &Facts, command: &str) -> String {
+/// What stands before a command that the service's user runs: `runuser` is where systemd is; sudo need not be.
+pub fn by_user(facts: &Facts) -> String {
     match facts.service.user.as_str() {
-        "" | "root" => command.to_owned(),
-        user => format!("runuser -u {} -- {command}", quote(user)),
+        "" | "root" => String::new(),
+        user => format!("runuser -u {} -- ", quote(user)),
     }
+}
+
+/// A command that the service's user runs.
+pub fn as_user(facts: &Facts, command: &str) -> Fix {
+    Fix::run(format!("{}{command}", by_user(facts)))
 }
 
 /// The file and line, counted from 1, that give a setting its value: the last one counts, as for systemd.
@@ -48,19 +56,19 @@ pub fn setting_line<'a>(facts: &'a Facts, key: &str, value: &str) -> Option<(&'a
     last_line(&facts.definition, is)
 }
 
-/// The command that writes another word in the service's definition, where the word is written, and has systemd read it.
-pub fn rewrite_word(facts: &Facts, old: &str, new: &str) -> Option<String> {
+/// Writes another word in the service's definition, where the word is written, and has systemd read it.
+pub fn rewrite_word(facts: &Facts, old: &str, new: &str) -> Option<Fix> {
     let separates = |letter: char| letter.is_whitespace() || "\"'=[],".contains(letter);
     let has = |line: &str| !line.trim_start().starts_with(['#', ';']) && line.split(separates).any(|word| word == old);
     let (file, line) = last_line(&facts.definition, has)?;
-    Some(format!("{} && systemctl daemon-reload", replace(file, line, old, new)))
+    Some(Change::replace("", file, line, old, new).lasting().then(fix::daemon_reload()))
 }
 
 /// The same for the value of a setting.
-pub fn rewrite_setting(facts: &Facts, key: &str, old: &str, new: &str) -> Option<String> {
+pub fn rewrite_setting(facts: &Facts, key: &str, old: &str, new: &str) -> Option<Fix> {
     let (file, line) = setting_line(facts, key, old)?;
-    let command = replace(file, line, &format!("{key}={old}"), &format!("{key}={new}"));
-    Some(format!("{command} && systemctl daemon-reload"))
+    let change = Change::replace("", file, line, &format!("{key}={old}"), &format!("{key}={new}"));
+    Some(change.lasting().then(fix::daemon_reload()))
 }
 
 fn last_line(files: &[File], is: impl Fn(&str) -> bool) -> Option<(&str, usize)> {
@@ -70,14 +78,14 @@ fn last_line(files: &[File], is: impl Fn(&str) -> bool) -> Option<(&str, usize)>
 
 /// The command that installs a server with this Python: by requirements.txt if that names it, else by its own name if
 /// it is one of those that we know. `None`: nobody has said what is to be installed.
-pub fn install_server(facts: &Facts, python: &str, server: &str) -> Option<String> {
+pub fn install_server(facts: &Facts, python: &str, server: &str) -> Option<Fix> {
     let (_, package) = PACKAGES.iter().find(|(program, _)| *program == server)?;
     let install = install_required(facts, python, &[package]);
     Some(install.unwrap_or_else(|| as_user(facts, &format!("{} -m pip install {package}", quote(python)))))
 }
 
 /// The command that installs what the application's requirements.txt names, if it names what has this module.
-pub fn install_module(facts: &Facts, python: &str, module: &str) -> Option<String> {
+pub fn install_module(facts: &Facts, python: &str, module: &str) -> Option<Fix> {
     install_required(facts, python, &distributions(module))
 }
 
@@ -87,7 +95,7 @@ pub fn distributions(module: &str) -> Vec<&str> {
     known.map_or_else(|| vec![module], |(_, distributions)| distributions.to_vec())
 }
 
-fn install_required(facts: &Facts, python: &str, packages: &[&str]) -> Option<String> {
+fn install_required(facts: &Facts, python: &str, packages: &[&str]) -> Option<Fix> {
     let file = facts.requirements.as_ref()?;
     let required = |package: &&str| file.text.lines().filter_map(requirement).any(|name| name == normal(package));
     packages.iter().any(required).then_some(())?;
@@ -108,9 +116,32 @@ fn normal(name: &str) -> String {
     parts.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }
 
-/// The command that begins again after the definition was changed by hand.
-pub fn read_again(facts: &Facts) -> String {
-    format!("systemctl daemon-reload && {}", chain::again(facts))
+/// Begins again after the definition was changed by hand.
+pub fn read_again(facts: &Facts) -> Fix {
+    read(facts).then(chain::again(facts))
+}
+
+/// systemd reads the definition; sockd, if it runs there, says whether it is right.
+fn read(facts: &Facts) -> Fix {
+    let check = match chain::is_under_sockd(facts) {
+        true => Fix::run(format!("sockd check {}", quote(&facts.service.name))),
+        false => Fix::default(),
+    };
+    fix::daemon_reload().then(check)
+}
+
+/// The same of a service that serves: what would not start stops nothing.
+pub fn renew(facts: &Facts) -> Fix {
+    read(facts).then(chain::prove(facts)).then(chain::again(facts))
+}
+
+/// How more workers are written, and what has that read.
+pub fn more_workers(facts: &Facts) -> (String, Fix) {
+    let place = facts.definition.last().map_or(facts.service.fragment_path.as_str(), |file| file.path.as_str());
+    // sockd's own configuration is read by a reload.
+    let own = chain::is_under_sockd(facts) && Path::new(place).extension().is_some_and(|end| end == "toml");
+    let (setting, fix) = if own { ("count in [workers]", chain::load(facts)) } else { ("--workers", renew(facts)) };
+    (format!("more workers ({setting}) in {place}"), fix)
 }
 
 #[cfg(test)]
@@ -139,7 +170,7 @@ mod tests {
     fn the_line_that_counts_is_changed() {
         assert_eq!(setting_line(&facts(), "User", "samy"), Some(("/etc/systemd/system/a.service.d/u.conf", 2)));
         assert_eq!(
-            rewrite_word(&facts(), "/v/bin/gunicrn", "/v/bin/gunicorn").as_deref(),
+            rewrite_word(&facts(), "/v/bin/gunicrn", "/v/bin/gunicorn").as_ref().map(Fix::as_str),
             Some(
                 "sed -i --follow-symlinks '4s|/v/bin/gunicrn|/v/bin/gunicorn|' /etc/systemd/system/a.service && \
                  systemctl daemon-reload"
@@ -153,12 +184,15 @@ mod tests {
     fn only_what_was_asked_for_is_installed() {
         let facts = facts();
         let install = |module| install_module(&facts, "/v/bin/python", module);
-        assert_eq!(install("psycopg2").as_deref(), Some("/v/bin/python -m pip install -r /srv/requirements.txt"));
-        assert_eq!(install("django").as_deref(), install("psycopg2").as_deref());
+        assert_eq!(
+            install("psycopg2").as_ref().map(Fix::as_str),
+            Some("/v/bin/python -m pip install -r /srv/requirements.txt")
+        );
+        assert_eq!(install("django"), install("psycopg2"));
         assert_eq!((install("shop"), install("comment"), install("r")), (None, None, None));
         assert_eq!(install_server(&facts, "/v/bin/python", "gunicrn"), None);
         assert_eq!(
-            install_server(&facts, "/v/bin/python", "waitress-serve").as_deref(),
+            install_server(&facts, "/v/bin/python", "waitress-serve").as_ref().map(Fix::as_str),
             Some("/v/bin/python -m pip install waitress")
         );
     }

@@ -7,6 +7,8 @@
 //!
 //! SOCKD_BLESS=1 writes the texts anew; read the difference before it is committed.
 
+mod fixes;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

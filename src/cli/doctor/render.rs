@@ -113,7 +113,7 @@ impl Page {
             return;
         }
         let head = if finding.by_hand.is_some() { "   then: " } else { "   fix:  " };
-        self.text.push_str(&format!("{head}{}\n", Paint::Good.on(&harmless(&finding.mend), self.colour)));
+        self.text.push_str(&format!("{head}{}\n", Paint::Good.on(&harmless(finding.mend.as_str()), self.colour)));
     }
 
     fn verdict(&mut self, diagnosis: &Diagnosis) {

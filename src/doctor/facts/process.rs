@@ -123,9 +123,10 @@ pub fn absolute(table: &Table, directory: &str) -> Table {
 pub fn listening(table: &Table, addresses: &[String], processes: &[Process]) -> Vec<Listening> {
     let held: Vec<u64> = processes.iter().flat_map(|process| process.listeners.iter().flatten().copied()).collect();
     let concerns = |(inode, address): &(&u64, &String)| {
-        // sockd's own control socket is nobody's way to the application.
-        let control = address.starts_with("@sockd/");
-        !control && (held.contains(inode) || addresses.iter().any(|wanted| reaches(wanted, address)))
+        // sockd's own sockets, the control socket and those where it asks workers, are nobody's way to the application.
+        let name = address.rsplit(['/', '@']).next().unwrap_or_default();
+        let own = address.starts_with("@sockd/") || name.starts_with("sockd-");
+        (held.contains(inode) && !own) || addresses.iter().any(|wanted| reaches(wanted, address))
     };
     let mut found: Vec<Listening> =
         table.iter().filter(concerns).take(MOST).map(|(inode, address)| listener(*inode, address)).collect();
@@ -179,9 +180,15 @@ fn listener(inode: u64, address: &str) -> Listening {
         }
         Err(_) => sock_diag::unix_listener(inode).ok(),
     };
+    let accepted = match (address.parse::<SocketAddr>(), address.strip_prefix('@')) {
+        (Ok(tcp), _) => sock_diag::tcp_accepted(tcp),
+        (Err(_), Some(name)) => sock_diag::unix_accepted(&[b"\0", name.as_bytes()].concat()),
+        (Err(_), None) => sock_diag::unix_accepted(address.as_bytes()),
+    };
     Listening {
         address: address.to_owned(),
         inode,
+        in_flight: accepted.ok().and_then(|accepted| u32::try_from(accepted.inodes.len()).ok()),
         waiting: found.as_ref().map(|found| found.waiting),
         limit: found.as_ref().map(|found| found.limit),
         file_inode: found.and_then(|found| found.file).map(|file| file.inode),
@@ -246,8 +253,12 @@ mod tests {
         let own = process(std::process::id(), &table);
         let found = listening(&table, &[], std::slice::from_ref(&own));
         let found = found.iter().find(|found| found.address == address).expect("it listens");
-        assert_eq!((found.waiting, found.holder.as_str()), (Some(0), ""));
+        assert_eq!((found.waiting, found.in_flight, found.holder.as_str()), (Some(0), Some(0), ""));
         assert_eq!(waiting(&address), Some(0));
+        let _visitor = std::net::TcpStream::connect(&address).expect("it listens");
+        let _accepted = listener.accept().expect("a connection");
+        let again = super::listening(&table, std::slice::from_ref(&address), &[]);
+        assert_eq!(again[0].in_flight, Some(1));
         let port = listener.local_addr().expect("bound").port();
         let named = on_ports(&table, &[port]);
         assert!(named[0].holder.contains(&format!("(pid {}", std::process::id())), "{named:?}");

@@ -4,6 +4,7 @@ use super::{Examined, resources, start};
 use crate::doctor::chain;
 use crate::doctor::facts::{Answer, Cluster, Database, Facts, Settings};
 use crate::doctor::finding::{Finding, Link, Severity};
+use crate::doctor::fix::{Change, Fix};
 use crate::doctor::{remedy, traceback};
 
 pub fn examine(facts: &Facts) -> Examined {
@@ -25,6 +26,9 @@ pub fn examine(facts: &Facts) -> Examined {
         Some(status) => format!("answers {status} to {} of {}", page(facts), answer.host),
         None => format!("does not answer: {}", answer.error),
     };
+    if answer.status.is_none() && chain::expected(facts).iter().any(|e| !chain::instead(facts, &e.address).is_empty()) {
+        return Examined::follows(text).with(findings);
+    }
     let explained = findings.iter().any(|finding| finding.severity == Severity::Error);
     if !explained {
         findings.extend(answered(facts, answer));
@@ -77,20 +81,20 @@ fn answered(facts: &Facts, answer: &Answer) -> Option<Finding> {
             };
             let what = format!("the application answers {status} to {}: {error}", page(facts));
             let why = "it was loaded, and an error was raised while it made the page";
-            Some(finding("application-error", what).why(why).by_hand(by_hand).mend(chain::again(facts)))
+            Some(finding("application-error", what).why(why).by_hand(by_hand).mend(chain::load(facts)))
         }
         Some(_) => None,
         None if answer.error == "silent" => {
             let what = "the application gives no answer";
             let why = "every worker hangs or is busy: a slow query, an endless loop, a lock, or too few workers";
-            let no_answer = || finding("no-answer", what.to_owned()).why(why).mend(chain::again(facts));
+            let no_answer = || finding("no-answer", what.to_owned()).why(why).mend(chain::load(facts));
             Some(resources::slow(facts, answer).unwrap_or_else(no_answer))
         }
         None if answer.error == "closed" => {
             let what = "the connection was closed without an answer";
             let why = "the worker that took it has ended; its log says why";
             let by_hand = format!("correct what `journalctl -u {service} -n 50` shows");
-            Some(finding("connection-closed", what.to_owned()).why(why).by_hand(by_hand).mend(chain::again(facts)))
+            Some(finding("connection-closed", what.to_owned()).why(why).by_hand(by_hand).mend(chain::load(facts)))
         }
         None => None,
     }
@@ -106,17 +110,18 @@ fn disallowed_host(facts: &Facts, answer: &Answer) -> Option<Finding> {
     let host = &answer.host;
     let what = format!("Django answers 400 to the host {host}: it is not in ALLOWED_HOSTS");
     let finding = Finding::error("disallowed-host", Link::Application, what);
-    let restart = chain::again(facts);
     let Some((settings, allowed)) = settings.zip(allowed) else {
         let why = "it answers no name that the list does not have (DisallowedHost)";
-        return Some(finding.why(why).by_hand(format!("add '{host}' to ALLOWED_HOSTS in the settings")).mend(restart));
+        return Some(
+            finding.why(why).by_hand(format!("add '{host}' to ALLOWED_HOSTS in the settings")).mend(chain::load(facts)),
+        );
     };
     let why = format!("{}:{} has {}", settings.file, allowed.line, list(&allowed.values));
     let (old, new) =
         if allowed.values.is_empty() { ("[", format!("['{host}'")) } else { ("[", format!("['{host}', ")) };
     // The user's own file, changed by the user: root follows no links in a stranger's directory.
-    let mend = remedy::as_user(facts, &chain::replace(&settings.file, allowed.line, old, &new));
-    Some(finding.why(why).mend(format!("{mend} && {restart}")))
+    let change = Change::replace(&remedy::by_user(facts), &settings.file, allowed.line, old, &new);
+    Some(finding.why(why).mend(chain::load_changed(facts, change)))
 }
 
 fn list(values: &[String]) -> String {
@@ -143,21 +148,24 @@ fn refused(facts: &Facts, database: &Database) -> Finding {
     if let Some(Cluster { name, .. }) = there {
         let what = format!("the database at {at} does not run");
         let why = format!("nobody listens there; {said}");
-        return finding("database-not-running", what).why(why).mend(format!("systemctl start postgresql@{name}"));
+        return finding("database-not-running", what)
+            .why(why)
+            .mend(Fix::run(format!("systemctl start postgresql@{name}")));
     }
     let running = facts.clusters.iter().find(|cluster| cluster.reached);
     if let Some(Cluster { name, port: right, .. }) = running {
         let what = format!("the settings name the database at {at}, and PostgreSQL {name} listens on port {right}");
         let finding = finding("database-other-port", what).why(format!("nobody listens on port {port}; {said}"));
-        let restart = chain::again(facts);
         let settings = facts.settings.as_ref();
         return match settings.and_then(|settings| Some((settings, settings.database_port.as_ref()?))) {
             Some((Settings { file, .. }, setting)) => {
-                let mend =
-                    remedy::as_user(facts, &chain::replace(file, setting.line, &port.to_string(), &right.to_string()));
-                finding.mend(format!("{mend} && {restart}"))
+                let (old, new) = (port.to_string(), right.to_string());
+                let change = Change::replace(&remedy::by_user(facts), file, setting.line, &old, &new);
+                finding.mend(chain::load_changed(facts, change))
             }
-            None => finding.by_hand(format!("write port {right} in the settings of the application")).mend(restart),
+            None => finding
+                .by_hand(format!("write port {right} in the settings of the application"))
+                .mend(chain::load(facts)),
         };
     }
     let what = format!("the database at {at} does not run");
@@ -165,7 +173,7 @@ fn refused(facts: &Facts, database: &Database) -> Finding {
     if facts.clusters.is_empty() {
         // An empty database would not be the one that is missing.
         let by_hand = "no PostgreSQL is installed here: name the machine that has the database, or install one";
-        return finding.by_hand(by_hand).mend(chain::again(facts));
+        return finding.by_hand(by_hand).mend(chain::load(facts));
     }
-    finding.mend("systemctl start postgresql")
+    finding.mend(Fix::run("systemctl start postgresql"))
 }

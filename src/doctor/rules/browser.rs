@@ -1,9 +1,10 @@
 //! Which site of Nginx answers the name that a browser asks for: `server_name` and the default page.
 
 use super::Examined;
-use crate::doctor::chain::{self, Expected, RELOAD_NGINX, quote, reaches};
+use crate::doctor::chain::{self, Expected, reaches};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Diagnosis, Finding, Link};
+use crate::doctor::fix::{self, Change, Fix};
 use crate::doctor::nginx::{self, Configuration, Server};
 use crate::systemd::details::Details;
 
@@ -77,8 +78,7 @@ pub fn not_enabled(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
     let file = facts.nginx.available.iter().find(|file| of_ours(nginx::read_site(file)))?;
     let finding = Finding::error("site-not-enabled", Link::Browser, format!("the site {} is not enabled", file.path));
     let why = "Nginx reads what is linked in sites-enabled; without the link its default page answers";
-    let path = quote(&file.path);
-    Some(finding.why(why).mend(format!("ln -s {path} /etc/nginx/sites-enabled/ && {RELOAD_NGINX}")))
+    Some(finding.why(why).mend(fix::of_nginx(Change::link(&file.path, "/etc/nginx/sites-enabled"))))
 }
 
 /// Another site answers the name: one with the same name that comes first, or the default page.
@@ -87,10 +87,8 @@ fn other_answers(all: &Configuration, ours: &Server, other: &Server, name: &str,
         let what = format!("two sites have the server_name {name}, and {} answers", other.place());
         let why = format!("of two servers with the same name on port {port} Nginx takes the first that it reads");
         let (file, line) = other.names_at.clone().unwrap_or_else(|| (other.file.clone(), other.line));
-        let mend = chain::replace(&file, line, name, &format!("old.{name}"));
-        return Finding::error("same-server-name", Link::Browser, what)
-            .why(why)
-            .mend(format!("{mend} && {RELOAD_NGINX}"));
+        let mend = fix::of_nginx(Change::replace("", &file, line, name, &format!("old.{name}")));
+        return Finding::error("same-server-name", Link::Browser, what).why(why).mend(mend);
     }
     let default = all.default_server(port) == Some(other);
     let page = if default { "Nginx's default page" } else { "another site" };
@@ -118,20 +116,16 @@ fn other_family(all: &Configuration, ours: &Server) -> Option<Finding> {
     options.retain(|word| !matches!(word.as_str(), "default_server" | "default"));
     let line = [socket].into_iter().chain(options).collect::<Vec<_>>().join(" ");
     let script = format!("{}a\\    listen {line};", own.line);
-    let mend = format!("sed -i --follow-symlinks {} {} && {RELOAD_NGINX}", quote(&script), quote(&own.file));
+    let mend = fix::of_nginx(Change::edit("", &own.file, &script));
     Some(Finding::warning("default-page-ipv6", Link::Browser, what).why(why).mend(mend))
 }
 
-/// The command that adds a name to a site.
-fn add_name(server: &Server, name: &str) -> String {
-    let mend = match &server.names_at {
-        Some((file, line)) => chain::replace(file, *line, "server_name", &format!("server_name {name}")),
-        None => {
-            let script = format!("{}a\\    server_name {name};", server.line);
-            format!("sed -i --follow-symlinks {} {}", quote(&script), quote(&server.file))
-        }
-    };
-    format!("{mend} && {RELOAD_NGINX}")
+/// Adds a name to a site.
+fn add_name(server: &Server, name: &str) -> Fix {
+    fix::of_nginx(match &server.names_at {
+        Some((file, line)) => Change::replace("", file, *line, "server_name", &format!("server_name {name}")),
+        None => Change::edit("", &server.file, &format!("{}a\\    server_name {name};", server.line)),
+    })
 }
 
 /// A site without a name, beside a default one that answers in its place.

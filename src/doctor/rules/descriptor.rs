@@ -5,6 +5,11 @@ use crate::adapter::stated::values;
 use crate::doctor::chain::{self, Expected, reaches};
 use crate::doctor::facts::{Facts, Listening, Process};
 use crate::doctor::finding::{Finding, Link, Severity};
+use crate::doctor::fix::{self, Change};
+use crate::doctor::remedy;
+
+/// Programs that start another one and wait for it: what they are given by LISTEN_PID is theirs alone.
+const SHELLS: [&str; 4] = ["sh", "bash", "dash", "zsh"];
 
 pub fn examine(facts: &Facts) -> Examined {
     let service = &facts.service;
@@ -31,7 +36,9 @@ pub fn examine(facts: &Facts) -> Examined {
                 0 => "has it".to_owned(),
                 others => format!("and {others} more have it"),
             };
-            return Examined::well(format!("{} (pid {}) {have}", first.name, first.pid)).with(findings);
+            let text = format!("{} (pid {}) {have}", first.name, first.pid);
+            let unaccepted = chain::instead(facts, &target.address).first().map(|other| held(facts, target, other));
+            return Examined::well(text).with(findings.into_iter().chain(unaccepted).collect());
         }
     }
     let Some(target) = expected.first() else {
@@ -47,6 +54,60 @@ pub fn examine(facts: &Facts) -> Examined {
     Examined::well("").with(findings.into_iter().chain([finding]).collect())
 }
 
+/// A process of the service has the socket, and serves another one.
+fn held(facts: &Facts, target: &Expected, other: &Listening) -> Finding {
+    let service = &facts.service;
+    let what = format!(
+        "nobody accepts from {}, where connections wait: {} listens on {} instead",
+        target.shown(),
+        service.name,
+        chain::shown(&other.address)
+    );
+    let why = "its process has the socket that it was given, and does not use it; every visitor waits for ever";
+    let finding = Finding::error("worker-elsewhere", Link::Descriptor, what);
+    let program = chain::server(service);
+    let shell = SHELLS.contains(&program);
+    let place = facts.definition.first().map_or(service.fragment_path.as_str(), |file| file.path.as_str());
+    let by_hand = match (option(program), shell) {
+        (Some((why, option)), _) => return with_option(facts, finding.why(why), option),
+        (None, true) => {
+            format!("write the server's own line, without {program}, in {place}; or `exec` before the server")
+        }
+        (None, false) => format!(
+            "have {program} take the socket that it is given (descriptor 3, LISTEN_FDS) and bind no address of its own; its \
+             line is in {place}"
+        ),
+    };
+    let why = match shell {
+        true => format!("{why}: {program} was given the socket, and the server that it starts was not"),
+        false => why.to_owned(),
+    };
+    finding.why(why).by_hand(by_hand).mend(remedy::read_again(facts))
+}
+
+/// Why a server makes a socket of its own beside the one that it is given, and the option that has it take that one.
+fn option(server: &str) -> Option<(&'static str, &'static str)> {
+    Some(match server {
+        "uvicorn" => ("uvicorn takes systemd's socket only when it is told its number", "--fd 3"),
+        "hypercorn" => ("hypercorn takes systemd's socket only when it is told its number", "--bind fd://3"),
+        "uwsgi" => ("uWSGI takes systemd's socket only when it is told its number", "--http-socket fd://3"),
+        "daphne" => ("daphne takes systemd's socket only when it is told so", "-e systemd:domain=UNIX:index=0"),
+        "granian" => ("granian cannot take systemd's socket; behind `sockd run --` it can", ""),
+        _ => return None,
+    })
+}
+
+/// Writes the option behind the program, if there is one.
+fn with_option(facts: &Facts, finding: Finding, option: &str) -> Finding {
+    let service = &facts.service;
+    let Some(program) = chain::command(service).first().filter(|_| !option.is_empty()) else {
+        let by_hand = format!("correct ExecStart= in {}", service.fragment_path);
+        return finding.by_hand(by_hand).mend(remedy::read_again(facts));
+    };
+    let change = Change::replace("", &service.fragment_path, 0, program, &format!("{program} {option}"));
+    finding.mend(change.lasting().then(remedy::read_again(facts)))
+}
+
 /// No process of the service has the socket.
 fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding {
     let service = &facts.service;
@@ -55,7 +116,6 @@ fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding
         .iter()
         .filter(|socket| processes.iter().any(|p| p.listeners.iter().flatten().any(|inode| *inode == socket.inode)))
         .collect();
-    let restart = format!("systemctl daemon-reload && {}", chain::again(facts));
     if let Some(stale) = own.iter().find(|socket| socket.address == target.address) {
         let what = format!("{} holds an older socket of {}", service.name, stale.address);
         let why =
@@ -71,22 +131,9 @@ fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding
     };
     let what =
         format!("{} listens on {}, not on the socket {}", service.name, chain::shown(&other.address), target.shown());
-    let server = chain::server(service);
-    let (why, option) = match server {
-        "uvicorn" => ("uvicorn takes systemd's socket only when it is told its number", "--fd 3"),
-        "hypercorn" => ("hypercorn takes systemd's socket only when it is told its number", "--bind fd://3"),
-        "uwsgi" => ("uWSGI takes systemd's socket only when it is told its number", "--http-socket fd://3"),
-        "daphne" => ("daphne takes systemd's socket only when it is told so", "-e systemd:domain=UNIX:index=0"),
-        "granian" => ("granian cannot take systemd's socket; behind `sockd run --` it can", ""),
-        _ => ("the server has ignored the socket that it was given, and made one of its own", ""),
-    };
-    let finding = Finding::error("worker-elsewhere", Link::Descriptor, what).why(why);
-    let Some(program) = chain::command(service).first().filter(|_| !option.is_empty()) else {
-        let by_hand = format!("correct ExecStart= in {}", service.fragment_path);
-        return finding.by_hand(by_hand).mend(restart);
-    };
-    let mend = chain::replace(&service.fragment_path, 0, program, &format!("{program} {option}"));
-    finding.mend(format!("{mend} && {restart}"))
+    let ignored = ("the server has ignored the socket that it was given, and made one of its own", "");
+    let (why, option) = option(chain::server(service)).unwrap_or(ignored);
+    with_option(facts, Finding::error("worker-elsewhere", Link::Descriptor, what).why(why), option)
 }
 
 /// gunicorn does not listen where `--bind` says when it was given sockets.
@@ -104,6 +151,7 @@ fn bind_ignored(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
     let what = format!("--bind {bind} is ignored: {} listens on {}", facts.sockets[0].name, target.shown());
     let why = "a server that is given its socket by systemd makes none of its own; who reads the unit is misled";
     let finding = Finding::warning("bind-ignored", Link::Descriptor, what).why(why);
-    let mend = chain::replace(&service.fragment_path, 0, bind, &target.shown());
-    Some(finding.mend(format!("{mend} && systemctl daemon-reload && {}", chain::again(facts))))
+    // What is ignored needs no restart.
+    let change = Change::replace("", &service.fragment_path, 0, bind, &target.shown());
+    Some(finding.mend(change.lasting().then(fix::daemon_reload())))
 }

@@ -3,11 +3,13 @@
 use super::browser::{is_ours, not_enabled};
 use super::resources::recent_of_nginx;
 use super::{Examined, statics};
-use crate::doctor::chain::{self, Expected, Protocol, RELOAD_NGINX, quote, reaches};
+use crate::doctor::chain::{self, Expected, Protocol, reaches};
 use crate::doctor::error_log::{self, Failure};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link};
+use crate::doctor::fix::{self, Change, Fix};
 use crate::doctor::nginx::{self, Configuration, Pass};
+use crate::doctor::remedy;
 
 pub fn examine(facts: &Facts) -> Examined {
     let nginx = &facts.nginx;
@@ -27,13 +29,13 @@ pub fn examine(facts: &Facts) -> Examined {
             let enabled = nginx.enabled != Some(false);
             let mend = if enabled { "systemctl start nginx" } else { "systemctl enable --now nginx" };
             let finding = Finding::error("nginx-not-running", Link::Nginx, "Nginx does not run");
-            finding.why("nobody answers browsers at all").mend(mend)
+            finding.why("nobody answers browsers at all").mend(Fix::run(mend))
         }));
     }
     if let Some(file) = nginx.unread.first() {
         let what = format!("{file} was changed after Nginx last read it");
         let why = "Nginx goes on with what it has read until it is reloaded";
-        findings.push(Finding::warning("nginx-not-reloaded", Link::Nginx, what).why(why).mend(RELOAD_NGINX));
+        findings.push(Finding::warning("nginx-not-reloaded", Link::Nginx, what).why(why).mend(fix::reload_nginx()));
     }
     findings.extend(wrong_protocol(&configuration, &expected));
     let mut passes = configuration.servers.iter().flat_map(|server| &server.passes);
@@ -56,7 +58,12 @@ fn port_taken(facts: &Facts) -> Option<Finding> {
     let what = format!("Nginx does not run, and {who} listens on {}", rival.address);
     let why = "two programs cannot have one port: Nginx does not start, and browsers get the other's pages";
     let by_hand = "stop that program if nobody needs it, or give one of the two another port";
-    Some(Finding::error("port-taken", Link::Nginx, what).why(why).by_hand(by_hand).mend("systemctl start nginx"))
+    Some(
+        Finding::error("port-taken", Link::Nginx, what)
+            .why(why)
+            .by_hand(by_hand)
+            .mend(Fix::run("systemctl start nginx")),
+    )
 }
 
 /// `nginx -t` is not content.
@@ -72,8 +79,8 @@ fn faulty(facts: &Facts, taken: bool) -> Option<Finding> {
     let finding = Finding::error("nginx-configuration", Link::Nginx, format!("{at}: {said}"));
     let why = "Nginx neither starts nor reloads with a mistake in its configuration";
     // Where its port is taken it cannot be started yet.
-    let mend = if taken { "nginx -t" } else { "nginx -t && systemctl reload-or-restart nginx" };
-    Some(finding.why(why).by_hand(format!("correct {at}")).mend(mend))
+    let start = if taken { Fix::default() } else { Fix::run("systemctl reload-or-restart nginx") };
+    Some(finding.why(why).by_hand(format!("correct {at}")).mend(Fix::run("nginx -t").then(start)))
 }
 
 fn wrong_protocol(all: &Configuration, expected: &[Expected]) -> Option<Finding> {
@@ -91,10 +98,10 @@ fn wrong_protocol(all: &Configuration, expected: &[Expected]) -> Option<Finding>
             format!("{} has {}, and the server at {} speaks {speaks}", pass.place(), pass.directive, target.shown());
         let scheme = if target.protocol == Protocol::Http { "http://" } else { "" };
         let new = format!("{right} {scheme}{};", target.shown());
-        let mend = chain::replace(&pass.file, pass.line, &format!("{} {};", pass.directive, pass.written), &new);
+        let change = Change::replace("", &pass.file, pass.line, &format!("{} {};", pass.directive, pass.written), &new);
         let why = "neither understands the other: visitors get 502";
         let finding = Finding::error("nginx-wrong-protocol", Link::Nginx, what);
-        return Some(finding.why(why).mend(format!("{mend} && {RELOAD_NGINX}")));
+        return Some(finding.why(why).mend(fix::of_nginx(change)));
     }
     None
 }
@@ -115,8 +122,8 @@ fn other_address(facts: &Facts, all: &Configuration, expected: &[Expected]) -> O
     let said = error_log::last(&facts.nginx.error_log, &[&pass.address]);
     let said = said.map(|line| format!("; error.log says ({})", line.words));
     let why = format!("{} names an address that nobody listens on{}", pass.place(), said.unwrap_or_default());
-    let mend = chain::replace(&pass.file, pass.line, &pass.written, &rewritten(pass, target));
-    Some(Finding::error("nginx-other-address", Link::Nginx, what).why(why).mend(format!("{mend} && {RELOAD_NGINX}")))
+    let change = Change::replace("", &pass.file, pass.line, &pass.written, &rewritten(pass, target));
+    Some(Finding::error("nginx-other-address", Link::Nginx, what).why(why).mend(fix::of_nginx(change)))
 }
 
 /// The pass to an address where nobody listens and which no other unit claims. Of several, one that error.log speaks
@@ -163,10 +170,8 @@ fn no_site(facts: &Facts, target: &Expected) -> Finding {
     };
     let site = format!("server {{ listen 80; server_name {host}; location / {{ {pass} }} }}\\n");
     let file = format!("/etc/nginx/sites-available/{name}");
-    let mend = format!(
-        "test ! -e {file} && printf {} > {file} && ln -s {file} /etc/nginx/sites-enabled/ && {RELOAD_NGINX}",
-        quote(&site)
-    );
+    let enabled = Change::link(&file, "/etc/nginx/sites-enabled").checked(Fix::run("nginx -t"));
+    let mend = Change::new_file(&file, &site).checked(enabled).then(Fix::run("systemctl reload nginx"));
     let what = format!("no site of Nginx passes to {}", target.shown());
     let why = "unless something else stands in front of it, no browser gets to the application";
     Finding::warning("nginx-no-site", Link::Nginx, what).why(why).mend(mend)
@@ -191,14 +196,13 @@ pub fn without_another_cause(facts: &Facts) -> Vec<Finding> {
             Some(line) => error_log::meaning(line.failure),
             None => "its error.log says why; it was not checked here",
         };
-        let restart = chain::again(facts);
-        findings.push(Finding::error("bad-gateway", Link::Nginx, what).why(why).mend(restart));
+        findings.push(Finding::error("bad-gateway", Link::Nginx, what).why(why).mend(chain::load(facts)));
     } else if full > 0 {
         let what =
             format!("the queue was full {full} times in the last ten minutes (11: Resource temporarily unavailable)");
         let why = error_log::meaning(Failure::Full);
-        let by_hand = "give the server more workers";
-        let mend = format!("systemctl daemon-reload && {}", chain::again(facts));
+        let (workers, mend) = remedy::more_workers(facts);
+        let by_hand = format!("write {workers}");
         findings.push(Finding::warning("queue-was-full", Link::Nginx, what).why(why).by_hand(by_hand).mend(mend));
     }
     let default = nginx::read(&facts.nginx.files);

@@ -1,10 +1,11 @@
 //! Whether Nginx's user can get to the socket: `namei` over every directory, and the socket's own mode.
 
 use super::Examined;
-use crate::doctor::chain::{self, Expected, Maker, drop_in, quote};
+use crate::doctor::chain::{self, Expected, Maker, quote};
 use crate::doctor::error_log::{self, Failure};
 use crate::doctor::facts::{Account, Facts, Permissions, Place};
 use crate::doctor::finding::{Finding, Link};
+use crate::doctor::fix::{Change, Fix, drop_in};
 use crate::doctor::permission::{PASS, WRITE, may, mode};
 
 pub fn examine(facts: &Facts) -> Examined {
@@ -78,13 +79,13 @@ fn denied(facts: &Facts, path: &str) -> String {
 }
 
 /// The narrowest change that lets the user in: its own list entry where there is a list, its group's bit, or others'.
-fn open(account: &Account, permissions: &Permissions, path: &str, letter: char) -> String {
+fn open(account: &Account, permissions: &Permissions, path: &str, letter: char) -> Fix {
     let path = quote(path);
     if !permissions.acl.is_empty() {
-        return format!("setfacl -m u:{}:{letter} {path}", account.name);
+        return Fix::run(format!("setfacl -m u:{}:{letter} {path}", account.name));
     }
     let who = if account.groups.contains(&permissions.gid) { 'g' } else { 'o' };
-    format!("chmod {who}+{letter} {path}")
+    Fix::run(format!("chmod {who}+{letter} {path}"))
 }
 
 /// The socket itself is closed to Nginx's user.
@@ -103,13 +104,13 @@ fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Find
             if mode(&meant) != mode(permissions) && may(account, &meant, WRITE) {
                 let why =
                     format!("{} made it with mode {}; somebody has changed it since", unit.name, unit.socket_mode);
-                (why, format!("chmod {} {}", unit.socket_mode, quote(path)))
+                (why, Fix::run(format!("chmod {} {}", unit.socket_mode, quote(path))))
             } else {
                 let why = format!("{} makes it so: SocketMode={}", unit.name, unit.socket_mode);
                 let lines = [format!("SocketUser={}", account.name), "SocketMode=0600".to_owned()];
                 let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
                 let mend = drop_in(&unit.name, "nginx", "Socket", &lines);
-                (why, format!("{mend} && {}", chain::bind_again(facts)))
+                (why, mend.then(chain::bind_again(facts)))
             }
         }
         Maker::Server => {
@@ -145,7 +146,7 @@ fn wrong_file(facts: &Facts, target: &Expected, place: &Place) -> Option<Finding
         "file" | "directory" => {
             let what = format!("{path} is a {}, no socket", place.kind);
             let why = "nothing can listen there until it is gone";
-            Some(finding("path-not-socket", what).why(why).mend(format!("mv {0} {0}.old && {again}", quote(path))))
+            Some(finding("path-not-socket", what).why(why).mend(Change::moved("", path).lasting().then(again)))
         }
         "socket" => {
             // While our own socket does not listen, whoever does is somebody else, and another link's matter.
@@ -172,13 +173,13 @@ fn missing_directory(facts: &Facts, target: &Expected, path: &str) -> Finding {
         (Some(name), Maker::Server | Maker::Ini(_)) => {
             let line = format!("RuntimeDirectory={name}");
             let mend = drop_in(&unit.name, "runtime-directory", "Service", &[&line, "RuntimeDirectoryMode=0755"]);
-            ("/run is empty after every boot: the unit must make it", format!("{mend} && {}", chain::again(facts)))
+            ("/run is empty after every boot: the unit must make it", mend.then(chain::again(facts)))
         }
         (_, maker) => {
             // systemd makes the directories of a socket unit itself, as root.
             let owner = if unit.user.is_empty() || matches!(maker, Maker::Unit(_)) { "root" } else { &unit.user };
-            let mend = format!("install -d -m 0755 -o {owner} {} && {}", quote(path), chain::bind_again(facts));
-            ("the socket is made in a directory that must be there before", mend)
+            let make = Fix::run(format!("install -d -m 0755 -o {owner} {}", quote(path)));
+            ("the socket is made in a directory that must be there before", make.then(chain::bind_again(facts)))
         }
     };
     Finding::error("path-directory-missing", Link::Path, what).why(why).mend(mend)
@@ -196,6 +197,9 @@ fn private_tmp(facts: &Facts, target: &Expected, path: &str) -> Option<Finding> 
     let what = format!("{unit} has PrivateTmp=yes, and the socket is {path}");
     let why = "it sees a /tmp of its own, in which the socket of the others is not; /run is the place for sockets";
     let mend = drop_in(unit, "no-private-tmp", "Service", &["PrivateTmp=no"]);
-    let restart = if unit == "nginx.service" { "systemctl restart nginx".to_owned() } else { chain::again(facts) };
-    Some(Finding::error("private-tmp", Link::Path, what).why(why).mend(format!("{mend} && {restart}")))
+    let restart = match unit {
+        "nginx.service" => Fix::run("nginx -t").then(mend).then(Fix::run("systemctl restart nginx")),
+        _ => mend.then(chain::again(facts)),
+    };
+    Some(Finding::error("private-tmp", Link::Path, what).why(why).mend(restart))
 }

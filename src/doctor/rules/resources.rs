@@ -129,12 +129,10 @@ pub fn slow(facts: &Facts, answer: &Answer) -> Option<Finding> {
     let wait = if queued == 0 { String::new() } else { format!(", {queued} wait") };
     let found = Finding::warning("workers-busy", Link::Application, format!("{busy}{wait}; {took}"));
     let why = "a visitor waits in the queue until a worker has finished: with slow pages, or with too few workers";
-    let by_hand = format!(
-        "make the slow pages quicker, or write more workers (--workers) in {}",
-        facts.definition.last().map_or(facts.service.fragment_path.as_str(), |file| file.path.as_str())
-    );
+    let (workers, mend) = remedy::more_workers(facts);
+    let by_hand = format!("make the slow pages quicker, or write {workers}");
     let severity = if silent { Severity::Error } else { Severity::Warning };
-    Some(Finding { severity, ..found.why(why).by_hand(by_hand).mend(remedy::read_again(facts)) })
+    Some(Finding { severity, ..found.why(why).by_hand(by_hand).mend(mend) })
 }
 
 /// How many workers there are: sockd says it; else it is all processes but the first, which manages the others.

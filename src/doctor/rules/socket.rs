@@ -1,9 +1,11 @@
 //! Whether somebody listens: the socket unit's state, its limits, its queue.
 
 use super::{Examined, start};
-use crate::doctor::chain::{self, drop_in};
+use crate::doctor::chain;
 use crate::doctor::facts::{Facts, Listening};
 use crate::doctor::finding::{Finding, Link};
+use crate::doctor::fix::{self, Fix, drop_in};
+use crate::doctor::remedy;
 use crate::systemd::details::Details;
 
 /// A queue that is shorter than this is full in a moment. Measured: daphne asks for 50, hypercorn 100, node 511.
@@ -49,22 +51,20 @@ fn unit(facts: &Facts, socket: &Details) -> Result<Vec<Finding>, ()> {
     let finding = |id, what: String| Finding::error(id, Link::Socket, what);
     if socket.load_state == "masked" {
         let finding = finding("socket-masked", format!("{name} is masked")).why("a masked unit is never started");
-        return Ok(vec![finding.mend(format!(
-            "systemctl unmask {name} && {}",
-            chain::start(facts, &format!("systemctl enable --now {name}"))
-        ))]);
+        let start = chain::start(facts, Fix::run(format!("systemctl enable --now {name}")));
+        return Ok(vec![finding.mend(Fix::run(format!("systemctl unmask {name}")).then(start))]);
     }
     if !matches!(socket.load_state.as_str(), "loaded" | "") {
         let finding = finding("socket-unit-bad", format!("systemd cannot load {name}: {}", socket.load_error));
         let finding =
             finding.why("a unit with a mistake is not started").by_hand(format!("correct {}", socket.fragment_path));
-        return Ok(vec![finding.mend(format!("systemctl daemon-reload && {}", chain::again(facts)))]);
+        return Ok(vec![finding.mend(remedy::read_again(facts))]);
     }
     if socket.accept {
         let finding = finding("accept-yes", format!("{name} has Accept=yes"));
         let why = "systemd then starts one service for each connection, and hands over that, not the listening socket";
         let mend = drop_in(name, "accept", "Socket", &["Accept=no"]);
-        return Ok(vec![finding.why(why).mend(format!("{mend} && {}", chain::bind_again(facts)))]);
+        return Ok(vec![finding.why(why).mend(mend.then(chain::bind_again(facts)))]);
     }
     match socket.active_state.as_str() {
         "failed" => {
@@ -78,7 +78,7 @@ fn unit(facts: &Facts, socket: &Details) -> Result<Vec<Finding>, ()> {
             if socket.unit_file_state == "disabled" {
                 let finding = Finding::warning("socket-not-enabled", Link::Socket, format!("{name} is not enabled"));
                 let why = "nobody starts it after the next boot";
-                findings.push(finding.why(why).mend(format!("systemctl enable {name}")));
+                findings.push(finding.why(why).mend(Fix::run(format!("systemctl enable {name}"))));
             }
             findings.extend(stale(facts, socket));
             Ok(findings)
@@ -92,11 +92,8 @@ fn unit(facts: &Facts, socket: &Details) -> Result<Vec<Finding>, ()> {
         _ => {
             let what = format!("{name} is not started");
             let why = "nothing listens, and no visitor can start the service";
-            Ok(vec![
-                finding("socket-not-started", what)
-                    .why(why)
-                    .mend(chain::start(facts, &format!("systemctl enable --now {name}"))),
-            ])
+            let mend = chain::start(facts, Fix::run(format!("systemctl enable --now {name}")));
+            Ok(vec![finding("socket-not-started", what).why(why).mend(mend)])
         }
     }
 }
@@ -125,7 +122,7 @@ fn stale(facts: &Facts, socket: &Details) -> Option<Finding> {
     socket.need_daemon_reload.then_some(())?;
     let what = format!("{} was changed after systemd read it", socket.name);
     let why = "systemd goes on with what it has read; the socket itself is made anew only when the unit is restarted";
-    let mend = format!("systemctl daemon-reload && {}", chain::bind_again(facts));
+    let mend = fix::daemon_reload().then(chain::prove(facts)).then(chain::bind_again(facts));
     Some(Finding::warning("daemon-reload", Link::Socket, what).why(why).mend(mend))
 }
 
@@ -138,27 +135,26 @@ fn two_on_one_path(facts: &Facts, socket: &Details) -> Option<Finding> {
     let path = other.listen.iter().find(|address| socket.listen.contains(address))?;
     let what = format!("{} and {} both listen on {path}", socket.name, other.name);
     let why = "the one that is started last takes the path from the other, whose visitors it gets";
-    let mend = format!("systemctl disable --now {} && {}", other.name, chain::bind_again(facts));
+    let mend = fix::systemctl("disable --now", [other]).then(chain::bind_again(facts));
     Some(Finding::error("two-units-one-path", Link::Socket, what).why(why).mend(mend))
 }
 
 /// A queue that is full, or so short that it soon is.
 fn short_queue(facts: &Facts, listening: &Listening) -> Option<Finding> {
     let (waiting, limit) = (listening.waiting?, listening.limit?);
-    if waiting >= limit && waiting > 0 {
+    if waiting >= limit && waiting > 0 && chain::instead(facts, &listening.address).is_empty() {
         let what = format!("the queue of {} is full: {waiting} of {limit}", listening.address);
         let why = "the workers accept no more: they hang, or there are too few; further visitors get 502";
         let finding = Finding::error("queue-full", Link::Socket, what).why(why);
-        return Some(finding.mend(chain::again(facts)));
+        return Some(finding.mend(chain::load(facts)));
     }
     if let Some(somaxconn) = facts.somaxconn.filter(|somaxconn| *somaxconn < LOW_SOMAXCONN) {
         let what = format!("net.core.somaxconn is {somaxconn}: no queue of this machine is longer");
         let why = "when more visitors wait than that, Nginx answers 502; Linux's own default is 4096";
-        let file = "/etc/sysctl.d/60-somaxconn.conf";
-        let mend = format!(
-            "echo net.core.somaxconn=4096 > {file} && systemctl restart systemd-sysctl && {}",
-            chain::bind_again(facts)
-        );
+        let write = Fix::run("echo net.core.somaxconn=4096 > /etc/sysctl.d/60-sockd-somaxconn.conf");
+        // sockd calls listen(2) again after every worker's start.
+        let listen = if chain::is_under_sockd(facts) { chain::load(facts) } else { chain::bind_again(facts) };
+        let mend = write.then(Fix::run("systemctl restart systemd-sysctl")).then(listen);
         return Some(Finding::warning("somaxconn-low", Link::Socket, what).why(why).mend(mend));
     }
     (limit < SHORT_QUEUE && limit > 0).then_some(())?;
@@ -169,10 +165,9 @@ fn short_queue(facts: &Facts, listening: &Listening) -> Option<Finding> {
         if server.is_empty() { "the server" } else { server }
     );
     let finding = Finding::warning("backlog-shrunk", Link::Socket, what).why(why);
-    let mend = format!("systemctl daemon-reload && {}", chain::again(facts));
-    Some(
-        finding
-            .by_hand(format!("write `/usr/bin/sockd run -- ` before the server in {}", facts.service.fragment_path))
-            .mend(mend),
-    )
+    if chain::is_under_sockd(facts) {
+        return Some(finding.mend(chain::load(facts)));
+    }
+    let by_hand = format!("write `/usr/bin/sockd run -- ` before the server in {}", facts.service.fragment_path);
+    Some(finding.by_hand(by_hand).mend(remedy::read_again(facts)))
 }

@@ -3,6 +3,7 @@
 use crate::doctor::chain::{self, EXIT_GROUP, EXIT_USER, quote};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link, Severity};
+use crate::doctor::fix::{self, Change, Fix};
 use crate::doctor::remedy;
 
 /// Exit statuses of systemd itself (systemd.exec(5), "Process Exit Codes").
@@ -30,16 +31,16 @@ fn bad_unit(facts: &Facts) -> Option<Finding> {
     match service.load_state.as_str() {
         "" | "loaded" => None,
         "not-found" => {
-            let mend = "systemctl list-unit-files --type=service";
+            let mend = Fix::run("systemctl list-unit-files --type=service");
             let why = "systemd knows no unit file of this name";
             Some(finding("unit-not-found", format!("there is no unit {name}")).why(why).mend(mend))
         }
         "masked" => {
-            let mend = format!("systemctl unmask {name} && {}", chain::again(facts));
+            let mend = Fix::run(format!("systemctl unmask {name}")).then(chain::again(facts));
             Some(finding("unit-masked", format!("{name} is masked")).why("a masked unit is never started").mend(mend))
         }
         _ => {
-            let again = format!("systemctl daemon-reload && {}", chain::again(facts));
+            let again = fix::daemon_reload().then(chain::again(facts));
             let unit_text = facts.definition.first().map_or("", |file| file.text.as_str());
             let written = exec_start(unit_text);
             if let Some((line, word)) = written.filter(|(_, word)| word.contains('/') && !word.starts_with('/')) {
@@ -50,7 +51,7 @@ fn bad_unit(facts: &Facts) -> Option<Finding> {
                 };
                 let path = format!("{}/{word}", directory.trim_end_matches('/'));
                 let why = "systemd does not look in WorkingDirectory= for the program: its path must begin with /";
-                let mend = format!("{} && {again}", chain::replace(file, line, word, &path));
+                let mend = Change::replace("", file, line, word, &path).lasting().then(again);
                 let what = format!("ExecStart= of {name} is not absolute: {word}");
                 return Some(finding("exec-not-absolute", what).why(why).mend(mend));
             }
@@ -84,7 +85,7 @@ fn program(facts: &Facts) -> Option<Finding> {
     }
     if program.executable == Some(false) {
         let what = format!("{} may not be executed", program.path);
-        let mend = format!("chmod a+x {} && {}", quote(&program.path), chain::again(facts));
+        let mend = Fix::run(format!("chmod a+x {}", quote(&program.path))).then(chain::load(facts));
         return Some(Finding::error("program-not-executable", Link::Worker, what).why("it lacks the x bit").mend(mend));
     }
     None
@@ -95,13 +96,12 @@ fn program(facts: &Facts) -> Option<Finding> {
 fn program_missing(facts: &Facts) -> Finding {
     let program = &facts.program;
     let server = chain::server(&facts.service);
-    let again = chain::again(facts);
     let what = format!("{} does not exist", program.path);
     let finding = |id| Finding::error(id, Link::Worker, &*what);
     if let (Some(meant), Some(written)) = (&program.alike, chain::command(&facts.service).first()) {
         let finding = finding("program-misspelled").why(format!("did you mean {meant}? That is there"));
         return match remedy::rewrite_word(facts, written, meant) {
-            Some(rewrite) => finding.mend(format!("{rewrite} && {again}")),
+            Some(rewrite) => finding.mend(rewrite.then(chain::again(facts))),
             None => finding.by_hand(format!("write {meant} where {written} stands")).mend(remedy::read_again(facts)),
         };
     }
@@ -111,7 +111,7 @@ fn program_missing(facts: &Facts) -> Finding {
         let finding = finding("server-not-installed")
             .why(format!("the virtual environment is there, and {server} is not installed in it"));
         return match remedy::install_server(facts, &format!("{directory}/python"), server) {
-            Some(install) => finding.mend(format!("{install} && {again}")),
+            Some(install) => finding.mend(install.then(chain::load(facts))),
             None => finding.by_hand(by_hand).mend(remedy::read_again(facts)),
         };
     }
@@ -120,7 +120,7 @@ fn program_missing(facts: &Facts) -> Finding {
     if let (Some(venv), Some(install)) = (venv, install) {
         let make = remedy::as_user(facts, &format!("python3 -m venv {}", quote(venv)));
         let why = format!("there is no virtual environment {venv}");
-        return finding("environment-missing").why(why).mend(format!("{make} && {install} && {again}"));
+        return finding("environment-missing").why(why).mend(make.then(install).then(chain::load(facts)));
     }
     finding("program-missing").why("ExecStart= names it").by_hand(by_hand).mend(remedy::read_again(facts))
 }
@@ -136,11 +136,10 @@ fn interpreter_missing(facts: &Facts, directory: &str) -> Finding {
     let install = venv.and_then(|venv| remedy::install_server(facts, &format!("{venv}/bin/python"), server));
     let (Some(venv), Some(install)) = (venv, install) else {
         let by_hand = format!("install {server} again, with the Python that is there");
-        return finding.by_hand(by_hand).mend(chain::again(facts));
+        return finding.by_hand(by_hand).mend(chain::load(facts));
     };
-    let move_away = remedy::as_user(facts, &format!("mv -T {} {}", quote(venv), quote(&format!("{venv}.old"))));
-    let make = remedy::as_user(facts, &format!("python3 -m venv {}", quote(venv)));
-    let mend = format!("{move_away} && {make} && {install} && {}", chain::again(facts));
+    let make = remedy::as_user(facts, &format!("python3 -m venv {}", quote(venv))).then(install);
+    let mend = Change::moved(&remedy::by_user(facts), venv).checked(make).then(chain::load(facts));
     finding.by_hand(format!("afterwards install the application's other packages in {venv}, too")).mend(mend)
 }
 
@@ -163,9 +162,9 @@ fn by_status(facts: &Facts) -> Option<Finding> {
         }
         EXIT_CHDIR | EXIT_EXEC if service.protect_home == "yes" && in_home(service) => {
             let what = format!("{} has ProtectHome=yes, and the application is in /home", service.name);
-            let mend = chain::drop_in(&service.name, "home", "Service", &["ProtectHome=read-only"]);
+            let mend = fix::drop_in(&service.name, "home", "Service", &["ProtectHome=read-only"]);
             let why = "home directories look empty to it";
-            Some(finding("home-protected", what).why(why).mend(format!("{mend} && {again}")))
+            Some(finding("home-protected", what).why(why).mend(mend.then(again)))
         }
         EXIT_CHDIR => {
             let directory = &service.working_directory;
@@ -189,7 +188,7 @@ fn misspelled(facts: &Facts, finding: Finding, key: &str, status: &str, written:
     };
     let finding = finding.why(format!("{why}; did you mean {meant}?"));
     match remedy::rewrite_setting(facts, key, written, meant) {
-        Some(rewrite) => finding.mend(format!("{rewrite} && {}", chain::again(facts))),
+        Some(rewrite) => finding.mend(rewrite.then(chain::again(facts))),
         None => finding.by_hand(format!("write {key}={meant} in {place}")).mend(remedy::read_again(facts)),
     }
 }
@@ -224,7 +223,7 @@ fn problem(facts: &Facts) -> Option<Finding> {
     let finding = finding.why("`sockd check` says so");
     let help = problem.help.clone();
     let finding = if let Some(help) = help { finding.by_hand(help) } else { finding };
-    Some(finding.mend(format!("systemctl daemon-reload && {}", chain::again(facts))))
+    Some(finding.mend(remedy::read_again(facts)))
 }
 
 /// The application raises an error while it is imported.
@@ -235,7 +234,6 @@ fn application(facts: &Facts) -> Option<Finding> {
     let dead = facts.answers.iter().any(|answer| !answer.nginx && unanswered(&answer.error));
     (waits || dead || chain::fails(facts)).then_some(())?;
     let found = chain::import_traceback(facts)?;
-    let again = chain::again(facts);
     let place = found.place.as_ref().map(|(file, line)| format!("{file}:{line}"));
     let at = place.clone().map_or(String::new(), |place| format!(" at {place}"));
     if let Some(module) = found.missing_module() {
@@ -245,14 +243,14 @@ fn application(facts: &Facts) -> Option<Finding> {
     let finding = Finding::error("import-error", Link::Application, what);
     let why = format!("it raises this while the server imports it{at}");
     let by_hand = place.map_or_else(|| "correct the application".to_owned(), |place| format!("correct {place}"));
-    Some(finding.why(why).by_hand(by_hand).mend(again))
+    Some(finding.why(why).by_hand(by_hand).mend(chain::load(facts)))
 }
 
 /// A module that cannot be imported: the application itself, by its name on the command line, or one that it imports.
 fn module_missing(facts: &Facts, module: &str, place: Option<&str>) -> Finding {
     let top = module.split('.').next().unwrap_or_default();
     let what = format!("the application cannot be loaded: there is no module {module}");
-    let again = chain::again(facts);
+    let load = chain::load(facts);
     let meant = facts.alike_module.as_deref();
     let application = chain::command(&facts.service).last().filter(|word| {
         let named = word.split(':').next().unwrap_or_default();
@@ -269,7 +267,7 @@ fn module_missing(facts: &Facts, module: &str, place: Option<&str>) -> Finding {
         let finding = finding.why(format!("{why}; did you mean {meant}?"));
         let corrected = application.replacen(module, meant, 1);
         return match remedy::rewrite_word(facts, application, &corrected) {
-            Some(rewrite) => finding.mend(format!("{rewrite} && {again}")),
+            Some(rewrite) => finding.mend(rewrite.then(chain::again(facts))),
             None => finding.by_hand(format!("write {corrected} for {application}")).mend(remedy::read_again(facts)),
         };
     }
@@ -278,18 +276,18 @@ fn module_missing(facts: &Facts, module: &str, place: Option<&str>) -> Finding {
     let why = format!("it is imported{at}, and not there where the server runs");
     let correct = place.map_or_else(|| "correct the import".to_owned(), |place| format!("correct {place}"));
     if let Some(meant) = meant {
-        return finding.why(format!("{why}; did you mean {meant}?")).by_hand(correct).mend(again);
+        return finding.why(format!("{why}; did you mean {meant}?")).by_hand(correct).mend(load);
     }
     let python = facts.program.path.rsplit_once('/').filter(|_| facts.program.python);
     let python = python.map_or("python3".to_owned(), |(directory, _)| format!("{directory}/python"));
     if let Some(install) = remedy::install_module(facts, &python, top) {
         let why = format!("{why}, though requirements.txt asks for it");
-        return finding.why(why).mend(format!("{install} && {again}"));
+        return finding.why(why).mend(install.then(load));
     }
     // A name that was guessed is never installed: anybody may have published something under it.
     let by_hand = match remedy::distributions(top).as_slice() {
         [same] if *same == top => format!("{correct}, or install the package that has {top} with {python}"),
         known => format!("{correct}, or install {} with {python}", known.join(" or ")),
     };
-    finding.why(why).by_hand(by_hand).mend(again)
+    finding.why(why).by_hand(by_hand).mend(load)
 }

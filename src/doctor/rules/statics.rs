@@ -2,9 +2,10 @@
 
 use super::browser::is_ours;
 use super::resources::recent_of_nginx;
-use crate::doctor::chain::{self, Expected, RELOAD_NGINX, quote};
+use crate::doctor::chain::{Expected, quote};
 use crate::doctor::facts::{Facts, Served};
 use crate::doctor::finding::{Finding, Link};
+use crate::doctor::fix::{self, Change};
 use crate::doctor::nginx::{Configuration, Root};
 use crate::doctor::remedy;
 
@@ -33,10 +34,10 @@ fn missing(facts: &Facts, roots: &[&Root], served: &Served) -> Option<Finding> {
             let finding = finding("static-root", what).why(why);
             let root = roots.iter().find(|root| root.location == served.location)?;
             Some(match serve_from(root, collected) {
-                Some(command) => finding.mend(format!("{command} && {RELOAD_NGINX}")),
+                Some(change) => finding.mend(fix::of_nginx(change)),
                 None => {
                     let by_hand = format!("write `alias {collected}/;` at {}:{}", root.file, root.line);
-                    finding.by_hand(by_hand).mend(RELOAD_NGINX)
+                    finding.by_hand(by_hand).mend(fix::reload_nginx())
                 }
             })
         }
@@ -68,13 +69,13 @@ fn missing(facts: &Facts, roots: &[&Root], served: &Served) -> Option<Finding> {
     }
 }
 
-/// The command that has a location served from another directory; its directive stays what it is.
-fn serve_from(root: &Root, directory: &str) -> Option<String> {
+/// Has a location served from another directory; its directive stays what it is.
+fn serve_from(root: &Root, directory: &str) -> Option<Change> {
     let path = match root.alias {
         true => format!("{directory}/"),
         false => directory.strip_suffix(root.location.trim_end_matches('/'))?.to_owned(),
     };
-    Some(chain::replace(&root.file, root.line, &root.path, &path))
+    Some(Change::replace("", &root.file, root.line, &root.path, &path))
 }
 
 /// The file of this directory that a line of error.log does not find:

@@ -2,9 +2,11 @@
 
 use super::{Examined, start};
 use crate::control::message::WorkerState;
-use crate::doctor::chain::{self, drop_in};
+use crate::doctor::chain;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link, Severity};
+use crate::doctor::fix::{Fix, drop_in};
+use crate::doctor::remedy;
 
 pub fn examine(facts: &Facts) -> Examined {
     let service = &facts.service;
@@ -61,7 +63,7 @@ fn state(facts: &Facts) -> Option<Finding> {
         let what = format!("{name} was ended because the system had no memory left for one of its processes");
         let why = "OOMPolicy=stop ends the whole service with one process; with continue the other workers live on";
         let mend = drop_in(name, "oom-policy", "Service", &["OOMPolicy=continue"]);
-        return Some(finding("oom-killed", what).why(why).mend(format!("{mend} && {again}")));
+        return Some(finding("oom-killed", what).why(why).mend(mend.then(again)));
     }
     match service.active_state.as_str() {
         "failed" if service.result == "start-limit-hit" => {
@@ -85,7 +87,7 @@ fn state(facts: &Facts) -> Option<Finding> {
             Some(
                 finding("service-not-started", what)
                     .why(why)
-                    .mend(chain::start(facts, &format!("systemctl enable --now {name}"))),
+                    .mend(chain::start(facts, Fix::run(format!("systemctl enable --now {name}")))),
             )
         }
         _ => no_worker(facts),
@@ -101,7 +103,7 @@ fn no_worker(facts: &Facts) -> Option<Finding> {
     let what = "no worker can start; sockd answers 503 and keeps trying";
     let finding = Finding::error("no-worker", Link::Worker, what).why(format!("the last one: {reason}"));
     let by_hand = format!("correct what `journalctl -u {} -n 50` shows", facts.service.name);
-    Some(finding.by_hand(by_hand).mend(chain::again(facts)))
+    Some(finding.by_hand(by_hand).mend(chain::load(facts)))
 }
 
 /// The code on disk is code that sockd has refused: the workers go on with what they have loaded.
@@ -123,7 +125,7 @@ fn refused_reload(facts: &Facts) -> Option<Finding> {
     };
     let finding = Finding::warning("reload-refused", Link::Worker, what);
     let why = format!("the workers serve the code from before; {next}");
-    Some(finding.why(why).by_hand(by_hand).mend(format!("sockd reload {name}")))
+    Some(finding.why(why).by_hand(by_hand).mend(chain::load(facts)))
 }
 
 /// Settings of the unit that are known to break a site sooner or later.
@@ -135,8 +137,7 @@ fn settings(facts: &Facts) -> Vec<Finding> {
     if service.need_daemon_reload {
         let what = format!("{name} was changed after systemd read it");
         let why = "systemd goes on with what it has read until `daemon-reload`, and the service until it is restarted";
-        let mend = format!("systemctl daemon-reload && {}", chain::again(facts));
-        findings.push(Finding::warning("daemon-reload", Link::Worker, what).why(why).mend(mend));
+        findings.push(Finding::warning("daemon-reload", Link::Worker, what).why(why).mend(remedy::renew(facts)));
     }
     if service.oom_policy == "stop" {
         let what = format!("{name} has OOMPolicy=stop");
@@ -149,12 +150,14 @@ fn settings(facts: &Facts) -> Vec<Finding> {
         let why = "sockd gives each worker a control group of its own only where systemd lets it";
         let mend = drop_in(name, "delegate", "Service", &["Delegate=yes"]);
         let finding = Finding::warning("delegate", Link::Worker, what).why(why);
-        findings.push(finding.mend(format!("{mend} && {}", chain::again(facts))));
+        findings.push(finding.mend(chain::prove(facts).then(mend).then(chain::again(facts))));
     }
     if service.unit_file_state == "disabled" && facts.sockets.is_empty() {
         let what = format!("{name} is not enabled");
         let finding = Finding::warning("service-not-enabled", Link::Worker, what);
-        findings.push(finding.why("nobody starts it after the next boot").mend(format!("systemctl enable {name}")));
+        findings.push(
+            finding.why("nobody starts it after the next boot").mend(Fix::run(format!("systemctl enable {name}"))),
+        );
     }
     findings
 }
