@@ -145,7 +145,10 @@ const STUCK: &str = "the template has not made a worker within 10s";
 
 /// The process that waits to be the next worker: it is sockd's own child, and still of the template's group.
 fn spare(web: &Instance) -> Option<Pid> {
-    let of_another_group = |pid: &Pid| rustix::process::getpgid(Some(*pid)).is_ok_and(|group| group != *pid);
+    let of_another_group = |pid: &Pid| {
+        let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
+        nix::unistd::getpgid(Some(pid)).is_ok_and(|group| group != pid)
+    };
     let all = sockd::process::descendants(web.pid);
     all.into_iter().find(|pid| processes::parent(*pid) == Some(web.pid) && of_another_group(pid))
 }
