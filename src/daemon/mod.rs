@@ -20,6 +20,7 @@
 //!   measure.rs    what workers and listeners are measured by
 //!   ticker.rs     when to look at them
 //!   log_limit.rs  how many lines others can bring about
+//!   repeats.rs    what processes that cannot start write again: counted
 //!   narrate.rs    notices -> log
 //!   status.rs     snapshot -> STATUS= and `sockd status`
 //! ```
@@ -42,6 +43,7 @@ mod narrate;
 mod orphans;
 mod prepare;
 mod reading;
+mod repeats;
 mod setup;
 mod shell;
 mod signals;

@@ -51,6 +51,7 @@ impl Shell {
             }
             Notice::WorkerReady { place, after } => {
                 self.restore_backlogs();
+                self.workers.get(&place.worker).iter().for_each(|worker| worker.lines.give_up());
                 self.tell_clients(&format!("{} is ready after {}", name(*place), seconds(*after)));
                 tell!(
                     info,
@@ -75,14 +76,17 @@ impl Shell {
                 self.remember_death(*place, *lived, why);
                 self.tell_failure(*place, *was_ready, *lived, why, *retry_in);
             }
-            Notice::WorkerHangs { place, why } => tell!(
-                error,
-                WORKER_HUNG,
-                "worker-hung",
-                *place,
-                "{} hangs: {why}; sending SIGABRT, so that it writes its stack",
-                name(*place)
-            ),
+            Notice::WorkerHangs { place, why } => {
+                self.workers.get(&place.worker).iter().for_each(|worker| worker.lines.give_up());
+                tell!(
+                    error,
+                    WORKER_HUNG,
+                    "worker-hung",
+                    *place,
+                    "{} hangs: {why}; sending SIGABRT, so that it writes its stack",
+                    name(*place)
+                );
+            }
             Notice::WorkerDrains(place) => {
                 tell!(info, WORKER_DRAINING, "worker-draining", *place, "{} finishes its requests", name(*place));
             }

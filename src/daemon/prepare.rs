@@ -4,6 +4,7 @@
 use super::hooks::Notices;
 use super::log_limit::LogLimit;
 use super::reading::Read;
+use super::repeats::Lines;
 use super::setup::{bind_addresses, bind_all};
 use super::shell::{Message, Shell};
 use super::spec::{Asked, spec};
@@ -59,6 +60,8 @@ pub(super) struct Templates {
 pub(super) struct Booted {
     pub(super) template: Template,
     stderr: Arc<Stderr>,
+    /// What of its lines is kept back.
+    lines: Arc<Lines>,
     /// None: it was released, and workers that it still reports are not wanted.
     pub(super) generation: Option<GenerationId>,
     pub(super) said_hello: bool,
@@ -168,10 +171,10 @@ impl Shell {
     }
 
     fn boot_template(&mut self, id: GenerationId, command: &Command, python: &Python) -> Result<u64, String> {
-        let (stderr, write) = Stderr::new(move |line| {
-            tracing::info!(MESSAGE_ID = message_id::STDERR_LINE, SOCKD_GENERATION = id.0, "template: {line}");
-        })
-        .map_err(|error| format!("cannot make a pipe: {error}"))?;
+        let lines = self.repeats.of_template(id);
+        let taken = Arc::clone(&lines);
+        let (stderr, write) =
+            Stderr::new(move |line| taken.take(line)).map_err(|error| format!("cannot make a pipe: {error}"))?;
         let (phase, hook_state) = self.hooks.life(id);
         let life = Life { phase, hook_state, bound: !self.listeners.is_empty(), workers: self.worker_processes() };
         let template = Template::boot(command, [python.program, python::BOOT], &life, std::os::fd::AsFd::as_fd(&write))
@@ -193,6 +196,7 @@ impl Shell {
         let booted = Booted {
             template,
             stderr,
+            lines,
             generation: Some(id),
             said_hello: false,
             placed: None,
@@ -273,6 +277,7 @@ impl Shell {
         match report {
             Some(Report::Hello(hello)) => {
                 booted.said_hello = true;
+                booted.lines.give_up();
                 if let Some(id) = booted.generation {
                     self.template_ready(number, id, hello);
                 }
@@ -456,6 +461,7 @@ impl Shell {
         }
         let Some(id) = booted.generation else { return };
         booted.stderr.pump();
+        self.repeats.template_ended(id, &booted.lines);
         let tail = booted.stderr.tail();
         let conventions = self.generations.get(&id).map(|g| &g.adapter.conventions);
         let why = verdict(end, conventions, &tail);

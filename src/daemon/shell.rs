@@ -42,6 +42,7 @@ use super::measure::Meters;
 use super::orphans::Orphans;
 use super::prepare::Generation;
 use super::reading::{Read, Readers};
+use super::repeats::Repeats;
 use super::setup::Setup;
 use super::signals::UselessSignals;
 use super::strangers::Strangers;
@@ -131,6 +132,7 @@ pub(super) struct Shell {
     /// The youngest that ever was: the core counts.
     pub(super) last_worker: WorkerId,
     pub(super) deaths: BTreeMap<SlotId, Death>,
+    pub(super) repeats: Repeats,
     /// The last lines of workers that ended, the youngest few.
     pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
     pub(super) templates: super::prepare::Templates,
@@ -194,6 +196,7 @@ impl Shell {
             worker_of: HashMap::new(),
             last_worker: WorkerId(0),
             deaths: BTreeMap::new(),
+            repeats: Repeats::default(),
             last_words: BTreeMap::new(),
             templates: super::prepare::Templates::default(),
             hooks: Hooks::default(),

@@ -1,6 +1,7 @@
 //! The processes behind the core's workers: how they are made, signalled, listened to, and how they ended.
 
 use super::log_limit::LogLimit;
+use super::repeats::Lines;
 use super::shell::{Message, Shell};
 use crate::adapter::Making;
 use crate::adapter::exec::Given;
@@ -41,6 +42,8 @@ pub(super) struct Worker {
     conventions: &'static Conventions,
     child: Option<Child>,
     stderr: Arc<Stderr>,
+    /// What of its lines is kept back.
+    pub(super) lines: Arc<Lines>,
     listening: AbortHandle,
     /// The template that was told to fork it.
     pub(super) template: Option<u64>,
@@ -252,16 +255,10 @@ impl Shell {
         conventions: &'static Conventions,
         socket: notify::Socket,
     ) -> Result<(Worker, OwnedFd), String> {
-        let (stderr, write) = Stderr::new(move |line| {
-            tracing::info!(
-                MESSAGE_ID = message_id::STDERR_LINE,
-                SOCKD_EVENT = "stderr",
-                SOCKD_WORKER = id.0,
-                SOCKD_GENERATION = generation.0,
-                "{line}"
-            );
-        })
-        .map_err(|error| format!("cannot make a pipe: {error}"))?;
+        let lines = self.repeats.of_worker(id, generation, role);
+        let taken = Arc::clone(&lines);
+        let (stderr, write) =
+            Stderr::new(move |line| taken.take(line)).map_err(|error| format!("cannot make a pipe: {error}"))?;
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         let sender = self.sender.clone();
         let listening = tokio::spawn(async move {
@@ -285,6 +282,7 @@ impl Shell {
             template: None,
             hook_state: None,
             stderr,
+            lines,
             listening,
             early: Vec::new(),
             group: None,
@@ -416,6 +414,7 @@ impl Shell {
         worker.tell_suppressed(id, true);
         // Its last words may still be in the pipe.
         worker.stderr.pump();
+        self.repeats.worker_ended(id, worker.generation, &worker.lines);
         let tail = worker.stderr.tail();
         let mut why = verdict(end, Some(worker.conventions), &tail);
         if let Some(group) = worker.group.take() {

@@ -77,6 +77,27 @@ fn a_broken_application_answers_503_and_is_tried_again_after_longer_and_longer_w
     web.stop();
 }
 
+/// The log holds the report of a start that fails once, and then how often it came; a worker that starts is written in
+/// full.
+#[test]
+fn the_same_report_at_every_attempt_is_written_once_and_counted() {
+    let web = Instance::on_unix().file("broken", "").worker("service.py", &["exit-if=broken"]);
+    assert_eq!(web.get("/").status, 503);
+    let counted = web.log("worker 2 wrote the same");
+    assert!(counted.text.contains(" lines as worker 1 (once so far)"), "{}", counted.text);
+    web.log("worker 4 wrote the same");
+    web.log(" lines as worker 1 (3 times so far)");
+    // Its traceback; the sentences about each attempt name the error alone.
+    let raised = web.logged(START, "raise RuntimeError(");
+    assert!(raised.len() == 1 && raised[0].text.contains("worker 1: "), "{raised:?}");
+    let death = web.report().slots[0].last_death.clone().expect("it is told");
+    assert!(death.last_lines.iter().any(|line| line.contains("raise RuntimeError(")), "{death:?}");
+
+    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    visitors_until_served(&web);
+    web.stop();
+}
+
 #[test]
 fn mended_code_serves_within_three_seconds_while_visitors_come() {
     let web = Instance::on_unix().file("broken", "").worker("service.py", &["exit-if=broken"]);

@@ -158,6 +158,9 @@ fn a_worker_that_holds_the_socket_and_serves_another_one_is_named() {
     assert!(web.logged(START, "is ready").is_empty(), "nobody has accepted");
     let alarm = web.report().listeners[0].alarm.clone().expect("an alarm");
     assert!(alarm.contains("LISTEN_FDS") && alarm.contains("without a shell"), "{alarm}");
+    // What `systemctl status` shows.
+    let (_, place) = line.text.split_once("nobody accepts from ").expect("the log has said it");
+    web.status_like(START, &format!("nobody accepts from {place}"));
     drop(visitor);
     web.stop();
 }
