@@ -20,6 +20,7 @@ mod package;
 mod php;
 mod reload;
 mod servers;
+mod signals;
 mod sites;
 mod standstill;
 mod units;
@@ -257,6 +258,12 @@ on_every_release! { read:
     fn a_socket_file_may_be_removed(machine) {
         install(machine);
         life::a_socket_file_is_removed(machine);
+    }
+
+    /// logrotate with gunicorn's snippet, `systemctl kill` with every signal, `systemctl freeze`.
+    fn a_unit_is_sent_everything(machine) {
+        install(machine);
+        signals::a_unit_is_sent_everything(machine);
     }
 
     fn nothing_outlives_its_worker(machine) {
