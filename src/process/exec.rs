@@ -148,7 +148,8 @@ impl Launch<'_> {
         }
         let error = io::Error::last_os_error();
         set_signals(&mask);
-        let pid = Pid::from_raw(forked).filter(|_| forked > 0).ok_or_else(|| failed(error))?;
+        // rustix takes no negative number.
+        let pid = Pid::from_raw(forked.max(0)).ok_or_else(|| failed(error))?;
         Child::adopt(pid).map_err(|error| {
             // SAFETY: it is not reaped, so the number is its own.
             unsafe { libc::kill(forked, libc::SIGKILL) };

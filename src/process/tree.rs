@@ -33,7 +33,7 @@ pub fn children(pid: Pid) -> Vec<Pid> {
 }
 
 fn parse_pid(text: &str) -> Option<Pid> {
-    Pid::from_raw(text.parse().ok()?)
+    Pid::from_raw(text.parse().ok().filter(|number| *number > 0)?)
 }
 
 /// Kills a process that was a descendant of ours a moment ago and still is.
