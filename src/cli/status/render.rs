@@ -251,12 +251,13 @@ impl Page {
         let ready = status.workers.iter().filter(|worker| worker.state == WorkerState::Ready).count();
         let wanted = status.wanted_workers;
         let mut text = match (wanted, status.workers.is_empty()) {
+            (0, true) if status.fallback => "none".to_owned(),
             (0, true) => "none; the first connection starts them".to_owned(),
             _ => format!("{ready} of {wanted} ready"),
         };
         let mut paint = if ready < wanted as usize { Paint::Passing } else { Paint::Plain };
         if status.fallback {
-            text = format!("{text}; sockd answers 503 itself and keeps trying");
+            text = format!("{text}; sockd keeps trying");
             paint = Paint::Bad;
         }
         self.labelled("Workers", &text, paint);

@@ -94,14 +94,16 @@ fn state(facts: &Facts) -> Option<Finding> {
     }
 }
 
-/// sockd answers 503 itself, and no traceback says why.
+/// sockd answers 503 itself, as far as it can, and no traceback says why.
 fn no_worker(facts: &Facts) -> Option<Finding> {
     let status = facts.status.as_ref().filter(|status| status.fallback)?;
     let deaths = status.slots.iter().filter_map(|slot| slot.last_death.as_ref());
-    let reason =
-        deaths.max_by_key(|death| death.at_unix_ms).map_or("no reason is known", |death| death.reason.as_str());
-    let what = "no worker can start; sockd answers 503 and keeps trying";
-    let finding = Finding::error("no-worker", Link::Worker, what).why(format!("the last one: {reason}"));
+    // What cannot even be started has not died.
+    let why = match deaths.max_by_key(|death| death.at_unix_ms) {
+        Some(death) => format!("the last one: {}", death.reason),
+        None => status.status_line.clone(),
+    };
+    let finding = Finding::error("no-worker", Link::Worker, "no worker can start; sockd keeps trying").why(why);
     let by_hand = format!("correct what `journalctl -u {} -n 50` shows", facts.service.name);
     Some(finding.by_hand(by_hand).mend(chain::load(facts)))
 }
