@@ -163,3 +163,16 @@ pub fn what_is_refused(machine: &Machine) {
     units::verify(machine, "site@a.service site@a.socket");
     machine.run("sockd adopt --undo site@.service").says("removed").succeeded();
 }
+
+/// Whatever stands in a server's file becomes the setting that was meant, as systemd itself reads it, or nothing at all.
+pub fn settings_are_what_was_meant(machine: &Machine) {
+    machine.write_file("/opt/settings.py", 0o644, include_str!("settings.py"));
+    for what in ["sites", "sockets $(ls /usr/sbin/php-fpm[0-9]*)"] {
+        let said = machine.run(&format!("python3 /opt/settings.py {what}")).succeeded();
+        let (count, wrong) =
+            said.trim_end().rsplit_once('\n').map_or((said.trim_end(), ""), |(rest, last)| (last, rest));
+        assert!(wrong.is_empty() && count.ends_with(" refused"), "{said}");
+        assert!(!count.starts_with("0 ") && !count.contains(", 0 "), "{count}");
+        eprintln!("{what}: {count}");
+    }
+}

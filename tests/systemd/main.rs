@@ -19,6 +19,7 @@ mod new;
 mod package;
 mod php;
 mod reload;
+mod scarce;
 mod servers;
 mod signals;
 mod sites;
@@ -302,6 +303,18 @@ on_every_release! { read:
     fn what_cannot_be_adopted_is_left_alone(machine) {
         install(machine);
         adopt::what_is_refused(machine);
+    }
+
+    /// Odd and hostile values in the files of uWSGI, PHP-FPM and puma.
+    fn adopted_settings_are_what_was_meant(machine) {
+        units::install(machine);
+        adopt::settings_are_what_was_meant(machine);
+    }
+
+    /// Cleaners of /tmp and /run, and limits that leave nothing.
+    fn a_site_lives_without(machine) {
+        install(machine);
+        scarce::a_site_lives_without(machine);
     }
 
     fn a_new_application_is_asked_for(machine) {

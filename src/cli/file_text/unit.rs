@@ -10,6 +10,10 @@ use std::path::{Component, Path};
 use super::{Line, plain};
 use crate::app::Address;
 
+/// What the kernel takes of a path, its last NUL with it, and of a file's name (limits.h).
+const PATH_LIMIT: usize = 4096;
+const NAME_LIMIT: usize = 255;
+
 /// Where a value comes from: what its `%` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Percent {
@@ -174,6 +178,9 @@ fn absolute(path: &Path) -> Result<&str, String> {
         Err("it is no absolute path".to_owned())
     } else if path.components().any(|part| part == Component::ParentDir) {
         Err("systemd takes no path with `..`: write the real one".to_owned())
+    } else if text.len() >= PATH_LIMIT || path.components().any(|part| part.as_os_str().len() > NAME_LIMIT) {
+        // systemd would skip the line.
+        Err("it is longer than a path can be".to_owned())
     } else {
         Ok(text)
     }
@@ -250,7 +257,11 @@ mod tests {
     fn what_systemd_would_skip_or_misread_is_refused() {
         use std::os::unix::ffi::OsStrExt;
         let bytes = Path::new(std::ffi::OsStr::from_bytes(b"/caf\xe9"));
-        for bad in [Path::new("/a\\"), Path::new("/a "), Path::new("a"), Path::new("/a/../b"), Path::new(""), bytes] {
+        let (long, deep) = (format!("/{}", "x".repeat(256)), "/x".repeat(2048));
+        let relative = [Path::new("a"), Path::new("/a/../b"), Path::new("")];
+        for bad in
+            relative.into_iter().chain([Path::new("/a\\"), Path::new("/a "), bytes, long.as_ref(), deep.as_ref()])
+        {
             assert!(path("WorkingDirectory", bad).is_err(), "{bad:?}");
             assert!(listen_stream(&Address::Unix(bad.into()), Percent::Letter).is_err(), "{bad:?}");
         }
