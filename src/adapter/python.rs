@@ -45,6 +45,7 @@ pub struct Python {
 macro_rules! template {
     ($($file:literal),+) => {
         concat!(
+            include_str!("python/reasons.py"),
             include_str!("python/reports.py"),
             include_str!("python/template.py"),
             include_str!("python/forking.py"),

@@ -41,6 +41,9 @@ pub struct Report {
     /// Whether its sockets speak TLS, its private one too.
     #[serde(default)]
     pub speaks_tls: bool,
+    /// Whether they speak the uwsgi protocol.
+    #[serde(default)]
+    pub speaks_uwsgi: bool,
     /// Whether hooks of the user's in the template must know all workers, and of each that ends.
     #[serde(default)]
     pub follows_workers: bool,

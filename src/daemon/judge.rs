@@ -199,6 +199,7 @@ impl Shell {
             host: health.host.clone().unwrap_or_else(|| "localhost".to_owned()),
             headers: health.headers.clone(),
             patience: health.timeout,
+            uwsgi: generation.speaks_uwsgi,
         })
     }
 }
@@ -306,8 +307,12 @@ fn answer(asked: Result<hyper::StatusCode, AskError>) -> Answer {
         Ok(status) => Answer::Status(status.as_u16()),
         Err(AskError::NotHttp(_)) => Answer::NotHttp,
         Err(AskError::Closed) => Answer::Closed,
-        Err(error @ (AskError::Connect(_) | AskError::QueueFull | AskError::Timeout(_) | AskError::Question(_))) => {
-            Answer::NotAccepted(error.to_string())
-        }
+        Err(
+            error @ (AskError::Connect(_)
+            | AskError::QueueFull
+            | AskError::Timeout(_)
+            | AskError::Question(_)
+            | AskError::TooLong),
+        ) => Answer::NotAccepted(error.to_string()),
     }
 }

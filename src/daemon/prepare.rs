@@ -38,6 +38,8 @@ pub(super) struct Generation {
     pub(super) silent_when_busy: bool,
     /// Whether its workers understand TLS alone, so that no question of ours is answered.
     pub(super) speaks_tls: bool,
+    /// Whether they are asked in the uwsgi protocol.
+    pub(super) speaks_uwsgi: bool,
     /// `health.command`, ready to be executed.
     pub(super) health_command: Option<Command>,
     /// How its workers answer when they are asked for their judgement.
@@ -389,6 +391,7 @@ impl Shell {
         generation.spec = Some(spec.clone());
         generation.silent_when_busy = report.silent_when_busy;
         generation.speaks_tls = report.speaks_tls;
+        generation.speaks_uwsgi = report.speaks_uwsgi;
         if report.speaks_tls && generation.settings.health.path.is_some() {
             tracing::warn!(
                 SOCKD_GENERATION = id.0,

@@ -112,6 +112,7 @@ fn read_generation(
         spec: None,
         silent_when_busy: false,
         speaks_tls: false,
+        speaks_uwsgi: false,
         health_command,
         answered: None,
         usual: None,

@@ -126,6 +126,7 @@ mod tests {
             preload: false,
             silent_when_busy,
             speaks_tls: false,
+            speaks_uwsgi: false,
             owner: None,
             follows_workers: false,
             follows_service: false,

@@ -119,12 +119,15 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     let mut found = Vec::new();
     let by_ini: Vec<_> = facts.uwsgi.iter().enumerate().flat_map(|(at, file)| by_ini(facts, at, file)).collect();
     let uwsgi = server(&facts.service).starts_with("uwsgi");
+    // An option of gunicorn's.
+    let said = values(command(&facts.service).iter(), &["--protocol"]).pop();
+    let spoken = if said.as_deref() == Some("uwsgi") { Protocol::Uwsgi } else { Protocol::Http };
     for (at, socket) in facts.sockets.iter().enumerate() {
         found.extend(socket.listen.iter().map(|address| {
             let http = !uwsgi
                 || command(&facts.service).iter().any(|word| word.starts_with("--http"))
                 || by_ini.iter().any(|named| named.protocol == Protocol::Http && named.address == *address);
-            let protocol = if http { Protocol::Http } else { Protocol::Uwsgi };
+            let protocol = if http { spoken } else { Protocol::Uwsgi };
             Expected { address: address.clone(), maker: Maker::Unit(at), protocol }
         }));
     }
@@ -141,10 +144,10 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
         // sockd knows it exactly, once it runs.
         let listeners = facts.status.iter().flat_map(|status| &status.listeners);
         let addresses = listeners.filter_map(|listener| listener.address.parse().ok());
-        found.extend(addresses.map(|address| by_server(absolute(address, directory), Protocol::Http)));
+        found.extend(addresses.map(|address| by_server(absolute(address, directory), spoken)));
     }
     if found.is_empty() {
-        found.extend(binds(&facts.service).into_iter().map(|address| by_server(address, Protocol::Http)));
+        found.extend(binds(&facts.service).into_iter().map(|address| by_server(address, spoken)));
     }
     found
 }

@@ -1,5 +1,6 @@
-//! One HTTP request and the status of its answer.
+//! One request, over HTTP or in the uwsgi protocol, and the status of its answer.
 
+use super::uwsgi;
 use crate::peer;
 use http_body_util::Empty;
 use hyper::body::Bytes;
@@ -14,12 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// The longest answer head that is read, in bytes; a longer one is an error.
 const LARGEST_HEAD: usize = 64 << 10;
+/// Who asks.
+const AGENT: &str = concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)");
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Question {
     pub headers: Vec<(String, String)>,
     /// How long the answer's head may take.
     pub patience: Duration,
+    /// Whether it is asked in the uwsgi protocol.
+    pub uwsgi: bool,
 }
 
 /// Why there is no answer.
@@ -55,6 +60,9 @@ pub enum AskError {
     /// Path or host hold what a request cannot carry.
     #[error("the request cannot be made: {0}")]
     Question(#[from] hyper::http::Error),
+    /// It does not fit the uwsgi protocol.
+    #[error("the request is too long for the uwsgi protocol")]
+    TooLong,
 }
 
 /// Sends `GET path` to the socket and returns the status. The body is not waited for.
@@ -74,17 +82,24 @@ async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskE
     exchange_on(stream, question).await
 }
 
-async fn exchange_on(stream: Stream, question: &Question) -> Result<StatusCode, AskError> {
+async fn exchange_on(mut stream: Stream, question: &Question) -> Result<StatusCode, AskError> {
+    if question.uwsgi {
+        let packet = uwsgi::packet(question, AGENT).ok_or(AskError::TooLong)?;
+        match stream.write_all(&packet).await {
+            Err(error) if !is_gone(&error) => return Err(AskError::Connect(error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
     let mut request = Request::get(&question.path).header(HOST, &question.host).header(CONNECTION, "close");
     for (name, value) in &question.headers {
         request = request.header(name, value);
     }
     if !question.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(USER_AGENT.as_str())) {
-        request = request.header(USER_AGENT, concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)"));
+        request = request.header(USER_AGENT, AGENT);
     }
     let request = request.body(Empty::<Bytes>::new())?;
     let heard = Arc::new(AtomicBool::new(false));
-    let stream = Hearing { stream, heard: Arc::clone(&heard) };
+    let stream = Hearing { stream, heard: Arc::clone(&heard), is_asked: question.uwsgi };
     let answered = |error: hyper::Error| {
         // Whoever speaks before he is asked speaks no HTTP; hyper has no name for that error.
         let unasked = heard.load(Ordering::Relaxed) && !error.is_incomplete_message();
@@ -130,6 +145,8 @@ type Stream = Pin<Box<dyn ReadWrite>>;
 struct Hearing {
     stream: Stream,
     heard: Arc<AtomicBool>,
+    /// The question is on its way, in another protocol; what is written goes nowhere.
+    is_asked: bool,
 }
 
 impl AsyncRead for Hearing {
@@ -145,6 +162,9 @@ impl AsyncRead for Hearing {
 
 impl AsyncWrite for Hearing {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_asked {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         match self.stream.as_mut().poll_write(cx, bytes) {
             Poll::Ready(Err(error)) if is_gone(&error) => Poll::Ready(Ok(bytes.len())),
             written @ (Poll::Ready(_) | Poll::Pending) => written,
@@ -188,7 +208,8 @@ mod tests {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let headers = vec![("X-Forwarded-Proto".to_owned(), "https".to_owned())];
-        let question = Question { path: "/healthz".to_owned(), host: "example.com".to_owned(), headers, patience };
+        let question =
+            Question { path: "/healthz".to_owned(), host: "example.com".to_owned(), headers, patience, uwsgi: false };
         let answer = runtime.block_on(ask(socket.address(), &question));
         drop(runtime);
         let request = server.join().expect("it answered");
@@ -204,6 +225,7 @@ mod tests {
             host: "localhost".to_owned(),
             headers: Vec::new(),
             patience: Duration::from_secs(10),
+            uwsgi: false,
         }
     }
 

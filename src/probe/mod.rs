@@ -1,4 +1,4 @@
-//! Asking one worker over HTTP, on a socket that only it serves.
+//! Asking one worker, over HTTP or in the uwsgi protocol, on a socket that only it serves.
 //!
 //! All workers of a pool share the public socket, so a request sent there reaches any of them. A private listening
 //! socket, handed over beside the public one or in its place, reaches exactly one process.
@@ -8,6 +8,7 @@
 
 mod http;
 mod socket;
+mod uwsgi;
 
 pub use http::{AskError, Question, ask};
 pub use socket::Socket;

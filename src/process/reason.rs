@@ -1,7 +1,8 @@
 //! Which line of what a process wrote says why it ended: the one that a person of its language would point at.
 //!
-//! Python names the error last, Ruby first, Node above the stack, Java in its last "Caused by", Rust in the line after
-//! "panicked at". One line is held at a time, and as long as only its own stack follows, however long that is.
+//! Python names the error behind its last frame, whatever it is called, Ruby first, Node above the stack, Java in its last
+//! "Caused by", Rust in the line after "panicked at". One line is held at a time, and as long as only its own stack
+//! follows, however long that is.
 //!
 //! Pure.
 
@@ -15,6 +16,8 @@ pub(super) struct Reason {
     /// How many lines followed that are no stack.
     since: usize,
     last: Kind,
+    /// In a traceback of Python's, whose error may have any name.
+    in_traceback: bool,
 }
 
 /// What a line is.
@@ -26,6 +29,8 @@ enum Kind {
     NamesFirst,
     /// The next line names the error.
     Announces,
+    /// The first line behind the frames that follow names the error.
+    AnnouncesFrames,
     /// A part of a stack.
     Frame,
     #[default]
@@ -37,18 +42,20 @@ impl Reason {
     pub(super) fn push(&mut self, line: &str) {
         let kind = match (self.last, kind(line)) {
             (Kind::Announces, Kind::Other | Kind::Frame) if !line.trim().is_empty() => Kind::Names,
+            (_, Kind::Other) if self.in_traceback && !line.is_empty() => Kind::Names,
             // Ruby's causes, behind the stack of what they caused.
             (Kind::Frame, Kind::NamesFirst) if self.named.is_some() => Kind::Frame,
             (_, kind) => kind,
         };
         match kind {
             Kind::Names | Kind::NamesFirst => (self.named, self.since) = (Some(line.trim().to_owned()), 0),
-            Kind::Announces | Kind::Frame => {}
+            Kind::Announces | Kind::AnnouncesFrames | Kind::Frame => {}
             Kind::Other => self.since += 1,
         }
         if self.since > FORGOTTEN_AFTER {
             self.named = None;
         }
+        self.in_traceback = kind == Kind::AnnouncesFrames || self.in_traceback && kind == Kind::Frame;
         self.last = kind;
     }
 
@@ -70,6 +77,8 @@ pub(super) fn says_something(line: &str) -> bool {
 fn kind(line: &str) -> Kind {
     if is_frame(line) {
         Kind::Frame
+    } else if line.ends_with("Traceback (most recent call last):") {
+        Kind::AnnouncesFrames
     } else if line.starts_with("thread '") && line.contains("panicked at") {
         // Before Rust 1.73 the message stands in the line itself.
         if line.ends_with(':') { Kind::Announces } else { Kind::Names }
@@ -133,7 +142,7 @@ mod tests {
 
     /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash and perl 5.36; the
     /// others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 19] = [
+    const CAPTURED: [(&str, &str); 20] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -145,6 +154,13 @@ mod tests {
              the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File \"x.py\", line \
              4, in <module>\ndjango.core.exceptions.ImproperlyConfigured.SettingsError: no SECRET_KEY\n",
             "django.core.exceptions.ImproperlyConfigured.SettingsError: no SECRET_KEY",
+        ),
+        (
+            "Traceback (most recent call last):\n  File \"/venv/django/conf/__init__.py\", line 230, in __init__\n    raise \
+             ImproperlyConfigured(\"The SECRET_KEY setting must not be empty.\")\n    \
+             ^^^^\ndjango.core.exceptions.ImproperlyConfigured: The SECRET_KEY setting must not be empty.\nThe SECRET_KEY \
+             setting must not be empty.\n",
+            "django.core.exceptions.ImproperlyConfigured: The SECRET_KEY setting must not be empty.",
         ),
         (
             "Puma starting in single mode...\n! Unable to load application: RuntimeError: db is down\nconfig.ru:1:in `block \

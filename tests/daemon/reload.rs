@@ -4,6 +4,7 @@ use rustix::process::Signal;
 
 use super::instance::Instance;
 use super::python::{Hammer, application, project};
+use super::uwsgi::ask_uwsgi;
 
 const QUICK: &str = "[reload]\nsoak = \"200ms\"\n";
 
@@ -115,6 +116,50 @@ fn code_that_answers_500_where_the_old_one_answers_200_is_refused_and_no_visitor
     assert!(outcome.details.iter().any(|line| line.contains("ValueError: new and bad")), "{outcome:?}");
     assert!(hammer.finish(&web).iter().flatten().all(|body| body.starts_with("hello from")));
     web.stop();
+}
+
+#[test]
+fn what_gunicorn_writes_to_a_file_of_its_own_is_told_too() {
+    let files = ["--error-logfile", "error.log", "--capture-output"];
+    let web = project().config(QUICK).gunicorn(&files);
+    assert_eq!(web.get("/").status, 200);
+    for (source, why) in [
+        ("import a_module_that_is_missing\n", "ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
+        (
+            "def application(environ, start_response):\n    raise ValueError('new and bad')\n",
+            "GET / answers 500 where the serving workers answer 200: ValueError: new and bad",
+        ),
+    ] {
+        web.write("myproject.py", source);
+        let (_, outcome) = web.reload();
+        assert!(!outcome.ok && outcome.message.ends_with(why), "{outcome:?}");
+        assert!(outcome.details.iter().any(|line| line.contains("myproject.py")), "{outcome:?}");
+        assert!(web.report().status_line.contains(why), "{:?}", web.report());
+        let log = std::fs::read_to_string(web.path().join("error.log")).expect("gunicorn's own");
+        assert!(log.contains(why.rsplit_once(": ").expect("an error").1), "{log}");
+    }
+    web.stop();
+}
+
+#[test]
+fn workers_of_the_uwsgi_protocol_are_asked_in_it() {
+    for class in ["sync", "gthread", "gevent"] {
+        let arguments = ["--protocol", "uwsgi", "--worker-class", class, "--threads", "2"];
+        let web = project().config(QUICK).gunicorn(&arguments);
+        let answer = ask_uwsgi(&web.addresses[0], "/");
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("hello from"), "{class}: {answer}");
+        web.write("myproject.py", "def application(environ, start_response):\n    raise ValueError('new and bad')\n");
+        let (_, outcome) = web.reload();
+        let why = "GET / answers 500 where the serving workers answer 200: ValueError: new and bad";
+        assert!(!outcome.ok && outcome.message.ends_with(why), "{class}: {outcome:?}");
+        web.write("myproject.py", &application("mended"));
+        let mark = web.mark();
+        let (_, outcome) = web.reload();
+        assert!(outcome.ok, "{class}: {outcome:?}");
+        assert_eq!(web.logged(mark, "Traceback").len(), 0, "{class}");
+        assert!(ask_uwsgi(&web.addresses[0], "/").contains("mended"), "{class}");
+        web.stop();
+    }
 }
 
 #[test]

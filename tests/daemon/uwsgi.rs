@@ -47,13 +47,14 @@ fn serving() -> Instance {
 }
 
 /// One request in uWSGI's own protocol, as Nginx's uwsgi_pass sends it.
-fn ask_uwsgi(address: &Address, path: &str) -> String {
+pub fn ask_uwsgi(address: &Address, path: &str) -> String {
     let variables = [
         ("REQUEST_METHOD", "GET"),
         ("PATH_INFO", path),
         ("SERVER_PROTOCOL", "HTTP/1.1"),
         ("SERVER_NAME", "localhost"),
         ("SERVER_PORT", "80"),
+        ("HTTP_CONNECTION", "close"),
     ];
     let mut block = Vec::new();
     for word in variables.iter().flat_map(|(name, value)| [name, value]) {

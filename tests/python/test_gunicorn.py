@@ -121,7 +121,8 @@ class Hello(Case):
         self.assertEqual(hello["gunicorn"], importlib.metadata.version("gunicorn"))
         self.assertEqual(hello["python"], "%d.%d.%d" % sys.version_info[:3])
         self.assertEqual(hello["settings"], {
-            "workers": 1, "worker_class": "sync", "silent_when_busy": True, "speaks_tls": False, "threads": 1,
+            "workers": 1, "worker_class": "sync", "silent_when_busy": True, "speaks_tls": False,
+            "speaks_uwsgi": False, "threads": 1,
             "timeout": 30, "heartbeat_interval": 0.9, "graceful_timeout": 30, "max_requests": 0, "max_requests_jitter": 0,
             "bind": ["127.0.0.1:8000"], "umask": 0, "owner": [os.geteuid(), os.getegid()], "backlog": 2048,
             "chdir": os.path.realpath(self.directory.path), "preload_app": False, "daemon": False,

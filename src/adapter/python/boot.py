@@ -43,7 +43,8 @@ def compile_aside():
 
 
 def load_program():
-    os.close(BOOT_FD)
+    # It stays open: see run() of template.py.
+    os.set_inheritable(BOOT_FD, False)
     compiler, file = compile_aside()
     import json, logging, socket  # noqa: E401, F401
     with file:

@@ -190,8 +190,20 @@ def reported_settings(app):
     settings["owner"] = [cfg.uid, cfg.gid]
     settings["worker_class"] = cfg.worker_class_str
     settings["speaks_tls"] = bool(cfg.is_ssl)
+    # gunicorn has the option since 24.
+    settings["speaks_uwsgi"] = getattr(cfg, "protocol", "http") == "uwsgi" and heeds_protocol(cfg.worker_class)
     settings["wsgi"] = app.app_uri
     return settings
+
+
+def heeds_protocol(worker_class):
+    """Whether requests are read by gunicorn itself, and not by the server of some other project."""
+    # That of gevent_pywsgi, for one.
+    if getattr(worker_class, "server_class", None) is not None:
+        return False
+    own = {"sync": "SyncWorker", "base_async": "AsyncWorker", "gthread": "ThreadWorker", "gasgi": "ASGIWorker"}
+    modules = {name: sys.modules.get("gunicorn.workers." + name) for name in own}
+    return any(module and issubclass(worker_class, getattr(module, own[name])) for name, module in modules.items())
 
 
 def in_numbers(bind):

@@ -1,4 +1,4 @@
-"""What a worker says to sockd: the first part of every Python worker program.
+"""What a worker says to sockd.
 
 What it is for. READY=1, WATCHDOG=1, X_SOCKD_SERVED=N and X_SOCKD_RETIRE=1 over the worker's own NOTIFY_SOCKET, from the places
 where servers beat and count by themselves.
@@ -79,6 +79,7 @@ class Heartbeat:
             self.drain()
         if not self.ready:
             self.ready = self.notifier.say_once(b"READY=1")
+            REASONS.ready()
             self.last = now
         elif now - self.last >= self.interval:
             served = b"" if self.served is None else b"\nX_SOCKD_SERVED=%d" % self.served()

@@ -1,9 +1,9 @@
 """What every template for a Python server shares: its start, and becoming a worker. forking.py has what is between.
 
-What it is for. sockd runs a template with the interpreter of the application's environment: reports.py, this file, forking.py
-and the server's own program (gunicorn.py, for one) reach it as one memfd, where there is nothing to import from, and which
-boot.py runs. It reads the server's configuration exactly as the server does, tells sockd the settings that matter, and
-then turns each "fork" command into one worker process.
+What it is for. sockd runs a template with the interpreter of the application's environment: reasons.py, reports.py, this
+file, forking.py and the server's own program (gunicorn.py, for one) reach it as one memfd, where there is nothing to import
+from, and which boot.py runs. It reads the server's configuration exactly as the server does, tells sockd the settings that
+matter, and then turns each "fork" command into one worker process.
 
 What it owns. The server's configuration. Interpreter and server are loaded
 once, before the first fork, so that workers start fast and share their memory.
@@ -110,10 +110,17 @@ def run(server):
     allow_own_session()
     ignore_signals()
     control = socket_from(CONTROL_FD)
-    # This file's own descriptor stays open, close-on-exec: tracebacks and stack dumps read the source
-    # through the path /proc/self/fd/4, which would otherwise come to mean whatever is opened next; a
-    # pipe, for instance, which a reader would wait on for ever.
+    # This file's own descriptor stays open, close-on-exec, like that of boot.py: tracebacks and stack dumps
+    # read the source through the path /proc/self/fd/4, which would otherwise come to mean whatever is opened
+    # next; a pipe, for instance, which a reader would wait on for ever.
     os.set_inheritable(CONTROL_FD + 1, False)
+    REASONS.follow(2)
+    REASONS.look_at_logs()
+    with REASONS:
+        live(server, how, loading, control, supervisor)
+
+
+def live(server, how, loading, control, supervisor):
     server.life = read_life()
     global LOOKS_UP
     LOOKS_UP = not server.life["bound"]
@@ -352,6 +359,8 @@ def become_worker(order):
     os.setsid()
     os.close(CONTROL_FD)
     os.dup2(order.stderr, 2)
+    # One that serves no visitors is a canary.
+    REASONS.follow(order.stderr, goes_on=len(order.sockets) == order.has_probe)
     os.close(order.stderr)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # As the interpreter ends, it takes its handlers back.
