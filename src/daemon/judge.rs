@@ -247,6 +247,10 @@ impl Inquiry {
                 }
                 let verdict = judge(&self.expectation, &new, usual(old.as_ref(), self.remembered.as_ref()));
                 if verdict.is_ok() || over || !may_improve(&self.expectation, &new) {
+                    if verdict.is_err() && new == Answer::Closed {
+                        // Its end may have closed the connection, and says more.
+                        sleep(ASK_AGAIN).await;
+                    }
                     return Judgement { verdict, new, old };
                 }
                 if answered {

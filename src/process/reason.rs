@@ -84,7 +84,7 @@ fn kind(line: &str) -> Kind {
         if line.ends_with(':') { Kind::Announces } else { Kind::Names }
     } else if names_in_ruby(line) {
         Kind::NamesFirst
-    } else if names(line) {
+    } else if names(line) || inspects_in_ruby(line) {
         Kind::Names
     } else {
         Kind::Other
@@ -118,15 +118,25 @@ fn names(line: &str) -> bool {
     last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
 }
 
+/// `… Rack app ("GET /" - (127.0.0.1)): #<ArgumentError: no such thing>`, as puma says what an application raised.
+fn inspects_in_ruby(line: &str) -> bool {
+    let Some((_, error)) = line.strip_suffix('>').and_then(|line| line.split_once(": #<")) else { return false };
+    error.split_once(": ").is_some_and(|(class, _)| is_class_of_ruby(class))
+}
+
+/// `Errno::ENOENT`.
+fn is_class_of_ruby(class: &str) -> bool {
+    class.split("::").all(|part| {
+        part.starts_with(|c: char| c.is_ascii_uppercase()) && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    })
+}
+
 /// `config.ru:1:in 'block in <main>': no database (RuntimeError)`.
 fn names_in_ruby(line: &str) -> bool {
     let Some((before, class)) = line.strip_suffix(')').and_then(|line| line.rsplit_once(" (")) else { return false };
-    let name = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_uppercase()) && part.chars().all(|c| c.is_alphanumeric() || c == '_')
-    };
     // Somewhere before the message: a file, the number of a line.
     let placed = before.match_indices(':').any(|(at, _)| before[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
-    class.split("::").all(name) && placed
+    is_class_of_ruby(class) && placed
 }
 
 #[cfg(test)]
@@ -142,7 +152,7 @@ mod tests {
 
     /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash and perl 5.36; the
     /// others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 20] = [
+    const CAPTURED: [(&str, &str); 21] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -167,6 +177,11 @@ mod tests {
              in <main>': db is down (RuntimeError)\n\tfrom /gems/puma-5.6.5/lib/puma/rack/builder.rb:186:in \
              `instance_eval'\n\tfrom /usr/bin/puma:25:in `<main>'\n",
             "config.ru:1:in `block in <main>': db is down (RuntimeError)",
+        ),
+        (
+            "2026-11-28 20:40:29 +0000 Rack app (\"GET /\" - (127.0.0.1)): #<ArgumentError: bad view>\n- Gracefully stopping, \
+             waiting for requests to finish\n",
+            "2026-11-28 20:40:29 +0000 Rack app (\"GET /\" - (127.0.0.1)): #<ArgumentError: bad view>",
         ),
         (
             "<internal:/usr/lib/ruby/kernel_require.rb>:85:in `require': cannot load such file -- nonesuch \

@@ -63,6 +63,8 @@ class Server:
         self.keeps = keeps
 
 
+# Nobody reads the template's stdout: where a line of it belongs to each request, it would be full after some rounds.
+QUIET = ("--no-access-log",)
 SERVERS = {
     "sync": Server("gunicorn", source=WSGI, keeps=False),
     "gthread": Server("gunicorn", "-k", "gthread", "--threads", "20", source=WSGI),
@@ -72,13 +74,13 @@ SERVERS = {
     "asgi": Server("gunicorn", "-k", "asgi", "--asgi-loop", "asyncio", wants=["gunicorn.workers.gasgi"]),
     "asgi_on_uvloop": Server("gunicorn", "-k", "asgi", "--asgi-loop", "uvloop", wants=["gunicorn.workers.gasgi", "uvloop"]),
     "uvicorn_worker": Server("gunicorn", "-k", "uvicorn_worker.UvicornWorker", wants=["uvicorn_worker"]),
-    "uvicorn": Server("uvicorn", "--loop", "asyncio", "--http", "httptools", wants=["httptools"]),
-    "uvicorn_with_h11": Server("uvicorn", "--loop", "asyncio", "--http", "h11"),
-    "uvicorn_on_uvloop": Server("uvicorn", "--loop", "uvloop", wants=["uvloop"]),
+    "uvicorn": Server("uvicorn", *QUIET, "--loop", "asyncio", "--http", "httptools", wants=["httptools"]),
+    "uvicorn_with_h11": Server("uvicorn", *QUIET, "--loop", "asyncio", "--http", "h11"),
+    "uvicorn_on_uvloop": Server("uvicorn", *QUIET, "--loop", "uvloop", wants=["uvloop"]),
     "hypercorn": Server("hypercorn"),
     "hypercorn_on_uvloop": Server("hypercorn", "-k", "uvloop", wants=["uvloop"]),
     "hypercorn_on_trio": Server("hypercorn", "-k", "trio", wants=["trio"]),
-    "daphne": Server("daphne"),
+    "daphne": Server("daphne", "--access-log", os.devnull),
     "waitress": Server("waitress-serve", source=WSGI),
     "granian": Server("granian", "--interface", "asgi"),
     "granian_with_rsgi": Server("granian", "--interface", "rsgi", source=RSGI),
@@ -145,6 +147,11 @@ class Visitor:
         self.socket.close()
 
 
+def is_late(number, goes_on):
+    """Whether a worker that went on then may have closed what is idle by now: leaving.py's IDLE_SECONDS."""
+    return number == signal.SIGTERM and time.monotonic() - goes_on >= 0.5
+
+
 class Moment:
     """One worker's leaving, with visitors in every state that the server knows."""
 
@@ -191,10 +198,18 @@ class Moment:
         self.worker.signal(number)
         for visitor in later:
             visitor.send()
+        goes_on = time.monotonic()
         os.kill(self.worker.pid, signal.SIGCONT)
         stream = self.stream(queued[4])
-        for visitor in silent:
-            visitor.send()
+        try:
+            for visitor in silent:
+                visitor.send()
+        except Lost:
+            if not is_late(number, goes_on):
+                raise
+        if is_late(number, goes_on):
+            # Nobody has promised them anything.
+            silent = []
         for visitor in half:
             visitor.send(REQUEST[HALF:])
         self.settle(first + queued + later + half + silent + stream)

@@ -58,11 +58,11 @@ http {
 }
 """
 
-# What each server is told: where to listen, and not to write a line for each request.
-QUIET = {
-    "uvicorn": ["--uds", "web.sock", "--no-access-log"],
+# Where each server is told to listen.
+BINDS = {
+    "uvicorn": ["--uds", "web.sock"],
     "hypercorn": ["--bind", "unix:web.sock"],
-    "daphne": ["-u", "web.sock", "--access-log", os.devnull],
+    "daphne": ["-u", "web.sock"],
     "granian": ["--uds", "web.sock"],
     "waitress-serve": ["--unix-socket=web.sock"],
     "gunicorn": ["--bind", "unix:web.sock"],
@@ -132,7 +132,7 @@ class Nginx(both.Case):
         self.addCleanup(directory.remove)
         directory.write("sockd.toml", "[workers]\ncount = 2\n[reload]\nsoak = \"200ms\"\n")
         directory.write("nginx.conf", CONFIGURATION.replace("unix:", "unix:" + directory.path + "/"))
-        service = Sockd(directory, [*QUIET[server.script], *server.options, "hello:app"], program=server.script,
+        service = Sockd(directory, [*BINDS[server.script], *server.options, "hello:app"], program=server.script,
                         options=["--config", "sockd.toml"])
         self.addCleanup(lambda: service.process.poll() is None and service.stop())
         nginx = subprocess.Popen([NGINX, "-p", directory.path, "-c", "nginx.conf"], cwd=directory.path)
