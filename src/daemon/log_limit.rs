@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const BURST: u32 = 5;
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// The lines of one kind, about one worker.
+/// The lines of one kind, about one worker or signal.
 #[derive(Debug, Default)]
 pub(super) struct LogLimit {
     /// When the interval began.

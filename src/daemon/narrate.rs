@@ -159,7 +159,8 @@ impl Shell {
                 "a worker serves, no more 503"
             ),
             Notice::PoolResized { from, to } if from == to => {
-                tracing::warn!(SOCKD_EVENT = "pool-resized", "there are {to} workers, and cannot be more or fewer");
+                let workers = if *to == 1 { "worker: there cannot be fewer" } else { "workers: there cannot be more" };
+                tracing::warn!(SOCKD_EVENT = "pool-resized", "it stays at {to} {workers}");
             }
             Notice::PoolResized { from, to } => tracing::info!(
                 SOCKD_EVENT = "pool-resized",

@@ -50,6 +50,12 @@ fn set_up_and_serve(options: Options, greeting: Option<String>, held: io::Result
         tracing::error!("cannot hold back signals: {error}");
         return ExitCode::from(exit::FAILURE);
     }
+    if !Path::new("/proc/self/fd").exists() {
+        tracing::error!(
+            "/proc is not mounted here: neither Python servers nor the helper that answers 503 can be started without it; \
+             `mount -t proc proc /proc` brings it"
+        );
+    }
     let listeners = match inherited {
         Ok(listeners) => listeners,
         Err(error) => {

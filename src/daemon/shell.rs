@@ -253,6 +253,7 @@ impl Shell {
                     self.look();
                     self.measure_workers();
                     self.tell_suppressed();
+                    self.useless_signals.tell_suppressed(Instant::now());
                 }
                 numbers = self.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.calls.recv() => self.answer(call),

@@ -1,19 +1,17 @@
 //! What each signal to sockd means. Whatever can be caught ends sockd only if it is SIGTERM, SIGINT or SIGQUIT; the others
 //! do what they do to the servers that sockd runs, or nothing, and the log says what to use in their place.
 //!
-//! Owns: when a line about a signal was last written, since anybody with our user may send thousands. Never: decides what a
+//! Owns: how many lines about a signal were written, since anybody with our user may send thousands. Never: decides what a
 //! reload, a stop or another number of workers leads to.
 
+use super::log_limit::LogLimit;
 use super::shell::Shell;
 use super::workers::by_number;
 use crate::process::signal_name;
 use crate::supervisor::{Event, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
-
-/// Between two lines about the same signal that does nothing.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 const HUP: i32 = 1;
 const INT: i32 = 2;
@@ -27,20 +25,30 @@ const TTIN: i32 = 21;
 const TTOU: i32 = 22;
 const WINCH: i32 = 28;
 
-/// Signals that did nothing: when the log last said so.
+/// Signals that did nothing: the lines that the log has about each.
 #[derive(Debug, Default)]
-pub(super) struct UselessSignals(BTreeMap<i32, Instant>);
+pub(super) struct UselessSignals(BTreeMap<i32, LogLimit>);
 
 impl UselessSignals {
-    /// Says that a signal did nothing, and why, unless that was said lately.
+    /// Says that a signal did nothing, and why, unless that was said often enough lately.
     fn say(&mut self, now: Instant, number: i32, why: &str) {
-        if self.0.get(&number).is_some_and(|said| now.duration_since(*said) < SAY_AGAIN) {
-            return;
+        if self.0.entry(number).or_default().allows(now) {
+            tracing::warn!(SOCKD_EVENT = "signal-ignored", "{} does nothing: {why}", name(number));
         }
-        self.0.insert(number, now);
-        let name = signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned);
-        tracing::warn!(SOCKD_EVENT = "signal-ignored", "{name} does nothing: {why}");
     }
+
+    /// Says how many more came of each, once their time is over.
+    pub(super) fn tell_suppressed(&mut self, now: Instant) {
+        for (number, limit) in &mut self.0 {
+            if let Some(count) = limit.suppressed(now, false) {
+                tracing::warn!(SOCKD_EVENT = "signal-ignored", "{} came {count} more times", name(*number));
+            }
+        }
+    }
+}
+
+fn name(number: i32) -> String {
+    signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
 }
 
 impl Shell {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -289,4 +290,13 @@ fn a_program_that_goes_to_the_background_is_reported_and_gone_in_the_end() {
     web.log("has left processes behind (");
     web.until("no more than the last of them is there", || (web.left().len() <= 2).then_some(()));
     web.stop();
+}
+
+#[test]
+fn a_missing_proc_is_named() {
+    let script = "mount -t tmpfs none /proc && exec \"$0\" run --config /nowhere -- sleep 1";
+    let unshare = ["--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_sockd")];
+    let output = Command::new("unshare").args(unshare).output().expect("unshare starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/proc is not mounted here"), "{said}");
 }

@@ -127,11 +127,12 @@ fn while_it_serves() {
         assert_eq!(web.get("/").status, 200, "after {name}");
     }
     assert_eq!(web.ready(), workers);
-    // It is said once in a while only.
+    // It is said a few times only.
     let mark = web.mark();
     (0..50).for_each(|_| send_to_all(&web, idle().last().expect("there are some")));
     web.report();
-    assert!(web.logged(mark, "does nothing").is_empty());
+    let said = web.logged(mark, "does nothing").len();
+    assert!(said <= 5, "said {said} times");
     // Also where everybody gets it: gunicorn's own workers end by it.
     send_to_all(&web, 1);
     web.log_since(mark, "reload: generation 2 has taken over");
@@ -242,7 +243,7 @@ fn one_worker_more_and_one_fewer_until_the_next_reload() {
     }
     // Never none.
     web.signal(Signal::TTOU);
-    web.log("there are 1 workers, and cannot be more or fewer");
+    web.log("it stays at 1 worker: there cannot be fewer");
     let left = web.ready();
     assert!(left.len() == 1 && old.contains(&left[0]), "{left:?} of {old:?}");
     let mark = web.mark();
