@@ -201,10 +201,14 @@ fn in_home(service: &crate::systemd::details::Details) -> bool {
 /// The service binds an address itself, does not run, and somebody else has it.
 fn address_taken(facts: &Facts) -> Option<Finding> {
     (!chain::runs(&facts.service) && chain::fails(facts)).then_some(())?;
-    let binds = |expected: &chain::Expected| match expected.maker {
-        chain::Maker::Unit(at) => facts.sockets[at].active_state != "active",
-        // A server takes the file of a unix socket away and makes its own.
-        chain::Maker::Server | chain::Maker::Ini(_) => expected.path().is_none(),
+    // systemd and servers alike take the file of a unix socket away and make their own (systemd 257, socket_address_listen):
+    // whoever still holds the old socket is in nobody's way.
+    let binds = |expected: &chain::Expected| {
+        let by_us = match expected.maker {
+            chain::Maker::Unit(at) => facts.sockets[at].active_state != "active",
+            chain::Maker::Server | chain::Maker::Ini(_) => true,
+        };
+        by_us && expected.path().is_none()
     };
     let expected = chain::expected(facts);
     let addresses = expected.iter().filter(|expected| binds(expected)).map(|expected| &expected.address);
