@@ -50,6 +50,9 @@ pub struct Report {
     /// Whether hooks of the user's in the template must know when the service begins and ends.
     #[serde(default)]
     pub follows_service: bool,
+    /// Whether hooks of the user's run in the template while workers are ordered.
+    #[serde(default)]
+    pub runs_hooks: bool,
 }
 
 #[derive(Deserialize)]

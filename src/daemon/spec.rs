@@ -3,7 +3,7 @@
 use crate::adapter::exec::Plan;
 use crate::adapter::report::Report;
 use crate::config::{Health, Settings};
-use crate::supervisor::{Probe, Spec};
+use crate::supervisor::{ORDER_TIMEOUT, Probe, Spec};
 use std::time::Duration;
 
 /// Beyond its own graceful timeout a worker gets this long to end by itself.
@@ -27,6 +27,8 @@ pub(super) struct Asked {
     silent_when_busy: bool,
     preloaded: bool,
     concludes: bool,
+    /// Whether what makes the workers runs code of the user's, which may take its time.
+    runs_hooks: bool,
     /// How long a worker may be silent; zero means for ever. `None`: the server says nothing about it.
     timeout: Option<Duration>,
 }
@@ -43,6 +45,7 @@ impl From<&Report> for Asked {
             silent_when_busy: report.silent_when_busy,
             preloaded: report.preload,
             concludes: report.follows_workers || report.follows_service,
+            runs_hooks: report.runs_hooks,
             timeout: Some(Duration::from_secs(report.timeout.into())),
         }
     }
@@ -59,6 +62,7 @@ impl From<&Plan> for Asked {
             silent_when_busy: plan.silent_when_busy,
             preloaded: false,
             concludes: false,
+            runs_hooks: false,
             timeout: plan.timeout,
         }
     }
@@ -76,6 +80,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         says_ready: asked.says_ready,
         own_socket: asked.own_socket,
         start_timeout: workers.start_timeout,
+        order_timeout: if asked.runs_hooks { workers.start_timeout } else { ORDER_TIMEOUT },
         drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
         stop_timeout,
         watchdog: workers.watchdog.or(asked.watchdog),
@@ -130,6 +135,7 @@ mod tests {
             owner: None,
             follows_workers: false,
             follows_service: false,
+            runs_hooks: false,
         })
     }
 

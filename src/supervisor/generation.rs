@@ -4,7 +4,7 @@ use super::backoff::Backoff;
 use super::effect::{Effect, Effects};
 use super::id::GenerationId;
 use super::random::Random;
-use super::spec::{ORDER_TIMEOUT, PREPARE_TIMEOUT, Spec};
+use super::spec::{PREPARE_TIMEOUT, Spec};
 use super::time::Time;
 use std::time::Duration;
 
@@ -41,13 +41,6 @@ pub(super) struct Orders {
     open: u32,
     /// When the first of them was ordered, or the last answer to one came.
     since: Time,
-}
-
-impl Orders {
-    /// When it is too late for the next answer.
-    fn deadline(&self) -> Option<Time> {
-        (self.open > 0).then(|| self.since + ORDER_TIMEOUT)
-    }
 }
 
 impl Generation {
@@ -136,9 +129,15 @@ impl Generation {
     /// Whether nothing has come of its orders for too long.
     pub(super) fn ignores_orders(&self, now: Time) -> bool {
         match self.preparation {
-            Preparation::Done { orders, .. } => orders.deadline().is_some_and(|at| at <= now),
+            Preparation::Done { orders, .. } => self.next_answer(orders).is_some_and(|at| at <= now),
             Preparation::Running { .. } | Preparation::Missing { .. } => false,
         }
+    }
+
+    /// When it is too late for the next answer to one of its orders.
+    fn next_answer(&self, orders: Orders) -> Option<Time> {
+        let spec = self.spec.as_ref().filter(|_| orders.open > 0)?;
+        Some(orders.since + spec.order_timeout)
     }
 
     /// The specification, if workers can be spawned from it at this time.
@@ -185,7 +184,7 @@ impl Generation {
     pub(super) fn runs_until(&self) -> Option<Time> {
         match self.preparation {
             Preparation::Running { deadline, .. } => Some(deadline),
-            Preparation::Done { orders, .. } => orders.deadline(),
+            Preparation::Done { orders, .. } => self.next_answer(orders),
             Preparation::Missing { .. } => None,
         }
     }

@@ -48,7 +48,7 @@ pub use id::{GenerationId, RequestId, SlotId, WorkerId};
 pub use judgement::{Answer, Expectation, Finding, Protocol, find, judge, may_improve, speaks_for_itself, usual};
 pub use notice::{Notice, Retirement};
 pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
-pub use spec::{MANAGER_MARGIN, MOST_WORKERS, PREPARE_TIMEOUT, Probe, Spec, Start};
+pub use spec::{MANAGER_MARGIN, MOST_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Spec, Start};
 pub use time::Time;
 pub use worker::Phase;
 
@@ -57,7 +57,7 @@ use generation::{Generation, Preparation};
 use random::Random;
 use rollout::{Handover, Rollout};
 use slot::Slot;
-use spec::{ORDER_TIMEOUT, VISITOR_PATIENCE};
+use spec::VISITOR_PATIENCE;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use worker::Worker;
@@ -374,7 +374,9 @@ impl Supervisor {
 
     /// Nothing has come of the orders that what makes the workers of this generation has got.
     fn orders_ignored(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
-        let why = format!("the template has not made a worker within {ORDER_TIMEOUT:?}");
+        let spec = self.generations.get(&id).and_then(|generation| generation.spec.as_ref());
+        let Some(limit) = spec.map(|spec| spec.order_timeout) else { return };
+        let why = format!("the template has not made a worker within {limit:?}");
         self.give_up_preparation(now, id, &why, effects);
         self.last_attempt_ended = now;
         // Whoever waits for the worker is answered by us until there is one.

@@ -55,7 +55,13 @@ impl Supervisor {
             && let Some(generation) = self.generations.get_mut(&place.generation)
         {
             generation.order_answered(now);
+            // It is the turn of the next one, which could not be made before.
+            self.workers
+                .values_mut()
+                .filter(|w| w.place.generation == place.generation)
+                .for_each(|w| w.turn_comes(now));
         }
+        let Some(worker) = self.workers.get_mut(&id) else { return false };
         let change = worker.handle(now, event, effects);
         // Beside the old code, the new must not be ill even once.
         if let Some(why) = complaint

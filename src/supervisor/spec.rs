@@ -25,8 +25,10 @@ pub struct Spec {
     /// Whether every worker has a socket of its own, on which it can be asked while it serves. One without, that a canary
     /// or an earlier worker has stood for, counts as ready when it has lived as long as that one took to answer.
     pub own_socket: bool,
-    /// From the decision to start a worker to its readiness, at most.
+    /// From the decision to start a worker, or from when its turn came to be made, to its readiness, at most.
     pub start_timeout: Duration,
+    /// So long may nothing come of the orders that what makes the workers has got; then it is taken to be stuck.
+    pub order_timeout: Duration,
     /// How long a worker may drain when it is replaced; then it is told to close what is still connected.
     pub drain_timeout: Duration,
     /// How long a worker may take to end when the service stops, or when it is given up before it served.
@@ -92,9 +94,8 @@ pub const HANDOVER: Duration = Duration::from_secs(1);
 pub const HURRIED_DRAIN: Duration = Duration::from_secs(1);
 /// What makes the workers gets this long for its own work at the end of the service, when no worker is left.
 pub const CONCLUSION: Duration = Duration::from_secs(10);
-/// So long may nothing come of the orders that what makes the workers has got; then it is taken to be stuck. A fork takes
-/// milliseconds, but a template comes to it later: it may be importing what its workers will need, calling a hook before
-/// the fork, or hearing of a worker's end, for which a hook gets 5 s.
+/// [`Spec::order_timeout`] where no code of the user's comes before the fork. That takes milliseconds, but a template comes
+/// to it later: it may be importing what its workers will need.
 pub const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The shell may take this long to prepare a generation, unless it says another limit.
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -328,11 +328,11 @@ impl Worker {
             // Whoever was to make it has not: nobody hangs.
             State::Starting { deadline, .. } if now >= deadline && !self.exists => {
                 self.state = State::Killing;
-                let why = format!("not made within {:?}", deadline.since(self.born));
+                let why = format!("not made within {:?}", self.spec.start_timeout);
                 Change::Failed { why, ready_for: None, gone: false }
             }
             State::Starting { deadline, .. } if now >= deadline => {
-                let why = format!("not ready within {:?}", deadline.since(self.born));
+                let why = format!("not ready within {:?}", self.spec.start_timeout);
                 self.abort(now, why, effects)
             }
             State::Starting { stage: Stage::Booting { spoke, .. } | Stage::Inspecting { spoke }, deadline } => {

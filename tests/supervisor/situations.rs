@@ -2,7 +2,7 @@
 
 use super::faults::{Code, FAULTS};
 use super::world::{World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Place, Spec, Start, WorkerEvent};
+use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Place, Spec, Start, Time, WorkerEvent};
 
 fn serving() -> World {
     let mut world = World::new(1, Start::OnConnection, spec());
@@ -172,6 +172,23 @@ fn many_orders_may_take_long_as_long_as_workers_come_of_them() {
     world.run_until(ms(60_000), "all workers", |world| world.ready() == 45);
     let failed = |notice: &Notice| matches!(notice, Notice::PreparationFailed { .. } | Notice::WorkerFailed { .. });
     assert!(!world.notices.iter().any(failed), "{}", world.story());
+}
+
+/// A hook before the fork may take as long as a worker's start, and those who wait for their turn are not to blame.
+#[test]
+fn each_order_may_take_as_long_as_a_start_where_hooks_come_first() {
+    let mut patient = spec();
+    patient.order_timeout = patient.start_timeout;
+    let failed = |notice: &Notice| matches!(notice, Notice::PreparationFailed { .. } | Notice::WorkerFailed { .. });
+    let mut world = World::new(1, Start::OnConnection, patient.clone());
+    world.fork_time = Some(ms(45_000));
+    world.run_until(ms(240_000), "all workers", |world| world.ready() == 3);
+    assert!(!world.notices.iter().any(failed), "{}", world.story());
+    // One that never returns is given up with the start.
+    let mut world = World::new(1, Start::OnConnection, patient);
+    world.code = Code::NeverForks;
+    world.run_until(ms(70_000), "503", World::fallback);
+    assert!(world.now.since(Time::from_nanos(1_000_000_000)) >= ms(60_000), "{}", world.story());
 }
 
 #[test]

@@ -97,6 +97,7 @@ pub fn spec() -> Spec {
         says_ready: true,
         own_socket: true,
         start_timeout: ms(60_000),
+        order_timeout: ms(10_000),
         drain_timeout: ms(30_000),
         stop_timeout: ms(30_000),
         watchdog: Some(ms(30_000)),

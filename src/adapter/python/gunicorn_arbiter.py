@@ -16,6 +16,8 @@ import signal
 SEE_WORKERS = ("pre_fork", "post_fork", "worker_exit", "child_exit", "nworkers_changed", "on_reload", "on_exit")
 # Hooks of the service's life that are called by sockd's word.
 SEE_SERVICE = ("when_ready", "on_exit")
+# Hooks that are called in the template while it is to fork.
+BETWEEN_FORKS = ("pre_fork", "child_exit", "nworkers_changed", "when_ready")
 # What hooks leave to the templates to come goes with one message (bytes).
 LONGEST_STATE = 32768
 
@@ -64,6 +66,7 @@ class Server:
         settings["follows_workers"] = bool(self.cfg.statsd_host) or any(
             is_set(self.cfg, name) for name in SEE_WORKERS)
         settings["follows_service"] = any(is_set(self.cfg, name) for name in SEE_SERVICE)
+        settings["runs_hooks"] = any(is_set(self.cfg, name) for name in BETWEEN_FORKS)
         self.address = self.cfg.address
         self.num_workers = self.cfg.workers
         self.timeout = self.cfg.timeout

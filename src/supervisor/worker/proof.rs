@@ -11,6 +11,15 @@ use super::{Change, Service, Stage, State, Worker};
 use std::time::Duration;
 
 impl Worker {
+    /// Whoever makes workers has answered an order: if this one is not made yet, its time counts from here.
+    pub(in super::super) fn turn_comes(&mut self, now: Time) {
+        if let State::Starting { deadline, .. } = &mut self.state
+            && !self.exists
+        {
+            *deadline = now + self.spec.start_timeout;
+        }
+    }
+
     pub(super) fn inspect(&mut self, deadline: Time, spoke: bool, effects: &mut Effects) -> Change {
         self.state = State::Starting { stage: Stage::Inspecting { spoke }, deadline };
         effects.push(Effect::Inspect(self.place.worker));
