@@ -22,6 +22,8 @@ pub static ADAPTER: Adapter = Adapter {
 
 static PYTHON: Python = Python {
     script: "daphne",
+    package: "daphne",
+    oldest: (3, 0),
     modules: &["daphne"],
     program: template!("daphne.py"),
     default_bind: "127.0.0.1:8000",

@@ -22,6 +22,8 @@ pub static ADAPTER: Adapter = Adapter {
 
 static PYTHON: Python = Python {
     script: "granian",
+    package: "granian",
+    oldest: (2, 8),
     modules: &["granian"],
     program: template!("websockets.py", "granian.py"),
     default_bind: "127.0.0.1:8000",

@@ -33,6 +33,8 @@ pub static ADAPTER: Adapter = Adapter {
 /// How gunicorn is called, and its template.
 pub static PYTHON: Python = Python {
     script: "gunicorn",
+    package: "gunicorn",
+    oldest: (19, 9),
     modules: &["gunicorn", "gunicorn.app.wsgiapp"],
     program: template!(
         "uvicorn_drain.py",

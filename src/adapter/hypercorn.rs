@@ -22,6 +22,8 @@ pub static ADAPTER: Adapter = Adapter {
 
 static PYTHON: Python = Python {
     script: "hypercorn",
+    package: "hypercorn",
+    oldest: (0, 11),
     modules: &["hypercorn"],
     program: template!("websockets.py", "hypercorn.py"),
     default_bind: "127.0.0.1:8000",

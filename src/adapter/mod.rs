@@ -94,6 +94,15 @@ pub fn look_through(command: &[OsString]) -> (launcher::Launcher, Vec<OsString>)
     if is_unknown(recognise(&behind)) { (launcher::Launcher::default(), command.to_vec()) } else { (launcher, behind) }
 }
 
+/// What pip calls the server with this program. `None`: none of pip's that we know.
+pub fn package_of(program: &str) -> Option<&'static str> {
+    let servers = ADAPTERS.iter().filter_map(|adapter| match adapter.making {
+        Making::Template(python) => Some((python.script, python.package)),
+        Making::Exec(_) => None,
+    });
+    servers.chain([("uwsgi", "uwsgi")]).find(|(script, _)| *script == program).map(|(_, package)| package)
+}
+
 /// Whether nothing is known of the program.
 pub fn is_unknown(adapter: &Adapter) -> bool {
     std::ptr::eq(adapter, &raw const generic::ADAPTER)

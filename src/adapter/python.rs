@@ -19,6 +19,9 @@ pub(super) const STOP_SIGNAL: i32 = 15;
 /// sent the other one before (`Drain` of `python/template.py`). SIGUSR2 alone comes from anybody.
 pub(super) const DRAIN_SIGNALS: &[i32] = &[62, 12];
 
+/// The oldest Python that templates run on: `python/boot.py` has it, too.
+pub const OLDEST_PYTHON: (u32, u32) = (3, 7);
+
 /// What a template executes, as [`BOOT_PATH`]; it finds the [`Python::program`] in the descriptor before.
 pub const BOOT: &str = include_str!("python/boot.py");
 /// Behind the control socket (3) and the program (4).
@@ -29,6 +32,11 @@ pub const BOOT_PATH: &str = "/proc/self/fd/5";
 pub struct Python {
     /// The name of its console script.
     pub script: &'static str,
+    /// What pip calls it.
+    pub package: &'static str,
+    /// The first two numbers of the oldest version that its template supports; the template has them, too, and refuses
+    /// what is older.
+    pub oldest: (u32, u32),
     /// What follows `python -m`.
     pub modules: &'static [&'static str],
     /// The source of its template: see `python/template.py`.

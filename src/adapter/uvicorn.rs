@@ -25,6 +25,8 @@ pub static ADAPTER: Adapter = Adapter {
 
 static PYTHON: Python = Python {
     script: "uvicorn",
+    package: "uvicorn",
+    oldest: (0, 15),
     modules: &["uvicorn"],
     program: template!("uvicorn_drain.py", "uvicorn.py"),
     default_bind: "127.0.0.1:8000",

@@ -22,6 +22,8 @@ pub static ADAPTER: Adapter = Adapter {
 
 static PYTHON: Python = Python {
     script: "waitress-serve",
+    package: "waitress",
+    oldest: (1, 4),
     modules: &["waitress"],
     program: template!("waitress.py"),
     default_bind: "0.0.0.0:8080",

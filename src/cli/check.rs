@@ -8,6 +8,7 @@ mod application;
 mod module;
 mod options;
 mod unit;
+mod version;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -11,10 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::launcher::Variable;
-use crate::adapter::{development, words};
+use crate::adapter::{self, development, words};
 use crate::app::Command;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::regular_file;
+use crate::suggestion::nearest;
 
 use super::{Settings, environment_file, inherited, load};
 
@@ -23,6 +24,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 /// The longest first line the kernel reads of a script, in bytes (BINPRM_BUF_SIZE).
 const SCRIPT_HEAD: u64 = 256;
+/// So many names of a directory are compared with one that is not there.
+const MOST_COMPARED: usize = 4096;
 
 /// The environment of the workers: what is inherited, without what speaks of sockd alone, then the environment files,
 /// then the settings' own variables. A later one wins.
@@ -236,9 +239,21 @@ fn not_installed(path: &Path) -> Option<Diagnostic> {
     if path.is_symlink() || name.as_bytes().starts_with(b"python") || !python.exists() || bin.file_name()? != "bin" {
         return None;
     }
-    let (place, name) = (bin.parent()?.display(), name.display());
-    let message = format!("{name} is not installed in the virtual environment {place}");
-    Some(Diagnostic::error(message).help(format!("{} -m pip install {name}", python.display())))
+    let (place, name) = (bin.parent()?.display(), name.to_string_lossy());
+    let problem = Diagnostic::error(format!("{name} is not installed in the virtual environment {place}"));
+    // A name that nobody knows is no package's name, and what has it may be anybody's.
+    Some(match (adapter::package_of(&name), alike_in(bin, &name)) {
+        (Some(package), _) => problem.help(format!("{} -m pip install {package}", python.display())),
+        (None, Some(alike)) => problem.help(format!("did you mean {alike}?")),
+        (None, None) => problem,
+    })
+}
+
+/// The program of a directory with the name that is nearest to one.
+fn alike_in(directory: &Path, name: &str) -> Option<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST_COMPARED);
+    let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    nearest(name, names.iter().map(String::as_str)).map(|alike| directory.join(alike).display().to_string())
 }
 
 /// The program named by a script's first line. A script that cannot be read is left to the kernel to judge.

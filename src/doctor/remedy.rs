@@ -8,17 +8,8 @@ use std::path::Path;
 use super::chain::{self, quote};
 use super::facts::{Facts, File};
 use super::fix::{self, Change, Fix};
+use crate::adapter;
 
-/// The packages of the servers that we know, by the names of their programs.
-const PACKAGES: [(&str, &str); 7] = [
-    ("gunicorn", "gunicorn"),
-    ("uvicorn", "uvicorn"),
-    ("hypercorn", "hypercorn"),
-    ("daphne", "daphne"),
-    ("granian", "granian"),
-    ("waitress-serve", "waitress"),
-    ("uwsgi", "uwsgi"),
-];
 /// Modules whose distribution has another name.
 const DISTRIBUTIONS: [(&str, &[&str]); 9] = [
     ("psycopg2", &["psycopg2", "psycopg2-binary"]),
@@ -34,7 +25,7 @@ const DISTRIBUTIONS: [(&str, &[&str]); 9] = [
 
 /// Whether a program of this name is a server that we know.
 pub fn is_server(program: &str) -> bool {
-    PACKAGES.iter().any(|(name, _)| *name == program)
+    adapter::package_of(program).is_some()
 }
 
 /// What stands before a command that the service's user runs: `runuser` is where systemd is; sudo need not be.
@@ -79,7 +70,7 @@ fn last_line(files: &[File], is: impl Fn(&str) -> bool) -> Option<(&str, usize)>
 /// The command that installs a server with this Python: by requirements.txt if that names it, else by its own name if
 /// it is one of those that we know. `None`: nobody has said what is to be installed.
 pub fn install_server(facts: &Facts, python: &str, server: &str) -> Option<Fix> {
-    let (_, package) = PACKAGES.iter().find(|(program, _)| *program == server)?;
+    let package = adapter::package_of(server)?;
     let install = install_required(facts, python, &[package]);
     Some(install.unwrap_or_else(|| as_user(facts, &format!("{} -m pip install {package}", quote(python)))))
 }

@@ -21,6 +21,7 @@ class Daphne(AppServer):
 
     name = "daphne"
     module = "daphne.__main__"
+    oldest = 3, 0
     application = None
 
     def version(self):

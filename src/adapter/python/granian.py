@@ -23,6 +23,8 @@ class Granian(AppServer):
 
     name = "granian"
     module = "granian.__main__"
+    # A worker of granian's says that it has left only since then.
+    oldest = 2, 8
     application = None
 
     def version(self):
@@ -32,7 +34,7 @@ class Granian(AppServer):
     def configure(self, how):
         from granian import cli
         collect_from_here()
-        check_version()
+        refuse_one_without_the_lock()
         log_to_stderr()
         self.server, self.serve, self.load_application = command_line(cli)
         server = self.server
@@ -70,11 +72,9 @@ class Granian(AppServer):
         return self.load_application() if self.application is None else self.application
 
 
-def check_version():
-    """A worker of granian's says that it has left only since 2.8; without Python's lock its workers are threads."""
-    from granian._granian import BUILD_GIL, WorkerSignal
-    if not hasattr(WorkerSignal, "add_cb"):
-        sys.exit("sockd template: this granian is older than 2.8: pip install --upgrade granian")
+def refuse_one_without_the_lock():
+    """Without Python's lock granian's workers are threads."""
+    from granian._granian import BUILD_GIL
     if not BUILD_GIL:
         sys.exit("sockd template: granian without Python's lock has no processes: use a Python that has it")
 
@@ -421,7 +421,7 @@ class AnnouncingClose:
         return self.protocol()
 
     def __aiter__(self):
-        return aiter(self.protocol)
+        return self.protocol.__aiter__()
 
 
 run(Granian())

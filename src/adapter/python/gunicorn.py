@@ -21,6 +21,7 @@ class Gunicorn(AppServer):
 
     name = "gunicorn"
     module = "gunicorn.__main__"
+    oldest = 19, 9
     server = None
 
     def version(self):
@@ -93,8 +94,6 @@ def configure(how, life):
     Errors end the process with gunicorn's own message and exit code, and so do --help, --version,
     --check-config and --print-config.
     """
-    import gunicorn
-    refuse_what_is_too_old(gunicorn)
     restore_environment(life)
     import_gunicorn_util()
     import_without_arbiter()

@@ -6,10 +6,6 @@ What it owns. The two tables; tests/python/test_gunicorn_settings.py holds them 
 versions. What it must never do. Change a setting.
 """
 
-import sys
-
-# The oldest gunicorn whose worker classes and settings are what this program takes for granted.
-OLDEST_GUNICORN = (19, 9)
 HONOURED = {
     "sockd": "backlog bind graceful_timeout max_requests max_requests_jitter timeout umask user group workers",
     # Which have their effect as gunicorn reads its configuration, makes its logger or imports the application.
@@ -53,12 +49,6 @@ LEFT_OUT = {
     "pre_exec": "sockd does not execute itself again on SIGUSR2",
 }
 NEW = "it is newer than this sockd, which does not know it"
-
-
-def refuse_what_is_too_old(gunicorn):
-    if gunicorn.version_info < OLDEST_GUNICORN:
-        sys.exit("sockd needs gunicorn %d.%d or later, and this is %s: %s -m pip install --upgrade gunicorn"
-                 % (*OLDEST_GUNICORN, gunicorn.__version__, sys.executable))
 
 
 def warn_of_what_is_left_out(cfg):

@@ -21,6 +21,7 @@ class Hypercorn(AppServer):
 
     name = "hypercorn"
     module = "hypercorn.__main__"
+    oldest = 0, 11
 
     def version(self):
         return installed_version("hypercorn")

@@ -15,7 +15,8 @@ Preloading. With the application in the template, workers are ready in milliseco
 template is the last good code, whatever lies on disk since. New code comes with a new template, in which it can fail.
 
 A server's program ends with run(server), where `server` is an AppServer and has
-  name, module           what hello calls it, and what `python -m` would run
+  name, module           what hello and pip call it, and what `python -m` would run
+  oldest                 the first two numbers of the oldest version whose inside is what this program takes for granted
   version()              the server's version
   configure(how)         import the server, call collect_from_here(), and read command line, environment and files as
                          the server does; return the settings for hello. Whatever the server itself would say and end
@@ -124,6 +125,7 @@ def live(server, how, loading, control, supervisor):
     server.life = read_life()
     global LOOKS_UP
     LOOKS_UP = not server.life["bound"]
+    version = supported_version(server)
     settings = server.configure(how)
     timeout = settings["timeout"]
     settings["heartbeat_interval"] = beat_interval(timeout, server.beats_at_requests) if timeout else 0
@@ -140,7 +142,7 @@ def live(server, how, loading, control, supervisor):
     sys.stdout.flush()
     template.sent_state = server.hook_state()
     template.send(json.dumps({"hello": {
-        server.name: server.version(),
+        server.name: version,
         "python": "%d.%d.%d" % sys.version_info[:3],
         "settings": settings,
         "hook_state": template.sent_state,
@@ -169,6 +171,34 @@ def look_like(module, how, program):
     sys.argv[:] = [program] + sys.argv[4:]
     # multiprocessing's "spawn" imports this file again in the application's child processes.
     main_module.__file__ = program
+
+
+def supported_version(server):
+    """The server's version, None if it has none; one that is too old ends this process."""
+    try:
+        version = server.version()
+    except Exception:
+        # An old one may not even be importable by a new Python.
+        try:
+            version = installed_version(server.name)
+        except Exception:
+            return None
+    if is_older(version, server.oldest):
+        in_environment = sys.prefix != sys.base_prefix
+        sys.exit("sockd needs %s %d.%d or later, and this is %s: %s" % (
+            server.name, *server.oldest, version,
+            "%s -m pip install --upgrade %s" % (sys.executable, server.name) if in_environment
+            else "install a newer one in a virtual environment"))
+    return version
+
+
+def is_older(version, oldest):
+    """Whether a version is older than these two numbers. One without numbers, as a checkout may have it, is not."""
+    numbers = []
+    for part in version.split(".")[:2]:
+        digits = part[:len(part) - len(part.lstrip("0123456789"))]
+        numbers.append(int(digits) if digits else 0)
+    return any(numbers) and tuple(numbers) < oldest
 
 
 def read_life():

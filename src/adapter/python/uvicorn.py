@@ -18,6 +18,7 @@ class Uvicorn(AppServer):
 
     name = "uvicorn"
     module = "uvicorn.__main__"
+    oldest = 0, 15
 
     def version(self):
         import uvicorn

@@ -15,6 +15,7 @@ class Waitress(AppServer):
 
     name = "waitress"
     module = "waitress.__main__"
+    oldest = 1, 4
     application = None
 
     def version(self):

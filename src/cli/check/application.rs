@@ -15,7 +15,7 @@ use crate::config::{self, Script};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::doctor::facts::alike;
 
-use super::{module, options};
+use super::{module, options, version};
 
 /// Checks a command: as it is written, and as it was resolved. Of servers that are executed for each worker, what their
 /// adapters read; of the Python servers, their options and their application.
@@ -40,6 +40,11 @@ pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
         check_interpreter(server.script, command, &mut problems);
     }
     let packages = options::packages_of(&command.program);
+    // Of another version, its options and what it does with them are of no use.
+    if let Some(too_old) = version::check(server, command, &packages) {
+        problems.push(too_old);
+        return problems;
+    }
     let installed = options::Known::installed(server.script, &packages);
     if let Some(installed) = &installed {
         let wrong = installed.problems(server.script, invocation.arguments);

@@ -101,6 +101,11 @@ fn a_missing_program_is_told_with_its_remedy() {
         room.resolve(&["venv/bin/gunicorn"], ""),
         &["gunicorn is not installed in the virtual environment", "venv/bin/python -m pip install gunicorn"],
     );
+    fails(room.resolve(&["venv/bin/waitress-serve"], ""), &["venv/bin/python -m pip install waitress"]);
+    let unknown = room.resolve(&["venv/bin/shop"], "").expect_err("it is not there");
+    assert_eq!(unknown.iter().filter_map(|problem| problem.help.as_deref()).next(), None);
+    room.file("venv/bin/uvicorn", "", 0o755);
+    fails(room.resolve(&["venv/bin/uvicron"], ""), &["did you mean", "venv/bin/uvicorn?"]);
     fails(room.resolve(&["venv/bin/python3"], ""), &["it does not exist"]);
     fails(room.resolve(&["gunicorn"], "/nowhere"), &["cannot find gunicorn in PATH (/nowhere)", "whole path"]);
     room.file(".venv/bin/gunicorn", "", 0o755);
