@@ -73,6 +73,9 @@ class Server:
         self.proc_name = self.cfg.proc_name
         self.pid = os.getpid()
         self.LISTENERS = []
+        # Of the next worker, its private one too: gevent's worker, up to gunicorn 20.1, makes sockets of its own of their
+        # descriptors, and lets go of them.
+        self.sockets = []
         self.WORKERS = {}
         # The worker that is about to be forked, or that this process is.
         self.next_worker = None
@@ -127,6 +130,7 @@ class Server:
         sockets = listeners(order.sockets, self.cfg, self.log)
         # The worker's private socket is not one of gunicorn's, unless there is no other.
         self.LISTENERS = sockets[:len(sockets) - order.has_probe] or sockets
+        self.sockets = sockets
         self.next_worker = self.new_worker(order.worker, sockets, supervisor)
 
     def before_fork(self, order, supervisor):
@@ -148,7 +152,7 @@ class Server:
         """The template lets go of the visitors' sockets, and knows the worker, if there is one."""
         for listener in self.next_worker.sockets if self.next_worker else ():
             os.close(listener.sock.detach())
-        self.LISTENERS = []
+        self.LISTENERS, self.sockets = [], []
         worker, self.next_worker, self.next_state = self.next_worker, None, None
         if pid:
             self.know(worker, pid)
