@@ -7,11 +7,21 @@ use clap::Args;
 use crate::config::Options;
 use crate::daemon;
 
+const AFTER_HELP: &str = "\
+Example:
+  sockd run -- venv/bin/gunicorn --workers 3 myproject.wsgi:application
+  sockd run --config /etc/sockd/web.toml
+
+Signals:
+  SIGHUP                    Reload: prove the new code, then replace the workers one after the other
+  SIGUSR1                   Have log files opened afresh, by servers that can
+  SIGTTIN, SIGTTOU          One worker more, or one fewer, until the next reload
+  SIGTERM, SIGINT, SIGQUIT  Stop: the workers finish their requests; a second one hurries them
+  any other                 Nothing, but for a line in the log that says what to use";
+
 /// The options of `run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  sockd run -- venv/bin/gunicorn --workers 3 myproject.wsgi:application\n  sockd run --config /etc/sockd/web.toml"
-)]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     #[command(flatten)]
     options: Options,

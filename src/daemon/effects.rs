@@ -32,7 +32,14 @@ impl Shell {
                 Effect::StopFallback => self.fallback.stop(),
                 Effect::Announce(announcement) => self.announce(announcement),
                 Effect::Answer(request, outcome) => self.answer_reload(request, outcome),
-                Effect::Notice(notice) => untold.push(notice),
+                Effect::Notice(notice) => {
+                    if let Notice::PoolResized { from, to } = notice
+                        && from != to
+                    {
+                        self.workers_resized(to);
+                    }
+                    untold.push(notice);
+                }
                 Effect::Exit => self.finished = true,
             }
         }

@@ -155,6 +155,17 @@ impl Shell {
         others.for_each(|(_, booted)| booted.enqueue(Notice::Joined(process.clone())));
     }
 
+    /// Another number of workers was asked for beside the configuration: the template of those that serve is told, before
+    /// it forks one more.
+    pub(super) fn workers_resized(&mut self, to: u32) {
+        let serving = self.hook_caller(None).and_then(|number| self.templates.running.get_mut(&number));
+        if let Some(booted) = serving
+            && let Err(error) = booted.template.tell(&Notice::Resized(to))
+        {
+            tracing::warn!("cannot tell the template of the number of workers: {error}, ignoring");
+        }
+    }
+
     /// A worker that a template had forked was reaped.
     pub(super) fn worker_exited(&mut self, worker: &Worker, process: WorkerProcess) {
         let caller = self.hook_caller(worker.template.filter(|_| worker.role() == Role::Canary));
@@ -187,7 +198,7 @@ impl Shell {
     pub(super) fn pass_notices_on(&mut self, notices: Notices) {
         let to_call = |notice| match notice {
             Notice::Exited { process, call: true } => Some(process),
-            Notice::Exited { .. } | Notice::Joined(_) | Notice::Started | Notice::End => None,
+            Notice::Exited { .. } | Notice::Joined(_) | Notice::Started | Notice::Resized(_) | Notice::End => None,
         };
         let mut exits: Vec<_> = notices.waiting.into_iter().filter_map(to_call).collect();
         if let Some((since, notice)) = notices.under_way

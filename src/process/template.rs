@@ -91,6 +91,8 @@ pub enum Notice {
     },
     /// The sockets are bound.
     Started,
+    /// So many workers are wanted from here on, beside the configuration.
+    Resized(u32),
     /// No worker is left, and the service ends: the template ends, too.
     End,
 }
@@ -301,6 +303,7 @@ impl Template {
             Notice::Joined(process) => json!({ "joined": process }),
             Notice::Exited { process, call } => json!({ "exited": Exit { process, call: *call } }),
             Notice::Started => json!({ "started": {} }),
+            Notice::Resized(workers) => json!({ "resized": { "workers": workers } }),
             Notice::End => json!({ "end": {} }),
         };
         self.send(&message, &[])

@@ -27,7 +27,12 @@ pub fn of(command: &clap::Command) -> String {
         let examples = examples.to_string();
         // The heading says it.
         let bare = ["Examples:\n", "Example:\n"].iter().find_map(|head| examples.strip_prefix(head));
-        text.push_str(&format!(".SH EXAMPLES\n{}", written(bare.unwrap_or(&examples))));
+        let bare = bare.unwrap_or(&examples);
+        let (examples, signals) = bare.split_once("\n\nSignals:\n").unwrap_or((bare, ""));
+        if !signals.is_empty() {
+            text.push_str(&format!(".SH SIGNALS\n{}", written(signals)));
+        }
+        text.push_str(&format!(".SH EXAMPLES\n{}", written(examples)));
     }
     text.push_str(".SH SEE ALSO\n");
     let others = ["sockd(1)", "sockd.toml(5)", "sockd@.service(8)", "systemd.socket(5)", "systemd.service(5)"];

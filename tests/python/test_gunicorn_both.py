@@ -200,6 +200,29 @@ class Lives(both.Case):
 
 class BesideGunicorn(Lives):
 
+    def numbers_of_workers(self, kind):
+        service = self.service(kind, "hello:app", "-c", "conf.py")
+        ask(service)
+        service.wait_for(2, "post_worker_init")
+        # One more, and no fewer than one.
+        for count, number in enumerate((signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU), 2):
+            service.signal(number)
+            service.wait_for(count, "nworkers_changed")
+        service.signal(signal.SIGTTOU)
+        service.signal(signal.SIGHUP)
+        service.wait_for(5, "nworkers_changed")
+        self.assertEqual(service.stop(), 0, service.output())
+        return service.lines()
+
+    def test_another_number_of_workers(self):
+        gunicorn, sockd = (self.numbers_of_workers(kind) for kind in (Gunicorn, SockdWithoutCanary))
+        changes = ["nworkers_changed " + change for change in ("2 None", "3 2", "2 3", "1 2", "2 1")]
+        self.assertEqual(of(sockd, "nworkers_changed"), changes)
+        self.assertEqual(of(sockd, "nworkers_changed"), of(gunicorn, "nworkers_changed"))
+        # The hook comes before the fork.
+        order = [line.split()[0] for line in sockd if line.startswith(("nworkers_changed", "pre_fork"))]
+        self.assertEqual(order[:5], ["nworkers_changed", "pre_fork", "pre_fork", "nworkers_changed", "pre_fork"])
+
     def test_life(self):
         gunicorn, sockd = self.both_lives()
         self.compare(gunicorn, sockd)

@@ -114,9 +114,11 @@ class Lives(both.Case):
         waiting = self.begin(service)
         service.signal(signal.SIGHUP)
         self.wait_for(service, "generation 2 has taken over")
+        self.assertEqual(self.finish(service, waiting), first, service.output())
+        # Until it has heard that it is replaced it may take a visitor more.
+        self.wait_for(service, "worker 1 has left")
         successor = both.ask(service)
         self.assertNotEqual(successor, first)
-        self.assertEqual(self.finish(service, waiting), first, service.output())
         waiting = self.begin(service)
         service.signal(signal.SIGTERM)
         self.wait_for(service, "stopping")

@@ -116,7 +116,7 @@ class Place:
 class Notice:
     """Something that the user's hooks are to know."""
 
-    KINDS = ("joined", "exited", "started", "end")
+    KINDS = ("joined", "exited", "started", "resized", "end")
 
     def __init__(self, kind, content, text):
         self.kind = kind
@@ -124,6 +124,8 @@ class Notice:
         if kind in ("joined", "exited"):
             self.worker, self.pid = expect(content, "worker", int), expect(content, "pid", int)
             self.state, self.call = content.get("hook_state"), bool(content.get("call"))
+        elif kind == "resized":
+            self.workers = expect(content, "workers", int)
 
     def tell(self, server, call):
         """Tell the server; `call`: hooks may be called."""
@@ -131,6 +133,8 @@ class Notice:
             server.worker_joined(self.worker, self.pid, self.state)
         elif self.kind == "exited":
             server.worker_exited(self.worker, self.pid, self.state, self.call and call)
+        elif self.kind == "resized":
+            server.workers_resized(self.workers, call)
         elif call and self.kind == "started":
             server.service_started()
         elif call and self.kind == "end":

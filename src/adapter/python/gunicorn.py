@@ -74,6 +74,9 @@ class Gunicorn(AppServer):
     def worker_exited(self, number, pid, state, call):
         self.server.worker_exited(number, pid, state, call)
 
+    def workers_resized(self, number, call):
+        self.server.workers_resized(number, call)
+
     def service_started(self):
         self.server.service_started()
 

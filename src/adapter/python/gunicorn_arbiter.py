@@ -98,6 +98,9 @@ class Server:
             self.worker_joined(worker["worker"], worker["pid"], worker["hook_state"])
         if life["phase"] != "again":
             self.cfg.nworkers_changed(self, self.num_workers, before["num_workers"])
+        elif before["num_workers"] is not None:
+            # SIGTTIN and SIGTTOU count until the next reload.
+            self.num_workers = before["num_workers"]
 
     def begin(self):
         if self.life["phase"] == "start":
@@ -171,6 +174,11 @@ class Server:
         worker = self.new_worker(number, [], os.getppid())
         vars(worker).update(loads(state)["attributes"])
         return worker
+
+    def workers_resized(self, number, call):
+        before, self.num_workers = self.num_workers, number
+        if call:
+            self.cfg.nworkers_changed(self, number, before)
 
     def worker_exited(self, number, pid, state, call):
         worker = self.WORKERS.get(pid)

@@ -96,6 +96,9 @@ class AppServer:
     def workers_changed(self):
         """There is one more, or one fewer; only the template learns that, no spare."""
 
+    def workers_resized(self, number, call):
+        """So many workers are wanted from here on; `call`: and the hook for that is to be called here."""
+
     def service_started(self):
         """The sockets are bound."""
 
