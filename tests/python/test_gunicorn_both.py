@@ -201,14 +201,12 @@ class Lives(both.Case):
 class BesideGunicorn(Lives):
 
     def numbers_of_workers(self, kind):
-        service = self.service(kind, "hello:app", "-c", "conf.py")
+        service = self.service(kind, "-c", "hooks_conf.py", "hello:app")
         ask(service)
         service.wait_for(2, "post_worker_init")
-        # One more, and no fewer than one.
         for count, number in enumerate((signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU), 2):
             service.signal(number)
             service.wait_for(count, "nworkers_changed")
-        service.signal(signal.SIGTTOU)
         service.signal(signal.SIGHUP)
         service.wait_for(5, "nworkers_changed")
         self.assertEqual(service.stop(), 0, service.output())
