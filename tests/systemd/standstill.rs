@@ -1,4 +1,5 @@
-//! Others stand still, and sockd does not: journald is stopped while workers die, code is deployed and visitors come.
+//! Others stand still, and sockd does not: journald and the bus are stopped while workers die, code is deployed and visitors
+//! come.
 //!
 //! Owns: the standstill, and what must hold during and after it.
 //! Must never: ask the journal while nobody writes it: that waits as long as the standstill.
@@ -25,9 +26,11 @@ def application(environ, start_response):
     return [b'hello']
 ";
 
-/// Stops or continues journald.
-fn journald(machine: &Machine, signal: &str) {
-    machine.run(&format!("kill -{signal} $(systemctl show --property MainPID --value systemd-journald)")).succeeded();
+/// Stops or continues journald and the bus.
+fn others(machine: &Machine, signal: &str) {
+    machine
+        .run(&format!("kill -{signal} $(systemctl show --property MainPID --value systemd-journald dbus)"))
+        .succeeded();
 }
 
 /// Kills a worker and waits until its successor serves.
@@ -39,7 +42,7 @@ fn a_worker_dies(load: &Load) -> crate::load::Accident {
     accident
 }
 
-/// journald takes nothing for a while; the site is as ever, and the journal says what it lacks.
+/// journald takes nothing for a while, and nobody is reached over the bus; the site is as ever, and the journal says what it lacks.
 pub fn journald_is_not_waited_for(machine: &Machine) {
     let service = life::BETTER.replace("--access-logfile - ", "");
     assert_ne!(service, life::BETTER);
@@ -49,7 +52,7 @@ pub fn journald_is_not_waited_for(machine: &Machine) {
     let load = Load::begin(machine, &[life::SOCKET]);
     let told = life::complete(machine);
 
-    journald(machine, "STOP");
+    others(machine, "STOP");
     let began = life::now(machine);
     let mut accidents = vec![a_worker_dies(&load)];
     machine.run("systemctl reload gunicorn").succeeded();
@@ -61,7 +64,7 @@ pub fn journald_is_not_waited_for(machine: &Machine) {
     });
     assert_eq!(life::complete(machine)["pid"], told["pid"], "sockd lives on");
     assert_eq!(life::property(machine, "NRestarts"), "0");
-    journald(machine, "CONT");
+    others(machine, "CONT");
 
     let lost = machine.wait_for(
         "the count of what is missing",
