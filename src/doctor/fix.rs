@@ -89,12 +89,18 @@ impl Change {
         }
     }
 
-    /// A text in one line of a file, counted from 1, replaced by another; in every line for 0.
+    /// A text in one line of a file, counted from 1, replaced by another; in every line for 0. Done twice, it is as done
+    /// once.
     pub(super) fn replace(by: &str, file: &str, line: usize, old: &str, new: &str) -> Self {
-        let pattern: String = old.chars().flat_map(|letter| escaped(letter, ".*[]^$\\|")).collect();
-        let new: String = new.chars().flat_map(|letter| escaped(letter, "\\&|")).collect();
+        let pattern = |text: &str| text.chars().flat_map(|letter| escaped(letter, ".*[]^$\\|")).collect::<String>();
+        let replacement: String = new.chars().flat_map(|letter| escaped(letter, "\\&|")).collect();
+        let script = format!("s|{}|{replacement}|", pattern(old));
         let at = if line == 0 { String::new() } else { line.to_string() };
-        Self::edit(by, file, &format!("{at}s|{pattern}|{new}|"))
+        let script = match new.contains(old) {
+            true => format!("{at}{{\\|{}|!{script}}}", pattern(new)),
+            false => format!("{at}{script}"),
+        };
+        Self::edit(by, file, &script)
     }
 
     /// A file that is not there yet.
@@ -192,6 +198,20 @@ mod tests {
             Change::replace("", "/etc/a b", 3, "/run/a.sock", "/run/b&c").lasting().as_str(),
             r"sed -i --follow-symlinks '3s|/run/a\.sock|/run/b\&c|' '/etc/a b'"
         );
+    }
+
+    #[test]
+    fn a_line_is_changed_once() {
+        let file = std::env::temp_dir().join(format!("sockd-fix-{}", std::process::id()));
+        std::fs::write(&file, "[Service]\nExecStart=venv/bin/g a\n").expect("written");
+        let change = Change::replace("", &file.to_string_lossy(), 2, "venv/bin/g", "/home/[a]/venv/bin/g").lasting();
+        for _ in 0..2 {
+            let done = std::process::Command::new("sh").args(["-c", change.as_str()]).status().expect("sh");
+            assert!(done.success());
+            let text = std::fs::read_to_string(&file).expect("read");
+            assert_eq!(text, "[Service]\nExecStart=/home/[a]/venv/bin/g a\n");
+        }
+        std::fs::remove_file(&file).expect("removed");
     }
 
     #[test]
