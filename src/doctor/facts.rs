@@ -124,6 +124,8 @@ pub struct Program {
     pub python: bool,
     /// The program that may have been meant by one that does not exist.
     pub alike: Option<String>,
+    /// Why sockd, where it runs the program, cannot look through it: each of its workers is a whole server.
+    pub opaque: Option<String>,
 }
 
 /// A problem that `sockd check` found.

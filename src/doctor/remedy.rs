@@ -126,12 +126,21 @@ pub fn renew(facts: &Facts) -> Fix {
     read(facts).then(chain::prove(facts)).then(chain::again(facts))
 }
 
+/// Where the definition is changed that counts, and what has it read: sockd's own configuration is read by a reload.
+pub fn changed_by_hand(facts: &Facts) -> (&str, Fix) {
+    let place = facts.definition.last().map_or(facts.service.fragment_path.as_str(), |file| file.path.as_str());
+    let own = chain::is_under_sockd(facts) && is_configuration(place);
+    (place, if own { chain::load(facts) } else { renew(facts) })
+}
+
+fn is_configuration(place: &str) -> bool {
+    Path::new(place).extension().is_some_and(|end| end == "toml")
+}
+
 /// How more workers are written, and what has that read.
 pub fn more_workers(facts: &Facts) -> (String, Fix) {
-    let place = facts.definition.last().map_or(facts.service.fragment_path.as_str(), |file| file.path.as_str());
-    // sockd's own configuration is read by a reload.
-    let own = chain::is_under_sockd(facts) && Path::new(place).extension().is_some_and(|end| end == "toml");
-    let (setting, fix) = if own { ("count in [workers]", chain::load(facts)) } else { ("--workers", renew(facts)) };
+    let (place, fix) = changed_by_hand(facts);
+    let setting = if is_configuration(place) { "count in [workers]" } else { "--workers" };
     (format!("more workers ({setting}) in {place}"), fix)
 }
 

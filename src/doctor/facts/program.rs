@@ -3,13 +3,16 @@
 //! Owns: which program ExecStart= means, and the beginning of that file.
 //! Never: runs it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{File, Program, alike};
-use crate::adapter::python::interpreter;
+use crate::adapter::python::{Launcher, interpreter};
 use crate::adapter::stated::values;
+use crate::adapter::{self, Adapter, Making};
+use crate::config::{self, Script};
 use crate::doctor::chain;
 use crate::regular_file;
 use crate::systemd::details::Details;
@@ -41,7 +44,28 @@ pub fn look(service: &Details) -> Program {
     let directories: Vec<PathBuf> = candidates.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
     let missing = found.exists == Some(false);
     let alike = missing.then(|| alike::program(word, &directories, Path::new(&service.working_directory))).flatten();
-    Program { alike, ..found }
+    let opaque = if chain::runs_sockd(service) { opaque(service) } else { None };
+    Program { alike, opaque, ..found }
+}
+
+/// Why sockd cannot look through the program to the server that it starts. `None`: it can, or there is none.
+fn opaque(service: &Details) -> Option<String> {
+    let command: Vec<OsString> = chain::command(service).iter().map(OsString::from).collect();
+    let (_, command) = adapter::look_through(&command);
+    match adapter::recognise(&command) {
+        unknown if adapter::is_unknown(unknown) => adapter::hidden_server(&command).map(adapter::hidden_server_note),
+        Adapter { making: Making::Template(server), .. } => {
+            let Launcher::Script(program) = server.invocation(&command)?.launcher else { return None };
+            let mut environment = chain::environment(service);
+            environment.entry("PATH".into()).or_insert_with(|| SERVICE_PATH.into());
+            let path = config::find_program(program, Path::new(&service.working_directory), &environment).ok()?;
+            match config::script(&path).ok()? {
+                Script::Other(why) => Some(format!("{why}: sockd runs it as it is, once for each worker")),
+                Script::Python(..) | Script::Shim(_) => None,
+            }
+        }
+        _ => None,
+    }
 }
 
 fn program(path: PathBuf) -> Program {
@@ -68,6 +92,7 @@ fn program(path: PathBuf) -> Program {
         executable: metadata.ok().map(|metadata| metadata.permissions().mode() & 0o111 != 0),
         python: python && path.starts_with("/") && !path.starts_with("/usr"),
         alike: None,
+        opaque: None,
         path: path.display().to_string(),
     }
 }
@@ -92,4 +117,46 @@ pub fn uwsgi_files(service: &Details) -> Vec<File> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "ini"));
     paths.sort();
     paths.iter().take(MOST_INI).filter_map(|path| read(path).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hides_the_server_is_told_apart() {
+        let room = std::env::temp_dir().join(format!("sockd-opaque-{}", std::process::id()));
+        fs::create_dir_all(&room).expect("made");
+        let pyenv =
+            "#!/usr/bin/env bash\nprogram=\"${0##*/}\"\nexec \"/root/.pyenv/libexec/pyenv\" exec \"$program\" \"$@\"\n";
+        for (text, line, reason) in [
+            (
+                "#!/usr/bin/env bash\nexec python -m gunicorn \"$@\"\n",
+                "sockd run -- gunicorn a:b",
+                Some("is not run by Python"),
+            ),
+            ("#!/bin/sh\nexec /srv/start\n", "/usr/bin/sockd run -- ROOM/gunicorn a:b", Some("is not run by Python")),
+            ("\x7fELF\x02\x01", "sockd run -- env A=b ROOM/gunicorn a:b", Some("is a compiled program, not Python")),
+            ("", "sockd run -- /opt/agent gunicorn a:b", Some("gunicorn is started by a program")),
+            (pyenv, "sockd run -- gunicorn a:b", None),
+            ("#!/srv/venv/bin/python3\n", "sockd run -- gunicorn a:b", None),
+            ("#!/bin/sh\nexec /srv/start\n", "ROOM/gunicorn a:b", None),
+            ("#!/bin/sh\nexec /srv/start\n", "sockd run -- /v/bin/python -m gunicorn a:b", None),
+        ] {
+            let path = room.join("gunicorn");
+            fs::write(&path, text).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+            let room = room.display().to_string();
+            let service = Details {
+                exec_start: line.split(' ').map(|word| word.replace("ROOM", &room)).collect(),
+                environment: vec![format!("PATH={room}")],
+                working_directory: room.clone(),
+                ..Details::default()
+            };
+            let found = look(&service).opaque;
+            assert_eq!(found.is_some(), reason.is_some(), "{line}: {found:?}");
+            assert!(found.unwrap_or_default().contains(reason.unwrap_or_default()), "{line}");
+        }
+        fs::remove_dir_all(room).expect("removed");
+    }
 }

@@ -130,6 +130,17 @@ fn refused_reload(facts: &Facts) -> Option<Finding> {
     Some(finding.why(why).by_hand(by_hand).mend(chain::load(facts)))
 }
 
+/// sockd starts a program that starts the server: what it promises for each worker holds for the whole of them.
+fn opaque(facts: &Facts) -> Option<Finding> {
+    let opaque = facts.program.opaque.as_ref()?;
+    let finding = Finding::warning("server-hidden", Link::Worker, opaque);
+    let why =
+        "whatever starts the server stands between: sockd sees one process, and neither its workers nor their code";
+    let (place, mend) = remedy::changed_by_hand(facts);
+    let by_hand = format!("write the server's own line in {place}, as the Python that runs it, with -m and its module");
+    Some(finding.why(why).by_hand(by_hand).mend(mend))
+}
+
 /// Settings of the unit that are known to break a site sooner or later.
 fn settings(facts: &Facts) -> Vec<Finding> {
     let service = &facts.service;
@@ -154,6 +165,7 @@ fn settings(facts: &Facts) -> Vec<Finding> {
         let finding = Finding::warning("delegate", Link::Worker, what).why(why);
         findings.push(finding.mend(chain::prove(facts).then(mend).then(chain::again(facts))));
     }
+    findings.extend(opaque(facts));
     if service.unit_file_state == "disabled" && facts.sockets.is_empty() {
         let what = format!("{name} is not enabled");
         let finding = Finding::warning("service-not-enabled", Link::Worker, what);
