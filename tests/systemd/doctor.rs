@@ -354,3 +354,105 @@ fn misspelled(patient: &Patient<'_>) {
     let after = patient.machine.run("cut -d: -f1 /etc/passwd /etc/group | sort").succeeded();
     assert_eq!(before, after, "a user or a group was made");
 }
+
+/// What is sockd's alone to know: that every worker is busy, and that the code on the disk was refused. And a fix that
+/// is refused leaves no trace.
+pub fn what_sockd_knows(machine: &Machine) {
+    well(machine, "gunicorn");
+    assert!(!ids(machine).iter().any(|id| ["workers-busy", "reload-refused"].contains(&id.as_str())));
+    all_workers_are_busy(machine);
+    a_reload_is_refused(machine);
+    a_refused_fix_is_undone(machine);
+}
+
+/// What is found: the guide's unit has settings that the doctor warns of.
+fn ids(machine: &Machine) -> Vec<String> {
+    let found = ask(machine, "gunicorn").1;
+    let findings = found[0]["findings"].as_array().cloned().unwrap_or_default();
+    findings.iter().map(|finding| finding["id"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// The lines that the guide's application gets at its end.
+const GATE: &str = r#"
+import os, time
+inner = application
+def application(environ, start_response):
+    while environ["PATH_INFO"] == "/slow/" and os.path.exists("/run/gate"):
+        time.sleep(0.1)
+    return inner(environ, start_response)
+"#;
+const WSGI: &str = "/home/sammy/myprojectdir/myproject/wsgi.py";
+
+/// Three workers and five visitors of a page that takes as long as a file is there.
+fn all_workers_are_busy(machine: &Machine) {
+    let before = ids(machine);
+    machine.run(&format!("cp -p {WSGI} /root/wsgi.py")).succeeded();
+    machine.run(&format!("cat >>{WSGI} <<'END'\n{GATE}END\n")).succeeded();
+    // gunicorn's own limit for a page would end it.
+    let patient = "[Service]\nEnvironment=GUNICORN_CMD_ARGS=--timeout=300\n";
+    machine.write_file("/etc/systemd/system/gunicorn.service.d/patient.conf", 0o644, patient);
+    machine.run("systemctl daemon-reload && systemctl restart gunicorn && touch /run/gate").succeeded();
+    machine.run(&visit("/")).succeeded();
+    let slow = "curl -sS -o /dev/null --max-time 120 -H 'Host: example.com' 127.0.0.1/slow/";
+    let visitors: Vec<_> = (0..5).map(|_| machine.spawn(slow)).collect();
+    let queue = "sockd status --json gunicorn | grep -o '\"waiting\": *[0-9]*'";
+    machine.wait_until("three busy workers and two who wait", PATIENCE, || {
+        machine.run(queue).stdout.trim().ends_with(" 2").then_some(())
+    });
+    let (code, found) = ask(machine, "gunicorn");
+    let finding = &found[0]["findings"][0];
+    let what = finding["what"].as_str().unwrap_or_default();
+    assert_eq!((code, &finding["id"]), (1, &Value::from("workers-busy")), "{found:#}");
+    assert!(what.starts_with("3 of 3 workers are busy, 2 wait; no answer came within 15."), "{found:#}");
+    // The fix restarts nothing before the code on the disk is proven: nobody is cut off.
+    assert!(first(&found).1.contains("sockd reload gunicorn.service && "), "{found:#}");
+
+    machine.run("rm /run/gate").succeeded();
+    for visitor in visitors {
+        visitor.finish().succeeded();
+    }
+    assert_eq!(ids(machine), before);
+    machine.run(&format!("cp -p /root/wsgi.py {WSGI}")).succeeded();
+    machine.run("rm /etc/systemd/system/gunicorn.service.d/patient.conf; systemctl daemon-reload").succeeded();
+    machine.run("systemctl restart gunicorn").succeeded();
+}
+
+/// Half a deploy: visitors see nothing of it, and the doctor says what the next restart would load.
+fn a_reload_is_refused(machine: &Machine) {
+    let (good, before) = (machine.run(&visit("/")).succeeded(), ids(machine));
+    machine.run(&format!("echo 'raise RuntimeError(\"half a deploy\")' >>{WSGI}")).succeeded();
+    assert_ne!(machine.run("sockd reload gunicorn").code, 0, "the code raises");
+    let (code, found) = ask(machine, "gunicorn");
+    let mut findings = found[0]["findings"].as_array().into_iter().flatten();
+    let finding = findings.find(|finding| finding["id"] == "reload-refused").unwrap_or_else(|| panic!("{found:#}"));
+    let mend = finding["mend"].as_str().unwrap_or_default();
+    assert_eq!((code, mend), (0, "sockd reload gunicorn.service"), "{found:#}");
+    let what = finding["what"].as_str().unwrap_or_default();
+    assert!(what.contains("RuntimeError: half a deploy"), "{found:#}");
+    let line = machine.run(&format!("grep -n 'half a deploy' {WSGI} | cut -d: -f1")).succeeded();
+    assert_eq!(finding["by_hand"], format!("correct {WSGI}:{}", line.trim()), "{found:#}");
+    assert_eq!(machine.run(&visit("/")).succeeded(), good, "the old workers serve");
+    machine.run(&format!("cp -p /root/wsgi.py {WSGI}")).succeeded();
+    machine.run(mend).succeeded();
+    assert_eq!(ids(machine), before);
+}
+
+/// Between the doctor's look and the fix somebody else has made a mistake in Nginx's configuration.
+fn a_refused_fix_is_undone(machine: &Machine) {
+    let site = "/etc/nginx/sites-available/myproject";
+    machine
+        .run(&format!("sed -i 's,/run/gunicorn.sock,/run/another.sock,' {site}; systemctl reload nginx"))
+        .succeeded();
+    let (_, found) = ask(machine, "gunicorn");
+    let (id, fix) = first(&found);
+    assert_eq!(id, "nginx-other-address", "{found:#}");
+    machine.run("echo 'no_such_directive on;' >/etc/nginx/conf.d/mistake.conf").succeeded();
+    let shows = format!("stat -c '%a %U %G' {site} && sha256sum {site} && ls /etc/nginx/* /tmp");
+    let before = machine.run(&shows).succeeded();
+    assert_ne!(machine.run(fix).code, 0, "nginx -t refuses it");
+    assert_eq!(machine.run(&shows).succeeded(), before);
+    machine.run("rm /etc/nginx/conf.d/mistake.conf").succeeded();
+    machine.run(fix).succeeded();
+    machine.wait_until("the page", PATIENCE, || (machine.run(&visit("/")).code == 0).then_some(()));
+    assert_eq!(ask(machine, "gunicorn").0, 0);
+}

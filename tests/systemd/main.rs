@@ -191,6 +191,13 @@ on_every_release! { read:
         doctor::other_faults(machine, PREFIX);
     }
 
+    /// What only sockd can tell, and a fix that is refused.
+    fn the_doctor_knows_what_sockd_knows(machine) {
+        install(machine);
+        guide::django(machine, PREFIX);
+        doctor::what_sockd_knows(machine);
+    }
+
     /// Faults made for real: named by the doctor, mended by the command that it prints.
     fn the_doctor_mends_the_flask_guides_site(machine) {
         install(machine);
