@@ -296,6 +296,35 @@ pub fn under_the_guides_unit(machine: &Machine) {
     }
     assert!(diary.kills.len() >= 2, "too few workers were killed: {:?}", diary.kills);
     judge(&load.finish(), &diary, "under the guide's unit");
+    everybody_dies_over_refused_code(machine);
+}
+
+/// While the old workers serve, everybody says what stands on the disk, and nothing that the doctor names loads it. When the
+/// last of them is gone visitors are told so, and after the mending they get their page.
+fn everybody_dies_over_refused_code(machine: &Machine) {
+    let fault =
+        FAULTS.iter().find(|fault| fault.name == "an import of a module that is not there").expect("it is there");
+    machine.run(fault.fault).succeeded();
+    let reload = machine.run(&Way::Sockd.script(0));
+    assert!(reload.code == 1 && reload.stderr.contains(fault.reason), "{reload}");
+    machine.run("sockd status gunicorn").says("the code on disk is the refused one").succeeded();
+    let doctor = machine.run("sockd doctor gunicorn").says("the code on disk was refused by the last reload: ");
+    // A restart comes after a proof that fails.
+    let proves = |line: &str| line.contains("sockd check gunicorn") || line.contains("sockd reload gunicorn");
+    let bare = |line: &&str| line.contains("systemctl restart gunicorn") && !proves(line);
+    assert_eq!(doctor.stdout.lines().find(bare), None, "it would load that code: {doctor}");
+
+    let told = sockd_status(machine);
+    let pids: Vec<String> =
+        told["workers"].as_array().expect("a list").iter().map(|worker| worker["pid"].to_string()).collect();
+    machine.run(&format!("kill -KILL {}", pids.join(" "))).succeeded();
+    let code = "curl -sS -o /dev/null -w '%{http_code}' --unix-socket /run/gunicorn.sock localhost";
+    assert_eq!(machine.run(code).succeeded(), "503");
+    let status = machine.run("sockd status gunicorn").says(fault.reason);
+    assert_eq!(status.code, 150, "{status}");
+    machine.run(fault.mend).succeeded();
+    machine.wait_for("the page", PATIENCE, &format!("[ \"$({code})\" = 200 ]"));
+    wait_complete(machine);
 }
 
 /// How a reload is asked for.
