@@ -19,7 +19,7 @@ use clap::Args;
 use super::{next_step, output};
 use crate::exit;
 use crate::systemd::UnitName;
-use report::Report;
+use report::{Entry, Report};
 
 /// How often `--watch` looks anew.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
@@ -68,13 +68,27 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         true => json(&report),
         false => render::render(&report, output::width(), output::colour_wanted()),
     };
-    if report.entries.is_empty() && !arguments.json {
-        text.push_str(&format!("Next: {}\n", next_step::adopt()));
+    if !arguments.json {
+        next(&report).iter().for_each(|next| text.push_str(&format!("Next: {next}\n")));
     }
     if let Err(error) = output::print(&text) {
         return failed(&format!("cannot write to stdout: {error}"));
     }
     ExitCode::from(report.exit_code())
+}
+
+/// What can be typed next where nothing of sockd's was shown.
+fn next(report: &Report) -> Vec<String> {
+    if report.entries.is_empty() {
+        return vec![next_step::adopt()];
+    }
+    let others = report.entries.iter().filter(|entry| entry.sockd.is_none());
+    let is = |entry: &&Entry, state: &str| entry.systemd.as_ref().is_some_and(|unit| unit.load_state == state);
+    let missing = others.clone().any(|entry| is(&entry, "not-found")).then(|| next_step::of_running("status"));
+    let plain = others.filter(|entry| entry.runs_sockd == Some(false) && is(entry, "loaded"));
+    let adopt = plain.filter_map(|entry| entry.unit.as_deref());
+    let adopt = adopt.map(|unit| format!("`sockd adopt {unit}` shows how sockd would run its server"));
+    adopt.chain(missing).collect()
 }
 
 /// The array for programs, with a line break at its end.
@@ -85,4 +99,28 @@ pub fn json(report: &Report) -> String {
 fn failed(message: &str) -> ExitCode {
     output::complain(message);
     ExitCode::from(exit::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systemd::bus::UnitState;
+
+    #[test]
+    fn a_unit_that_does_not_run_sockd_is_no_dead_end() {
+        let entry = |name: &str, load_state: &str, runs_sockd| Entry {
+            unit: Some(name.to_owned()),
+            systemd: Some(UnitState { load_state: load_state.to_owned(), ..UnitState::default() }),
+            runs_sockd,
+            ..Entry::default()
+        };
+        let report = |entries| Report { now_unix_ms: 0, systemd_error: None, entries };
+        let plain = next(&report(vec![entry("gunicorn.service", "loaded", Some(false))]));
+        assert_eq!(plain, ["`sockd adopt gunicorn.service` shows how sockd would run its server"]);
+        let missing = next(&report(vec![entry("gunicrn.service", "not-found", Some(false))]));
+        assert_eq!(missing, [next_step::of_running("status")]);
+        for well in [entry("web.service", "loaded", Some(true)), entry("web.service", "loaded", None)] {
+            assert_eq!(next(&report(vec![well])), [""; 0]);
+        }
+    }
 }
