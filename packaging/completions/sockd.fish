@@ -44,7 +44,7 @@ complete -c sockd -n "__fish_sockd_using_subcommand run" -l start -d 'When to st
 on-connection\t'When the first connection waits'"
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l start-timeout -d 'How long a worker may take to be ready [default: 60s]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l stop-timeout -d 'How long a worker may take to stop [default: what the server\'s own options say, else 30s]' -r
-complete -c sockd -n "__fish_sockd_using_subcommand run" -l drain-timeout -d 'How long a replaced worker may finish its requests and keep idle connections [default: as --stop-timeout]' -r
+complete -c sockd -n "__fish_sockd_using_subcommand run" -l drain-timeout -d 'How long a replaced worker may finish what it has begun [default: as --stop-timeout]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l watchdog -d 'Replace a worker without a heartbeat for so long [default: the server\'s own, else never]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l ready-after -d 'When a worker that can tell nothing of itself counts as ready [default: 1s]' -r
 complete -c sockd -n "__fish_sockd_using_subcommand run" -l preload -d 'Load the application once, before forking workers (Python) [default: the server\'s own]'

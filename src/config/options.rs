@@ -51,7 +51,7 @@ pub struct Options {
     /// How long a worker may take to stop [default: what the server's own options say, else 30s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse_positive)]
     pub stop_timeout: Option<Duration>,
-    /// How long a replaced worker may finish its requests and keep idle connections [default: as --stop-timeout]
+    /// How long a replaced worker may finish what it has begun [default: as --stop-timeout]
     #[arg(long, value_name = "TIME", value_parser = duration::parse_positive)]
     pub drain_timeout: Option<Duration>,
     /// Replace a worker without a heartbeat for so long [default: the server's own, else never]
