@@ -13,6 +13,8 @@ use tokio::io::unix::AsyncFd;
 pub const TAIL_LINES: usize = 50;
 /// A longer line is cut into several (bytes).
 const LINE_LIMIT: usize = 8 << 10;
+/// How much of a line is quoted (characters); the log has it in full.
+const QUOTED: usize = 400;
 /// What is read in one go (bytes). Everybody else waits meanwhile, and each line costs a message to the log, which may
 /// be slow: a process that writes short lines without end must not keep them waiting for long.
 const CHUNK: usize = 8 << 10;
@@ -168,13 +170,18 @@ impl Tail {
 
     /// The line that says most about a failure: the one that names an error, else the last that says something.
     pub fn reason(&self) -> Option<&str> {
-        self.error().or_else(|| self.lines().rev().find(|line| says_something(line)))
+        self.error().or_else(|| self.lines().rev().find(|line| says_something(line)).map(beginning))
     }
 
     /// The line that names an error, in the habit of its language.
     pub fn error(&self) -> Option<&str> {
-        self.reason.named()
+        self.reason.named().map(beginning)
     }
+}
+
+/// So much of a line as can be quoted: Ruby's errors show the whole object that they are about.
+fn beginning(line: &str) -> &str {
+    line.char_indices().nth(QUOTED).map_or(line, |(end, _)| line[..end].trim_end())
 }
 
 #[cfg(test)]
@@ -191,6 +198,15 @@ mod tests {
         assert_eq!(tail.reason(), Some("line 999"));
         assert_eq!(tail.lines().count(), TAIL_LINES);
         assert_eq!(tail.lines().next(), Some("line 951"));
+    }
+
+    #[test]
+    fn a_long_line_is_quoted_in_part() {
+        let mut tail = Tail::default();
+        tail.push(format!("ValueError: {}", "ä".repeat(4000)));
+        let quoted = tail.error().expect("an error");
+        assert!(quoted.starts_with("ValueError: ää") && quoted.chars().count() == QUOTED, "{quoted}");
+        assert_eq!(tail.reason(), Some(quoted));
     }
 
     #[test]
