@@ -202,6 +202,8 @@ fn once_a_worker_has_spoken_silence_proves_nothing() {
     let options = "--ready-after 4s --start-timeout 5s --start at-once";
     let web = Instance::on_unix().options(options).worker("service.py", &["silent-if=mute"]);
     web.status("serving, 1 of 1 worker, generation 1");
+    // The log may come later than the status.
+    web.log("worker 1 is ready");
     assert_eq!(web.get("/").status, 200);
     web.write("mute", "");
     let mark = web.mark();
