@@ -126,7 +126,8 @@ class Hello(Case):
             "timeout": 30, "heartbeat_interval": 0.9, "graceful_timeout": 30, "max_requests": 0, "max_requests_jitter": 0,
             "bind": ["127.0.0.1:8000"], "umask": 0, "owner": [os.geteuid(), os.getegid()], "backlog": 2048,
             "chdir": os.path.realpath(self.directory.path), "preload_app": False, "daemon": False,
-            "follows_workers": False, "follows_service": False, "preload": False, "reload": False, "pidfile": None, "wsgi": "hello:app", "proc_name": "hello:app"})
+            "follows_workers": False, "follows_service": False, "runs_hooks": False, "preload": False, "reload": False,
+            "pidfile": None, "wsgi": "hello:app", "proc_name": "hello:app"})
 
     def test_command_line(self):
         settings = self.template(
