@@ -86,6 +86,27 @@ fn each_unit_is_adopted_as_its_text_says() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// systemd would start neither service nor socket for them.
+#[test]
+fn accounts_that_are_not_here_are_refused() {
+    let here = |database: &str, name: &str| [("passwd", "sammy"), ("group", "www-data")].contains(&(database, name));
+    let said = |lines: &str| emperor::accounts_exist(Path::new("/srv/a.ini"), &format!("[uwsgi]\n{lines}"), here);
+    for lines in
+        ["uid = 1000\n", "uid = sammy\ngid = www-data\nchown-socket = sammy:www-data\n", "chown-socket = sammy\n"]
+    {
+        assert_eq!(said(lines), Ok(()), "{lines}");
+    }
+    for (line, what) in [
+        ("uid = samy", "user samy"),
+        ("gid = sammy", "group sammy"),
+        ("chown-socket = www-data", "user www-data"),
+        ("chown-socket = sammy:sammy", "group sammy"),
+    ] {
+        let expected = format!("/srv/a.ini:2: {line}: there is no {what} here: make it first, or correct this line");
+        assert_eq!(said(line), Err(expected));
+    }
+}
+
 /// What is shown with `+` and without a mark is what is written, and each setting has been told why.
 #[test]
 fn what_is_shown_is_what_is_written() {

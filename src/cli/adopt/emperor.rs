@@ -148,6 +148,28 @@ fn next(name: &str, around: &Surroundings) -> Vec<(String, String)> {
     ]
 }
 
+/// The first account that the .ini names and that is not here: systemd would start neither the service nor the socket.
+/// `exists` is asked for a database of getent(1) and a name.
+///
+/// # Errors
+/// The line that names it.
+pub fn accounts_exist(ini: &Path, text: &str, exists: impl Fn(&str, &str) -> bool) -> Result<(), String> {
+    let site = Site::read(ini, text)?;
+    for (option, databases) in [("uid", ["passwd", ""]), ("gid", ["group", ""]), ("chown-socket", ["passwd", "group"])]
+    {
+        let value = site.value(option)?.unwrap_or_default();
+        for (name, database) in value.split(':').zip(databases) {
+            let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number && !exists(database, name) {
+                let what = if database == "group" { "group" } else { "user" };
+                let why = format!("there is no {what} {name} here: make it first, or correct this line");
+                return Err(site.cannot(option, &why));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Who a site runs as. Of what is `None`, sockd@.service decides.
 struct Account {
     user: Option<String>,

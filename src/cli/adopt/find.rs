@@ -131,6 +131,11 @@ pub fn around_uwsgi(holder: Holder) -> emperor::Surroundings {
     emperor::Surroundings { uwsgi: found.unwrap_or("uwsgi").to_owned(), emperor: emperor(), holder }
 }
 
+/// Whether `passwd` or `group` has this name, by whatever directory service this machine asks.
+pub fn account_exists(database: &str, name: &str) -> bool {
+    show::output("getent", &[database, "--", name]).is_ok_and(|(known, _)| known)
+}
+
 /// The text of a file that systemd or the user has named.
 ///
 /// # Errors

@@ -96,7 +96,9 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
     if is_site(target) {
         let ini = std::path::absolute(target).map_err(|error| format!("cannot tell where {target} is: {error}"))?;
         let (text, holder) = find::site(&ini)?;
-        return Ok((emperor::propose(&ini, &text, &find::around_uwsgi(holder))?, None));
+        let proposal = emperor::propose(&ini, &text, &find::around_uwsgi(holder))?;
+        emperor::accounts_exist(&ini, &text, find::account_exists)?;
+        return Ok((proposal, None));
     }
     let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
     let found = find::find(&find::name(target)?)?;
