@@ -590,13 +590,15 @@ class Processes(Case):
 
     def test_usr1_opens_log_files_afresh(self):
         """In the template, a worker that serves and one that has begun to start, as gunicorn's arbiter has it."""
-        error, access, fifo = self.directory / "error.log", self.directory / "access.log", self.fifo()
+        error, access = self.directory / "error.log", self.directory / "access.log"
+        # Not in one system call: gunicorn has those go on at SIGUSR1, and opens its files after them.
         self.directory.write("slow.py", """
 import os
-if os.path.exists("gate"):
-    open(%r).close()
+import time
+while os.path.exists("gate"):
+    time.sleep(0.01)
 from hello import app
-""" % fifo)
+""")
         template = self.started("--error-logfile", error, "--access-logfile", access, "slow:app")
         serving = template.fork(1)
         serving.wait_ready()
@@ -608,8 +610,7 @@ from hello import app
         for process in (template, serving, starting):
             os.kill(process.pid, signal.SIGUSR1)
         wait_until(lambda: len(holders(error, [template.pid, serving.pid, starting.pid])) == 3, "all have the new file")
-        with open(fifo, "w"):
-            pass
+        os.unlink(self.directory / "gate")
         starting.wait_ready()
         for worker in (serving, starting):
             self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
