@@ -6,7 +6,10 @@
 use crate::machine::Machine;
 
 /// A unit with none of them. gunicorn is the one that `units::the_other_sandboxes_serve` has put there.
-const UNIT: &str = r"[Service]
+const UNIT: &str = r"[Unit]
+StartLimitIntervalSec=0
+
+[Service]
 Type=notify
 User=www-data
 RuntimeDirectory=hardened

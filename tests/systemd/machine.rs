@@ -312,7 +312,11 @@ impl Machine {
             if let Some(answer) = condition() {
                 return answer;
             }
-            assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
+            assert!(
+                Instant::now() < deadline,
+                "waited {limit:?} in vain for {what}; the last lines of the journal:\n{}",
+                self.run("journalctl --sync; journalctl --no-pager --quiet -o short-precise -n 80").stdout
+            );
             thread::sleep(LOOK_AGAIN);
         }
     }
