@@ -169,6 +169,9 @@ impl Worker for Process {
         let mut command = command.clone();
         // The last one counts, on the command line and before the file.
         command.arguments.extend(["--bind-to-activated-sockets", "only", "--workers", "0"].map(OsString::from));
+        // Told to restart, by SIGUSR1, SIGUSR2 or its plugin tmp_restart, it finishes its requests and executes this. By
+        // itself it would forget which sockets it was given and listen on a port of its own.
+        command.arguments.extend(["--restart-cmd", "true"].map(OsString::from));
         // It would ask for workers once more.
         command.environment.remove(OsStr::new("WEB_CONCURRENCY"));
         Execution { command, listen_fds: true, notify_socket: true }

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use super::instance::{Builder, Instance};
 use super::processes;
 use super::python::Hammer;
+use super::signals;
 
 const QUICK: &str = "[reload]\nsoak = \"200ms\"\n";
 
@@ -105,12 +106,8 @@ fn lives_with(builder: Builder, server: &Server) {
     assert!(web.path().join("web.sock").exists(), "the socket's file was removed");
 }
 
-#[test]
-fn puma_lives() {
-    if !there("puma") {
-        return;
-    }
-    lives(&Server {
+fn puma() -> Server {
+    Server {
         file: "config.ru",
         source: "run ->(env) {
   if env['PATH_INFO'] == '/slow'
@@ -127,7 +124,25 @@ fn puma_lives() {
         command: ["puma", "-b", "tcp://127.0.0.1:1", "-w", "3"].map(str::to_owned).into(),
         loses_nothing: false,
         build: |_| true,
-    });
+    }
+}
+
+#[test]
+fn puma_lives() {
+    if there("puma") {
+        lives(&puma());
+    }
+}
+
+#[test]
+fn puma_is_sent_every_signal() {
+    if !there("puma") {
+        return;
+    }
+    let server = puma();
+    let web = server.start(Instance::on_unix());
+    web.get("/");
+    signals::is_sent_everything(web, |web, text| server.deploy(web, &server.text(text)));
 }
 
 #[test]

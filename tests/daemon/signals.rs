@@ -11,7 +11,7 @@ use super::http;
 use super::instance::{Builder, Instance};
 use super::processes;
 use super::python::project;
-use super::transcript::PATIENCE;
+use super::transcript::{PATIENCE, Source};
 
 /// What the kernel hands to a process (signal(7)), but for the numbers that the C library keeps, 32 and 33.
 fn harmless() -> impl Iterator<Item = i32> {
@@ -41,6 +41,82 @@ fn send_all(web: &Instance) {
     } else {
         // It says so once in a while; the next answer of its loop comes after the signals.
         web.report();
+    }
+}
+
+/// What must hold of a server that has its own ways with signals: whatever it does at each of them, and also where it ends,
+/// visitors are served by workers that sockd has proven, on sockets that they were given, and sockd lives. `web` serves
+/// `hello from PID` with two workers; `deploy` changes the word.
+pub fn is_sent_everything(mut web: Instance, deploy: impl Fn(&Instance, &str)) {
+    web.status("serving, 2 of 2 workers, generation 1");
+    assert_serves(&web, &["hello"]);
+    let caught = caught(web.ready()[0]);
+    let (known, others): (Vec<i32>, Vec<i32>) = idle().partition(|number| caught >> (number - 1) & 1 == 1);
+    assert!(!known.is_empty(), "it catches no signal");
+    for number in known {
+        send_to_all(&web, number);
+        assert_serves(&web, &["hello"]);
+    }
+    // Of these it dies as any program does.
+    others.iter().for_each(|number| send_to_all(&web, *number));
+    assert_serves(&web, &["hello"]);
+
+    // From the canary to the old ones, who drain.
+    for moment in ["canary", "is ready", "has taken over"] {
+        deploy(&web, moment);
+        let mark = web.mark();
+        std::thread::scope(|scope| {
+            // Its end comes, whichever.
+            let reload = scope.spawn(|| web.reload());
+            web.log_since(mark, moment);
+            harmless().for_each(|number| send_to_all(&web, number));
+            reload.join().expect("it ends");
+        });
+        // A successor of the old workers has the new code, too: it is executed afresh.
+        assert_serves(&web, &["hello", "canary", "is ready", "has taken over"]);
+    }
+    deploy(&web, "at last");
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    assert_serves(&web, &["at last"]);
+
+    let address = web.addresses[0].clone();
+    let mark = web.mark();
+    // It may go unanswered: there are servers that end in the middle of a request at some signal.
+    let visitor = std::thread::spawn(move || drop(address.get("/slow")));
+    web.until("a slow request", || {
+        let said = [Source::Log, Source::Output].map(|source| web.transcript.all(mark, source)).concat();
+        said.iter().any(|line| line.text.ends_with("slow")).then_some(())
+    });
+    web.signal(Signal::TERM);
+    web.log("sockd: stopping");
+    harmless().for_each(|number| send_to_all(&web, number));
+    assert_eq!(web.end().code(), Some(0));
+    web.assert_nothing_left();
+    visitor.join().expect("no panic");
+}
+
+/// The signals that a process catches, the first one in the lowest bit.
+fn caught(pid: Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("proc(5)");
+    u64::from_str_radix(mask.trim(), 16).expect("a mask")
+}
+
+/// In the end two workers serve; who answers is one of them and says one of these words; and they listen nowhere else.
+fn assert_serves(web: &Instance, words: &[&str]) {
+    let given = web.descriptors.iter().map(|socket| rustix::fs::fstat(socket).expect("a socket").st_ino).collect();
+    let private = format!("unix:{}/run/sockd-", web.path().display());
+    web.until("two workers serve", || {
+        let (ready, response) = (web.ready(), web.get("/"));
+        let (word, pid) = response.body.rsplit_once(" from ").unwrap_or_default();
+        let of_ours = ready.iter().any(|ready| ready.to_string() == pid);
+        (ready.len() == 2 && response.status == 200 && of_ours && words.contains(&word)).then_some(())
+    });
+    for worker in web.ready() {
+        let mut places = sockd::process::listening(worker, &given);
+        places.retain(|place| !place.starts_with(&private));
+        assert!(places.is_empty(), "{} listens on {places:?}", processes::describe(worker));
     }
 }
 

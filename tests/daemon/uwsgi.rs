@@ -246,3 +246,8 @@ fn without_a_socket_unit_sockd_binds_what_the_file_names() {
     web.stop();
     assert!(!path.exists(), "the socket's file is left behind");
 }
+
+#[test]
+fn it_is_sent_every_signal() {
+    super::signals::is_sent_everything(serving(), |web, text| web.write("myproject.py", &slow(text)));
+}
