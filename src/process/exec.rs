@@ -44,7 +44,7 @@ pub struct Launch<'a> {
     /// What the process is sent when we die unexpectedly.
     pub parent_death: Signal,
     /// Whether it begins with all those signals ignored that would end it and mean nothing to it: for programs of our own.
-    /// Others begin with the default actions, whatever we were started with.
+    /// Others begin with the default actions, whatever we were started with. SIGPIPE is ignored in both, as systemd has it.
     pub sheltered: bool,
 }
 
@@ -306,10 +306,11 @@ pub fn concerns_the_unit(number: i32) -> bool {
 }
 
 /// Gives every signal its default action, or has it ignored where this process shall be sheltered from it, and holds back
-/// none: a program inherits what is ignored and what is held back. Allocates nothing.
+/// none: a program inherits what is ignored and what is held back. SIGPIPE is ignored as systemd has it for every service
+/// (IgnoreSIGPIPE= of systemd.exec(5)): a visitor who leaves must not end a program that counts on that. Allocates nothing.
 fn reset_signals(sheltered: bool) {
     for number in 1..=LAST_SIGNAL {
-        let ignored = sheltered && concerns_the_unit(number);
+        let ignored = number == libc::SIGPIPE || sheltered && concerns_the_unit(number);
         let action = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
         // SAFETY: neither action is a function that could run; signals whose action cannot be set are refused.
         unsafe { libc::signal(number, action) };
@@ -446,6 +447,47 @@ mod tests {
             let mut said = vec![0; says.len()];
             read.read_exact(&mut said).expect("it said something");
             assert_eq!(String::from_utf8_lossy(&said), says);
+        }
+    }
+
+    #[test]
+    fn a_program_begins_with_the_signals_it_is_meant_to_ignore() {
+        use std::io::Read;
+        let command = Command {
+            launcher: Vec::new(),
+            program: "/bin/grep".into(),
+            arguments: ["grep", "^SigIgn:", "/proc/self/status"].map(Into::into).into(),
+            directory: "/".into(),
+            environment: BTreeMap::new(),
+        };
+        // The C library keeps 32 and 33 to itself.
+        let bits = |numbers: &mut dyn Iterator<Item = i32>| -> u64 {
+            numbers.filter(|number| ![32, 33].contains(number)).map(|number| 1 << (number - 1)).sum()
+        };
+        let unit = (1..=LAST_SIGNAL).filter(|number| *number == libc::SIGPIPE || concerns_the_unit(*number));
+        for (sheltered, expected) in
+            [(false, bits(&mut [libc::SIGPIPE].into_iter())), (true, bits(&mut unit.into_iter()))]
+        {
+            let (mut read, write) = io::pipe().expect("a pipe");
+            let null = File::open("/dev/null").expect("it is there");
+            let launch = Launch {
+                command: &command,
+                environment: &BTreeMap::new(),
+                descriptors: &[],
+                listen_names: None,
+                stderr: None,
+                pipes: Some((null.as_fd(), write.as_fd())),
+                group: None,
+                parent_death: Signal::TERM,
+                sheltered,
+            };
+            let child = launch.spawn().expect("a process");
+            drop(write);
+            let mut said = String::new();
+            read.read_to_string(&mut said).expect("text");
+            rustix::process::waitpid(Some(child.pid()), rustix::process::WaitOptions::empty()).expect("a child");
+            let mask = u64::from_str_radix(said.trim_start_matches("SigIgn:").trim(), 16).expect("a mask");
+            assert_eq!(mask & !(3 << 31), expected, "sheltered: {sheltered}");
         }
     }
 
