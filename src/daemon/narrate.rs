@@ -202,7 +202,7 @@ impl Shell {
             Notice::Stopping => {
                 tracing::info!(MESSAGE_ID = message_id::STOPPING, SOCKD_EVENT = "stopping", "stopping");
             }
-            Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "asked to stop again: hurrying"),
+            Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "interrupted while it stops: hurrying"),
         }
     }
 

@@ -62,7 +62,8 @@ impl Shell {
             match *number {
                 // Seen to above; and woken after a stop, there is nothing to do but to go on.
                 CHLD | CONT => {}
-                TERM | INT | QUIT => self.events.push_back(Event::StopRequested),
+                TERM => self.events.push_back(Event::StopRequested),
+                INT | QUIT => self.events.push_back(Event::Interrupted),
                 HUP => self.request_reload(None),
                 USR1 => self.reopen_logs(),
                 TTIN => self.events.push_back(Event::OneMoreWorker),

@@ -49,8 +49,10 @@ pub enum Event {
     OneMoreWorker,
     /// Somebody wants one worker fewer, until the next reload.
     OneFewerWorker,
-    /// The service is to stop; said again, it is to hurry.
+    /// The service is to stop; said again, nothing follows: a unit's ExecStop= and systemd after it both say so.
     StopRequested,
+    /// The service is to stop; where it stops already, it is to hurry.
+    Interrupted,
 }
 
 /// Something that happened to one worker.

@@ -192,6 +192,7 @@ impl Supervisor {
             Event::OneMoreWorker => self.step_workers(1),
             Event::OneFewerWorker => self.step_workers(-1),
             Event::StopRequested => self.stop(now, &mut effects),
+            Event::Interrupted => self.interrupt(now, &mut effects),
         }
         self.settle(now, &mut effects);
         effects

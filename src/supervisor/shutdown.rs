@@ -9,19 +9,21 @@ use super::time::Time;
 use super::{Mode, Supervisor};
 
 impl Supervisor {
-    /// Begins to stop; asked again, it shortens what is left of the drain.
-    pub(super) fn stop(&mut self, now: Time, effects: &mut Effects) {
-        match self.mode {
-            Mode::Waiting | Mode::Running => self.begin_stop(now, effects),
-            Mode::Stopping => {
-                effects.notice(Notice::Hurrying);
-                self.workers.values_mut().for_each(|worker| worker.stop(now, HURRIED_DRAIN, effects));
-            }
-            Mode::Stopped => {}
+    /// Begins to stop; while it stops, it shortens what is left of the drain.
+    pub(super) fn interrupt(&mut self, now: Time, effects: &mut Effects) {
+        if self.mode == Mode::Stopping {
+            effects.notice(Notice::Hurrying);
+            self.workers.values_mut().for_each(|worker| worker.stop(now, HURRIED_DRAIN, effects));
+        } else {
+            self.stop(now, effects);
         }
     }
 
-    fn begin_stop(&mut self, now: Time, effects: &mut Effects) {
+    /// Begins to stop; asked again, it does nothing.
+    pub(super) fn stop(&mut self, now: Time, effects: &mut Effects) {
+        if matches!(self.mode, Mode::Stopping | Mode::Stopped) {
+            return;
+        }
         self.mode = Mode::Stopping;
         if let Some(handover) = self.handover.take() {
             end_rollout(handover.requests, &handover.outcome, effects);

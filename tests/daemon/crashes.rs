@@ -264,18 +264,22 @@ fn the_first_process_of_a_container_lives_through_deaths() {
 }
 
 #[test]
-fn a_second_term_hurries() {
+fn an_interrupt_hurries_a_stop_and_a_second_term_does_not() {
     let mut web = Instance::on_unix().options("--stop-timeout 600s --start at-once").worker("service.py", &[]);
     web.status("serving, 1 of 1 worker, generation 1");
     let mut connection = web.addresses[0].connect(PATIENCE).expect("connected");
     http::send_get(&mut connection, "/slow?600").expect("sent");
     web.output("answering slowly");
+    let begun = web.mark();
     web.signal(Signal::TERM);
     web.log("sockd: stopping");
+    // As where ExecStop= sends one and systemd another.
     web.signal(Signal::TERM);
+    web.signal(Signal::INT);
     web.log("hurrying");
     assert_eq!(web.end().code(), Some(0));
     web.log("worker 1 did not leave in time: killed");
+    assert_eq!(web.logged(begun, "hurrying").len(), 1, "only the interrupt");
     web.assert_nothing_left();
 }
 
