@@ -1,8 +1,8 @@
 //! PHP-FPM behind Nginx, as Debian sets it up, with sockd in front of its command line.
 //!
 //! Owns: two pools on a unix and a TCP socket of systemd's, and what must hold: both serve, a killed master is replaced
-//! with its children, a reload loses nothing, a mistake in a pool is refused with PHP-FPM's own words, a stop leaves
-//! nothing behind, and the socket's file stays through all of it.
+//! with its children, a reload loses nothing, no signal that others send takes the site away, a mistake in a pool is
+//! refused with PHP-FPM's own words, a stop leaves nothing behind, and the socket's file stays through all of it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,11 +12,19 @@ use serde_json::Value;
 use crate::life;
 use crate::load::{Load, list};
 use crate::machine::{Machine, Release};
+use crate::signals::all_at_once;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/php/php-fpm.sock";
 /// Where Nginx itself listens, for visitors without a network.
 const NGINX: &str = "/run/nginx-of-php.sock";
+
+/// A signal ends a sleep.
+const PAGE: &str = "<?php
+if (isset($_GET['slow'])) { touch('/tmp/asked'); for ($i = 0; $i < 40; $i++) usleep(50000); }
+usleep(20000);
+echo 'hello from ', getmypid();
+";
 
 const SITE: &str = "server {
     listen 8080;
@@ -71,7 +79,7 @@ pub fn lives(machine: &Machine) {
         Release::Trixie => "8.4",
     };
     pools(machine, version, "");
-    machine.write_file("/srv/site/index.php", 0o644, "<?php usleep(20000); echo 'hello from ', getmypid();\n");
+    machine.write_file("/srv/site/index.php", 0o644, PAGE);
     machine.write_file("/etc/nginx/sites-enabled/php", 0o644, SITE);
     let socket =
         format!("[Socket]\nListenStream={SOCKET}\nListenStream=127.0.0.1:9001\nSocketUser=www-data\nSocketMode=0660\n");
@@ -98,10 +106,15 @@ pub fn lives(machine: &Machine) {
     let record = load.finish();
     let failed: Vec<_> = record.failed().collect();
     assert!(failed.is_empty(), "a good reload lost:\n{}", list(failed.into_iter()));
-    let new = machine.wait_until("the new worker alone", PATIENCE, || {
+    machine.wait_until("the new worker alone", PATIENCE, || {
         Some(workers(machine)).filter(|workers| workers.is_disjoint(&old))
     });
     machine.run(&format!("test -S {SOCKET}")).succeeded();
+
+    signals_are_sent(machine);
+    visit("/");
+    visit("/tcp");
+    let new = workers(machine);
 
     pools(machine, version, "pm.nonsense = 1\n");
     assert_ne!(machine.run("systemctl reload php").code, 0, "a broken reload was told to be a good one");
@@ -111,8 +124,41 @@ pub fn lives(machine: &Machine) {
     visit("/");
     visit("/tcp");
 
+    let visitor = machine.spawn("curl -sS -o /dev/null 127.0.0.1:8080/?slow");
+    machine.wait_for("a request of some length", PATIENCE, "test -e /tmp/asked");
+    machine.run("systemctl stop --no-block php").succeeded();
+    machine.wait_for("the stop", PATIENCE, "systemctl show -p ActiveState php | grep deactivating");
+    machine.run(&all_at_once("php")).succeeded();
+    visitor.finish();
     machine.run("systemctl stop php").succeeded();
     machine.run("systemctl show -P Result php").says("success\n").succeeded();
     machine.run(&format!("test -S {SOCKET}; ! pgrep -l php-fpm")).succeeded();
     machine.run("systemctl stop php.socket nginx").succeeded();
+}
+
+/// To sockd, the master and its children, while they serve and while they are replaced; and then without any.
+fn signals_are_sent(machine: &Machine) {
+    let sockd = "systemctl show -P MainPID php";
+    let before = machine.run(sockd).succeeded();
+    let generation = || {
+        let told: Value = serde_json::from_str(&machine.run("sockd status --json php").stdout).ok()?;
+        told[0]["sockd"]["generation"].as_u64()
+    };
+    let visit = |path: &str| {
+        machine.wait_for("the page", PATIENCE, &format!("curl -sS 127.0.0.1:8080{path} | grep '^hello from '"));
+    };
+    machine.run(&all_at_once("php")).succeeded();
+    visit("/");
+    visit("/tcp");
+    let reload = machine.spawn("systemctl reload php");
+    machine.wait_for("the rollout to begin", PATIENCE, "sockd status php | grep -F '(reload: '");
+    machine.run(&all_at_once("php")).succeeded();
+    // It ends, whichever way.
+    reload.finish();
+    visit("/");
+    visit("/tcp");
+    let last = machine.wait_until("a generation", PATIENCE, generation);
+    machine.run("systemctl reload php").succeeded();
+    assert!(generation() > Some(last), "{:?} after {last}", generation());
+    assert_eq!(machine.run(sockd).succeeded(), before, "sockd has lived through it");
 }

@@ -45,9 +45,9 @@ fn harmless() -> String {
 }
 
 /// The same to every process of the unit within moments, without systemctl, which would send some to what comes after it.
-fn all_at_once() -> String {
+pub fn all_at_once(unit: &str) -> String {
     format!(
-        "processes=$(find /sys/fs/cgroup/system.slice/gunicorn.service -name cgroup.procs -exec cat {{}} +)
+        "processes=$(find /sys/fs/cgroup/system.slice/{unit}.service -name cgroup.procs -exec cat {{}} +)
          for signal in {}; do kill -$signal $processes 2>/dev/null || true; done",
         harmless()
     )
@@ -161,7 +161,7 @@ def application(environ, start_response):
     life::application(machine, slow);
     machine.run("systemctl reload --no-block gunicorn").succeeded();
     machine.wait_for("the rollout to begin", PATIENCE, "sockd status gunicorn | grep -F '(reload: '");
-    machine.run(&all_at_once()).succeeded();
+    machine.run(&all_at_once("gunicorn")).succeeded();
     machine.wait_until("the reload and the next one", PATIENCE, || {
         (life::complete(machine)["generation"].as_u64()? > generation + 1).then_some(())
     });
@@ -172,7 +172,7 @@ def application(environ, start_response):
     machine.wait_for("a request of some length", PATIENCE, "sockd status gunicorn | grep -E '[1-9][0-9]* in flight'");
     machine.run("systemctl stop --no-block gunicorn").succeeded();
     machine.wait_for("the stop", PATIENCE, "systemctl show -p ActiveState gunicorn | grep deactivating");
-    machine.run(&all_at_once()).succeeded();
+    machine.run(&all_at_once("gunicorn")).succeeded();
     visitor.finish().says("hello").succeeded();
     let after = life::complete(machine);
     assert_ne!(after["pid"], told["pid"], "it was stopped");
