@@ -1,6 +1,6 @@
 //! What a process writes to its stderr, line by line; the last lines are kept, so that one that dies can be quoted.
 
-use super::reason::{Reason, says_something};
+use super::reason::{Reason, last_word};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -168,9 +168,9 @@ impl Tail {
         self.lines.iter().map(String::as_str)
     }
 
-    /// The line that says most about a failure: the one that names an error, else the last that says something.
+    /// The line that says most about a failure: the one that names an error, else the last word.
     pub fn reason(&self) -> Option<&str> {
-        self.error().or_else(|| self.lines().rev().find(|line| says_something(line)).map(beginning))
+        self.error().or_else(|| last_word(self.lines()).map(beginning))
     }
 
     /// The line that names an error, in the habit of its language.

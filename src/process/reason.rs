@@ -65,17 +65,40 @@ impl Reason {
     }
 }
 
-/// Whether a line, with nothing else known, may be quoted: it is neither empty nor, in its writer's own words, of no
-/// concern.
-pub(super) fn says_something(line: &str) -> bool {
-    // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker".
-    let no_concern = ["] [INFO] ", "] [DEBUG] ", "] NOTICE: "].iter().any(|mark| line.contains(mark));
-    let ends = ["Node.js v", "note: ", "BEGIN failed--", "exit status "].iter().any(|end| line.starts_with(end));
-    !line.trim().is_empty() && !no_concern && !ends
+/// Of the last lines, oldest first, the one to quote where none names an error: the last one that is neither a detail of
+/// what stands above it nor advice, or else the last that says anything.
+pub(super) fn last_word<'a>(lines: impl DoubleEndedIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let speaks = || lines.clone().rev().filter(|line| says_something(line));
+    speaks().find(|line| !is_frame(line) && !is_advice(line)).or_else(|| speaks().next()).map(str::trim)
+}
+
+/// Whether a line may be quoted: it has a word in it, and is not, in its writer's own words, of no concern.
+fn says_something(line: &str) -> bool {
+    // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker"; and what
+    // PHP-FPM says behind every error.
+    const NO_CONCERN: [&str; 5] = [
+        "] [INFO] ",
+        "] [DEBUG] ",
+        "] NOTICE: ",
+        "] ERROR: failed to load configuration file ",
+        "] ERROR: FPM initialization failed",
+    ];
+    const ENDS: [&str; 5] = ["Node.js v", "note: ", "BEGIN failed--", "exit status ", "(Use `node --trace-"];
+    let no_concern = NO_CONCERN.iter().any(|mark| line.contains(mark));
+    let ends = ENDS.iter().any(|end| line.starts_with(end));
+    line.contains(char::is_alphanumeric) && !no_concern && !ends
+}
+
+/// How to start a program, which it says when it was started wrongly.
+fn is_advice(line: &str) -> bool {
+    ["Usage", "usage", "Try ", "For more information"].iter().any(|beginning| line.starts_with(beginning))
 }
 
 fn kind(line: &str) -> Kind {
-    if is_frame(line) {
+    // C++ says its exception below that it ends by one.
+    if line.starts_with("  what():  ") {
+        Kind::Names
+    } else if is_frame(line) {
         Kind::Frame
     } else if line.ends_with("Traceback (most recent call last):") {
         Kind::AnnouncesFrames
@@ -99,7 +122,11 @@ fn is_frame(line: &str) -> bool {
 }
 
 fn names(line: &str) -> bool {
-    const BEGINNINGS: [&str; 9] = [
+    const BEGINNINGS: [&str; 13] = [
+        "ERROR: ",
+        "FATAL: ",
+        "Fatal: ",
+        "fatal: ",
         "panic: ",
         "fatal error: ",
         "PHP Fatal error:",
@@ -110,12 +137,14 @@ fn names(line: &str) -> bool {
         "Caused by: ",
         "! Unable to load application: ",
     ];
-    if BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) {
+    // bash quotes the line below.
+    if BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) || line.contains(": syntax error near ") {
         return true;
     }
-    let word = line.split([':', ' ']).next().unwrap_or_default();
+    let word = line.trim_start_matches('[').split([':', ' ']).next().unwrap_or_default();
     let last = word.rsplit('.').next().unwrap_or_default();
-    last.ends_with("Error") || last.ends_with("Exception") || last == "SystemExit" || last == "error"
+    let endings = ["Error", "Exception", "UnhandledPromiseRejection"].iter().any(|ending| last.ends_with(ending));
+    endings || last == "SystemExit" || last == "error"
 }
 
 /// `… Rack app ("GET /" - (127.0.0.1)): #<ArgumentError: no such thing>`, as puma says what an application raised.
@@ -146,13 +175,12 @@ mod tests {
     fn reason(text: &str) -> Option<String> {
         let mut reason = Reason::default();
         text.lines().for_each(|line| reason.push(line));
-        let last = || text.lines().rev().find(|line| says_something(line)).map(str::to_owned);
-        reason.named().map(str::to_owned).or_else(last)
+        reason.named().or_else(|| last_word(text.lines())).map(str::to_owned)
     }
 
-    /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash and perl 5.36; the
-    /// others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 21] = [
+    /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
+    /// and PHP-FPM 8.4; the others as the languages' manuals have them.
+    const CAPTURED: [(&str, &str); 31] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -217,6 +245,22 @@ mod tests {
         ),
         ("\n/srv/e.js:1\nthrow {code:5}\n^\n{ code: 5 }\n\nNode.js v20.20.2\n", "{ code: 5 }"),
         (
+            "\n/srv/t.js:1\nthrow 'boom'\n^\nboom\n(Use `node --trace-uncaught ...` to show where the exception was \
+             thrown)\n\nNode.js v20.20.2\n",
+            "boom",
+        ),
+        (
+            "\n/srv/e.js:1\nthrow { code: 5, why: 'a long story' }\n^\n{\n  code: 5,\n  why: 'a long story'\n}\n\nNode.js \
+             v20.20.2\n",
+            "throw { code: 5, why: 'a long story' }",
+        ),
+        (
+            "node:internal/process/promises:389\n      new UnhandledPromiseRejection(reason);\n      ^\n\n\
+             UnhandledPromiseRejection: The promise rejected with the reason \"no\".\n    at process (node:internal:95:32) {\n  \
+             code: 'ERR_UNHANDLED_REJECTION'\n}\n\nNode.js v20.20.2\n",
+            "UnhandledPromiseRejection: The promise rejected with the reason \"no\".",
+        ),
+        (
             "Exception in thread \"main\" java.lang.RuntimeException: config broken\n\tat T.main(T.java:1)\nCaused by: \
              java.lang.IllegalStateException: inner\n\tat T.main(T.java:1)\n\t... 1 more\n",
             "Caused by: java.lang.IllegalStateException: inner",
@@ -241,6 +285,30 @@ mod tests {
             "PHP Fatal error:  Uncaught Error: Call to undefined function x() in /srv/a.php:3\nStack trace:\n#0 {main}\n  \
              thrown in /srv/a.php on line 3\n",
             "PHP Fatal error:  Uncaught Error: Call to undefined function x() in /srv/a.php:3",
+        ),
+        (
+            "[29-Nov-2026 00:10:29] ERROR: [/etc/php.conf:156] unknown entry 'pm.nonsense'\n[29-Nov-2026 00:10:29] ERROR: \
+             failed to load configuration file '/etc/php.conf'\n[29-Nov-2026 00:10:29] ERROR: FPM initialization failed\n",
+            "[29-Nov-2026 00:10:29] ERROR: [/etc/php.conf:156] unknown entry 'pm.nonsense'",
+        ),
+        (
+            "terminate called after throwing an instance of 'std::runtime_error'\n  what():  no database\n",
+            "what():  no database",
+        ),
+        (
+            "flag provided but not defined: -prt\nUsage of ./server:\n  -port int\n    \twhere to listen (default 80)\n",
+            "flag provided but not defined: -prt",
+        ),
+        (
+            "./server: unrecognized option '--prt'\nUsage: ./server [--port PORT]\nTry './server --help' for more \
+             information.\n",
+            "./server: unrecognized option '--prt'",
+        ),
+        ("usage: server --port PORT\n", "usage: server --port PORT"),
+        ("FATAL:  not the owner\nHINT:  The owner must start the server.\n", "FATAL:  not the owner"),
+        (
+            "s.sh: line 3: syntax error near unexpected token `fi'\ns.sh: line 3: `fi'\n",
+            "s.sh: line 3: syntax error near unexpected token `fi'",
         ),
         ("sh: 1: nonesuch_cmd: not found\n", "sh: 1: nonesuch_cmd: not found"),
         ("s.sh: line 2: UNSET_VAR: unbound variable\n", "s.sh: line 2: UNSET_VAR: unbound variable"),

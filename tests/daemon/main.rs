@@ -38,6 +38,7 @@ mod preload;
 mod programs;
 mod proof;
 mod protocol;
+mod reasons;
 mod reload;
 mod servers;
 mod signals;
