@@ -1,8 +1,12 @@
 """gunicorn's hooks: which are called, when, where and with what, each time beside gunicorn's own arbiter."""
 
 import os
+import pathlib
+import re
 import signal
+import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -115,6 +119,47 @@ def post_fork(server, worker):
                           ["-c", "conf.py"]):
             with self.subTest(arguments=arguments):
                 self.assertEqual(self.facts(Sockd, *arguments), self.facts(Gunicorn, *arguments))
+
+
+RUNS = re.compile("Booting worker with pid: ")
+
+
+class PidFile(both.Case):
+    """For log rotation by `kill -USR1 $(cat FILE)`, and for monitors."""
+
+    files = {"hello": APPLICATION}
+
+    def life(self, kind):
+        place = tempfile.TemporaryDirectory(prefix="sockd-test-")
+        self.addCleanup(place.cleanup)
+        path = pathlib.Path(place.name, "web.pid")
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        path.write_text("%d\n" % gone.pid)
+        service = self.service(kind, "-b", "unix:web.sock", "-p", str(path), "hello:app")
+        ask(service)
+
+        def named():
+            return path.exists() and path.read_text() == "%d\n" % service.process.pid
+        wait_until(named, "the number of the main process")
+        workers = len(RUNS.findall(service.output()))
+        service.signal(signal.SIGHUP)
+        wait_until(lambda: len(RUNS.findall(service.output())) > workers, "a new worker")
+        ask(service)
+        wait_until(named, "the number of the main process, after a reload")
+        mode = oct(path.stat().st_mode)
+        self.assertEqual(service.stop(), 0, service.output())
+        return mode, os.listdir(place.name)
+
+    def test_it_is_there_while_the_service_is(self):
+        self.assertEqual(self.life(Sockd), self.life(Gunicorn))
+
+    def test_a_file_that_cannot_be_written_keeps_nobody_from_serving(self):
+        service = self.service(Sockd, "-b", "unix:web.sock", "-p", "/nowhere/web.pid", "hello:app")
+        self.assertEqual(ask(service), "hello")
+        wait_until(lambda: "cannot write gunicorn's pidfile /nowhere/web.pid: No such file or directory, ignoring"
+                   in service.output(), "a warning")
+        self.assertEqual(service.stop(), 0, service.output())
 
 
 class Deaths(both.Case):

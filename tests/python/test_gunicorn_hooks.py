@@ -84,11 +84,12 @@ def on_reload(server):
 
     def test_what_is_left_out_is_named(self):
         self.directory.write("hooks.conf.py", "def pre_exec(server):\n    raise RuntimeError('called')\n")
-        template = self.started("-c", "hooks.conf.py", "--pid", "gunicorn.pid", "hello:app")
+        template = self.started("-c", "hooks.conf.py", "--reuse-port", "hello:app")
         template.fork(1).wait_ready()
-        text = template.output.read_until("gunicorn's setting pre_exec has no effect: ")
-        self.assertEqual(text.count("gunicorn's setting pidfile has no effect: "), 1, text)
-        self.assertFalse(os.path.exists(self.directory / "gunicorn.pid"))
+        template.output.read_until("gunicorn's setting pre_exec has no effect: ")
+        template.control.close()
+        text = template.output.read_to_end()
+        self.assertEqual(text.count("gunicorn's setting reuse_port has no effect: "), 1, text)
 
     def test_output_of_the_configuration_file_comes_once(self):
         self.directory.write("loud.conf.py", "print('configured')\n")

@@ -12,7 +12,7 @@ from sockd_played import PROGRAMS, become_subreaper  # noqa: E402
 # A value for each that is left out, and another one than its default.
 CONFIGURATION = """
 daemon = reuse_port = enable_backlog_metric = True
-pidfile = control_socket = "somewhere"
+control_socket = "somewhere"
 control_socket_mode = 0o660
 dirty_apps = ["hello:app"]
 dirty_workers = 2

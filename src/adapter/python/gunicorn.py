@@ -81,7 +81,7 @@ class Gunicorn(AppServer):
         self.server.service_started()
 
     def service_ended(self):
-        self.server.cfg.on_exit(self.server)
+        self.server.service_ended()
 
     def work(self, order, supervisor):
         run_worker(self.server, order, supervisor)

@@ -11,8 +11,8 @@ HONOURED = {
     # Which have their effect as gunicorn reads its configuration, makes its logger or imports the application.
     "the template": "access_log_format accesslog capture_output chdir check_config config default_proc_name"
                     " disable_redirect_access_to_syslog dogstatsd_tags errorlog logconfig logconfig_dict logconfig_json"
-                    " logger_class loglevel paste preload_app print_config pythonpath raw_env raw_paste_global_conf spew"
-                    " statsd_host statsd_prefix syslog syslog_addr syslog_facility syslog_prefix wsgi_app",
+                    " logger_class loglevel paste pidfile preload_app print_config pythonpath raw_env raw_paste_global_conf"
+                    " spew statsd_host statsd_prefix syslog syslog_addr syslog_facility syslog_prefix wsgi_app",
     "the hooks of gunicorn_arbiter.py": "child_exit nworkers_changed on_exit on_reload on_starting pre_fork when_ready",
     "gunicorn's worker": "asgi_disconnect_grace_period asgi_lifespan asgi_loop ca_certs casefold_http_method cert_reqs"
                          " certfile ciphers do_handshake_on_connect forwarded_allow_ips forwarder_headers header_map"
@@ -32,7 +32,6 @@ NO_DIRTY = "sockd starts no dirty workers; a service of their own can run what t
 NO_CONTROL = "`sockd status` and `sockd reload` say and do what gunicornc does"
 LEFT_OUT = {
     "daemon": "sockd stays in the foreground, as the service manager wants it",
-    "pidfile": "the process to signal is sockd's, MainPID= of `systemctl show`",
     "reuse_port": "all workers share the sockets that sockd holds",
     "enable_backlog_metric": "`sockd status` shows how many connections wait",
     "control_socket": NO_CONTROL,
