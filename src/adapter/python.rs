@@ -57,6 +57,7 @@ macro_rules! template {
             include_str!("python/reports.py"),
             include_str!("python/template.py"),
             include_str!("python/forking.py"),
+            include_str!("python/pid_file.py"),
             include_str!("python/leaving.py"),
             $(include_str!(concat!("python/", $file))),+
         )

@@ -24,12 +24,12 @@ import unittest
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
 # The files of each server's template, as sockd puts them together, and the server's console script.
 TEMPLATES = {
-    "gunicorn": ("reasons", "reports", "template", "forking", "leaving", "uvicorn_drain", "gunicorn_drain", "gunicorn_settings", "gunicorn_arbiter", "gunicorn"),
-    "daphne": ("reasons", "reports", "template", "forking", "leaving", "daphne"),
-    "granian": ("reasons", "reports", "template", "forking", "leaving", "websockets", "granian"),
-    "hypercorn": ("reasons", "reports", "template", "forking", "leaving", "websockets", "hypercorn"),
-    "waitress-serve": ("reasons", "reports", "template", "forking", "leaving", "waitress"),
-    "uvicorn": ("reasons", "reports", "template", "forking", "leaving", "uvicorn_drain", "uvicorn"),
+    "gunicorn": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "uvicorn_drain", "gunicorn_drain", "gunicorn_settings", "gunicorn_arbiter", "gunicorn"),
+    "daphne": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "daphne"),
+    "granian": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "websockets", "granian"),
+    "hypercorn": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "websockets", "hypercorn"),
+    "waitress-serve": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "waitress"),
+    "uvicorn": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "uvicorn_drain", "uvicorn"),
 }
 SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))

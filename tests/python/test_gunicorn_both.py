@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -121,30 +120,32 @@ def post_fork(server, worker):
                 self.assertEqual(self.facts(Sockd, *arguments), self.facts(Gunicorn, *arguments))
 
 
-RUNS = re.compile("Booting worker with pid: ")
-
-
 class PidFile(both.Case):
     """For log rotation by `kill -USR1 $(cat FILE)`, and for monitors."""
 
-    files = {"hello": APPLICATION}
+    files = {"hello": APPLICATION, "ahello": """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"hello"})
+"""}
 
-    def life(self, kind):
+    def life(self, kind, program, *arguments):
         place = tempfile.TemporaryDirectory(prefix="sockd-test-")
         self.addCleanup(place.cleanup)
         path = pathlib.Path(place.name, "web.pid")
         gone = subprocess.Popen(["true"])
         gone.wait()
         path.write_text("%d\n" % gone.pid)
-        service = self.service(kind, "-b", "unix:web.sock", "-p", str(path), "hello:app")
+        service = self.service(kind, *arguments, str(path), program=program)
         ask(service)
 
         def named():
             return path.exists() and path.read_text() == "%d\n" % service.process.pid
         wait_until(named, "the number of the main process")
-        workers = len(RUNS.findall(service.output()))
-        service.signal(signal.SIGHUP)
-        wait_until(lambda: len(RUNS.findall(service.output())) > workers, "a new worker")
+        if kind is Sockd:
+            service.signal(signal.SIGHUP)
+            wait_until(lambda: "generation 2 has taken over" in service.output(), "the reload")
         ask(service)
         wait_until(named, "the number of the main process, after a reload")
         mode = oct(path.stat().st_mode)
@@ -152,12 +153,17 @@ class PidFile(both.Case):
         return mode, os.listdir(place.name)
 
     def test_it_is_there_while_the_service_is(self):
-        self.assertEqual(self.life(Sockd), self.life(Gunicorn))
+        gunicorn = "gunicorn", "-b", "unix:web.sock", "hello:app", "-p"
+        expected = self.life(Gunicorn, *gunicorn)
+        for words in (gunicorn, ("hypercorn", "-b", "unix:web.sock", "ahello:app", "--pid"),
+                      ("granian", "--interface", "asgi", "--uds", "web.sock", "ahello:app", "--pid-file")):
+            with self.subTest(program=words[0]):
+                self.assertEqual(self.life(Sockd, *words), expected)
 
     def test_a_file_that_cannot_be_written_keeps_nobody_from_serving(self):
         service = self.service(Sockd, "-b", "unix:web.sock", "-p", "/nowhere/web.pid", "hello:app")
         self.assertEqual(ask(service), "hello")
-        wait_until(lambda: "cannot write gunicorn's pidfile /nowhere/web.pid: No such file or directory, ignoring"
+        wait_until(lambda: "cannot write the pid file /nowhere/web.pid: No such file or directory, ignoring"
                    in service.output(), "a warning")
         self.assertEqual(service.stop(), 0, service.output())
 

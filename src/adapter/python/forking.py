@@ -136,8 +136,12 @@ class Notice:
         elif self.kind == "resized":
             server.workers_resized(self.workers, call)
         elif call and self.kind == "started":
+            if server.pid_file:
+                write_pid_file(server.pid_file, os.getppid())
             server.service_started()
         elif call and self.kind == "end":
+            if server.pid_file:
+                remove_pid_file(server.pid_file, os.getppid())
             server.service_ended()
 
 

@@ -38,6 +38,7 @@ class Granian(AppServer):
         log_to_stderr()
         self.server, self.serve, self.load_application = command_line(cli)
         server = self.server
+        self.pid_file = server.wanted_pid_file
         return {
             "workers": server.workers,
             "timeout": HANG_SECONDS,
@@ -93,11 +94,11 @@ def command_line(cli):
             for option, value, instead in (
                     ("--reload", self.reload_on_changes, "reload the service instead"),
                     ("--metrics", self.metrics_enabled, "they are those of granian's own supervisor"),
-                    ("--pid-file", self.pid_file, "systemd knows the service's process"),
                     ("--workers-lifetime", self.workers_lifetime, "set max-age in sockd's configuration"),
                     ("--workers-max-rss", self.workers_rss, "set max-memory in sockd's configuration")):
                 if value:
                     complain("%s is ignored: %s" % (option, instead))
+            self.wanted_pid_file = self.pid_file
             self.reload_on_changes = self.metrics_enabled = False
             self.pid_file = self.workers_lifetime = self.workers_rss = None
             super().serve()

@@ -30,6 +30,7 @@ class Gunicorn(AppServer):
 
     def configure(self, how):
         self.server = configure(how, self.life)
+        self.pid_file = self.server.cfg.pidfile
         self.forks_on_order = is_set(self.server.cfg, "pre_fork")
         self.beats_at_requests = is_sync(self.server.worker_class)
         return self.server.settings
@@ -81,7 +82,7 @@ class Gunicorn(AppServer):
         self.server.service_started()
 
     def service_ended(self):
-        self.server.service_ended()
+        self.server.cfg.on_exit(self.server)
 
     def work(self, order, supervisor):
         run_worker(self.server, order, supervisor)

@@ -65,7 +65,7 @@ class Server:
         settings["silent_when_busy"] = is_sync(self.worker_class)
         settings["follows_workers"] = bool(self.cfg.statsd_host) or any(
             is_set(self.cfg, name) for name in SEE_WORKERS)
-        settings["follows_service"] = bool(self.cfg.pidfile) or any(is_set(self.cfg, name) for name in SEE_SERVICE)
+        settings["follows_service"] = any(is_set(self.cfg, name) for name in SEE_SERVICE)
         settings["runs_hooks"] = any(is_set(self.cfg, name) for name in BETWEEN_FORKS)
         self.address = self.cfg.address
         self.num_workers = self.cfg.workers
@@ -111,15 +111,8 @@ class Server:
             self.worker_class.check_config(self.cfg, self.log)
 
     def service_started(self):
-        if self.cfg.pidfile:
-            write_pid_file(self.cfg.pidfile, os.getppid())
         if self.life["phase"] == "start":
             self.once_in_life(self.cfg.when_ready)
-
-    def service_ended(self):
-        if self.cfg.pidfile:
-            remove_pid_file(self.cfg.pidfile, os.getppid())
-        self.cfg.on_exit(self)
 
     def once_in_life(self, hook):
         """Call a hook that templates to come do not call again: the variables that it sets are theirs, too."""
@@ -200,39 +193,6 @@ class Server:
     def hook_state(self):
         attributes = {name: value for name, value in vars(self).items() if name not in self.own}
         return dumps(self.lost, "server", attributes, environment=self.environment, num_workers=self.num_workers)
-
-
-# ---------------------------------------------------------------------------------------------------
-# The file with the number of the process to signal, which is sockd's
-# ---------------------------------------------------------------------------------------------------
-
-def write_pid_file(path, pid):
-    """As gunicorn's arbiter does, in one step. gunicorn does not start without it; here the site comes first."""
-    import tempfile
-    try:
-        descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path) or ".")
-        with open(descriptor, "w") as file:
-            file.write("%d\n" % pid)
-            os.fchmod(descriptor, 0o644)
-        try:
-            os.rename(new, path)
-        except OSError:
-            os.unlink(new)
-            raise
-    except OSError as error:
-        complain("cannot write gunicorn's pidfile %s: %s, ignoring; a RuntimeDirectory= in the unit is a place for it"
-                 % (path, error.strerror))
-
-
-def remove_pid_file(path, pid):
-    """Unless somebody else's number is in it by now."""
-    try:
-        with open(path) as file:
-            own = file.read(32).strip() == str(pid)
-        if own:
-            os.unlink(path)
-    except (OSError, ValueError):
-        pass
 
 
 # ---------------------------------------------------------------------------------------------------

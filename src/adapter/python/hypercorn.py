@@ -38,6 +38,7 @@ class Hypercorn(AppServer):
         if config.quic_bind:
             complain("--quic-bind is ignored: sockd has no sockets for QUIC")
         self.worker = worker_function(config.worker_class)
+        self.pid_file = config.pid_path
         return {
             "workers": max(1, config.workers),
             "timeout": HANG_SECONDS,

@@ -66,6 +66,8 @@ class AppServer:
     forks_on_order = False
     # Whether workers beat with each request, and hardly ever without.
     beats_at_requests = False
+    # Where the number of the process to signal is to be found while the service lives; None: nowhere.
+    pid_file = None
 
     def begin(self):
         """Called before hello, once the application is imported if it is to be preloaded."""
@@ -132,6 +134,7 @@ def live(server, how, loading, control, supervisor):
     settings = server.configure(how)
     timeout = settings["timeout"]
     settings["heartbeat_interval"] = beat_interval(timeout, server.beats_at_requests) if timeout else 0
+    settings["follows_service"] = bool(server.pid_file) or settings.get("follows_service", False)
     # gunicorn has an option of its own, which counts if sockd's configuration says nothing.
     settings["preload"] = loading == "preload" or loading == "own" and settings.get("preload_app", False)
     if settings["preload"]:
