@@ -355,12 +355,13 @@ fn misspelled(patient: &Patient<'_>) {
     assert_eq!(before, after, "a user or a group was made");
 }
 
-/// What is sockd's alone to know: that every worker is busy, and that the code on the disk was refused. And a fix that
-/// is refused leaves no trace.
+/// What is sockd's alone to know: that every worker is busy, that a worker has the socket and serves another one, and that
+/// the code on the disk was refused. And a fix that is refused leaves no trace.
 pub fn what_sockd_knows(machine: &Machine) {
     well(machine, "gunicorn");
     assert!(!ids(machine).iter().any(|id| ["workers-busy", "reload-refused"].contains(&id.as_str())));
     all_workers_are_busy(machine);
+    a_worker_serves_elsewhere(machine);
     a_reload_is_refused(machine);
     a_refused_fix_is_undone(machine);
 }
@@ -415,6 +416,33 @@ fn all_workers_are_busy(machine: &Machine) {
     machine.run(&format!("cp -p /root/wsgi.py {WSGI}")).succeeded();
     machine.run("rm /etc/systemd/system/gunicorn.service.d/patient.conf; systemctl daemon-reload").succeeded();
     machine.run("systemctl restart gunicorn").succeeded();
+}
+
+/// A shell around the server: it was given the socket, and the server, which is another process, makes one of its own.
+fn a_worker_serves_elsewhere(machine: &Machine) {
+    let (good, before) = (machine.run(&visit("/")).succeeded(), ids(machine));
+    let place = "/etc/systemd/system/gunicorn.service.d/shell.conf";
+    let shell = "[Service]
+ExecStart=
+ExecStart=/usr/bin/sockd run --start at-once -- /bin/bash -c \
+    '/home/sammy/myprojectdir/myprojectenv/bin/gunicorn --bind 127.0.0.1:8000 myproject.wsgi:application; true'
+";
+    machine.write_file(place, 0o644, shell);
+    machine.run("systemctl daemon-reload && systemctl restart gunicorn").succeeded();
+    machine.wait_for("a worker that is taken to be ready", PATIENCE, "sockd status gunicorn | grep '1 of 1 worker'");
+    let (code, found) = ask(machine, "gunicorn");
+    let (id, fix) = first(&found);
+    assert_eq!((code, id), (1, "worker-elsewhere"), "{found:#}");
+    let finding = &found[0]["findings"][0];
+    let what = finding["what"].as_str().unwrap_or_default();
+    assert!(what.ends_with("where connections wait: gunicorn.service listens on 127.0.0.1:8000 instead"), "{found:#}");
+    let by_hand = finding["by_hand"].as_str().unwrap_or_default();
+    assert!(by_hand.starts_with("write the server's own line, without bash, in /etc/systemd/system/"), "{found:#}");
+
+    machine.run(&format!("rm {place}")).succeeded();
+    machine.run(fix).succeeded();
+    machine.wait_until("the page", PATIENCE, || (machine.run(&visit("/")).stdout == good).then_some(()));
+    assert_eq!(ids(machine), before);
 }
 
 /// Half a deploy: visitors see nothing of it, and the doctor says what the next restart would load.
