@@ -58,5 +58,6 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
         // gunicorn's umask is 0 unless it is told another.
         mode: Mode::Is(0o777 & !known.umask.unwrap_or(0)),
         directory: known.chdir,
+        uwsgi: known.uwsgi,
     })
 }

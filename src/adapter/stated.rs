@@ -19,6 +19,8 @@ pub struct Stated {
     pub mode: Mode,
     /// What a relative path begins in, itself relative to the working directory. `None`: in that one.
     pub directory: Option<String>,
+    /// Whether they speak uWSGI's own protocol, and not HTTP.
+    pub uwsgi: bool,
 }
 
 /// One address.
@@ -89,7 +91,7 @@ pub fn values(words: impl Iterator<Item = impl AsRef<str>>, spellings: &[impl As
 impl Stated {
     /// These addresses and permissions, in the service's own directory.
     pub fn new(binds: impl IntoIterator<Item = Bind>, mode: Mode) -> Self {
-        Self { binds: binds.into_iter().collect(), perhaps: false, mode, directory: None }
+        Self { binds: binds.into_iter().collect(), perhaps: false, mode, directory: None, uwsgi: false }
     }
 }
 

@@ -11,7 +11,7 @@ use super::facts::{Answer, Facts, File, Listening};
 use super::fix::{self, Change, Fix};
 use super::traceback::{self, Traceback};
 use crate::adapter::gunicorn::Known;
-use crate::adapter::stated::values;
+use crate::adapter::stated::{Stated, values};
 use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
 use crate::adapter::{self, Making, words};
 use crate::app::Address;
@@ -119,9 +119,9 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     let mut found = Vec::new();
     let by_ini: Vec<_> = facts.uwsgi.iter().enumerate().flat_map(|(at, file)| by_ini(facts, at, file)).collect();
     let uwsgi = server(&facts.service).starts_with("uwsgi");
-    // An option of gunicorn's.
-    let said = values(command(&facts.service).iter(), &["--protocol"]).pop();
-    let spoken = if said.as_deref() == Some("uwsgi") { Protocol::Uwsgi } else { Protocol::Http };
+    // What gunicorn's file says of it is known to gunicorn alone.
+    let spoken =
+        if stated(&facts.service).is_some_and(|stated| stated.uwsgi) { Protocol::Uwsgi } else { Protocol::Http };
     for (at, socket) in facts.sockets.iter().enumerate() {
         found.extend(socket.listen.iter().map(|address| {
             let http = !uwsgi
@@ -177,15 +177,19 @@ fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
     found
 }
 
-/// Where a server's own options have it listen, as far as they say it in numbers.
-pub fn binds(service: &Details) -> Vec<String> {
+/// What a server's own options and their variables state.
+fn stated(service: &Details) -> Option<Stated> {
     let command: Vec<OsString> = command(service).iter().map(OsString::from).collect();
     let (_, command) = adapter::look_through(&command);
-    let stated = match adapter::recognise(&command).making {
+    match adapter::recognise(&command).making {
         Making::Template(python) => python.stated(&command, &environment(service)).and_then(Result::ok),
         Making::Exec(_) => None,
-    };
-    let binds = stated.into_iter().flat_map(|stated| stated.binds);
+    }
+}
+
+/// Where a server's own options have it listen, as far as they say it in numbers.
+pub fn binds(service: &Details) -> Vec<String> {
+    let binds = stated(service).into_iter().flat_map(|stated| stated.binds);
     let addresses = binds.filter_map(|bind| Known::address(&bind.address).ok().flatten());
     addresses.map(|address| absolute(address, &service.working_directory)).collect()
 }

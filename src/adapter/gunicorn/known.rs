@@ -33,6 +33,8 @@ pub struct Known {
     pub umask: Option<u32>,
     /// Connections that may wait.
     pub backlog: Option<u32>,
+    /// Whether its sockets speak uWSGI's own protocol.
+    pub uwsgi: bool,
     /// Whether the application is loaded once, before the workers are forked.
     pub preload: bool,
     /// The configuration file (or `python:MODULE`). `None`: `gunicorn.conf.py` in the directory, if it is there.
@@ -161,6 +163,7 @@ impl Known {
             "--umask" => self.umask = number(any_base).or(self.umask),
             "--backlog" => self.backlog = number(integer).or(self.backlog),
             "--preload" => self.preload = true,
+            "--protocol" => self.uwsgi = value.trim() == "uwsgi",
             "--config" => self.config = text(),
             "--chdir" => self.chdir = text(),
             "--pythonpath" => self.pythonpath = text(),
@@ -363,7 +366,7 @@ mod tests {
     fn reads_every_setting() {
         let known = read(
             "-b :80 --bind=unix:x -t 0 --graceful-timeout 7 -m 0x12 --backlog 9 --preload -c conf.py --chdir ' /srv ' \
-             --pythonpath a,b m:a",
+             --pythonpath a,b --proto uwsgi m:a",
             &[],
         );
         let expected = Known {
@@ -376,6 +379,7 @@ mod tests {
             graceful_timeout: Some(Duration::from_secs(7)),
             umask: Some(0o22),
             backlog: Some(9),
+            uwsgi: true,
             preload: true,
             config: Some("conf.py".into()),
             chdir: Some("/srv".into()),
