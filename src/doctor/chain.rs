@@ -71,6 +71,17 @@ pub fn shown(address: &str) -> String {
     if address.starts_with(['/', '@']) { format!("unix:{address}") } else { address.to_owned() }
 }
 
+/// So many addresses are named where a service listens elsewhere.
+const MOST_PLACES: usize = 3;
+
+/// Where sockets listen: ports first, since a server may have unix sockets that are not for visitors.
+pub fn places(sockets: &[&Listening]) -> String {
+    let mut places: Vec<String> = sockets.iter().map(|socket| shown(&socket.address)).collect();
+    places.sort_by_key(|place| place.starts_with("unix:"));
+    places.truncate(MOST_PLACES);
+    places.join(" and ")
+}
+
 /// The words of an ExecStart= without `/usr/bin/env` before them.
 fn words(service: &Details) -> &[String] {
     let words = service.exec_start.as_slice();

@@ -37,7 +37,8 @@ pub fn examine(facts: &Facts) -> Examined {
                 others => format!("and {others} more have it"),
             };
             let text = format!("{} (pid {}) {have}", first.name, first.pid);
-            let unaccepted = chain::instead(facts, &target.address).first().map(|other| held(facts, target, other));
+            let others = chain::instead(facts, &target.address);
+            let unaccepted = (!others.is_empty()).then(|| held(facts, target, &others));
             return Examined::well(text).with(findings.into_iter().chain(unaccepted).collect());
         }
     }
@@ -55,13 +56,13 @@ pub fn examine(facts: &Facts) -> Examined {
 }
 
 /// A process of the service has the socket, and serves another one.
-fn held(facts: &Facts, target: &Expected, other: &Listening) -> Finding {
+fn held(facts: &Facts, target: &Expected, others: &[&Listening]) -> Finding {
     let service = &facts.service;
     let what = format!(
         "nobody accepts from {}, where connections wait: {} listens on {} instead",
         target.shown(),
         service.name,
-        chain::shown(&other.address)
+        chain::places(others)
     );
     let why = "its process has the socket that it was given, and does not use it; every visitor waits for ever";
     let finding = Finding::error("worker-elsewhere", Link::Descriptor, what);
@@ -123,14 +124,13 @@ fn elsewhere(facts: &Facts, target: &Expected, processes: &[Process]) -> Finding
         let finding = Finding::error("descriptor-stale", Link::Descriptor, what).why(why);
         return finding.mend(chain::again(facts));
     }
-    let Some(other) = own.first() else {
+    if own.is_empty() {
         let what = format!("no process of {} has the socket {}", service.name, target.shown());
         let why = "it was started without it, or has closed it: visitors wait for ever";
         let finding = Finding::error("no-descriptor", Link::Descriptor, what).why(why);
         return finding.mend(chain::again(facts));
-    };
-    let what =
-        format!("{} listens on {}, not on the socket {}", service.name, chain::shown(&other.address), target.shown());
+    }
+    let what = format!("{} listens on {}, not on the socket {}", service.name, chain::places(&own), target.shown());
     let ignored = ("the server has ignored the socket that it was given, and made one of its own", "");
     let (why, option) = option(chain::server(service)).unwrap_or(ignored);
     with_option(facts, Finding::error("worker-elsewhere", Link::Descriptor, what).why(why), option)
