@@ -148,6 +148,9 @@ fn signals_are_sent(machine: &Machine) {
     let visit = |path: &str| {
         machine.wait_for("the page", PATIENCE, &format!("curl -sS 127.0.0.1:8080{path} | grep '^hello from '"));
     };
+    the_master_executes_itself(machine);
+    visit("/");
+    visit("/tcp");
     machine.run(&all_at_once("php")).succeeded();
     visit("/");
     visit("/tcp");
@@ -162,4 +165,21 @@ fn signals_are_sent(machine: &Machine) {
     machine.run("systemctl reload php").succeeded();
     assert!(generation() > Some(last), "{:?} after {last}", generation());
     assert_eq!(machine.run(sockd).succeeded(), before, "sockd has lived through it");
+}
+
+/// SIGUSR2 is PHP-FPM's own reload: the process stays, and its children are others.
+fn the_master_executes_itself(machine: &Machine) {
+    let before = workers(machine);
+    let master = before.first().expect("one");
+    let children = || -> BTreeSet<String> {
+        machine.run(&format!("pgrep -P {master} || true")).stdout.lines().map(str::to_owned).collect()
+    };
+    let old = children();
+    machine.run(&format!("kill -USR2 {master}")).succeeded();
+    machine.wait_until("other children", PATIENCE, || {
+        let now = children();
+        (!now.is_empty() && now.is_disjoint(&old)).then_some(())
+    });
+    assert_eq!(workers(machine), before);
+    machine.run(&format!("test -S {SOCKET}")).succeeded();
 }
