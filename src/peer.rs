@@ -54,6 +54,15 @@ fn look(socket: impl AsFd, buffer: &mut [u8], space: &mut [MaybeUninit<u8>]) -> 
     })
 }
 
+/// The beginning of the text of the first packet, and what else there is to it. The buffer is on the stack of this call
+/// alone, and not in the task that makes it.
+fn look_at_packet<const LIMIT: usize>(socket: impl AsFd) -> io::Result<(Vec<u8>, Packet)> {
+    let mut buffer = [0; LIMIT];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let Look { length, cut, sender, descriptors } = look(socket, &mut buffer, &mut space)?;
+    Ok((buffer[..length].to_vec(), Packet { cut, sender, descriptors }))
+}
+
 /// Closes a socket, in another thread if closing it may take long.
 fn close(socket: OwnedFd) {
     // From here on nothing more comes.
@@ -82,9 +91,7 @@ pub struct Packets {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "it comes again until it is taken"]
 pub struct Packet {
-    /// How much of the buffer it fills, in bytes.
-    pub length: usize,
-    /// It is longer than the buffer.
+    /// It is longer than the limit.
     pub cut: bool,
     /// Who sent it, as the kernel says it.
     pub sender: Option<(Pid, Uid)>,
@@ -102,19 +109,18 @@ impl Packets {
         Ok(Self { socket: Some(Arc::new(AsyncFd::new(socket)?)) })
     }
 
-    /// Waits for the next packet and looks at it.
+    /// Waits for the next packet and looks at it: the first `LIMIT` bytes of its text. While it waits it holds no room for
+    /// them: each fork copies what we hold, and each worker has somebody who waits here.
     ///
     /// # Errors
     /// The socket is broken.
-    pub async fn next(&self, buffer: &mut [u8]) -> io::Result<Packet> {
+    pub async fn next<const LIMIT: usize>(&self) -> io::Result<(Vec<u8>, Packet)> {
         let socket = self.socket()?;
         loop {
             let mut ready = socket.readable().await?;
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
             // An error of try_io says that it was not readable after all: wait again.
-            if let Ok(seen) = ready.try_io(|socket| look(socket.get_ref(), buffer, &mut space)) {
-                let Look { length, cut, sender, descriptors } = seen?;
-                return Ok(Packet { length, cut, sender, descriptors });
+            if let Ok(seen) = ready.try_io(|socket| look_at_packet::<LIMIT>(socket.get_ref())) {
+                return seen;
             }
         }
     }
@@ -288,13 +294,12 @@ mod tests {
             send(&theirs, b"one", write.as_fd());
             send(&theirs, b"two", slow.as_fd());
             drop((slow, write));
-            let mut buffer = [0; 16];
-            let packet = packets.next(&mut buffer).await.expect("open");
-            assert_eq!(&buffer[..packet.length], b"one");
+            let (text, packet) = packets.next::<16>().await.expect("open");
+            assert_eq!(text, b"one");
             packets.take(packet).await;
             assert_eq!(std::io::Read::read(&mut read, &mut [0; 1]).expect("the end"), 0, "the last writer is gone");
-            let packet = packets.next(&mut buffer).await.expect("open");
-            assert_eq!(&buffer[..packet.length], b"two");
+            let (text, packet) = packets.next::<16>().await.expect("open");
+            assert_eq!(text, b"two");
             let began = Instant::now();
             let late = tokio::time::timeout(Duration::from_millis(100), packets.take(packet)).await;
             assert!(late.is_err(), "closing it takes ten seconds, and the loop goes on meanwhile");

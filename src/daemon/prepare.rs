@@ -184,7 +184,7 @@ impl Shell {
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         self.templates.last += 1;
         let number = self.templates.last;
-        let mut reports = template.reports();
+        let reports = template.reports();
         let sender = self.sender.clone();
         tokio::spawn(async move {
             loop {

@@ -47,12 +47,8 @@ impl Socket {
     /// # Errors
     /// The socket is broken; none is known that happens to an open one.
     pub async fn receive(&self) -> io::Result<(Datagram, Packet)> {
-        let mut buffer = [0u8; DATAGRAM_LIMIT];
-        let packet = self.packets.next(&mut buffer).await?;
-        let text = match packet.cut {
-            true => Err("it is longer than 4096 bytes"),
-            false => Ok(buffer[..packet.length].to_vec()),
-        };
+        let (text, packet) = self.packets.next::<DATAGRAM_LIMIT>().await?;
+        let text = if packet.cut { Err("it is longer than 4096 bytes") } else { Ok(text) };
         Ok((Datagram { sender: packet.sender, text }, packet))
     }
 

@@ -324,7 +324,7 @@ impl Template {
 
     /// Where its reports come from.
     pub fn reports(&self) -> Reports {
-        Reports { control: Arc::clone(&self.control), buffer: vec![0; MESSAGE_LIMIT] }
+        Reports { control: Arc::clone(&self.control) }
     }
 }
 
@@ -332,16 +332,14 @@ impl Template {
 #[derive(Debug)]
 pub struct Reports {
     control: Arc<Packets>,
-    buffer: Vec<u8>,
 }
 
 impl Reports {
     /// The next report; None when the template is gone.
-    pub async fn next(&mut self) -> Option<Report> {
-        let packet = self.control.next(&mut self.buffer).await.ok()?;
-        let length = packet.length;
+    pub async fn next(&self) -> Option<Report> {
+        let (text, packet) = self.control.next::<MESSAGE_LIMIT>().await.ok()?;
         self.control.take(packet).await;
-        (length > 0).then(|| parse(&self.buffer[..length]))
+        (!text.is_empty()).then(|| parse(&text))
     }
 }
 
