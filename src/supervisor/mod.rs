@@ -237,20 +237,28 @@ impl Supervisor {
     /// When [`Self::handle_timeout`] must be called at the latest, and why. If no call comes until much later, sockd stood
     /// still, and that time counts for nobody.
     pub fn poll_timeout(&self) -> Option<(Time, Reason)> {
-        let limit = self.limits().min().map(|at| self.clock.look_before(at));
-        let asked = self.workers.values().any(Worker::is_asked).then(|| self.clock.look_soon());
-        let looks = limit.into_iter().chain(asked).map(|at| (at, Reason::Clock));
-        let (at, reason) = self.next_deadline().into_iter().chain(looks).min_by_key(|(at, _)| *at)?;
+        // Each worker is looked at once: this is asked after each event of each of them.
+        let (mut due, mut limit, mut asked) = (None, self.limits_of_others().min(), false);
+        for worker in self.workers.values() {
+            if let Some(at) = worker.deadline().filter(|at| due.is_none_or(|(due, _)| *at < due)) {
+                due = Some((at, Reason::Worker(worker.id())));
+            }
+            limit = limit.into_iter().chain(worker.runs_until()).min();
+            asked |= worker.is_asked();
+        }
+        let look = limit.map(|at| self.clock.look_before(at));
+        let looks = look.into_iter().chain(asked.then(|| self.clock.look_soon())).map(|at| (at, Reason::Clock));
+        let (at, reason) = due.into_iter().chain(self.other_deadlines()).chain(looks).min_by_key(|(at, _)| *at)?;
         Some((self.clock.outside(at), reason))
     }
 
-    /// When the time runs out of whoever is waited for: workers, preparations, and the stages of a rollout and of the end.
-    fn limits(&self) -> impl Iterator<Item = Time> {
-        let workers = self.workers.values().filter_map(Worker::runs_until);
+    /// When the time runs out of what is waited for beside workers: preparations, and the stages of a rollout and of the
+    /// end.
+    fn limits_of_others(&self) -> impl Iterator<Item = Time> {
         let generations = self.generations.values().filter_map(Generation::runs_until);
         let soak = self.rollout.as_ref().and_then(Rollout::soak_until);
         let handover = self.handover.as_ref().map(|handover| handover.until);
-        workers.chain(generations).chain([soak, handover, self.conclusion].into_iter().flatten())
+        generations.chain([soak, handover, self.conclusion].into_iter().flatten())
     }
 
     /// The time that counts at this call.
@@ -270,23 +278,22 @@ impl Supervisor {
         self.workers.values_mut().for_each(Worker::doubt_answer);
         let rolls = self.rollout.is_some() || self.handover.is_some();
         let manager_waits = !self.announced_ready || rolls || self.mode == Mode::Stopping;
-        if let Some(last) = self.limits().max().filter(|_| manager_waits) {
+        let workers = self.workers.values().filter_map(Worker::runs_until);
+        if let Some(last) = workers.chain(self.limits_of_others()).max().filter(|_| manager_waits) {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(last.since(now) + MANAGER_MARGIN)));
         }
     }
 
-    /// When something is to be done, in the time that counts.
-    fn next_deadline(&self) -> Option<(Time, Reason)> {
-        let workers = self.workers.values().filter_map(|w| Some((w.deadline()?, Reason::Worker(w.id()))));
-        if matches!(self.mode, Mode::Stopping | Mode::Stopped) {
-            let conclusion = self.conclusion.filter(|_| self.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));
-            return workers.chain(conclusion).min_by_key(|(at, _)| *at);
-        }
+    /// When something is to be done beside what the workers' own deadlines ask for, in the time that counts.
+    fn other_deadlines(&self) -> impl Iterator<Item = (Time, Reason)> {
+        let ends = matches!(self.mode, Mode::Stopping | Mode::Stopped);
+        let conclusion = self.conclusion.filter(|_| self.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));
         let slots = (0..).zip(&self.slots).filter_map(|(i, slot)| Some((slot.retry_at?, Reason::Slot(SlotId(i)))));
         let generations = self.generations.values().filter_map(|g| Some((g.deadline()?, Reason::Generation(g.id))));
         let soak = self.rollout.as_ref().and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
         let handover = self.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
-        workers.chain(slots).chain(generations).chain(soak).chain(handover).min_by_key(|(at, _)| *at)
+        let others = slots.chain(generations).chain(soak).chain(handover).filter(move |_| !ends);
+        conclusion.into_iter().chain(others)
     }
 
     fn connection_waiting(&mut self, effects: &mut Effects) {
@@ -410,8 +417,9 @@ impl Supervisor {
         self.revision += 1;
         match self.mode {
             Mode::Waiting | Mode::Running => {
-                for slot in &mut self.slots {
-                    slot.retry_at = slot.retry_at.filter(|at| *at > now);
+                // Written only where something changes: after a fork each page that is written to is copied.
+                for slot in self.slots.iter_mut().filter(|slot| slot.retry_at.is_some_and(|at| at <= now)) {
+                    slot.retry_at = None;
                 }
                 self.settle_rollout(now, effects);
                 self.resize_pool(now, effects);
@@ -431,11 +439,12 @@ impl Supervisor {
 
     /// With nobody who serves and nobody about to, visitors get an answer from us.
     fn settle_fallback(&mut self, effects: &mut Effects) {
-        let starting = self.workers.values().any(|w| w.phase() == Phase::Starting);
-        let backing_off = self.slots.iter().any(|slot| slot.retry_at.is_some());
+        let starting = || self.workers.values().any(|w| w.phase() == Phase::Starting);
+        let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
+        // Workers are looked at last: this runs at each event of each of them.
         let wanted = self.mode == Mode::Running
-            && self.ready_count() == 0
-            && (self.failing.is_some() || (!starting && backing_off));
+            && (self.failing.is_some() || backing_off() && !starting())
+            && self.ready_count() == 0;
         if wanted && !self.fallback {
             let why = self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
             effects.notice(Notice::TurningAway { why });

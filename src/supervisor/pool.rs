@@ -126,7 +126,7 @@ impl Supervisor {
         self.failing = None;
         // What made the others wait is over: the code works.
         if place.generation == self.serving {
-            self.slots.iter_mut().for_each(|slot| slot.retry_at = None);
+            self.slots.iter_mut().filter(|slot| slot.retry_at.is_some()).for_each(|slot| slot.retry_at = None);
         }
         let held = self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation);
         let slot = &mut self.slots[slot_id.0 as usize];
@@ -279,8 +279,12 @@ impl Supervisor {
         if alone && self.slots.iter().take(wanted).any(empty) {
             replacements = 0;
         }
-        // Looked up for each slot only where somebody is to be replaced: this runs at each event of each worker.
-        let replaceable = |w: &Worker| w.place.generation != serving || w.wants_successor();
+        // Looked up for each slot only where somebody is to be replaced: this runs at each event of each worker. Those who
+        // were told to leave have no slot any more.
+        let replaceable = |w: &Worker| {
+            let stands = matches!(w.phase(), Phase::Starting | Phase::Ready);
+            stands && (w.place.generation != serving || w.wants_successor())
+        };
         if self.rollout.is_some() || !self.workers.values().any(replaceable) {
             replacements = 0;
         }

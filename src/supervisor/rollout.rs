@@ -156,12 +156,8 @@ impl Supervisor {
         }
         // One after the other, gentle to the visitors who are being served; a large pool in batches.
         let batch = if self.generations[&id].proven { (wanted / 16).max(1) } else { 1 };
-        let mut starting = self
-            .workers
-            .values()
-            .filter(|w| w.place.generation == id && w.phase() == Phase::Starting && w.role() == Role::Serving)
-            .count();
-        for (index, _) in (0..wanted).zip(self.slots_of(id)).filter(|(_, held)| !held) {
+        let (held, mut starting) = self.slots_of(id);
+        for (index, _) in (0..wanted).zip(held).filter(|(_, held)| !held) {
             if starting >= batch {
                 return;
             }
@@ -201,16 +197,17 @@ impl Supervisor {
         true
     }
 
-    /// Which slots have a worker of this generation.
-    fn slots_of(&self, id: GenerationId) -> Vec<bool> {
-        let mut held = vec![false; self.slots.len()];
+    /// Which slots have a worker of this generation, and how many of those that shall serve are starting.
+    fn slots_of(&self, id: GenerationId) -> (Vec<bool>, usize) {
+        let (mut held, mut starting) = (vec![false; self.slots.len()], 0);
         let stands = |worker: &&Worker| matches!(worker.phase(), Phase::Starting | Phase::Ready);
         for worker in self.workers.values().filter(|worker| worker.place.generation == id).filter(stands) {
+            starting += usize::from(worker.phase() == Phase::Starting && worker.role() == Role::Serving);
             if let Some(held) = worker.place.slot.and_then(|slot| held.get_mut(slot.0 as usize)) {
                 *held = true;
             }
         }
-        held
+        (held, starting)
     }
 
     /// The new generation is proven: it takes every slot, and the old one drains.
