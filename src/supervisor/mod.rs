@@ -349,7 +349,7 @@ impl Supervisor {
         let wait = generation.failed(now, &mut self.random);
         effects.notice(Notice::PreparationFailed { generation: id, why: why.clone(), retry_in: Some(wait) });
         self.last_attempt_ended = now;
-        if self.ready_count() == 0 {
+        if !self.somebody_serves() {
             self.failing = Some(why);
         }
     }
@@ -388,7 +388,7 @@ impl Supervisor {
         self.give_up_preparation(now, id, &why, effects);
         self.last_attempt_ended = now;
         // Whoever waits for the worker is answered by us until there is one.
-        if id == self.serving && self.ready_count() == 0 {
+        if id == self.serving && !self.somebody_serves() {
             self.failing = Some(why);
         }
     }
@@ -444,7 +444,7 @@ impl Supervisor {
         // Workers are looked at last: this runs at each event of each of them.
         let wanted = self.mode == Mode::Running
             && (self.failing.is_some() || backing_off() && !starting())
-            && self.ready_count() == 0;
+            && !self.somebody_serves();
         if wanted && !self.fallback {
             let why = self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
             effects.notice(Notice::TurningAway { why });
@@ -477,6 +477,10 @@ impl Supervisor {
 
     fn ready_workers(&self) -> impl Iterator<Item = &Worker> {
         self.workers.values().filter(|w| w.phase() == Phase::Ready && w.role() == Role::Serving)
+    }
+
+    fn somebody_serves(&self) -> bool {
+        self.ready_workers().next().is_some()
     }
 
     fn ready_count(&self) -> usize {

@@ -28,7 +28,7 @@ impl Supervisor {
     ) -> bool {
         // Where others serve, what waits may wait for them.
         if let WorkerEvent::Inspected { accepts: accepts @ Accepts::NotYet, .. } = &mut event
-            && self.ready_count() > 0
+            && self.somebody_serves()
         {
             *accepts = Accepts::Unknown;
         }
@@ -72,7 +72,8 @@ impl Supervisor {
             self.refuse_rollout(now, why, Some(id), effects);
             return true;
         }
-        let follows = change != Change::None;
+        // Who is asked stays what it was until the answer comes.
+        let follows = !matches!(change, Change::None | Change::Judge | Change::Ask);
         self.apply(now, id, change, effects);
         follows
     }
@@ -205,7 +206,7 @@ impl Supervisor {
             if let Some(generation) = self.generations.get_mut(&place.generation) {
                 generation.proven = false;
             }
-            if self.ready_count() == 0 {
+            if !self.somebody_serves() {
                 self.failing = Some(why);
             }
         }
@@ -374,7 +375,7 @@ impl Supervisor {
         let unknown = |spec: &Spec| spec.canary && !spec.says_ready && !spec.own_socket;
         let never_seen = generation.is_some_and(|g| g.spec.as_ref().is_some_and(unknown) && g.answers_after.is_none());
         let trusted = slot.trusted.is_some_and(|born| generation.is_some_and(|g| g.made(born)));
-        (other_code || never_seen && slot.current.is_some()) && self.ready_count() > 0 && !trusted
+        (other_code || never_seen && slot.current.is_some()) && self.somebody_serves() && !trusted
     }
 
     /// Whether the next worker has the code that serves, whatever lies on disk.

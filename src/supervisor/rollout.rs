@@ -114,7 +114,7 @@ impl Supervisor {
 
     fn leave_preparing(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
         // With nobody who serves there is nothing to protect, and a visitor waits for the first worker.
-        let protects = self.mode == Mode::Waiting || self.ready_count() > 0;
+        let protects = self.mode == Mode::Waiting || self.somebody_serves();
         if spec.canary && protects {
             let canary = self.spawn(now, id, None, spec, effects);
             self.set_step(Step::Proving { canary, watch_until: None });
