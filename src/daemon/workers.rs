@@ -12,7 +12,7 @@ use crate::listener::Listener;
 use crate::notify::{self, Datagram};
 use crate::probe;
 use crate::process::{
-    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, WorkerProcess, holds_socket,
+    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, WorkerProcess, held_sockets,
     is_descendant_of, memory_file, signal_by_number,
 };
 use crate::queue;
@@ -478,27 +478,32 @@ impl Shell {
     /// Looks whether the worker, or one of its descendants, holds one of our sockets.
     pub(super) fn inspect(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let accepts = self.accepts(worker);
         let inodes: BTreeSet<u64> = match worker.role {
             Role::Serving => self.listeners.iter().map(|listener| listener.inode).collect(),
             Role::Canary => worker.probes.iter().map(probe::Socket::inode).collect(),
         };
-        let held = worker.pid().and_then(|pid| holds_socket(pid, &inodes));
-        let holds = match held {
-            Some(true) => Holds::Yes,
-            Some(false) => Holds::No,
+        let held = worker.pid().and_then(held_sockets);
+        let holds = match &held {
+            Some(held) if !held.is_disjoint(&inodes) => Holds::Yes,
+            Some(_) => Holds::No,
             None => Holds::Unknown,
+        };
+        let accepts = match worker.role {
+            Role::Serving if worker.child.is_some() => self.accepts(&held.unwrap_or_default()),
+            Role::Serving | Role::Canary => Accepts::Unknown,
         };
         self.events.push_back(Event::Worker(id, WorkerEvent::Inspected { holds, accepts }));
     }
 
-    /// Looks whether the worker, or one of its descendants, takes what waits on the public sockets.
-    fn accepts(&self, worker: &Worker) -> Accepts {
+    /// Whether a worker that holds these sockets takes what waits on the public ones.
+    fn accepts(&self, held: &BTreeSet<u64>) -> Accepts {
         let waits =
             |listener: &Listener| queue::depth(&listener.address, listener.inode).is_ok_and(|depth| depth.waiting > 0);
-        let Some(pid) = worker.pid().filter(|_| worker.role == Role::Serving) else { return Accepts::Unknown };
-        let accepted = self.listeners.iter().filter_map(|l| queue::accepted(&l.address).ok()).flatten().collect();
-        if holds_socket(pid, &accepted) == Some(true) {
+        let accepted = || self.listeners.iter().filter_map(|l| queue::accepted(&l.address).ok()).flatten();
+        // The kernel looks at every socket there is, ours of all workers among them, to say which were accepted. One that
+        // holds none beside the listeners has accepted nothing.
+        let others = held.iter().any(|inode| self.listeners.iter().all(|listener| listener.inode != *inode));
+        if others && accepted().any(|inode| held.contains(&inode)) {
             Accepts::Yes
         } else if self.listeners.iter().any(waits) {
             Accepts::NotYet

@@ -26,7 +26,9 @@ pub use memory::memory_file;
 pub use reap::{End, Ended, become_subreaper, reap, signal_name};
 pub use signals::{Signals, hold_signals};
 pub use template::{ForkError, ForkRequest, Hello, Life, Notice, Phase, Report, Reports, Template, WorkerProcess};
-pub use tree::{Usage, children, descendants, holds_socket, is_descendant_of, kill_descendant, session, usage};
+pub use tree::{
+    Usage, children, descendants, held_sockets, holds_socket, is_descendant_of, kill_descendant, session, usage,
+};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,

@@ -84,6 +84,16 @@ pub fn holds_socket(pid: Pid, inodes: &BTreeSet<u64>) -> Option<bool> {
     readable.then_some(false)
 }
 
+/// The inodes of all sockets that the process and its descendants hold. None: it cannot be known, because their descriptors
+/// may not be read.
+pub fn held_sockets(pid: Pid) -> Option<BTreeSet<u64>> {
+    let held = std::iter::once(pid).chain(descendants(pid)).filter_map(sockets);
+    held.reduce(|mut all, more| {
+        all.extend(more);
+        all
+    })
+}
+
 /// The inodes of the sockets among a process's descriptors. None: they may not be read.
 pub(super) fn sockets(pid: Pid) -> Option<BTreeSet<u64>> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
@@ -128,6 +138,7 @@ mod tests {
         let inode = rustix::fs::fstat(&socket).expect("its inode").st_ino;
         let me = rustix::process::getpid();
         assert_eq!(holds_socket(me, &BTreeSet::from([inode])), Some(true));
+        assert!(held_sockets(me).is_some_and(|held| held.contains(&inode)));
         drop(socket);
         assert_eq!(holds_socket(me, &BTreeSet::from([u64::MAX])), Some(false));
         assert!(usage(me).memory.is_some_and(|bytes| bytes > 100_000));
