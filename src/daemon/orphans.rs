@@ -9,7 +9,7 @@ use super::shell::{Message, Shell};
 use crate::process::{self, Child, kill_descendant};
 use crate::supervisor::WorkerId;
 use rustix::process::{Pid, Signal, getpid};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -18,7 +18,11 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// The orphans that we have.
 #[derive(Debug, Default)]
-pub(super) struct Orphans(HashMap<Pid, Orphan>);
+pub(super) struct Orphans {
+    known: HashMap<Pid, Orphan>,
+    /// Workers that have just ended, and what processes they were: nobody has looked for what they left behind.
+    dead: Vec<(WorkerId, Pid)>,
+}
 
 #[derive(Debug)]
 struct Orphan {
@@ -31,47 +35,57 @@ struct Orphan {
 impl Orphans {
     /// This child was reaped.
     pub(super) fn forget(&mut self, pid: Pid) {
-        self.0.remove(&pid);
+        self.known.remove(&pid);
+    }
+
+    /// This worker has ended, and was this process: [`Shell::end_orphans`] will look.
+    pub(super) fn look_for(&mut self, dead: WorkerId, leader: Pid) {
+        self.dead.push((dead, leader));
     }
 }
 
 impl Shell {
-    /// Ends what a worker has left behind that has just ended, and was this process.
-    pub(super) fn end_orphans(&mut self, dead: WorkerId, leader: Pid) {
+    /// Ends what workers have left behind that have just ended. One look for all of them: the kernel lists every child of
+    /// ours for it, and a reload ends many workers at once.
+    pub(super) fn end_orphans(&mut self) {
+        let dead = std::mem::take(&mut self.orphans.dead);
+        let Some(&(last, _)) = dead.last() else { return };
         for pid in process::children(getpid()) {
-            if self.known_as(pid).is_none()
-                && !self.orphans.0.contains_key(&pid)
-                && let Some(suspects) = self.suspects(pid, dead, leader)
+            if !self.worker_of.contains_key(&pid)
+                && self.known_as(pid).is_none()
+                && !self.orphans.known.contains_key(&pid)
+                && let Some(suspects) = self.suspects(pid, &dead)
             {
-                self.orphans.0.insert(pid, Orphan { suspects, told: false });
+                self.orphans.known.insert(pid, Orphan { suspects, told: false });
             }
         }
         let workers = &self.workers;
         let lives = |id: &WorkerId| workers.contains_key(id);
-        let ownerless = self.orphans.0.iter_mut().filter(|(_, o)| !o.told && !o.suspects.iter().any(lives));
-        let mut ending = Vec::new();
+        let ownerless = self.orphans.known.iter_mut().filter(|(_, o)| !o.told && !o.suspects.iter().any(lives));
+        let mut ending = BTreeMap::<WorkerId, Vec<Pid>>::new();
         for (pid, orphan) in ownerless {
             orphan.told = true;
             let Ok(child) = Child::adopt(*pid) else { continue };
+            let left_by = dead.iter().map(|(id, _)| *id).rfind(|id| orphan.suspects.contains(id)).unwrap_or(last);
+            let ending = ending.entry(left_by).or_default();
             ending.push(*pid);
             ending.extend(process::descendants(*pid));
             let _ = child.signal(Signal::TERM);
         }
-        if ending.is_empty() {
-            return;
+        for (dead, ending) in ending {
+            let numbers: Vec<String> = ending.iter().take(8).map(ToString::to_string).collect();
+            let more = if ending.len() > numbers.len() { " and others" } else { "" };
+            tracing::warn!(
+                SOCKD_EVENT = "orphans-ended",
+                SOCKD_WORKER = dead.0,
+                "worker {dead} has left processes behind ({}{more}), which end with it",
+                numbers.join(", ")
+            );
+            self.later(async move {
+                sleep(GRACE).await;
+                Some(Message::KillOrphans(ending))
+            });
         }
-        let numbers: Vec<String> = ending.iter().take(8).map(ToString::to_string).collect();
-        let more = if ending.len() > numbers.len() { " and others" } else { "" };
-        tracing::warn!(
-            SOCKD_EVENT = "orphans-ended",
-            SOCKD_WORKER = dead.0,
-            "worker {dead} has left processes behind ({}{more}), which end with it",
-            numbers.join(", ")
-        );
-        self.later(async move {
-            sleep(GRACE).await;
-            Some(Message::KillOrphans(ending))
-        });
     }
 
     /// They had their time.
@@ -82,14 +96,14 @@ impl Shell {
 
     /// The workers of whom one has started this child of ours, which is nothing that we know. Each of our workers and
     /// templates leads a session, and what they start is in it unless it has left it. None: it is no orphan.
-    fn suspects(&self, pid: Pid, dead: WorkerId, leader: Pid) -> Option<BTreeSet<WorkerId>> {
+    fn suspects(&self, pid: Pid, dead: &[(WorkerId, Pid)]) -> Option<BTreeSet<WorkerId>> {
         let session = process::session(pid)?;
         // Whoever executed sockd had started it before.
         if process::session(getpid()) == Some(session) {
             return None;
         }
-        if session == leader {
-            return Some([dead].into());
+        if let Some((worker, _)) = dead.iter().find(|(_, leader)| *leader == session) {
+            return Some([*worker].into());
         }
         if let Some(worker) = self.worker_of.get(&session) {
             return Some([*worker].into());
@@ -98,6 +112,6 @@ impl Shell {
         if self.known_as(session).is_some() || self.templates.await_workers() {
             return None;
         }
-        Some(self.workers.keys().copied().chain([dead]).collect())
+        Some(self.workers.keys().copied().chain(dead.iter().map(|(id, _)| *id)).collect())
     }
 }

@@ -57,6 +57,7 @@ impl Shell {
         // Who has ended is known before anybody is signalled or started.
         if numbers.contains(&CHLD) {
             self.reap_all();
+            self.end_orphans();
         }
         for number in numbers {
             match *number {

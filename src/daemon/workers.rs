@@ -353,6 +353,7 @@ impl Shell {
         if let Some(ended) = self.strangers.take(Instant::now(), pid) {
             self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
             self.bury_worker(id, ended);
+            self.end_orphans();
             return;
         }
         let child = match self.adopt(pid) {
@@ -430,7 +431,7 @@ impl Shell {
             // What it leaves behind would keep its sockets and serve nobody.
             self.groups.bury(group);
         } else {
-            self.end_orphans(id, pid);
+            self.orphans.look_for(id, pid);
         }
         self.remember_last_lines(id, &tail);
         self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));

@@ -249,6 +249,29 @@ fn what_a_dead_worker_had_started_ends_with_it_and_what_others_have_started_does
     web.stop();
 }
 
+/// sockd reaps both at once, and looks once for what they have left.
+#[test]
+fn what_workers_had_started_that_die_at_once_ends_with_each_of_them() {
+    let web = Instance::on_unix().options("--workers 2 --start at-once").worker("service.py", &["subprocess"]);
+    web.status("serving, 2 of 2 workers, generation 1");
+    let victims = web.ready();
+    let orphans: Vec<_> = victims.iter().flat_map(|victim| subprocesses(&web, *victim)).collect();
+    let mark = web.mark();
+    web.signal(Signal::STOP);
+    for victim in victims {
+        processes::signal(victim, Signal::KILL);
+        assert!(processes::ended(victim, PATIENCE));
+    }
+    web.signal(Signal::CONT);
+    web.log_since(mark, "worker 1 has left processes behind (");
+    web.log_since(mark, "worker 2 has left processes behind (");
+    for orphan in &orphans {
+        assert!(processes::ended(*orphan, PATIENCE), "{} stays", processes::describe(*orphan));
+    }
+    web.until("two are ready", || (web.ready().len() == 2).then_some(()));
+    web.stop();
+}
+
 /// In a container sockd may be the first process, in a session of which it sees no leader (its number is 0).
 #[test]
 fn the_first_process_of_a_container_lives_through_deaths() {
