@@ -8,7 +8,7 @@ use super::shell::{Message, Shell};
 use super::workers::Worker;
 use crate::app::Address;
 use crate::listener::Listener;
-use crate::probe::{self, AskError, Question, ask};
+use crate::probe::{self, AskError, Question, ask, greet};
 use crate::process::holds_socket;
 use crate::queue;
 use crate::supervisor::{
@@ -78,10 +78,10 @@ impl Place {
 }
 
 impl Shell {
-    /// Asks the worker, and the reference where that matters. One that cannot be asked, because it has no private socket
-    /// or speaks TLS, is judged by its readiness.
+    /// Asks the worker, and the reference where that matters; one that speaks TLS is greeted. One without a private
+    /// socket cannot be asked: it is judged by its readiness.
     pub(super) fn judge(&mut self, id: WorkerId, reference: Option<WorkerId>, patience: Option<Duration>) {
-        if self.run_health_command(id, Purpose::Judgement(patience)) {
+        if self.run_health_command(id, Purpose::Judgement(patience)) || self.judge_greeting(id, patience) {
             return;
         }
         let Some(inquiry) = self.inquiry(id, reference, patience) else {
@@ -89,6 +89,33 @@ impl Shell {
             return;
         };
         self.later(async move { Some(Message::Judged { worker: id, judgement: inquiry.judge().await }) });
+    }
+
+    /// Whether the worker speaks TLS: then it must answer a greeting, whatever those who serve do.
+    fn judge_greeting(&mut self, id: WorkerId, patience: Option<Duration>) -> bool {
+        let Some(worker) = self.workers.get(&id) else { return false };
+        let generation = self.generations.get(&worker.generation()).filter(|generation| generation.speaks_tls);
+        let (Some(generation), Some(socket)) = (generation, worker.probe_socket()) else { return false };
+        let health = &generation.settings.health;
+        let host = health.host.clone().unwrap_or_else(|| "localhost".to_owned());
+        let (address, patience) = (socket.address().to_owned(), patience.unwrap_or(health.timeout));
+        self.later(async move {
+            let greeted = greet(&address, &host, patience).await;
+            if matches!(greeted, Err(AskError::Closed)) {
+                // What it says of why comes by another way.
+                sleep(ASK_AGAIN).await;
+            }
+            let verdict = greeted.map_err(|error| format!("a greeting in TLS: {error}"));
+            Some(Message::Greeted { worker: id, verdict })
+        });
+        true
+    }
+
+    /// A worker was greeted for its judgement.
+    pub(super) fn greeted(&mut self, id: WorkerId, verdict: Result<(), String>) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let verdict = verdict.map_err(|why| with_reason(why, worker));
+        self.events.push_back(Event::Worker(id, WorkerEvent::Judged { verdict }));
     }
 
     fn inquiry(&self, id: WorkerId, reference: Option<WorkerId>, patience: Option<Duration>) -> Option<Inquiry> {
@@ -120,11 +147,7 @@ impl Shell {
     pub(super) fn judged(&mut self, id: WorkerId, judgement: Judgement) {
         let Judgement { verdict, new, old } = judgement;
         let Some(worker) = self.workers.get(&id) else { return };
-        let verdict = verdict.map_err(|why| match worker.last_error() {
-            // A new worker that answers 500 has usually just written why.
-            Some(error) => format!("{why}: {error}"),
-            None => why,
-        });
+        let verdict = verdict.map_err(|why| with_reason(why, worker));
         let generation = worker.generation();
         if let Some(generation) = self.generations.get_mut(&generation).filter(|_| verdict.is_ok()) {
             generation.remember(new);
@@ -295,6 +318,14 @@ impl Inquiry {
     }
 }
 
+/// A new worker that answers 500, or nothing, has usually just written why.
+fn with_reason(why: String, worker: &Worker) -> String {
+    match worker.last_error() {
+        Some(error) => format!("{why}: {error}"),
+        None => why,
+    }
+}
+
 fn expectation(generation: &Generation) -> Expectation {
     let health = &generation.settings.health;
     Expectation {
@@ -316,6 +347,7 @@ fn answer(asked: Result<hyper::StatusCode, AskError>) -> Answer {
             | AskError::QueueFull
             | AskError::Timeout(_)
             | AskError::Question(_)
+            | AskError::NotTls
             | AskError::TooLong),
         ) => Answer::NotAccepted(error.to_string()),
     }

@@ -86,6 +86,8 @@ pub(super) enum Message {
     Notify(WorkerId, Datagram, oneshot::Sender<()>),
     /// What came of asking a worker whether its code may serve.
     Judged { worker: WorkerId, judgement: Judgement },
+    /// What came of greeting a worker in TLS for its judgement.
+    Greeted { worker: WorkerId, verdict: Result<(), String> },
     /// What came of asking a worker whether it is well.
     Probed { worker: WorkerId, answer: Answer },
     /// The program is to be run again that judges a worker, for so long at most.
@@ -335,6 +337,7 @@ impl Shell {
             Message::Template(template, report) => self.template_reports(template, report),
             Message::Notify(worker, datagram, _done) => self.worker_says(worker, datagram),
             Message::Judged { worker, judgement } => self.judged(worker, judgement),
+            Message::Greeted { worker, verdict } => self.greeted(worker, verdict),
             Message::Probed { worker, answer } => self.probed(worker, &answer),
             Message::JudgeAgain { worker, patience } => self.judge(worker, None, Some(patience)),
             Message::HealthCommandLate { worker, pid, timeout } => self.health_command_late(worker, pid, timeout),

@@ -57,6 +57,9 @@ pub enum AskError {
     /// What came is not HTTP.
     #[error("its answer is not HTTP: {0}")]
     NotHttp(hyper::Error),
+    /// What came is not TLS.
+    #[error("its answer is not TLS")]
+    NotTls,
     /// Path or host hold what a request cannot carry.
     #[error("the request cannot be made: {0}")]
     Question(#[from] hyper::http::Error),
@@ -75,11 +78,13 @@ pub async fn ask(address: &str, question: &Question) -> Result<StatusCode, AskEr
 }
 
 async fn exchange(address: &str, question: &Question) -> Result<StatusCode, AskError> {
+    exchange_on(open(address).await?, question).await
+}
+
+/// A connection, or why there is none.
+pub(super) async fn open(address: &str) -> Result<Stream, AskError> {
     let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-    let stream = connect(address).await;
-    let stream =
-        stream.map_err(|error| if is_full(&error) { AskError::QueueFull } else { AskError::Connect(error) })?;
-    exchange_on(stream, question).await
+    connect(address).await.map_err(|error| if is_full(&error) { AskError::QueueFull } else { AskError::Connect(error) })
 }
 
 async fn exchange_on(mut stream: Stream, question: &Question) -> Result<StatusCode, AskError> {
@@ -134,12 +139,12 @@ async fn connect(address: &str) -> io::Result<Stream> {
     Ok(Box::pin(peer::Stream::new(UnixStream::connect(path).await?)))
 }
 
-trait ReadWrite: AsyncRead + AsyncWrite + Send {}
+pub(super) trait ReadWrite: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
 /// A connection of either family.
-type Stream = Pin<Box<dyn ReadWrite>>;
+pub(super) type Stream = Pin<Box<dyn ReadWrite>>;
 
 /// A connection on which what the other side has said counts, also when it closed before it was asked.
 struct Hearing {
@@ -180,7 +185,7 @@ impl AsyncWrite for Hearing {
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 

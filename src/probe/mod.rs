@@ -1,4 +1,4 @@
-//! Asking one worker, over HTTP or in the uwsgi protocol, on a socket that only it serves.
+//! Asking one worker, over HTTP or in the uwsgi protocol, or greeting it in TLS, on a socket that only it serves.
 //!
 //! All workers of a pool share the public socket, so a request sent there reaches any of them. A private listening
 //! socket, handed over beside the public one or in its place, reaches exactly one process.
@@ -8,7 +8,9 @@
 
 mod http;
 mod socket;
+mod tls;
 mod uwsgi;
 
 pub use http::{AskError, Question, ask};
 pub use socket::Socket;
+pub use tls::greet;

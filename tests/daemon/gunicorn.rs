@@ -371,9 +371,10 @@ fn a_worker_starts_with_a_clean_slate_of_signals() {
     web.stop();
 }
 
-/// We do not speak TLS: such workers are judged by their readiness, and their log is not filled with our questions.
+/// We do not speak TLS: new code is greeted in it, and the log is not filled with our questions. gunicorn's own classes
+/// read the certificate only for the first visitor.
 #[test]
-fn workers_that_speak_tls_are_proven_and_not_asked() {
+fn workers_that_speak_tls_are_proven_by_a_greeting_and_not_asked() {
     for class in ["gthread", "uvicorn_worker.UvicornWorker"] {
         let application = if class == "gthread" { application("hello from") } else { ASGI.to_owned() };
         let project = project().file("myproject.py", &application).config("[health]\npath = \"/\"\ninterval = 1\n");
@@ -400,6 +401,9 @@ fn workers_that_speak_tls_are_proven_and_not_asked() {
         assert!(outcome.ok, "{class}: {outcome:?}");
         assert!(ask().starts_with("hello"), "{class}");
         assert!(web.logged(START, "SSL").is_empty() && web.logged(START, "nvalid").is_empty(), "{class}");
+        std::fs::remove_file(web.path().join("certificate")).expect("it is there");
+        let (_, outcome) = web.reload();
+        assert!(!outcome.ok && outcome.message.contains("FileNotFoundError: "), "{class}: {outcome:?}");
         web.stop();
     }
 }
