@@ -81,8 +81,8 @@ class OfAsgi(Checks):
                 self.assertEqual({name: settings[name] for name in expected}, expected)
 
     def test_what_sockd_cannot_do_is_said(self):
-        template = self.start("--reload", "--metrics", "--pid-file", "x.pid", "--workers-lifetime", "60")
-        for option in ("--reload", "--metrics", "--pid-file", "--workers-lifetime"):
+        template = self.start("--reload", "--metrics", "--workers-lifetime", "60")
+        for option in ("--reload", "--metrics", "--workers-lifetime"):
             template.output.read_until("%s is ignored" % option)
 
     def test_version(self):
