@@ -139,6 +139,12 @@ fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, Str
     };
     if target.contains('/') || target.ends_with(".toml") {
         let file = PathBuf::from(target);
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        if let (Some("service" | "socket"), Some(name)) = (extension, file.file_name().and_then(|name| name.to_str())) {
+            return Err(format!(
+                "{target} is a unit file: `sockd check {name}` checks the unit as systemd has read it"
+            ));
+        }
         // A file of /etc/sockd is checked as its unit would run it.
         return Ok(vec![if file.parent() == Some(instances) { instance(file) } else { file_alone(file) }?]);
     }

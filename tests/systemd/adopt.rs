@@ -162,6 +162,12 @@ pub fn what_is_refused(machine: &Machine) {
     machine.run("sockd adopt --write site@.service").says("systemctl restart 'site@*.service'").succeeded();
     units::verify(machine, "site@a.service site@a.socket");
     machine.run("sockd adopt --undo site@.service").says("removed").succeeded();
+
+    // sockd written into a unit by hand, which systemd would wait for in vain.
+    let forking = "[Service]\nType=forking\nExecStart=/usr/bin/sockd run -- /usr/bin/gunicorn site.wsgi\n";
+    machine.write_file("/etc/systemd/system/forking.service", 0o644, forking);
+    let said = machine.run("systemctl daemon-reload; sockd check forking");
+    assert!(said.code == 78 && said.stdout.contains("forking.service is Type=forking: "), "{said}");
 }
 
 /// Whatever stands in a server's file becomes the setting that was meant, as systemd itself reads it, or nothing at all.

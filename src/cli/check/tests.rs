@@ -119,6 +119,7 @@ fn nothing_to_look_at_is_told() {
     };
     assert!(why("/nowhere/web.toml", &instances.0).starts_with("cannot read /nowhere/web.toml: No such file"));
     assert!(why("missing.toml", &instances.0).starts_with("cannot read missing.toml: No such file"));
+    assert!(why("/etc/systemd/system/web.service", &instances.0).contains("`sockd check web.service`"));
     assert!(why("", Path::new("/nowhere")).starts_with("there is no file /nowhere/*.toml; "));
     for name in ["good.toml", "bad.toml", "dull.toml"] {
         fs::remove_file(instances.0.join(name)).expect("it can be removed");

@@ -19,7 +19,7 @@ use crate::cli::next_step;
 const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 const PROPERTIES: &str = "LoadState,LoadError,ExecStart,User,Group,SupplementaryGroups,DynamicUser,WorkingDirectory,\
-                          Environment,EnvironmentFiles";
+                          Environment,EnvironmentFiles,Type";
 
 /// The arguments of sockd in an ExecStart line.
 #[derive(Parser)]
@@ -50,10 +50,25 @@ pub(super) fn subject(unit: &str) -> Result<Subject, String> {
     let properties = show(unit)?;
     let mut subject = surroundings(unit.to_owned(), &properties);
     match options(unit, &properties) {
-        Ok(options) => subject.options = options,
+        Ok(options) => {
+            subject.options = options;
+            subject.problems.extend(waits_for_the_end(unit, &properties));
+        }
         Err(problem) => subject.problems.push(problem),
     }
     Ok(subject)
+}
+
+/// A unit that runs sockd and whose Type= makes systemd wait until the program that it has started ends
+/// (systemd.service(5)).
+fn waits_for_the_end(unit: &str, properties: &Properties) -> Option<Diagnostic> {
+    let service_type = first(properties, "Type");
+    matches!(service_type, "forking" | "oneshot").then(|| {
+        Diagnostic::error(format!(
+            "{unit} is Type={service_type}: systemd waits for the end of the program that it starts, and sockd stays"
+        ))
+        .help("write Type=notify into [Service] and take PIDFile= out; then `systemctl daemon-reload`")
+    })
 }
 
 /// The same of a unit that runs a server by itself: as `sockd run` would run its command line.
@@ -65,7 +80,10 @@ pub(super) fn subject_of_any(unit: &str) -> Result<Subject, String> {
     let mut subject = surroundings(unit.to_owned(), &properties);
     let command = properties.get("ExecStart").and_then(|lines| arguments(lines.last()?)).unwrap_or_default();
     subject.options = match options(unit, &properties) {
-        Ok(options) => options,
+        Ok(options) => {
+            subject.problems.extend(waits_for_the_end(unit, &properties));
+            options
+        }
         Err(_) if command.is_empty() => return Err(format!("{unit} starts nothing")),
         Err(_) => Options { command: command.into_iter().map(OsString::from).collect(), ..Options::default() },
     };
@@ -206,6 +224,16 @@ LoadState=loaded
             assert_ne!(text, SHOWN);
             let problem = options("web.service", &parse(&text)).expect_err(part);
             assert!(problem.message.contains(part), "{part:?}: {}", problem.message);
+        }
+    }
+
+    #[test]
+    fn a_type_that_waits_for_the_end_is_told() {
+        for (service_type, told) in
+            [("forking", true), ("oneshot", true), ("notify", false), ("notify-reload", false), ("simple", false)]
+        {
+            let properties = parse(&format!("{SHOWN}Type={service_type}\n"));
+            assert_eq!(waits_for_the_end("web.service", &properties).is_some(), told, "{service_type}");
         }
     }
 
