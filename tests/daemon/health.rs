@@ -135,7 +135,7 @@ fn a_sync_worker_in_a_long_request_is_busy_and_not_sick() {
     let mut web = web;
     web.signal(Signal::TERM);
     web.told("STOPPING=1");
-    web.signal(Signal::TERM);
+    web.signal(Signal::INT);
     assert_eq!(web.end().code(), Some(0));
 }
 
