@@ -123,7 +123,11 @@ def post_fork(server, worker):
 class PidFile(both.Case):
     """For log rotation by `kill -USR1 $(cat FILE)`, and for monitors."""
 
-    files = {"hello": APPLICATION, "ahello": """
+    files = {"hello": APPLICATION, "conf": """
+def on_exit(server):
+    with open("hooks", "a") as file:
+        print("on_exit", file=file)
+""", "ahello": """
 async def app(scope, receive, send):
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
@@ -159,6 +163,18 @@ async def app(scope, receive, send):
                       ("granian", "--interface", "asgi", "--uds", "web.sock", "ahello:app", "--pid-file")):
             with self.subTest(program=words[0]):
                 self.assertEqual(self.life(Sockd, *words), expected)
+
+    def test_a_fifo_in_its_place_holds_nobody_up(self):
+        service = self.service(Sockd, "-b", "unix:web.sock", "-c", "conf.py", "-p", "web.pid", "hello:app")
+        ask(service)
+        path = service.directory / "web.pid"
+        wait_until(lambda: os.path.exists(path), "the file")
+        os.unlink(path)
+        os.mkfifo(path)
+        self.assertEqual(service.stop(), 0, service.output())
+        # What comes after it in the template.
+        self.assertEqual(service.lines(), ["on_exit"])
+        self.assertTrue(os.path.exists(path))
 
     def test_a_file_that_cannot_be_written_keeps_nobody_from_serving(self):
         service = self.service(Sockd, "-b", "unix:web.sock", "-p", "/nowhere/web.pid", "hello:app")
