@@ -1,7 +1,8 @@
 //! Effect::Judge and Effect::Probe: a worker is asked, the core's rules say what its answer means.
 //!
 //! New code is asked until it may serve, or until its time to start is over: a program that says nothing of itself may
-//! hold its socket long before it serves. What is usual is asked of those who serve, once, and remembered.
+//! hold its socket long before it serves. What is usual is asked of those who serve, once, and remembered. A worker that
+//! speaks TLS is not asked: it must answer the beginning of a handshake.
 
 use super::prepare::Generation;
 use super::shell::{Message, Shell};
@@ -105,7 +106,7 @@ impl Shell {
                 // What it says of why comes by another way.
                 sleep(ASK_AGAIN).await;
             }
-            let verdict = greeted.map_err(|error| format!("a greeting in TLS: {error}"));
+            let verdict = greeted.map_err(|error| format!("TLS handshake: {error}"));
             Some(Message::Greeted { worker: id, verdict })
         });
         true

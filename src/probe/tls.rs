@@ -1,4 +1,4 @@
-//! A greeting in TLS, and whether it is answered: what loads its certificate only for the first visitor, as gunicorn's
+//! The beginning of a TLS handshake, and whether it is answered: what loads its certificate only for the first visitor, as gunicorn's
 //! workers do, is found out before there is one.
 //!
 //! The greeting is a ClientHello of TLS 1.2 and 1.3 (RFC 8446, 4.1.2), with which nothing else is begun: no key is made,

@@ -404,6 +404,7 @@ fn workers_that_speak_tls_are_proven_by_a_greeting_and_not_asked() {
         std::fs::remove_file(web.path().join("certificate")).expect("it is there");
         let (_, outcome) = web.reload();
         assert!(!outcome.ok && outcome.message.contains("FileNotFoundError: "), "{class}: {outcome:?}");
+        assert_eq!(outcome.message.contains("TLS handshake: "), class == "gthread", "{outcome:?}");
         web.stop();
     }
 }
