@@ -1,7 +1,7 @@
 //! What is known of daphne.
 
-use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
-use super::stated::{Bind, Mode, Options, Stated};
+use super::declared_sockets::{Bind, DeclaredSockets, Mode, Options};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 use crate::supervisor::Protocol;
@@ -25,17 +25,16 @@ static PYTHON: Python = Python {
     package: "daphne",
     oldest: (3, 0),
     modules: &["daphne"],
-    program: template!("daphne.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind, --port, --unix-socket or --fd",
     options,
 };
 
-fn options(options: &Options<'_>) -> Result<Stated, String> {
+fn options(options: &Options<'_>) -> Result<DeclaredSockets, String> {
     let (host, port) = (options.last(&["-b", "--bind"]), options.last(&["-p", "--port"]));
     let mut binds = Vec::new();
     binds.extend(options.last(&["-u", "--unix-socket"]).map(|path| Bind::unix("--unix-socket", &path)));
-    binds.extend(options.last(&["--fd"]).map(|number| Bind::given("--fd", &number)));
+    binds.extend(options.last(&["--fd"]).map(|number| Bind::fds("--fd", &number)));
     if let Some(endpoint) = options.last(&["-e", "--endpoint"]) {
         return Err(format!("--endpoint {endpoint} is in Twisted's own writing"));
     }
@@ -43,5 +42,5 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
         binds.push(Bind::tcp(("--bind", host), ("--port", port), PYTHON.default_bind));
     }
     // Twisted opens it to everybody.
-    Ok(Stated::new(binds, Mode::Is(0o666)))
+    Ok(DeclaredSockets::new(binds, Mode::Is(0o666)))
 }

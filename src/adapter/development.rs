@@ -6,8 +6,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::declared_sockets::values;
 use super::python::is_python;
-use super::stated::values;
 
 /// A command that sockd cannot supervise, and the one to write in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]

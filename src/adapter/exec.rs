@@ -1,8 +1,8 @@
 //! What is said of a server that is executed once for each worker.
 //!
-//! A server with the manners of a good systemd service needs nothing of this: its [`Plan`] is the default one. Another
+//! A server with the manners of a good systemd service needs nothing of this: its [`LaunchPlan`] is the default one. Another
 //! has its command line, its environment and its files read once for each generation, and its command put together for
-//! each worker. Owns no IO: files are read through [`Told::read`] and [`Told::names`], descriptors are the numbers in [`Given`].
+//! each worker. Owns no IO: files are read through [`ServerInputs::read`] and [`ServerInputs::names`], descriptors are the numbers in [`WorkerFds`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,12 +17,13 @@ use crate::app::{Address, Command};
 pub struct Exec {
     /// Whether a command, the program's name and its arguments, runs this server.
     pub runs: fn(&[OsString]) -> bool,
-    /// Reads what the server is told: what follows from it for the pool, and how a worker is executed.
-    pub plan: fn(&Told<'_>) -> Result<Plan, String>,
+    /// Reads the server's command, environment and files: what follows from them for the pool, and how a worker is
+    /// executed.
+    pub plan: fn(&ServerInputs<'_>) -> Result<LaunchPlan, String>,
 }
 
-/// What a server is told, and what an adapter may ask while it reads that.
-pub struct Told<'a> {
+/// The command and environment of a server, and what an adapter may ask while it reads them.
+pub struct ServerInputs<'a> {
     /// The command, its program's name first.
     pub command: &'a [OsString],
     /// The environment of the workers.
@@ -39,7 +40,7 @@ pub struct Told<'a> {
 
 /// What holds for all workers of one generation.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub struct LaunchPlan {
     /// How many workers its own options ask for, 1 or more.
     pub workers: Option<u32>,
     /// How long its own options let a worker finish its requests.
@@ -67,18 +68,18 @@ pub struct Plan {
 /// How one worker is executed.
 pub trait Worker: Debug + Send {
     /// The command for a worker that is given this.
-    fn execution(&self, command: &Command, given: &Given<'_>) -> Execution;
+    fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand;
 }
 
 /// What one worker is given.
 #[derive(Clone, Copy, Debug)]
-pub struct Given<'a> {
+pub struct WorkerFds<'a> {
     /// Where its public sockets listen: descriptors from 3 on, in this order. In their places a canary has sockets that
     /// nobody knows; with a private socket it has none.
     pub listeners: &'a [&'a Address],
     /// The descriptor of its private socket, if it has one.
     pub private_socket: Option<usize>,
-    /// The descriptor of the first of [`Plan::files`]; the others follow.
+    /// The descriptor of the first of [`LaunchPlan::files`]; the others follow.
     pub files: usize,
     /// The socket that READY=1 is sent to: a path, or `@` and an abstract name.
     pub notify: &'a str,
@@ -86,7 +87,7 @@ pub struct Given<'a> {
 
 /// One execution.
 #[derive(Debug)]
-pub struct Execution {
+pub struct WorkerCommand {
     /// What is executed.
     pub command: Command,
     /// Whether the worker finds LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID.
@@ -95,12 +96,12 @@ pub struct Execution {
     pub notify_socket: bool,
 }
 
-impl Plan {
+impl LaunchPlan {
     /// How a worker is executed.
-    pub fn execution(&self, command: &Command, given: &Given<'_>) -> Execution {
+    pub fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand {
         match &self.worker {
-            Some(worker) => worker.execution(command, given),
-            None => Execution { command: command.clone(), listen_fds: true, notify_socket: true },
+            Some(worker) => worker.execution(command, fds),
+            None => WorkerCommand { command: command.clone(), listen_fds: true, notify_socket: true },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Any program that takes its sockets as systemd passes them: nothing more is known of it.
 
-use super::exec::{Exec, Plan};
+use super::exec::{Exec, LaunchPlan};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 use crate::supervisor::Protocol;
@@ -22,4 +22,4 @@ pub static ADAPTER: Adapter = Adapter {
 };
 
 /// Every program is one, so it is asked for last.
-static EXEC: Exec = Exec { runs: |_| true, plan: |_| Ok(Plan::default()) };
+static EXEC: Exec = Exec { runs: |_| true, plan: |_| Ok(LaunchPlan::default()) };

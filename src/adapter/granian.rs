@@ -1,7 +1,7 @@
 //! What is known of granian.
 
-use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
-use super::stated::{Bind, Mode, Options, Stated};
+use super::declared_sockets::{Bind, DeclaredSockets, Mode, Options};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 use crate::supervisor::Protocol;
@@ -25,13 +25,12 @@ static PYTHON: Python = Python {
     package: "granian",
     oldest: (2, 8),
     modules: &["granian"],
-    program: template!("websockets.py", "granian.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--host, --port or --uds",
     options,
 };
 
-fn options(options: &Options<'_>) -> Result<Stated, String> {
+fn options(options: &Options<'_>) -> Result<DeclaredSockets, String> {
     let value = |option| options.last_or_variable(option, "GRANIAN");
     let bind = match value("--uds") {
         Some(path) => Bind::unix("--uds", &path),
@@ -44,5 +43,5 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
             .map_err(|_| format!("--uds-permissions {text} is no number"))?,
         None => Mode::ByUmask,
     };
-    Ok(Stated::new([bind], mode))
+    Ok(DeclaredSockets::new([bind], mode))
 }

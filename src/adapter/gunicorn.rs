@@ -2,12 +2,12 @@
 //!
 //! All of this serves the time before the template, gunicorn's own code, has reported its settings; the report wins.
 
-mod known;
+mod args;
 
-pub use known::Known;
+pub use args::GunicornArgs;
 
-use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
-use super::stated::{Bind, Mode, Options, Stated};
+use super::declared_sockets::{Bind, DeclaredSockets, Mode, Options};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL};
 use super::{Adapter, Making};
 use crate::app::{Conventions, ExitMeaning, Reopen};
 use crate::supervisor::Protocol;
@@ -36,26 +36,19 @@ pub static PYTHON: Python = Python {
     package: "gunicorn",
     oldest: (19, 9),
     modules: &["gunicorn", "gunicorn.app.wsgiapp"],
-    program: template!(
-        "uvicorn_drain.py",
-        "gunicorn_drain.py",
-        "gunicorn_settings.py",
-        "gunicorn_arbiter.py",
-        "gunicorn.py"
-    ),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind",
     options,
 };
 
-fn options(options: &Options<'_>) -> Result<Stated, String> {
-    let known = Known::read(options.arguments, options.environment);
+fn options(options: &Options<'_>) -> Result<DeclaredSockets, String> {
+    let known = GunicornArgs::read(options.arguments, options.environment);
     let perhaps = known.bind.is_empty() && known.config.is_none();
     let binds = if perhaps { vec![known.default_bind] } else { known.bind };
-    Ok(Stated {
+    Ok(DeclaredSockets {
         binds: binds.iter().map(|address| Bind::new("--bind", address)).collect(),
         perhaps,
-        // gunicorn's umask is 0 unless it is told another.
+        // gunicorn's umask is 0 unless it is given another.
         mode: Mode::Is(0o777 & !known.umask.unwrap_or(0)),
         directory: known.chdir,
         uwsgi: known.uwsgi,

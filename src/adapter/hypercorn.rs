@@ -1,7 +1,7 @@
 //! What is known of hypercorn.
 
-use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
-use super::stated::{Bind, Mode, Options, Stated};
+use super::declared_sockets::{Bind, DeclaredSockets, Mode, Options};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 use crate::supervisor::Protocol;
@@ -25,13 +25,12 @@ static PYTHON: Python = Python {
     package: "hypercorn",
     oldest: (0, 11),
     modules: &["hypercorn"],
-    program: template!("websockets.py", "hypercorn.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--bind",
     options,
 };
 
-fn options(options: &Options<'_>) -> Result<Stated, String> {
+fn options(options: &Options<'_>) -> Result<DeclaredSockets, String> {
     let mut written = options.all(&["-b", "--bind"]);
     if written.is_empty() && options.last(&["-c", "--config"]).is_none() {
         written.push(PYTHON.default_bind.to_owned());
@@ -44,5 +43,5 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
         }
         None => Mode::ByUmask,
     };
-    Ok(Stated::new(written.iter().map(|address| Bind::new("--bind", address)), mode))
+    Ok(DeclaredSockets::new(written.iter().map(|address| Bind::new("--bind", address)), mode))
 }

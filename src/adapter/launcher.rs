@@ -11,10 +11,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::words;
+use super::shlex;
 
 /// So many launchers are followed.
-const MOST: usize = 8;
+const MAX_LAUNCHERS: usize = 8;
 
 /// What was found before a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,7 @@ const MODULES: [(&str, &[&str]); 4] = [
 /// empty and the command is the same.
 pub fn split(command: &[OsString]) -> (Launcher, Vec<OsString>) {
     let (mut launcher, mut rest) = (Launcher::default(), command.to_vec());
-    for _ in 0..MOST {
+    for _ in 0..MAX_LAUNCHERS {
         let Some(program) = rest.first() else { break };
         let name = Path::new(program).file_name().unwrap_or_default().to_owned();
         if name == "env" {
@@ -203,7 +203,7 @@ fn env(arguments: &[OsString]) -> Option<(Vec<Variable>, Vec<OsString>)> {
         } else if let Some(joined) = text.strip_prefix("--unset=").or_else(|| text.strip_prefix("-u")) {
             variables.push(Variable::Unset(value(joined)?));
         } else if let Some(joined) = text.strip_prefix("--split-string=").or_else(|| text.strip_prefix("-S")) {
-            let words = words::split(value(joined)?.to_str()?).ok()?;
+            let words = shlex::split(value(joined)?.to_str()?).ok()?;
             rest.drain(..taken);
             rest.splice(..0, words.into_iter().map(OsString::from));
             continue;
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Vec<OsString> {
-        words::split(text).expect("a line").into_iter().map(OsString::from).collect()
+        shlex::split(text).expect("a line").into_iter().map(OsString::from).collect()
     }
 
     fn set(name: &str, value: &str) -> Variable {

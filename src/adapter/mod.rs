@@ -7,8 +7,9 @@
 //!
 //! One file for each server, with one [`Adapter`], and its line in [`ADAPTERS`].
 //! - A Python server gets a [`python::Python`] as well: the name of its script, what its options say of its sockets, and
-//!   a template of its own in `python/` (what it must offer is told at the head of `python/template.py`; its settings
-//!   are a [`report::Report`]). List the template's files in `TEMPLATES` of `tests/python/sockd_played.py`, and test the template there.
+//!   a module in `python/sockd_worker/servers` (what it must offer stands at the head of `app_server.py`; its settings
+//!   are a [`server_settings::ServerSettings`]). List the modules that its template needs in `python/modules.json`, and
+//!   test the template in `tests/python`.
 //! - A server that is executed once for each worker is [`Making::Exec`] with an [`exec::Exec`]: how it is recognised,
 //!   and what it needs beyond the manners of a good systemd service (a rewritten command line, files, a private socket).
 //!
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod daphne;
+pub mod declared_sockets;
 pub mod development;
 pub mod exec;
 pub mod generic;
@@ -26,12 +28,11 @@ pub mod launcher;
 pub mod php_fpm;
 pub mod puma;
 pub mod python;
-pub mod report;
-pub mod stated;
+pub mod server_settings;
+pub mod shlex;
 pub mod uvicorn;
 pub mod uwsgi;
 pub mod waitress;
-pub mod words;
 
 use std::ffi::OsString;
 
@@ -119,7 +120,7 @@ pub fn hidden_server(command: &[OsString]) -> Option<&'static str> {
     };
     let (_, arguments) = command.split_first()?;
     // A shell has it in one word.
-    let inner = arguments.iter().filter_map(|word| words::split(word.to_str()?).ok()).filter(|words| words.len() > 1);
+    let inner = arguments.iter().filter_map(|word| shlex::split(word.to_str()?).ok()).filter(|words| words.len() > 1);
     named(arguments).or_else(|| {
         inner.map(|words| words.into_iter().map(OsString::from).collect::<Vec<_>>()).find_map(|words| named(&words))
     })
@@ -129,6 +130,7 @@ pub fn hidden_server(command: &[OsString]) -> Option<&'static str> {
 pub fn hidden_server_note(server: &str) -> String {
     format!(
         "{server} is started by a program that sockd cannot look through, so each of sockd's workers is a whole {server} \
-         with as many workers as that is told: set the number there alone and leave sockd's at 1, or {WRITE_THE_SERVER}"
+         with as many workers as it is configured for: set the number there alone and leave sockd's at 1, or \
+         {WRITE_THE_SERVER}"
     )
 }

@@ -1,6 +1,6 @@
 //! What is known of PHP-FPM: its master and children as one worker, on the sockets that we hand over.
 //!
-//! It takes inherited sockets by FPM_SOCKETS, `address=descriptor`, which it sets itself when it executes itself anew, and
+//! It takes inherited sockets by FPM_SOCKETS, `address=descriptor`, which it sets when it executes itself again, and
 //! says READY=1 (both measured with 8.2). When it ends, it removes the file of every unix socket by that name, and the
 //! name must be a pool's `listen`. So a worker reads its configuration from a descriptor, with the included files in
 //! their places, and with names for `listen` that are nobody's. SIGQUIT is graceful only with a
@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
+use super::exec::{Exec, LaunchPlan, ServerInputs, Worker, WorkerCommand, WorkerFds};
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions, Reopen};
 use crate::supervisor::Protocol;
@@ -22,7 +22,7 @@ const BEGIN: &str = "[global]\nprocess_control_timeout = 1d\n";
 /// Files that include files are followed so deep, and no further.
 const DEPTH: usize = 8;
 /// So many files are read, counted each time.
-const MOST_FILES: usize = 1000;
+const MAX_FILES: usize = 1000;
 
 /// PHP-FPM, by the name of its program.
 pub static ADAPTER: Adapter = Adapter {
@@ -61,9 +61,9 @@ impl Pool {
     }
 }
 
-fn plan(told: &Told<'_>) -> Result<Plan, String> {
+fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
     let mut reading = Reading {
-        told,
+        inputs,
         files: 0,
         section: String::new(),
         pools: Vec::new(),
@@ -72,12 +72,12 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
         warnings: Vec::new(),
         text: BEGIN.to_owned(),
     };
-    let (path, text) = configuration(told)?;
+    let (path, text) = configuration(inputs)?;
     reading.read(&path, &text, 0)?;
     if reading.pools.is_empty() {
         return Err(format!("{}: no pool of PHP-FPM says where it listens", path.display()));
     }
-    Ok(Plan {
+    Ok(LaunchPlan {
         workers: Some(1),
         graceful_timeout: reading.timeout,
         listen: reading.pools.iter().map(|pool| pool.listen.clone()).collect(),
@@ -88,14 +88,14 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
         files: vec![reading.text],
         warnings: reading.warnings,
         worker: Some(Box::new(Process { pools: reading.pools })),
-        ..Plan::default()
+        ..LaunchPlan::default()
     })
 }
 
 /// The configuration file that the command line names, or else the usual one.
-fn configuration(told: &Told<'_>) -> Result<(PathBuf, String), String> {
+fn configuration(inputs: &ServerInputs<'_>) -> Result<(PathBuf, String), String> {
     let mut named = None;
-    let mut words = told.command.iter().skip(1).map(|word| word.to_string_lossy());
+    let mut words = inputs.command.iter().skip(1).map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
         if let Some(joined) = word.strip_prefix("--fpm-config=") {
             named = Some(joined.to_owned());
@@ -106,24 +106,24 @@ fn configuration(told: &Told<'_>) -> Result<(PathBuf, String), String> {
         }
     }
     if let Some(name) = named {
-        let path = told.directory.join(name);
-        let text = (told.read)(&path)?;
+        let path = inputs.directory.join(name);
+        let text = (inputs.read)(&path)?;
         return Ok((path, text));
     }
     // Debian's several versions are named by theirs.
-    if let Some(version) = version(told.command).filter(|version| !version.is_empty()) {
+    if let Some(version) = version(inputs.command).filter(|version| !version.is_empty()) {
         let path = PathBuf::from(format!("/etc/php/{version}/fpm/php-fpm.conf"));
-        let text = (told.read)(&path)?;
+        let text = (inputs.read)(&path)?;
         return Ok((path, text));
     }
     let usual = ["/etc/php-fpm.conf", "/usr/local/etc/php-fpm.conf"].map(Path::new);
-    let found = usual.iter().find_map(|path| Some((path.to_path_buf(), (told.read)(path).ok()?)));
+    let found = usual.iter().find_map(|path| Some((path.to_path_buf(), (inputs.read)(path).ok()?)));
     found.ok_or_else(|| "cannot tell which configuration PHP-FPM reads: name it with --fpm-config".to_owned())
 }
 
 /// What is read so far.
 struct Reading<'a> {
-    told: &'a Told<'a>,
+    inputs: &'a ServerInputs<'a>,
     files: usize,
     section: String,
     pools: Vec<Pool>,
@@ -154,7 +154,7 @@ impl Reading<'_> {
                     }
                     for (path, text) in self.included(value).map_err(|why| at(&why))? {
                         self.files += 1;
-                        if self.files > MOST_FILES {
+                        if self.files > MAX_FILES {
                             return Err(at("more than 1000 files are included"));
                         }
                         self.read(&path, &text, depth + 1)?;
@@ -175,14 +175,20 @@ impl Reading<'_> {
                     return Err(at(&format!("{name} does not hold under sockd: {instead}")));
                 }
                 "listen.owner" | "listen.group" | "listen.acl_users" | "listen.acl_groups" => {
-                    if self.warnings.is_empty() {
-                        let instead = "the socket unit's SocketUser= and SocketGroup= say whose the socket is";
-                        self.warnings.push(at(&format!("{name} is ignored: {instead}")));
-                    }
+                    let instead = "the socket unit's SocketUser= and SocketGroup= say whose the socket is";
+                    self.warn_once(at(&format!("{name} is ignored: {instead}")), instead);
                     self.keep(line);
                 }
-                // Each worker would write it, and remove it. And sockd is not left alone.
-                "pid" | "daemonize" => self.keep(""),
+                // Each worker would write it, and remove it.
+                "pid" => {
+                    // PHP-FPM's children, which get a signal for the whole unit as well, end at SIGUSR1.
+                    let instead = "to reopen log files, `systemctl kill --kill-who=main -s USR1 UNIT` signals sockd, \
+                                   which passes it on";
+                    self.warn_once(at(&format!("pid is left out: {instead}")), instead);
+                    self.keep("");
+                }
+                // sockd is not left alone.
+                "daemonize" => self.keep(""),
                 "process_control_timeout" => {
                     self.timeout = Some(seconds(value).ok_or_else(|| at(&format!("{name} = {value} is no time")))?);
                     // Zero would end requests.
@@ -201,6 +207,13 @@ impl Reading<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Adds a warning, unless there is one with the same remedy.
+    fn warn_once(&mut self, warning: String, remedy: &str) {
+        if !self.warnings.iter().any(|other| other.ends_with(remedy)) {
+            self.warnings.push(warning);
+        }
     }
 
     fn keep(&mut self, line: &str) {
@@ -222,7 +235,7 @@ impl Reading<'_> {
             None => vec![path.to_owned()],
             Some((begin, end)) => {
                 let directory = Path::new(if directory.is_empty() { "/" } else { directory });
-                let mut names = (self.told.names)(directory)?;
+                let mut names = (self.inputs.names)(directory)?;
                 names.sort();
                 // As a shell has it, a * at the beginning names no hidden file.
                 let fits = |name: &&OsString| {
@@ -233,7 +246,7 @@ impl Reading<'_> {
                 names.iter().filter(fits).map(|name| directory.join(name)).collect()
             }
         };
-        files.into_iter().map(|path| (self.told.read)(&path).map(|text| (path, text))).collect()
+        files.into_iter().map(|path| (self.inputs.read)(&path).map(|text| (path, text))).collect()
     }
 }
 
@@ -295,13 +308,13 @@ impl Process {
 }
 
 impl Worker for Process {
-    fn execution(&self, command: &Command, given: &Given<'_>) -> Execution {
+    fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand {
         let mut command = command.clone();
         // The last one counts.
-        let configuration = format!("/proc/self/fd/{}", given.files);
+        let configuration = format!("/proc/self/fd/{}", fds.files);
         command.arguments.extend(["--nodaemonize", "--fpm-config", &configuration].map(OsString::from));
-        command.environment.insert(OsStr::new("FPM_SOCKETS").to_owned(), self.sockets(given.listeners).into());
-        Execution { command, listen_fds: false, notify_socket: true }
+        command.environment.insert(OsStr::new("FPM_SOCKETS").to_owned(), self.sockets(fds.listeners).into());
+        WorkerCommand { command, listen_fds: false, notify_socket: true }
     }
 }
 
@@ -320,9 +333,9 @@ mod tests {
         ("/etc/php/8.2/fpm/pool.d/other.conf", "[other]\nlisten = \"9001\"\n"),
     ];
 
-    fn read(line: &str, files: &[(&str, &str)]) -> Result<Plan, String> {
+    fn read(line: &str, files: &[(&str, &str)]) -> Result<LaunchPlan, String> {
         let command: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        plan(&Told {
+        plan(&ServerInputs {
             command: &command,
             environment: &BTreeMap::new(),
             directory: Path::new("/srv"),
@@ -347,6 +360,9 @@ mod tests {
         let text = "[global]\nprocess_control_timeout = 1d\n[global]\n\nerror_log = /var/log/x ; there\n[other]\nlisten = /sockd/has/no/socket/for/pool/other\n\
                     [www]\nuser = www-data\n;listen = 9\nlisten = /sockd/has/no/socket/for/pool/www\nlisten.mode = 0600\n";
         assert_eq!(plan.files, [text]);
+        let warning =
+            "/etc/php/8.2/fpm/php-fpm.conf:2: pid is left out: to reopen log files, `systemctl kill --kill-who=main";
+        assert!(plan.warnings.len() == 1 && plan.warnings[0].starts_with(warning), "{:?}", plan.warnings);
     }
 
     #[test]
@@ -359,8 +375,8 @@ mod tests {
         assert_eq!(plan.warnings.len(), 1);
         assert!(plan.warnings[0].starts_with("/srv/x.conf:4: listen.owner is ignored: "), "{:?}", plan.warnings);
         let pools = vec![Pool { name: "web".to_owned(), listen: plan.listen[0].clone() }];
-        let given = "127.0.0.1:80".parse().expect("a port");
-        assert_eq!(Process { pools }.sockets(&[&given]), "/sockd/has/no/socket/for/pool/web=3");
+        let fds = "127.0.0.1:80".parse().expect("a port");
+        assert_eq!(Process { pools }.sockets(&[&fds]), "/sockd/has/no/socket/for/pool/web=3");
     }
 
     #[test]
@@ -394,8 +410,8 @@ mod tests {
             // Nobody gets another's.
             (&[&another, &local], ""),
         ] {
-            let given = Given { listeners, private_socket: None, files: 7, notify: "@n" };
-            let execution = plan.execution(&command, &given);
+            let fds = WorkerFds { listeners, private_socket: None, files: 7, notify: "@n" };
+            let execution = plan.execution(&command, &fds);
             let words: Vec<_> = execution.command.arguments.iter().map(|word| word.to_str().expect("UTF-8")).collect();
             assert_eq!(words, ["php-fpm8.2", "--nodaemonize", "--fpm-config", "/proc/self/fd/7"]);
             let said = execution.command.environment[OsStr::new("FPM_SOCKETS")].to_str().expect("UTF-8");
@@ -422,7 +438,7 @@ mod tests {
                 assert!(said.starts_with(why), "{said}");
             }
         }
-        let often = "include = /empty.conf\n".repeat(MOST_FILES + 1);
+        let often = "include = /empty.conf\n".repeat(MAX_FILES + 1);
         let said = read("php-fpm -y x.conf", &[("/srv/x.conf", &often), ("/empty.conf", "")]).expect_err("refused");
         assert_eq!(said, "/srv/x.conf:1001: more than 1000 files are included");
         assert!(read("php-fpm", &[]).expect_err("refused").contains("--fpm-config"));

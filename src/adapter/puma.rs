@@ -10,7 +10,7 @@ mod file;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
+use super::exec::{Exec, LaunchPlan, ServerInputs, Worker, WorkerCommand, WorkerFds};
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions};
 use crate::supervisor::Protocol;
@@ -44,13 +44,14 @@ fn position(command: &[OsString]) -> Option<usize> {
     }
 }
 
-fn plan(told: &Told<'_>) -> Result<Plan, String> {
-    let mut plan = Plan { private_socket: true, worker: Some(Box::new(Process)), ..Plan::default() };
+fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
+    let mut plan = LaunchPlan { private_socket: true, worker: Some(Box::new(Process)), ..LaunchPlan::default() };
     let mut files = Vec::new();
-    let variable = |name: &str| told.environment.get(OsStr::new(name)).and_then(|text| text.to_str());
+    let variable = |name: &str| inputs.environment.get(OsStr::new(name)).and_then(|text| text.to_str());
     let mut stage =
         ["APP_ENV", "RACK_ENV", "RAILS_ENV"].into_iter().find_map(variable).unwrap_or("development").to_owned();
-    let mut words = told.command.iter().skip(position(told.command).unwrap_or(1)).map(|word| word.to_string_lossy());
+    let mut words =
+        inputs.command.iter().skip(position(inputs.command).unwrap_or(1)).map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
         let (name, joined) = option(&word);
         let mut value = || joined.map(str::to_owned).or_else(|| words.next().map(|word| word.into_owned()));
@@ -62,7 +63,8 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
             }
             "-b" | "--bind" => {
                 let text = value().unwrap_or_default();
-                plan.listen.push(address(&text, told.directory).map_err(|why| format!("puma's --bind {text}: {why}"))?);
+                plan.listen
+                    .push(address(&text, inputs.directory).map_err(|why| format!("puma's --bind {text}: {why}"))?);
             }
             "-p" | "--port" => {
                 let text = value().unwrap_or_default();
@@ -78,10 +80,10 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
             _ => {}
         }
     }
-    let texts = texts(told, &files, &stage)?;
+    let texts = texts(inputs, &files, &stage)?;
     let (count_said, place_said) = (plan.workers.is_some(), !plan.listen.is_empty());
     for (path, text) in &texts {
-        for call in file::calls(text, told.environment) {
+        for call in file::calls(text, inputs.environment) {
             let at = format!("{}:{}: puma's {}", path.display(), call.line, call.name);
             match (call.name, call.value) {
                 ("workers", _) if count_said => {}
@@ -100,7 +102,7 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
                     let address = if name == "port" {
                         port(&text).ok_or_else(|| "this is no port".to_owned())
                     } else {
-                        address(&text, told.directory)
+                        address(&text, inputs.directory)
                     };
                     match address {
                         Ok(address) => plan.listen.push(address),
@@ -117,10 +119,10 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
 }
 
 /// The configuration files that puma would read: those that are named, else the first of the usual two.
-fn texts(told: &Told<'_>, named: &[String], stage: &str) -> Result<Vec<(PathBuf, String)>, String> {
+fn texts(inputs: &ServerInputs<'_>, named: &[String], stage: &str) -> Result<Vec<(PathBuf, String)>, String> {
     let read = |name: &str| {
-        let path = told.directory.join(name);
-        (told.read)(&path).map(|text| (path, text))
+        let path = inputs.directory.join(name);
+        (inputs.read)(&path).map(|text| (path, text))
     };
     if named == ["-"] {
         return Ok(Vec::new());
@@ -165,16 +167,16 @@ fn address(text: &str, directory: &Path) -> Result<Address, String> {
 struct Process;
 
 impl Worker for Process {
-    fn execution(&self, command: &Command, _given: &Given<'_>) -> Execution {
+    fn execution(&self, command: &Command, _given: &WorkerFds<'_>) -> WorkerCommand {
         let mut command = command.clone();
         // The last one counts, on the command line and before the file.
         command.arguments.extend(["--bind-to-activated-sockets", "only", "--workers", "0"].map(OsString::from));
-        // Told to restart, by SIGUSR1, SIGUSR2 or its plugin tmp_restart, it finishes its requests and executes this. By
+        // When SIGUSR1, SIGUSR2 or its plugin tmp_restart restarts it, it finishes its requests and executes this. By
         // itself it would forget which sockets it was given and listen on a port of its own.
         command.arguments.extend(["--restart-cmd", "true"].map(OsString::from));
         // It would ask for workers once more.
         command.environment.remove(OsStr::new("WEB_CONCURRENCY"));
-        Execution { command, listen_fds: true, notify_socket: true }
+        WorkerCommand { command, listen_fds: true, notify_socket: true }
     }
 }
 
@@ -183,13 +185,13 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn read(line: &str) -> Result<Plan, String> {
+    fn read(line: &str) -> Result<LaunchPlan, String> {
         read_with(line, &[])
     }
 
-    fn read_with(line: &str, files: &[(&str, &str)]) -> Result<Plan, String> {
+    fn read_with(line: &str, files: &[(&str, &str)]) -> Result<LaunchPlan, String> {
         let command: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        plan(&Told {
+        plan(&ServerInputs {
             command: &command,
             environment: &BTreeMap::from([("WEB_CONCURRENCY".into(), "4".into())]),
             directory: Path::new("/srv"),

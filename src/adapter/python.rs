@@ -2,30 +2,27 @@
 //!
 //! Owns no IO: callers read the script and pass in its beginning.
 
+mod package;
 mod shebang;
 
+pub use package::{BOOTSTRAP, BOOTSTRAP_PATH};
 pub use shebang::interpreter;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::stated::{Options, Stated};
+use super::declared_sockets::{DeclaredSockets, Options};
 use crate::app::text;
 
 /// SIGTERM (signal(7)): what every Python server takes as its stop signal.
 pub(super) const STOP_SIGNAL: i32 = 15;
 /// A real-time signal, and SIGUSR2 (signal(7)): our worker programs take SIGUSR2 as a patient SIGTERM if sockd itself has
-/// sent the other one before (`Drain` of `python/template.py`). SIGUSR2 alone comes from anybody.
+/// sent the other one before (`Drain` of `sockd_worker/drain.py`). SIGUSR2 alone comes from anybody.
 pub(super) const DRAIN_SIGNALS: &[i32] = &[62, 12];
 
-/// The oldest Python that templates run on: `python/boot.py` has it, too.
+/// The oldest Python that templates run on: `bootstrap.py` has it, too.
 pub const OLDEST_PYTHON: (u32, u32) = (3, 7);
-
-/// What a template executes, as [`BOOT_PATH`]; it finds the [`Python::program`] in the descriptor before.
-pub const BOOT: &str = include_str!("python/boot.py");
-/// Behind the control socket (3) and the program (4).
-pub const BOOT_PATH: &str = "/proc/self/fd/5";
 
 /// One Python server whose workers a template forks.
 #[derive(Debug)]
@@ -39,38 +36,20 @@ pub struct Python {
     pub oldest: (u32, u32),
     /// What follows `python -m`.
     pub modules: &'static [&'static str],
-    /// The source of its template: see `python/template.py`.
-    pub program: &'static str,
     /// Where it listens if nobody says anything.
     pub default_bind: &'static str,
     /// How its command line calls the address, for messages.
     pub bind_options: &'static str,
     /// What its options state of its sockets: see [`Self::stated`].
-    pub options: fn(&Options<'_>) -> Result<Stated, String>,
+    pub options: fn(&Options<'_>) -> Result<DeclaredSockets, String>,
 }
-
-/// The source of a template: what all share, then the server's own files.
-macro_rules! template {
-    ($($file:literal),+) => {
-        concat!(
-            include_str!("python/reasons.py"),
-            include_str!("python/reports.py"),
-            include_str!("python/template.py"),
-            include_str!("python/forking.py"),
-            include_str!("python/pid_file.py"),
-            include_str!("python/leaving.py"),
-            $(include_str!(concat!("python/", $file))),+
-        )
-    };
-}
-pub(super) use template;
 
 /// A command that runs a Python server, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation<'a> {
     /// What finds Python.
     pub launcher: Launcher<'a>,
-    /// What the server itself is told.
+    /// The arguments of the server itself.
     pub arguments: &'a [OsString],
 }
 
@@ -84,6 +63,14 @@ pub enum Launcher<'a> {
 }
 
 impl Python {
+    /// The modules of its template, as `bootstrap.py` reads them.
+    ///
+    /// # Errors
+    /// The lists of modules and sources do not agree, which tests rule out.
+    pub fn package(&self) -> Result<String, String> {
+        package::text(self.script)
+    }
+
     /// Takes a command apart. `None`: it does not run this server.
     ///
     /// For gunicorn, recognised are `gunicorn`, `gunicorn3`, `gunicorn-3.11` and the like, `python… -m gunicorn`, and
@@ -108,7 +95,7 @@ impl Python {
         &self,
         command: &[OsString],
         environment: &BTreeMap<OsString, OsString>,
-    ) -> Option<Result<Stated, String>> {
+    ) -> Option<Result<DeclaredSockets, String>> {
         let arguments = self.invocation(command)?.arguments;
         Some((self.options)(&Options { arguments, environment }))
     }

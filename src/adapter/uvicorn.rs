@@ -3,8 +3,8 @@
 //! On a unix socket it has no address of a peer, and trusts X-Forwarded-For only with FORWARDED_ALLOW_IPS='*' or
 //! --forwarded-allow-ips. That is left to it: who may write to the socket is for the socket unit to say.
 
-use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
-use super::stated::{Bind, Mode, Options, Stated};
+use super::declared_sockets::{Bind, DeclaredSockets, Mode, Options};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL};
 use super::{Adapter, Making};
 use crate::app::{Conventions, ExitMeaning};
 use crate::supervisor::Protocol;
@@ -28,21 +28,20 @@ static PYTHON: Python = Python {
     package: "uvicorn",
     oldest: (0, 15),
     modules: &["uvicorn"],
-    program: template!("uvicorn_drain.py", "uvicorn.py"),
     default_bind: "127.0.0.1:8000",
     bind_options: "--host, --port, --uds or --fd",
     options,
 };
 
-fn options(options: &Options<'_>) -> Result<Stated, String> {
+fn options(options: &Options<'_>) -> Result<DeclaredSockets, String> {
     let value = |option| options.last_or_variable(option, "UVICORN");
     let bind = if let Some(number) = value("--fd") {
-        Bind::given("--fd", &number)
+        Bind::fds("--fd", &number)
     } else if let Some(path) = value("--uds") {
         Bind::unix("--uds", &path)
     } else {
         Bind::tcp(("--host", value("--host")), ("--port", value("--port")), PYTHON.default_bind)
     };
     // It opens its socket to everybody.
-    Ok(Stated::new([bind], Mode::Is(0o666)))
+    Ok(DeclaredSockets::new([bind], Mode::Is(0o666)))
 }

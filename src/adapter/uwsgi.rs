@@ -5,7 +5,7 @@
 //! workers or daemonize are taken out of command line, environment and files; all else is left as it is. uWSGI gets
 //! what is left of a file as a descriptor of its own. Nothing is appended that a file's later line could undo.
 //!
-//! How a worker is told (uWSGI 2.0.21 to 2.0.31, measured):
+//! The options and signals of a worker (uWSGI 2.0.21 to 2.0.31, measured):
 //! - `need-app`: without it, uWSGI serves 500 when the application cannot be loaded.
 //! - SIGTERM finishes the request and leaves, by `goodbye_cruel_world`, uWSGI's own function for `max-requests`: 150
 //!   workers so replaced under load lost nothing. `gracefully_kill`, its function for SIGHUP, exits at once when it
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use self::options::SEVERAL_AT_A_TIME;
 use self::site::{Site, Word};
-use super::exec::{Exec, Execution, Given, Plan, Told, Worker};
+use super::exec::{Exec, LaunchPlan, ServerInputs, Worker, WorkerCommand, WorkerFds};
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions, ExitMeaning};
 use crate::supervisor::Protocol;
@@ -59,10 +59,10 @@ fn runs(command: &[OsString]) -> bool {
     name.is_some_and(|name| matches!(name, "uwsgi" | "uwsgi-core") || name.starts_with("uwsgi_"))
 }
 
-fn plan(told: &Told<'_>) -> Result<Plan, String> {
-    let site = Site::read(told)?;
+fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
+    let site = Site::read(inputs)?;
     let workers = match &site.processes {
-        Some(text) => Some(site.value(text, told).and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Some(text) => Some(site.value(text, inputs).and_then(|text| text.parse().ok()).ok_or_else(|| {
             format!("cannot tell how many workers processes = {text} means: write the number, or workers.count")
         })?),
         None => None,
@@ -78,22 +78,22 @@ fn plan(told: &Told<'_>) -> Result<Plan, String> {
         ),
         None => None,
     };
-    let directory = site.directory.as_deref().and_then(|text| site.value(text, told)).unwrap_or_default();
-    let directory = told.directory.join(directory);
+    let directory = site.directory.as_deref().and_then(|text| site.value(text, inputs)).unwrap_or_default();
+    let directory = inputs.directory.join(directory);
     let mut listen = Vec::new();
     let mut sockets = Vec::new();
     for socket in &site.sockets {
-        let address = site.value(&socket.value, told).and_then(|text| address(&text, &directory).transpose());
+        let address = site.value(&socket.value, inputs).and_then(|text| address(&text, &directory).transpose());
         let address = address.transpose().map_err(|why| format!("{} = {}: {why}", socket.option, socket.value))?;
         listen.extend(address.clone());
         sockets.push((address, socket.option));
     }
     // With more than one it has time for our question, too.
-    let number = |name: &&str| site.value(&format!("%({name})"), told)?.parse::<u32>().ok();
+    let number = |name: &&str| site.value(&format!("%({name})"), inputs)?.parse::<u32>().ok();
     let several = SEVERAL_AT_A_TIME.iter().filter_map(number).any(|number| number > 1);
     let stop = site.files.len();
     let files = site.files.into_iter().chain([stop_hooks()]).collect();
-    Ok(Plan {
+    Ok(LaunchPlan {
         workers: workers.filter(|count| *count > 0),
         graceful_timeout: site.mercy.as_ref().and_then(|text| text.parse().ok()).map(Duration::from_secs),
         listen,
@@ -168,7 +168,7 @@ impl Process {
 }
 
 impl Worker for Process {
-    fn execution(&self, command: &Command, given: &Given<'_>) -> Execution {
+    fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand {
         let mut arguments: Vec<OsString> = command.arguments.iter().take(1).cloned().collect();
         for word in &self.words {
             match word {
@@ -176,7 +176,7 @@ impl Worker for Process {
                 Word::File(index) => {
                     arguments.push("--ini".into());
                     // A name of its own for each worker: the descriptor itself would be read only once.
-                    arguments.push(format!("/proc/self/fd/{}", given.files + index).into());
+                    arguments.push(format!("/proc/self/fd/{}", fds.files + index).into());
                 }
             }
         }
@@ -184,14 +184,14 @@ impl Worker for Process {
             arguments.push(format!("--{name}").into());
             arguments.push(value.into());
         };
-        for (fd, listener) in (3..).zip(given.listeners) {
+        for (fd, listener) in (3..).zip(fds.listeners) {
             option(self.option(listener), format!("fd://{fd}"));
         }
-        if let Some(fd) = given.private_socket {
+        if let Some(fd) = fds.private_socket {
             option("http-socket", format!("fd://{fd}"));
         }
-        option("ini", format!("/proc/self/fd/{}", given.files + self.stop));
-        option("hook-accepting", format!("!call:uwsgi_systemd_init {}", given.notify));
+        option("ini", format!("/proc/self/fd/{}", fds.files + self.stop));
+        option("hook-accepting", format!("!call:uwsgi_systemd_init {}", fds.notify));
         option("hook-accepting", "!call:uwsgi_systemd_notify_ready".to_owned());
         // For options that make uWSGI insist on a master: it passes SIGTERM on in the same spirit.
         option("hook-master-start", "unix_signal:15 gracefully_kill_them_all".to_owned());
@@ -200,7 +200,7 @@ impl Worker for Process {
         command.environment.retain(|name, _| !self.unset.contains(name));
         // A worker that hangs in an import is sent SIGABRT: Python then writes its stack.
         command.environment.entry("PYTHONFAULTHANDLER".into()).or_insert_with(|| "1".into());
-        Execution { command, listen_fds: false, notify_socket: false }
+        WorkerCommand { command, listen_fds: false, notify_socket: false }
     }
 }
 

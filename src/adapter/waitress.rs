@@ -1,7 +1,7 @@
 //! What is known of waitress.
 
-use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL, template};
-use super::stated::{Bind, Mode, Options, Stated};
+use super::declared_sockets::{Bind, DeclaredSockets, Mode, Options};
+use super::python::{DRAIN_SIGNALS, Python, STOP_SIGNAL};
 use super::{Adapter, Making};
 use crate::app::Conventions;
 use crate::supervisor::Protocol;
@@ -25,13 +25,12 @@ static PYTHON: Python = Python {
     package: "waitress",
     oldest: (1, 4),
     modules: &["waitress"],
-    program: template!("waitress.py"),
     default_bind: "0.0.0.0:8080",
     bind_options: "--listen, --host, --port or --unix-socket",
     options,
 };
 
-fn options(options: &Options<'_>) -> Result<Stated, String> {
+fn options(options: &Options<'_>) -> Result<DeclaredSockets, String> {
     let mut binds = Vec::new();
     for text in options.all(&["--listen"]).iter().flat_map(|text| text.split_whitespace()) {
         let port = text.rsplit(']').next().is_some_and(|tail| tail.contains(':'));
@@ -54,5 +53,5 @@ fn options(options: &Options<'_>) -> Result<Stated, String> {
     let mode = options.last(&["--unix-socket-perms"]).map_or(Ok(0o600), |text| {
         u32::from_str_radix(&text, 8).map_err(|_| format!("--unix-socket-perms {text} is no number"))
     })?;
-    Ok(Stated::new(binds, Mode::Is(mode)))
+    Ok(DeclaredSockets::new(binds, Mode::Is(mode)))
 }

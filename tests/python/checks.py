@@ -9,13 +9,14 @@ import subprocess
 import sys
 
 import sockd_played
-from sockd_played import SCRIPTS, Client, Template, become_subreaper, get, wait_for_exit, wait_until
+from sockd_played import (
+    SCRIPTS, Client, Template, become_subreaper, get, open_files, wait_for_exit, wait_until)
 from websocket import WebSocket, refuses
 
 
 def set_up():
     become_subreaper()
-    for name in ("WEB_CONCURRENCY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "FORWARDED_ALLOW_IPS"):
+    for name in ("WEB_CONCURRENCY", "NOTIFY_SOCKET", "FORWARDED_ALLOW_IPS"):
         os.environ.pop(name, None)
 
 
@@ -31,7 +32,7 @@ class Checks(sockd_played.Case):
     # Arguments of every start, and the application's.
     options = ()
     application = "hello:app"
-    # A worker that ended because it was told to.
+    # A worker that ended because it was asked to.
     clean = (0,)
     # The exit code when the lifespan start-up fails; None for a server without lifespan.
     failed_start = None
@@ -223,18 +224,19 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
     # Liveness.
 
     def test_heartbeat(self):
-        worker = self.worker(WATCHDOG_USEC="2000000")
-        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
-        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
+        """Beats are shown and not said: sockd sleeps while all are well."""
+        worker = self.worker()
+        for _ in range(3):
+            worker.scoreboard.next_beat()
+        self.assertEqual(worker.scoreboard.words()[0], 1)
+        self.assertEqual(worker.notifications_so_far(), [])
 
     def test_a_loop_that_does_not_turn_is_silent_and_shows_its_stack(self):
         if not self.websockets:
             self.skipTest("runs the application in threads")
-        worker = self.worker(WATCHDOG_USEC="400000")
+        worker = self.worker()
         self.request(worker, "/spin")
-        worker.notifications_so_far()
-        with self.assertRaises(AssertionError):
-            worker.next_notification(patience=3)
+        worker.scoreboard.wait_for_silence(3)
         worker.signal(signal.SIGABRT)
         worker.output.read_until("most recent call first")
         worker.output.read_until("in respond")
@@ -263,7 +265,7 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
                 become_subreaper()
                 template = Template(self.directory, *self.options, self.application, server=self.server)
                 template.settings()
-                worker = template.fork(1, WATCHDOG_USEC="2000000")
+                worker = template.fork(1)
                 worker.wait_ready()
                 os.write(writer, str(worker.pid).encode())
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -299,6 +301,20 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
     def test_a_request_in_flight_is_finished_when_the_worker_is_replaced(self):
         self.finishes_its_request(signal.SIGUSR2)
 
+    def test_a_worker_that_drains_opens_nothing_more(self):
+        fifo, worker = self.fifo(), self.worker()
+        client = self.request(worker, "/wait", {"X-Fifo": fifo})
+        worker.output.read_until("in the request")
+        worker.signal(signal.SIGUSR2)
+        wait_until(lambda: refuses(worker.probe_path), "the worker accepts nobody any more")
+        opened = open_files(worker.pid)
+        # Twenty of its looks whether somebody is still connected.
+        with self.assertRaises(AssertionError):
+            wait_until(lambda: len(open_files(worker.pid)) > len(opened) + 2, "more descriptors", patience=2)
+        self.release(fifo)
+        self.assertEqual(client.getresponse().status, 200)
+        self.assertIn(worker.wait(), self.clean)
+
     def test_an_idle_connection_does_not_hold_up_the_end(self):
         worker = self.worker()
         client = Client(worker.probe_path)
@@ -324,7 +340,7 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         client.close()
         self.assertIn(worker.wait(), self.clean)
 
-    def test_websockets_are_told_at_the_end_of_a_drain(self):
+    def test_websockets_are_closed_at_the_end_of_a_drain(self):
         worker, client = self.open_websocket()
         worker.signal(signal.SIGUSR2)
         wait_until(lambda: refuses(worker.probe_path), "the worker accepts nobody any more")
@@ -333,7 +349,7 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         client.close()
         self.assertIn(worker.wait(), self.clean)
 
-    def test_websockets_are_told_at_the_end_of_the_service(self):
+    def test_websockets_are_closed_at_the_end_of_the_service(self):
         worker, client = self.open_websocket()
         worker.signal(signal.SIGTERM)
         self.assertIn(client.wait_for_close(), self.close_codes)

@@ -1,6 +1,6 @@
 """What the tests need of sockd: a supervisor that starts templates, orders workers and hears them.
 
-Nothing here sleeps: every wait is for an event, with a deadline that only a failure reaches.
+Every wait is for an event, with a deadline that only a failure reaches; what comes without one is looked at every 2 ms.
 """
 
 import array
@@ -22,20 +22,14 @@ import time
 import unittest
 
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
-# The files of each server's template, as sockd puts them together, and the server's console script.
-TEMPLATES = {
-    "gunicorn": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "uvicorn_drain", "gunicorn_drain", "gunicorn_settings", "gunicorn_arbiter", "gunicorn"),
-    "daphne": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "daphne"),
-    "granian": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "websockets", "granian"),
-    "hypercorn": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "websockets", "hypercorn"),
-    "waitress-serve": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "waitress"),
-    "uvicorn": ("reasons", "reports", "template", "forking", "pid_file", "leaving", "uvicorn_drain", "uvicorn"),
-}
+# The modules of each server's template, by the server's console script: sockd reads the same list.
+with open(os.path.join(PROGRAMS, "modules.json")) as modules:
+    MODULES = json.load(modules)
 SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
 SERIAL = itertools.count()
 PR_SET_CHILD_SUBREAPER = 36
-# As template.py has it.
+# As signals.py has it.
 DRAIN_TOKEN = signal.SIGRTMAX - 2
 # What somebody may send who means the unit and not this process; of what is left out a process may end.
 HARMLESS = [number for number in range(1, signal.NSIG) if number not in (32, 33) and number not in [
@@ -157,7 +151,6 @@ class Case(unittest.TestCase):
         os.mkfifo(path)
         return path
 
-
     def stand_every_signal(self, template, serve):
         """Whatever somebody else sends to a whole unit ends neither the template nor a worker, at no time."""
         worker = template.fork(1)
@@ -200,6 +193,36 @@ def signals_of(pid, field):
         return next(int(line.split()[1], 16) for line in status if line.startswith(field))
 
 
+class Scoreboard:
+    """The page on which a worker shows how it is, as src/scoreboard.rs has it."""
+
+    def __init__(self):
+        self.file = tempfile.TemporaryFile()
+        self.file.truncate(4096)
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def close(self):
+        self.file.close()
+
+    def words(self):
+        """The layout's version, the last beat in nanoseconds, the number of requests."""
+        return struct.unpack("=3Q", os.pread(self.fileno(), 24, 0))
+
+    @property
+    def last_beat(self):
+        """In seconds of time.monotonic()."""
+        return self.words()[1] / 1e9
+
+    def next_beat(self):
+        before = self.last_beat
+        wait_until(lambda: self.last_beat != before, "a beat")
+
+    def wait_for_silence(self, seconds):
+        wait_until(lambda: time.monotonic() - self.last_beat > seconds, "no beat for %g s" % seconds)
+
+
 class Worker:
     """One ordered worker: its process, its notifications, its stderr, its probe socket."""
 
@@ -214,7 +237,8 @@ class Worker:
         self.notify_path = directory / ("notify-%d" % serial)
         self.notify.bind(self.notify_path)
         self.probe_path = directory / ("probe-%d" % serial)
-        descriptors = [self.output.writer] + [listener.fileno() for listener in listeners]
+        self.scoreboard = Scoreboard()
+        descriptors = [self.output.writer, self.scoreboard.fileno()] + [listener.fileno() for listener in listeners]
         probe_socket = None
         if probe:
             probe_socket = listen_unix(self.probe_path)
@@ -274,11 +298,12 @@ class Worker:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
         self.notify.close()
+        self.scoreboard.close()
         self.output.close()
 
 
 class Template:
-    """A running template and the workers it was told to fork."""
+    """A running template and the workers that it was ordered to fork."""
 
     def __init__(self, directory, *arguments, server="gunicorn", how="script", loading="own", options=(),
                  environment=None, life=None, python=sys.executable):
@@ -290,8 +315,9 @@ class Template:
         self.hook_state = None
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = os.path.join(os.path.dirname(python), server) if how == "script" else python
-        code, boot = memfd(*TEMPLATES[server]), memfd("boot")
-        life = memory(json.dumps(life or {"phase": "start", "hook_state": None, "bound": False, "workers": []}).encode())
+        code, boot = memory(package(server)), memory(source("sockd_worker/bootstrap.py"))
+        life = life or {"phase": "start", "hook_state": None, "bound": False, "workers": []}
+        life = memory(json.dumps(life).encode())
         # Out of the way of the numbers that the child shall see.
         theirs_high = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 100)
         code_high = fcntl.fcntl(code, fcntl.F_DUPFD_CLOEXEC, 100)
@@ -421,12 +447,15 @@ def own_pipes(pid):
     return {link for link in open_files(pid).values() if link.startswith("pipe:") and link not in ours}
 
 
-def memfd(*parts):
-    text = b""
-    for part in parts:
-        with open(os.path.join(PROGRAMS, part + ".py"), "rb") as file:
-            text += file.read()
-    return memory(text)
+def source(path):
+    with open(os.path.join(PROGRAMS, path), "rb") as file:
+        return file.read()
+
+
+def package(server):
+    """The modules of a server's template as sockd hands them over."""
+    sources = [(path.encode(), source(path)) for path in MODULES[server]]
+    return b"".join(b"%s %d\n%s" % (path, len(text), text) for path, text in sources)
 
 
 def memory(text):
@@ -489,9 +518,9 @@ def get(where, path="/"):
 
 
 def wait_until(condition, what, patience=PATIENCE):
-    """For the few facts that come without an event: look again and again, until the deadline."""
+    """Look every 2 ms, until the deadline, for one of the few facts that come without an event, as in shared memory."""
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError("never came: %s" % what)
-        os.sched_yield()
+        time.sleep(0.002)

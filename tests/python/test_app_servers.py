@@ -1,6 +1,6 @@
 """What the adapters take for granted of each server by itself, without sockd. Fails when a new version is otherwise.
 
-Every server is given one listening socket as descriptor 3, by its own option, and is then told to stop.
+Every server is given one listening socket as descriptor 3, by its own option, and is then asked to stop.
 """
 
 import os

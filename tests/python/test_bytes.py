@@ -47,7 +47,8 @@ class Bytes(both.Case):
                 self.assertEqual(service.stop(), 0, service.output())
 
     def test_gunicorn_changes_to_such_a_directory(self):
-        service = self.service(SockdBelow, "--chdir", "caf\udce9", "w:app", options=["--listen", "unix:caf\udce9/" + NAME])
+        service = self.service(SockdBelow, "--chdir", "caf\udce9", "w:app",
+                               options=["--listen", "unix:caf\udce9/" + NAME])
         self.assertEqual(ask(service, name="caf\udce9/" + NAME), "hello")
         self.assertEqual(service.stop(), 0, service.output())
 

@@ -1,4 +1,4 @@
-"""Our Python programs can be read by the oldest Python that is supported, and boot.py by those that it refuses."""
+"""Our Python programs can be read by the oldest Python that is supported, and bootstrap.py by those that it refuses."""
 
 import ast
 import glob
@@ -46,9 +46,10 @@ class Grammar(unittest.TestCase):
     def test_a_python_that_is_too_old_is_refused_in_one_line(self):
         for python in pythons("[23].[1-6].*") + pythons("2.7.*"):
             with self.subTest(python=python):
-                boot = os.path.join(PROGRAMS, "boot.py")
-                refusal = subprocess.run([python, boot], capture_output=True, text=True)
-                self.assertRegex(refusal.stderr, "^sockd needs Python 3.7 or later, and .* is Python [23].[0-9]: [^\\n]*\n$")
+                bootstrap = os.path.join(PROGRAMS, "sockd_worker", "bootstrap.py")
+                refusal = subprocess.run([python, bootstrap], capture_output=True, text=True)
+                self.assertRegex(refusal.stderr, "^sockd needs Python 3.7 or later, and .* is Python [23].[0-9]: "
+                                                 "[^\\n]*\n$")
                 self.assertEqual(refusal.returncode, 1)
 
 

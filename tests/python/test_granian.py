@@ -75,7 +75,8 @@ class OfAsgi(Checks):
                  {"workers": 3, "bind": ["unix:/run/x.sock"], "umask": 0o117, "backlog": 177}),
                 (["--host", "::1", "--port", "81", "--workers-kill-timeout", "9"], {},
                  {"bind": ["[::1]:81"], "graceful_timeout": 9}),
-                ([], {"GRANIAN_WORKERS": "2", "GRANIAN_HOST": "127.0.0.2"}, {"workers": 2, "bind": ["127.0.0.2:8000"]})):
+                ([], {"GRANIAN_WORKERS": "2", "GRANIAN_HOST": "127.0.0.2"},
+                 {"workers": 2, "bind": ["127.0.0.2:8000"]})):
             with self.subTest(arguments=arguments):
                 settings = self.template(*arguments, "hello:app", environment=environment).settings()
                 self.assertEqual({name: settings[name] for name in expected}, expected)
@@ -104,7 +105,8 @@ class OfWsgi(Checks):
 
     def test_one_thread_is_silent_when_busy(self):
         for options, silent in (([], False), (["--blocking-threads", "1"], True)):
-            self.assertEqual(self.template("--interface", "wsgi", *options, "hello:app").settings()["silent_when_busy"], silent)
+            settings = self.template("--interface", "wsgi", *options, "hello:app").settings()
+            self.assertEqual(settings["silent_when_busy"], silent)
 
     def test_one_thread_serves_one_request_at_a_time_on_all_sockets(self):
         fifo, public = self.fifo(), self.listener()

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +19,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import sockd_played  # noqa: E402
 from sockd_played import (  # noqa: E402
-    SCRIPTS, Client, Directory, Template, become_subreaper, descriptors_of, get, listen_tcp, listen_unix, open_files,
-    own_pipes, wait_for_exit, wait_readable, wait_until)
+    SCRIPTS, Client, Scoreboard, Template, become_subreaper, descriptors_of, get, open_files, own_pipes, wait_for_exit,
+    wait_readable, wait_until)
 from websocket import WebSocket, refuses  # noqa: E402
 
 WSGI = '''
@@ -123,7 +124,7 @@ class Hello(Case):
         self.assertEqual(hello["settings"], {
             "workers": 1, "worker_class": "sync", "silent_when_busy": True, "speaks_tls": False,
             "speaks_uwsgi": False, "threads": 1,
-            "timeout": 30, "heartbeat_interval": 0.9, "graceful_timeout": 30, "max_requests": 0, "max_requests_jitter": 0,
+            "timeout": 30, "graceful_timeout": 30, "max_requests": 0, "max_requests_jitter": 0,
             "bind": ["127.0.0.1:8000"], "umask": 0, "owner": [os.geteuid(), os.getegid()], "backlog": 2048,
             "chdir": os.path.realpath(self.directory.path), "preload_app": False, "daemon": False,
             "follows_workers": False, "follows_service": False, "runs_hooks": False, "preload": False, "reload": False,
@@ -345,11 +346,14 @@ class EveryClass(Case):
         self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
 
     def check_heartbeat(self, worker_class):
-        """An idle worker beats; the first beat is READY=1, and comes once."""
-        worker = self.start(worker_class, "--timeout", "1").fork(1)
+        """An idle worker beats; the first beat is READY=1, and comes once. All but sync beat each second, whatever the
+        timeout: else a request that takes long would be taken for one that takes too long.
+        """
+        worker = self.start(worker_class, "--timeout", "1" if worker_class == "sync" else "600").fork(1)
         self.assertEqual(worker.wait_ready(), ["READY=1"])
-        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
-        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
+        for _ in range(3):
+            worker.scoreboard.next_beat()
+        self.assertEqual(worker.notifications_so_far(), [])
 
     def check_drain(self, worker_class):
         """TERM ends a worker that has an idle kept-alive connection, and nothing of it is left."""
@@ -484,10 +488,11 @@ class Silent(Worker):
         heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(heard.close)
         heard.bind("\0sockd-test-%d" % os.getpid())
-        template = self.started("hello:app")
+        template, scoreboard = self.started("hello:app"), Scoreboard()
+        self.addCleanup(scoreboard.close)
         template.send_bytes(json.dumps({"fork": {
             "worker": 1, "environment": {"NOTIFY_SOCKET": "@sockd-test-%d" % os.getpid()},
-            "listeners": 1, "probe": False}}).encode(), [2, self.listener().fileno()])
+            "listeners": 1, "probe": False}}).encode(), [2, scoreboard.fileno(), self.listener().fileno()])
         pid = template.receive()["forked"]["pid"]
         try:
             wait_readable(heard, "READY=1")
@@ -506,7 +511,7 @@ class Silent(Worker):
         os.chmod(worker.notify_path, 0o600)
         worker.wait_ready()
         self.assertEqual(os.stat("/proc/%d" % worker.pid).st_uid, 65534)
-        self.assertEqual(worker.next_notification().splitlines()[0], "WATCHDOG=1")
+        worker.scoreboard.next_beat()
 
 
 class Failures(Case):
@@ -666,7 +671,7 @@ def app(environ, start_response):
 ''')
         public = self.listener()
         template = self.started("spawning:app")
-        # What whoever runs the tests has left open is everybody's.
+        # What was open before the tests is everybody's.
         strays = {str(fd) for fd in open_files(template.pid) if fd > 4}
         worker = template.fork(1, [public])
         worker.wait_ready()
@@ -712,7 +717,8 @@ class Preload(Case):
 
     def test_who_says_whether(self):
         for arguments, loading, expected in (
-                ([], "own", False), (["--preload"], "own", True), ([], "preload", True), (["--preload"], "late", False)):
+                ([], "own", False), (["--preload"], "own", True),
+                ([], "preload", True), (["--preload"], "late", False)):
             with self.subTest(arguments=arguments, loading=loading):
                 template = self.preloaded("import sys\nprint('imported', file=sys.stderr, flush=True)\n",
                                           *arguments, loading=loading)
@@ -767,6 +773,25 @@ pair = socket.socketpair()
         self.assertIn("connected to 127.0.0.1:%d while it was imported" % database.getsockname()[1], text)
         self.assertEqual(text.count("connected to"), 1)
 
+    def test_looking_for_connections_neither_copies_nor_changes_a_descriptor(self):
+        database = self.tcp_listener()
+        template = self.preloaded('''
+import os, socket, sys
+socket.setdefaulttimeout(5)
+connection = socket.socket()
+connection.settimeout(None)
+connection.connect(("127.0.0.1", int(os.environ["DATABASE"])))
+print("opened %d" % len(os.listdir("/proc/self/fd")), file=sys.stderr, flush=True)
+''', "--preload", environment={"DATABASE": str(database.getsockname()[1])})
+        template.settings()
+        text = template.output.read_until("all workers share descriptor")
+        # The spare's pipes come after the import; a copy of each would double them.
+        self.assertLess(len(open_files(template.pid)), int(re.search("opened ([0-9]+)", text)[1]) * 1.5)
+        connection = next(fd for fd in open_files(template.pid) if "share descriptor %d\n" % fd in text)
+        with open("/proc/%d/fdinfo/%d" % (template.pid, connection)) as info:
+            flags = int(re.search("flags:\\s*([0-7]+)", info.read())[1], 8)
+        self.assertFalse(flags & os.O_NONBLOCK)
+
     def test_an_innocent_application_is_not_warned_about(self):
         template = self.preloaded("", "--preload")
         template.settings()
@@ -775,13 +800,13 @@ pair = socket.socketpair()
         self.assertEqual(template.output.read_to_end(), "")
 
     def test_random_numbers_differ(self):
-        self.directory.write("dice.py", '''
+        self.directory.write("random_number.py", '''
 import random
 def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [str(random.getrandbits(64)).encode()]
 ''')
-        template = self.started("--preload", "dice:app")
+        template = self.started("--preload", "random_number:app")
         numbers = set()
         for number in range(3):
             worker = template.fork(number)
@@ -916,17 +941,17 @@ async def app(scope, receive, send):
         client.close()
         self.assertEqual(worker.wait(), -signal.SIGTERM)
 
-    def test_whoever_has_just_come_to_an_uvicorn_worker_is_served(self):
+    def test_one_that_has_just_come_to_an_uvicorn_worker_is_served(self):
         need("uvicorn_worker")
         for leaving in (signal.SIGUSR2, signal.SIGTERM):
             with self.subTest(signal=leaving):
                 worker_class = "uvicorn_worker.UvicornWorker"
                 worker = self.started("-k", worker_class, application_for(worker_class)).fork(1)
                 worker.wait_ready()
-                # Whoever is answered came after the others: they are accepted, and have not asked.
-                late, mute, answered = (Client(worker.probe_path) for _ in range(3))
+                # The one that is answered came after the others: they are accepted, and have not asked.
+                late, silent, answered = (Client(worker.probe_path) for _ in range(3))
                 self.addCleanup(late.close)
-                self.addCleanup(mute.close)
+                self.addCleanup(silent.close)
                 self.assertEqual(answered.get().split()[0], str(worker.pid))
                 answered.close()
                 worker.signal(leaving)
@@ -1006,12 +1031,12 @@ class Messages(Case):
     def test_wrong_number_of_descriptors(self):
         template = self.started("hello:app")
         spare, before = template.spare(), None
-        for count in (0, 1, 3, 50):
+        for count in (0, 1, 2, 4, 50):
             template.send_bytes(json.dumps({"fork": {
                 "worker": 5, "environment": {}, "listeners": 1, "probe": False}}).encode(), [2] * count)
             self.assertEqual(template.receive(), {"failed": {
-                "worker": 5, "error": "worker 5 needs 2 descriptors, %d came" % count}})
-            self.assert_complaint(template, "needs 2 descriptors")
+                "worker": 5, "error": "worker 5 needs 3 descriptors, %d came" % count}})
+            self.assert_complaint(template, "needs 3 descriptors")
             # The first one brings nothing, and the spare is done with its own beginning by then.
             before = before or open_files(spare)
         wait_until(lambda: open_files(spare) == before, "every descriptor closed")
@@ -1020,7 +1045,7 @@ class Messages(Case):
     def test_bad_environment(self):
         template = self.started("hello:app")
         template.send_bytes(json.dumps({"fork": {
-            "worker": 5, "environment": {"A": 1}, "listeners": 1, "probe": False}}).encode(), [2, 2])
+            "worker": 5, "environment": {"A": 1}, "listeners": 1, "probe": False}}).encode(), [2, 2, 2])
         self.assertEqual(template.receive()["failed"]["worker"], 5)
         self.assert_complaint(template, "environment")
 

@@ -20,8 +20,8 @@ def app(environ, start_response):
     return [b"hello"]
 '''
 
-# Each hook writes a line: in which process, and what it was given. Numbers are given as people give them: the lowest that
-# no living worker has.
+# Each hook writes a line: in which process, and what it was given. Numbers are given as people give them: the lowest
+# that no living worker has.
 CONFIGURATION = '''
 import itertools, os, sys
 workers = 2
@@ -202,7 +202,7 @@ def child_exit(server, worker): note("child_exit", worker.age, worker.pid)
 def on_exit(server): note("on_exit", len(server.WORKERS))
 '''}
 
-    def test_every_death_is_told_once(self):
+    def test_every_death_is_reported_once(self):
         service = self.service(Sockd, "-c", "hooks_conf.py", "hello:app")
         service.wait_for(2, "ready")
         service.directory.write("hello.py", "raise RuntimeError('not today')")
@@ -226,7 +226,7 @@ def on_exit(server): note("on_exit", len(server.WORKERS))
         self.assertEqual(sorted(line.split()[1:3] for line in of(lines, "child_exit")), born)
         self.assertEqual(len(of(lines, "on_starting")), 1)
         self.assertEqual(lines[-1], "on_exit 0")
-        # A worker sees those that live, whoever has forked them.
+        # A worker sees those that live, whatever has forked them.
         self.assertEqual(of(lines, "post_fork")[2].split(" ", 3)[3], "[1, 2]")
 
 

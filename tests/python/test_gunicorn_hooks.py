@@ -1,4 +1,4 @@
-"""The template of gunicorn and hooks: what only a template alone shows. test_gunicorn_both.py compares with gunicorn."""
+"""gunicorn's template and hooks: what only a template by itself shows. test_gunicorn_both.py compares with gunicorn."""
 
 import os
 import signal
@@ -8,7 +8,8 @@ import unittest
 sys.path.insert(0, os.path.dirname(__file__))
 
 from sockd_played import descriptors_of, get, wait_until  # noqa: E402
-from test_gunicorn import Case, setUpModule  # noqa: E402, F401: unittest calls the latter
+# unittest calls the latter.
+from test_gunicorn import Case, setUpModule  # noqa: E402, F401
 
 
 class Hooks(Case):

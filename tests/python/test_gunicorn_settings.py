@@ -9,6 +9,10 @@ sys.path.insert(0, os.path.dirname(__file__))
 import sockd_played  # noqa: E402
 from sockd_played import PROGRAMS, become_subreaper  # noqa: E402
 
+sys.path.insert(0, PROGRAMS)
+
+from sockd_worker.servers.gunicorn_settings import HONOURED, LEFT_OUT  # noqa: E402
+
 # A value for each that is left out, and another one than its default.
 CONFIGURATION = """
 daemon = reuse_port = enable_backlog_metric = True
@@ -30,34 +34,24 @@ def setUpModule():
     become_subreaper()
 
 
-def tables():
-    with open(os.path.join(PROGRAMS, "gunicorn_settings.py")) as file:
-        content = {}
-        exec(file.read(), content)
-    honoured = " ".join(content["HONOURED"].values()).split()
-    return honoured, content["LEFT_OUT"]
-
-
 class Settings(sockd_played.Case):
 
     files = {"hello": "def app(environ, start_response): pass\n"}
 
     def test_the_tables_have_each_setting_once(self):
         from gunicorn.config import KNOWN_SETTINGS
-        honoured, left_out = tables()
-        both = honoured + list(left_out)
+        both = " ".join(HONOURED.values()).split() + list(LEFT_OUT)
         self.assertEqual(len(both), len(set(both)))
         self.assertEqual({setting.name for setting in KNOWN_SETTINGS} - set(both), set())
 
     def test_what_is_left_out_is_named_once_if_it_is_set(self):
         from gunicorn.config import KNOWN_SETTINGS
-        _, left_out = tables()
         self.directory.write("left_out.py", CONFIGURATION)
         template = self.started("-c", "left_out.py", "hello:app")
         template.fork(1).wait_ready()
         template.control.close()
         text = template.output.read_to_end()
-        for name, why in left_out.items():
+        for name, why in LEFT_OUT.items():
             known = any(setting.name == name for setting in KNOWN_SETTINGS)
             self.assertEqual(text.count("gunicorn's setting %s has no effect: %s\n" % (name, why)), known, text)
 

@@ -1,10 +1,11 @@
-"""The moment of leaving: who has come to a worker that is told to go, and whether each one is answered.
+"""The moment of leaving: who has come to a worker that is to go, and whether each one is answered.
 
 The test plays sockd, with one worker on one public socket that it holds itself. What the worker leaves in the queue the
-test would find there; whoever it has accepted is its own, and must be answered. A worker that is stopped meets all that
-happened meanwhile in one turn of its loop, so the moments are made, not waited for.
+test would find there; a client that it has accepted is its own, and must be answered. A worker that is stopped meets
+all that happened meanwhile in one turn of its loop, so the moments are made, not waited for.
 
-As often as wanted, by hand:  SOCKD_TEST_ROUNDS=10000 VENV/bin/python tests/python/test_leaving.py Leaving.test_hypercorn
+As often as wanted, by hand:
+    SOCKD_TEST_ROUNDS=10000 VENV/bin/python tests/python/test_leaving.py Leaving.test_hypercorn
 """
 
 import importlib.util
@@ -72,7 +73,8 @@ SERVERS = {
     "gevent_pywsgi": Server("gunicorn", "-k", "gevent_pywsgi", source=WSGI, wants=["gevent"]),
     "tornado": Server("gunicorn", "-k", "tornado", source=WSGI, wants=["tornado"]),
     "asgi": Server("gunicorn", "-k", "asgi", "--asgi-loop", "asyncio", wants=["gunicorn.workers.gasgi"]),
-    "asgi_on_uvloop": Server("gunicorn", "-k", "asgi", "--asgi-loop", "uvloop", wants=["gunicorn.workers.gasgi", "uvloop"]),
+    "asgi_on_uvloop": Server("gunicorn", "-k", "asgi", "--asgi-loop", "uvloop",
+                             wants=["gunicorn.workers.gasgi", "uvloop"]),
     "uvicorn_worker": Server("gunicorn", "-k", "uvicorn_worker.UvicornWorker", wants=["uvicorn_worker"]),
     "uvicorn": Server("uvicorn", *QUIET, "--loop", "asyncio", "--http", "httptools", wants=["httptools"]),
     "uvicorn_with_h11": Server("uvicorn", *QUIET, "--loop", "asyncio", "--http", "h11"),
@@ -126,7 +128,7 @@ class Visitor:
             raise Lost("%s: %r" % (self.name, answer))
         return answer
 
-    def is_told_to_go(self):
+    def is_asked_to_leave(self):
         """Asks, and whether the answer ends the connection."""
         self.send()
         return b"connection: close" in self.read().lower()
@@ -148,7 +150,7 @@ class Visitor:
 
 
 def is_late(number, goes_on):
-    """Whether a worker that went on then may have closed what is idle by now: leaving.py's IDLE_SECONDS."""
+    """Whether a worker that went on then may have closed what is idle by now: drain.py's IDLE_SECONDS."""
     return number == signal.SIGTERM and time.monotonic() - goes_on >= 0.5
 
 
@@ -299,7 +301,7 @@ class Leaving(sockd_played.Case):
         self.assertEqual(lost, [])
 
     def what_is_idle_is_kept(self, name):
-        """Both when it is replaced and at the end of the service the next answer announces the end of the connection."""
+        """When it is replaced and at the end of the service, the next answer announces the end of the connection."""
         if not SERVERS[name].keeps:
             self.skipTest("keeps no connection")
         template = template_of(self, name)
@@ -309,11 +311,11 @@ class Leaving(sockd_played.Case):
             busy, idle = Visitor(worker.probe_path, "busy"), Visitor(worker.probe_path, "idle")
             for visitor in (busy, idle):
                 self.addCleanup(visitor.close)
-                self.assertFalse(visitor.is_told_to_go())
+                self.assertFalse(visitor.is_asked_to_leave())
             worker.signal(number)
-            wait_until(busy.is_told_to_go, "an answer with Connection: close")
+            wait_until(busy.is_asked_to_leave, "an answer with Connection: close")
             busy.close()
-            self.assertTrue(idle.is_told_to_go())
+            self.assertTrue(idle.is_asked_to_leave())
             self.assertEqual(idle.socket.recv(1), b"")
             idle.close()
             self.assertIn(worker.wait(), (0, -signal.SIGTERM))

@@ -1,7 +1,7 @@
 """Nginx with kept-alive connections to its upstream, before each Python server on sockd: what an administrator has.
 
-Nginx asks a second time only where that does no harm, so never a POST: whatever a leaving worker does to a connection that
-waits for its next request, a visitor who posts sees it as 502.
+Nginx asks a second time only where that does no harm, so never a POST: whatever a leaving worker does to a connection
+that waits for its next request, a visitor who posts sees it as 502.
 """
 
 import http.client
@@ -58,7 +58,7 @@ http {
 }
 """
 
-# Where each server is told to listen.
+# Where each server is to listen.
 BINDS = {
     "uvicorn": ["--uds", "web.sock"],
     "hypercorn": ["--bind", "unix:web.sock"],

@@ -1,4 +1,4 @@
-"""prometheus_client's documented recipe for gunicorn, beside gunicorn: what is counted stays, and the dead leave no gauge."""
+"""prometheus_client's documented recipe for gunicorn, beside gunicorn: counters stay, gauges of the ended do not."""
 
 import os
 import re
@@ -78,7 +78,7 @@ class Prometheus(both.Case):
                 # Here a broken deploy is refused; gunicorn would end.
                 open(service.directory / "broken", "w").close()
                 service.signal(signal.SIGHUP)
-                wait_until(lambda: service.output().count("refused: ") > reload // 2, "a refused reload")
+                wait_until(lambda so_far=reload // 2: service.output().count("refused: ") > so_far, "a refused reload")
                 os.unlink(service.directory / "broken")
             else:
                 before = len(service.lines())

@@ -1,6 +1,6 @@
 """Why code cannot serve, where the server's own words go elsewhere.
 
-Expected is what the same server says when nobody has told it to write into a file.
+Expected is what the same server says when no option has it write into a file.
 """
 
 import os
@@ -78,7 +78,8 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.urls import path
 def view(request):
     raise ValueError("new and bad")
-settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x", LOGGING_CONFIG="logging.config.dictConfig")
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x",
+                   LOGGING_CONFIG="logging.config.dictConfig")
 urlpatterns = [path("", view)]
 django.setup()
 app = WSGIHandler()
@@ -88,7 +89,7 @@ app = WSGIHandler()
 class Reasons(sockd_played.Case):
 
     def said(self, command, loading="own", listeners=(), **files):
-        """All that a worker says to sockd until it ends, and how it does; where it gets ready it is asked before that."""
+        """All that a worker says to sockd until it ends, and how; where it gets ready it is asked before that."""
         for name, text in files.items():
             self.directory.write(name.replace("_", "."), text)
         self.server, *arguments = command.split()

@@ -1,11 +1,10 @@
 """The supported versions of each server: a whole life under sockd of each, and a refusal of what is too old.
 
-tests/run makes an environment for each set of versions in target/servers; one that is not there is left out, and so is a
-server or a worker class that an environment does not have.
+tests/run makes an environment for each set of versions in target/servers; one that is not there is left out, and so is
+a server or a worker class that an environment does not have.
 """
 
 import glob
-import importlib.metadata
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 import both  # noqa: E402
 import sockd_played  # noqa: E402
 import test_gunicorn_both  # noqa: E402
-from sockd_played import Client, get, wait_until  # noqa: E402
+from sockd_played import Client, wait_until  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENVIRONMENTS = sorted(glob.glob(os.path.join(
@@ -106,7 +105,8 @@ class Lives(both.Case):
             for command, needs in COMMANDS:
                 # gunicorn 19.9 has selectors of its own, which Python 3.10 and later cannot import.
                 if has(scripts, needs) and not ("gthread" in command and has(scripts, "gunicorn.selectors")):
-                    with self.subTest(environment=scripts, command=command), mock.patch.object(both, "SCRIPTS", scripts):
+                    environment = mock.patch.object(both, "SCRIPTS", scripts)
+                    with self.subTest(environment=scripts, command=command), environment:
                         self.live(command)
 
     def live(self, command):
@@ -152,8 +152,9 @@ class Settings(unittest.TestCase):
         for scripts in ENVIRONMENTS:
             if os.path.exists(os.path.join(scripts, "gunicorn")):
                 with self.subTest(environment=scripts):
+                    python, settings = os.path.join(scripts, "python"), os.path.join(HERE, "test_gunicorn_settings.py")
                     tests = subprocess.run(
-                        [os.path.join(scripts, "python"), "-m", "unittest", os.path.join(HERE, "test_gunicorn_settings.py")],
+                        [python, "-m", "unittest", settings],
                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                     self.assertEqual(tests.returncode, 0, tests.stdout)
 

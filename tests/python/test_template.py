@@ -55,7 +55,55 @@ class Boot(sockd_played.Case):
         self.directory.write("gunicorn.conf.py", "def on_starting(server):\n    raise ValueError('no')\n")
         template = self.template("hello:app")
         template.wait()
-        self.assertIn("self.once_in_life(self.cfg.on_starting)", template.output.read_to_end())
+        text = template.output.read_to_end()
+        self.assertRegex(text, 'File "<sockd>/sockd_worker.servers.gunicorn_arbiter", line [0-9]+, in begin\n'
+                               '    self.once_in_life\\(self.cfg.on_starting\\)\n')
+        self.assertEqual(text.count("Traceback (most recent call last)"), 1)
+
+    def test_a_file_of_the_application_is_not_quoted_for_one_of_ours(self):
+        for name in ("template.py", "gunicorn_arbiter.py"):
+            self.directory.write(name, "wrong\n" * 1000)
+        self.directory.write("gunicorn.conf.py", """
+import sys
+show = sys.excepthook
+sys.excepthook = lambda *error: show(*error)
+def on_starting(server):
+    raise ValueError('no')
+""")
+        template = self.template("hello:app", environment={"PYTHONPATH": self.directory.path})
+        template.wait()
+        text = template.output.read_to_end()
+        self.assertIn("in begin\n", text)
+        self.assertNotIn("wrong", text)
+
+    def test_stack_dumps_name_the_modules(self):
+        template = self.started("hello:app")
+        worker = template.fork(1)
+        worker.wait_ready()
+        worker.signal(signal.SIGABRT)
+        worker.wait()
+        self.assertRegex(worker.output.read_to_end(),
+                         'File "<sockd>/sockd_worker.servers.gunicorn_server", line [0-9]+ in run_worker\n')
+
+    def test_an_applications_own_excepthook_is_called(self):
+        self.directory.write("hello.py", "import sys\nsys.excepthook = lambda *_: print('own hook', file=sys.stderr)\n"
+                                         "raise ValueError('no')\n")
+        template = self.template("hello:app", loading="preload")
+        template.wait()
+        text = template.output.read_to_end()
+        self.assertIn("own hook", text)
+        self.assertNotIn("Traceback", text)
+
+    def test_a_package_that_is_closed_quotes_nothing(self):
+        self.directory.write("gunicorn.conf.py", """
+import os
+def on_starting(server):
+    os.dup2(os.pipe()[0], 4)
+    raise ValueError('no')
+""")
+        template = self.template("hello:app")
+        template.wait()
+        self.assertIn("ValueError: no", template.output.read_to_end())
 
 
 class LoadedLater(sockd_played.Case):
@@ -218,7 +266,8 @@ class Spares(sockd_played.Case):
         for number in (5, 6):
             template.order(number)
             self.assertEqual(template.receive(), {"failed": {
-                "worker": number, "error": "fork: Resource temporarily unavailable"}})
+                "worker": number, "error": "fork: Resource temporarily unavailable; "
+                                            "the unit's TasksMax= or LimitNPROC= may be too small"}})
         os.remove(obstacle)
         template.fork(7).wait_ready()
 
@@ -268,7 +317,7 @@ class Groups(sockd_played.Case):
         template = self.started("hello:app")
         place, group = Group(), Group()
         template.place(1, place)
-        # Whoever holds it has it closed by the time it is entered.
+        # What holds it has it closed by the time it is entered.
         self.assertEqual(place.entered(), "0")
         worker = template.fork(1, group=group)
         worker.wait_ready()

@@ -57,11 +57,11 @@ class Waitress(checks.Checks):
         self.assertEqual(get(worker.probe_path).split()[0], str(worker.pid))
 
     def test_trusted_proxy(self):
-        options = ["--trusted-proxy=127.0.0.1", "--trusted-proxy-headers=x-forwarded-for"]
-        for options, expected in ((options, "192.0.2.7"), ([], "127.0.0.1")):
+        trusting = ["--trusted-proxy=127.0.0.1", "--trusted-proxy-headers=x-forwarded-for"]
+        for options, expected in ((trusting, "192.0.2.7"), ([], "127.0.0.1")):
             self.assertEqual(self.forwarded_client(*options), expected)
 
-    def test_a_kept_connection_is_told_that_it_ends(self):
+    def test_a_kept_connection_hears_that_it_ends(self):
         fifo = self.fifo()
         worker = self.worker()
         client = Client(worker.probe_path)

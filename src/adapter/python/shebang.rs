@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::super::words::split;
+use super::super::shlex::split;
 use crate::app::text::to_os;
 
 /// The interpreter of a console script, with the arguments it is given before the script.

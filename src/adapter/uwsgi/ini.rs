@@ -12,9 +12,9 @@ pub const UWSGI_SOCKETS: [&str; 2] = ["socket", "uwsgi-socket"];
 pub const HTTP_SOCKETS: [&str; 2] = ["http-socket", "http11-socket"];
 /// A value is looked through for so many signs `%`, `$` and `@`, those of what is put in among them; one with more is taken
 /// for a circle.
-const MOST_SIGNS: usize = 64;
+const MAX_SIGNS: usize = 64;
 /// No value stands for more (bytes): names that name others twice double at each level.
-const LONGEST: usize = 4096;
+const MAX_VALUE: usize = 4096;
 
 /// A file, perhaps with a section: `site.ini`, `site.ini:staging`, or `:staging` for the file that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub(super) enum Placeholder<'a> {
 /// What is not known, and what does not end.
 pub(super) fn expand(value: &str, known: impl Fn(Placeholder<'_>) -> Option<String>) -> Result<String, String> {
     let (mut out, mut rest) = (String::new(), value.to_owned());
-    for _ in 0..=MOST_SIGNS {
+    for _ in 0..=MAX_SIGNS {
         let Some(at) = rest.find(['%', '$', '@']) else { return Ok(out + &rest) };
         out.push_str(&rest[..at]);
         let (sign, after) = rest[at..].split_at(1);
@@ -178,8 +178,8 @@ pub(super) fn expand(value: &str, known: impl Fn(Placeholder<'_>) -> Option<Stri
                 after.to_owned()
             }
         };
-        if out.len() + rest.len() > LONGEST {
-            return Err(format!("it stands for more than {LONGEST} bytes"));
+        if out.len() + rest.len() > MAX_VALUE {
+            return Err(format!("it stands for more than {MAX_VALUE} bytes"));
         }
     }
     Err("it stands for itself, or for too much".to_owned())

@@ -1,4 +1,4 @@
-//! uWSGI's options, as far as they concern whoever keeps its sockets and its processes.
+//! uWSGI's options, as far as they concern the keeper of its sockets and its processes.
 //!
 //! Names and letters are those of uWSGI 2.0.31 (`core/uwsgi.c`, `plugins/http`, `plugins/python`).
 
@@ -13,7 +13,7 @@ pub(super) enum Fate {
     Mode,
     /// Seconds that a worker may finish its requests.
     Mercy,
-    /// The working directory; uWSGI is told as well.
+    /// The working directory; uWSGI gets it as well.
     Directory,
     /// A configuration file.
     Ini,
@@ -61,10 +61,12 @@ pub(super) fn fate(name: &str) -> Fate {
         "include" => Fate::Include,
         "inherit" => Fate::Inherit,
         "master" | "die-on-term" | "need-app" | "vacuum" | "lazy" | "lazy-apps" | "listen" | "chown-socket"
-        | "no-orphans" | "log-master" | "pidfile" | "pidfile2" | "safe-pidfile" | "safe-pidfile2" | "cheap"
-        | "idle" | "http-processes" | "http-workers" | "http-to" | "exit-on-reload" | "auto-procname"
-        | "vassal-sos" | "chain-reload" => Fate::Dropped,
+        | "no-orphans" | "log-master" | "cheap" | "idle" | "http-processes" | "http-workers" | "http-to"
+        | "exit-on-reload" | "auto-procname" | "vassal-sos" | "chain-reload" => Fate::Dropped,
         "daemonize" | "daemonize2" => Fate::Replaced("sockd's workers stay in the foreground and log to the journal"),
+        "pidfile" | "pidfile2" | "safe-pidfile" | "safe-pidfile2" => {
+            Fate::Replaced("signal the unit by `systemctl kill`, which finds the process by itself")
+        }
         "stats" | "stats-server" | "stats-http" => Fate::Replaced("`sockd status` shows the workers"),
         "max-worker-lifetime" => Fate::Replaced("uWSGI heeds it with a master alone"),
         "master-fifo" | "notify-socket" => Fate::Replaced("control it by systemctl"),

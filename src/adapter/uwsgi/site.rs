@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::super::exec::Told;
+use super::super::exec::ServerInputs;
 use super::ini::{self, Letters, Placeholder, Reference};
 use super::options::{Fate, by_letter, fate, takes_value};
 
@@ -72,20 +72,20 @@ impl Site {
     ///
     /// # Errors
     /// What cannot be read, and what cannot be run under sockd.
-    pub(super) fn read(told: &Told<'_>) -> Result<Self, String> {
+    pub(super) fn read(inputs: &ServerInputs<'_>) -> Result<Self, String> {
         let mut site = Self::default();
-        site.environment(told)?;
-        site.arguments(told)?;
+        site.environment(inputs)?;
+        site.arguments(inputs)?;
         Ok(site)
     }
 
     /// `UWSGI_CHMOD_SOCKET=660` is `chmod-socket = 660`.
-    fn environment(&mut self, told: &Told<'_>) -> Result<(), String> {
-        for (variable, value) in told.environment {
+    fn environment(&mut self, inputs: &ServerInputs<'_>) -> Result<(), String> {
+        for (variable, value) in inputs.environment {
             let Some(name) = variable.to_str().and_then(|name| name.strip_prefix("UWSGI_")) else { continue };
             let (name, value) = (name.to_ascii_lowercase().replace('_', "-"), value.to_string_lossy());
             let place = Place { name: &variable.display(), depth: 0, file: None };
-            match self.sort(&name, &value, &place, told)? {
+            match self.sort(&name, &value, &place, inputs)? {
                 Sorted::Kept => {}
                 Sorted::Gone => self.unset.push(variable.clone()),
                 Sorted::Lines(lines) => {
@@ -102,8 +102,8 @@ impl Site {
         self.files.push(format!("[uwsgi]\n{lines}"));
     }
 
-    fn arguments(&mut self, told: &Told<'_>) -> Result<(), String> {
-        let mut words = told.command.iter().skip(1).peekable();
+    fn arguments(&mut self, inputs: &ServerInputs<'_>) -> Result<(), String> {
+        let mut words = inputs.command.iter().skip(1).peekable();
         while let Some(word) = words.next() {
             let text = word.to_string_lossy();
             if let Some(long) = text.strip_prefix("--").filter(|long| !long.is_empty()) {
@@ -118,7 +118,7 @@ impl Site {
                     value = Some(next.to_string_lossy().into_owned());
                     kept.push(next.clone());
                 }
-                self.argument(name, &value.unwrap_or_default(), kept, told)?;
+                self.argument(name, &value.unwrap_or_default(), kept, inputs)?;
             } else if let Some(letters) = text.strip_prefix('-').filter(|letters| !letters.is_empty()) {
                 let mut rest = letters.chars();
                 while let Some(letter) = rest.next() {
@@ -134,17 +134,17 @@ impl Site {
                         value = next.to_string_lossy().into_owned();
                         kept.push(next.clone());
                     }
-                    self.argument(name, &value, kept, told)?;
+                    self.argument(name, &value, kept, inputs)?;
                 }
             } else {
-                self.positional(word, &text, told)?;
+                self.positional(word, &text, inputs)?;
             }
         }
         Ok(())
     }
 
     /// A word of its own: a file, or the value of an option before it that is none of ours.
-    fn positional(&mut self, word: &OsStr, text: &str, told: &Told<'_>) -> Result<(), String> {
+    fn positional(&mut self, word: &OsStr, text: &str, inputs: &ServerInputs<'_>) -> Result<(), String> {
         let name = match Reference::parse(text).file.rsplit_once('.').map(|(_, extension)| extension) {
             Some("ini") => "ini",
             Some(other @ ("xml" | "yaml" | "yml" | "json" | "js")) => other,
@@ -153,12 +153,18 @@ impl Site {
                 return Ok(());
             }
         };
-        self.argument(name, text, vec![word.to_owned()], told)
+        self.argument(name, text, vec![word.to_owned()], inputs)
     }
 
-    fn argument(&mut self, name: &str, value: &str, kept: Vec<OsString>, told: &Told<'_>) -> Result<(), String> {
+    fn argument(
+        &mut self,
+        name: &str,
+        value: &str,
+        kept: Vec<OsString>,
+        inputs: &ServerInputs<'_>,
+    ) -> Result<(), String> {
         let place = Place { name: &"the command line", depth: 0, file: None };
-        match self.sort(name, value, &place, told)? {
+        match self.sort(name, value, &place, inputs)? {
             Sorted::Kept => self.words.extend(kept.into_iter().map(Word::Kept)),
             Sorted::Gone => {}
             Sorted::Lines(lines) => self.file(lines),
@@ -167,12 +173,18 @@ impl Site {
     }
 
     /// Decides about one option and takes note of it.
-    fn sort(&mut self, name: &str, value: &str, place: &Place<'_>, told: &Told<'_>) -> Result<Sorted, String> {
+    fn sort(
+        &mut self,
+        name: &str,
+        value: &str,
+        place: &Place<'_>,
+        inputs: &ServerInputs<'_>,
+    ) -> Result<Sorted, String> {
         // `set = NAME=VALUE` is NAME = VALUE.
         if matches!(name, "set" | "set-placeholder" | "set-ph")
             && let Some((name, value)) = value.split_once('=')
         {
-            return self.sort(name, value, place, told);
+            return self.sort(name, value, place, inputs);
         }
         self.all.push((name.to_owned(), value.to_owned()));
         match fate(name) {
@@ -189,12 +201,12 @@ impl Site {
             Fate::Processes => self.processes = Some(value.to_owned()),
             Fate::Mode => self.mode = Some(value.to_owned()),
             Fate::Mercy => self.mercy = Some(value.to_owned()),
-            Fate::Ini => return self.included(value, place, told).map(Sorted::Lines),
+            Fate::Ini => return self.included(value, place, inputs).map(Sorted::Lines),
             Fate::Include | Fate::Inherit => {
                 if !Reference::parse(value).file.ends_with(".ini") {
                     return Err(format!("{}: {name} = {value}: sockd reads .ini files alone", place.name));
                 }
-                return self.included(value, place, told).map(Sorted::Lines);
+                return self.included(value, place, inputs).map(Sorted::Lines);
             }
             Fate::Dropped => {}
             Fate::Replaced(instead) => {
@@ -206,7 +218,7 @@ impl Site {
     }
 
     /// The lines of a file that stay.
-    fn included(&mut self, written: &str, place: &Place<'_>, told: &Told<'_>) -> Result<String, String> {
+    fn included(&mut self, written: &str, place: &Place<'_>, inputs: &ServerInputs<'_>) -> Result<String, String> {
         let refused = |why: &str| Err(format!("{}: ini = {written}: {why}", place.name));
         let depth = place.depth + 1;
         if depth > DEPTH {
@@ -215,7 +227,7 @@ impl Site {
         if written.contains("://") || written == "-" {
             return refused("sockd reads files alone");
         }
-        let expanded = self.value(written, told);
+        let expanded = self.value(written, inputs);
         let Some(expanded) = expanded.as_deref() else {
             return refused("sockd cannot tell which file that is");
         };
@@ -225,8 +237,8 @@ impl Site {
             ("", None) => return refused("it names no file"),
             (file, _) => file,
         };
-        let path = told.directory.join(file);
-        let text = (told.read)(&path)?;
+        let path = inputs.directory.join(file);
+        let text = (inputs.read)(&path)?;
         let section = expanded.contains(':').then_some(reference.section);
         let letters = Letters::new(file, &path.to_string_lossy(), section, place.file.as_ref().map(|(_, l)| *l));
         let text = letters.put_in(&text).map_err(|why| format!("{}: {why}", path.display()))?;
@@ -243,7 +255,7 @@ impl Site {
             let name = format!("{}:{}", path.display(), line.number);
             let here = Place { name: &name, depth, file: Some((file, &letters)) };
             let target = if fate(line.key) == Fate::Inherit { &mut last } else { &mut out };
-            match self.sort(line.key, line.value, &here, told)? {
+            match self.sort(line.key, line.value, &here, inputs)? {
                 Sorted::Kept => target.push_str(&format!("{} = {}\n", line.key, line.value)),
                 Sorted::Gone => {}
                 Sorted::Lines(lines) => target.push_str(&lines),
@@ -253,14 +265,14 @@ impl Site {
     }
 
     /// A value with `%(NAME)`, `$(NAME)` and what else uWSGI puts in, as far as that is known here.
-    pub(super) fn value(&self, text: &str, told: &Told<'_>) -> Option<String> {
+    pub(super) fn value(&self, text: &str, inputs: &ServerInputs<'_>) -> Option<String> {
         let known = |placeholder: Placeholder<'_>| match placeholder {
             Placeholder::Option(name) => {
                 self.all.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
             }
-            Placeholder::Variable(name) => told.environment.get(OsStr::new(name))?.to_str().map(str::to_owned),
-            Placeholder::Letter('k') => Some(told.processors.to_string()),
-            Placeholder::Letter('v') => Some(told.directory.to_string_lossy().into_owned()),
+            Placeholder::Variable(name) => inputs.environment.get(OsStr::new(name))?.to_str().map(str::to_owned),
+            Placeholder::Letter('k') => Some(inputs.processors.to_string()),
+            Placeholder::Letter('v') => Some(inputs.directory.to_string_lossy().into_owned()),
             Placeholder::Letter(_) => None,
         };
         ini::expand(text, known).ok()

@@ -25,11 +25,11 @@ vacuum = true
 ";
 
 /// Reads a command line with these files and variables.
-fn read(line: &str, files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Plan, String> {
+fn read(line: &str, files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<LaunchPlan, String> {
     let command: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
     let environment: BTreeMap<OsString, OsString> =
         variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    plan(&Told {
+    plan(&ServerInputs {
         command: &command,
         environment: &environment,
         directory: Path::new("/srv"),
@@ -43,7 +43,7 @@ fn read(line: &str, files: &[(&str, &str)], variables: &[(&str, &str)]) -> Resul
 }
 
 /// What a worker is executed with, its notification socket being `@n`.
-fn arguments(plan: &Plan, line: &str, listeners: &[&Address], private_socket: Option<usize>) -> String {
+fn arguments(plan: &LaunchPlan, line: &str, listeners: &[&Address], private_socket: Option<usize>) -> String {
     let command = Command {
         launcher: Vec::new(),
         program: "/usr/bin/uwsgi".into(),
@@ -51,8 +51,8 @@ fn arguments(plan: &Plan, line: &str, listeners: &[&Address], private_socket: Op
         directory: "/srv".into(),
         environment: BTreeMap::from([("UWSGI_SOCKET".into(), "/x".into()), ("A".into(), "1".into())]),
     };
-    let given = Given { listeners, private_socket, files: 9, notify: "@n" };
-    let execution = plan.execution(&command, &given);
+    let fds = WorkerFds { listeners, private_socket, files: 9, notify: "@n" };
+    let execution = plan.execution(&command, &fds);
     assert!(!execution.listen_fds && !execution.notify_socket);
     let words = execution.command.arguments.iter().map(|word| word.to_str().expect("UTF-8"));
     words.collect::<Vec<_>>().join(" ")
@@ -152,8 +152,8 @@ fn variables_are_options_and_leave_with_them() {
         directory: PathBuf::new(),
         environment: variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
     };
-    let given = Given { listeners: &[], private_socket: None, files: 3, notify: "@n" };
-    let environment = plan.execution(&command, &given).command.environment;
+    let fds = WorkerFds { listeners: &[], private_socket: None, files: 3, notify: "@n" };
+    let environment = plan.execution(&command, &fds).command.environment;
     let names: Vec<_> = environment.keys().map(|name| name.to_str().expect("UTF-8")).collect();
     assert_eq!(names, ["PYTHONFAULTHANDLER", "UWSGI_THREADS", "X"]);
 }
@@ -191,11 +191,16 @@ fn files_that_include_each_other_come_to_an_end() {
 }
 
 #[test]
-fn what_sockd_does_otherwise_is_told() {
-    let plan = read("uwsgi --stats 127.0.0.1:9191 --daemonize /var/log/x --touch-reload=x --module m", &[], &[]);
+fn what_sockd_does_otherwise_is_reported() {
+    let plan = read(
+        "uwsgi --stats 127.0.0.1:9191 --daemonize /var/log/x --touch-reload=x --pidfile /run/x.pid --module m",
+        &[],
+        &[],
+    );
     let plan = plan.expect("read");
-    assert_eq!(plan.warnings.len(), 3, "{:?}", plan.warnings);
+    assert_eq!(plan.warnings.len(), 4, "{:?}", plan.warnings);
     assert!(plan.warnings[0].contains("stats is left out: `sockd status`"), "{:?}", plan.warnings);
+    assert!(plan.warnings[3].contains("pidfile is left out: signal the unit"), "{:?}", plan.warnings);
     assert!(
         arguments(&plan, "uwsgi", &[], None).starts_with("uwsgi --module m --ini /proc/self/fd/9 --hook-accepting")
     );

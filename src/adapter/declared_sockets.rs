@@ -10,7 +10,7 @@ use crate::app::text;
 
 /// Where a server listens, and who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stated {
+pub struct DeclaredSockets {
     /// Where. Empty: a file of the server's says it.
     pub binds: Vec<Bind>,
     /// The server's own default is among them, and a file that it finds by itself may say otherwise.
@@ -88,7 +88,7 @@ pub fn values(words: impl Iterator<Item = impl AsRef<str>>, spellings: &[impl As
     found
 }
 
-impl Stated {
+impl DeclaredSockets {
     /// These addresses and permissions, in the service's own directory.
     pub fn new(binds: impl IntoIterator<Item = Bind>, mode: Mode) -> Self {
         Self { binds: binds.into_iter().collect(), perhaps: false, mode, directory: None, uwsgi: false }
@@ -107,7 +107,7 @@ impl Bind {
     }
 
     /// A descriptor, of a socket that somebody else has bound.
-    pub fn given(option: &str, number: &str) -> Self {
+    pub fn fds(option: &str, number: &str) -> Self {
         Self { address: format!("fd://{number}"), written: format!("{option} {number}") }
     }
 
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::adapter::{Making, recognise};
 
-    fn stated(line: &str, variables: &[(&str, &str)]) -> Result<Stated, String> {
+    fn stated(line: &str, variables: &[(&str, &str)]) -> Result<DeclaredSockets, String> {
         let command: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let Making::Template(python) = recognise(&command).making else { panic!("{line}") };

@@ -10,13 +10,11 @@ use crate::app::text;
 
 /// The settings that matter to us, as the server itself understood them. Unknown ones are ignored.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Report {
+pub struct ServerSettings {
     /// How many workers, 1 or more.
     pub workers: u32,
     /// Seconds without a heartbeat after which a worker hangs; 0 means never.
     pub timeout: u32,
-    /// Seconds for which the worker program may keep a heartbeat to itself.
-    pub heartbeat_interval: f64,
     /// Seconds a worker may drain. `None`: the server sets no limit, and ours counts.
     pub graceful_timeout: Option<u32>,
     /// The directory it changed to, relative to where it was started.
@@ -62,10 +60,10 @@ struct Message {
 
 #[derive(Deserialize)]
 struct Hello {
-    settings: Report,
+    settings: ServerSettings,
 }
 
-impl Report {
+impl ServerSettings {
     /// Reads the `settings` of a template's hello, the whole message in JSON. Its strings may hold bytes that are no
     /// UTF-8, as Python writes them.
     ///
@@ -78,13 +76,9 @@ impl Report {
             .map_err(|error| format!("the template reports no settings we know: {error}"))
     }
 
-    /// When a worker's silence means that it hangs: `--timeout`, unless it is switched off, and the time for which the
-    /// worker program keeps a heartbeat to itself so that an idle one wakes us seldom.
+    /// When a worker's silence means that it hangs: `--timeout`, unless it is switched off.
     pub fn watchdog(&self) -> Option<Duration> {
-        let timeout = Duration::from_secs(self.timeout.into());
-        // Not longer than the timeout, whatever it says.
-        let interval = Duration::try_from_secs_f64(self.heartbeat_interval).unwrap_or_default().min(timeout);
-        (self.timeout > 0).then(|| timeout + interval)
+        (self.timeout > 0).then(|| Duration::from_secs(self.timeout.into()))
     }
 }
 
@@ -126,14 +120,14 @@ mod tests {
 
     #[test]
     fn paths_are_bytes() {
-        let message = br#"{"hello":{"gunicorn":"27","settings":{"workers":1,"timeout":30,"heartbeat_interval":0.9,"graceful_timeout":30,
+        let message = br#"{"hello":{"gunicorn":"27","settings":{"workers":1,"timeout":30,"graceful_timeout":30,
             "chdir":"/caf\udce9","bind":["unix:/run/caf\udce9.sock","unix:/run/caf\u00e9.sock"],"umask":0,"backlog":1,
             "wsgi":"\udcff:app","owner":[1,2]}}}"#;
-        let report = Report::read(message).expect("it is understood");
+        let report = ServerSettings::read(message).expect("it is understood");
         assert_eq!(report.chdir.as_os_str(), OsStr::from_bytes(b"/caf\xe9"));
         assert_eq!(text::to_os(&report.bind[0]), OsStr::from_bytes(b"unix:/run/caf\xe9.sock"));
         assert_eq!(report.bind[1], "unix:/run/caf\u{e9}.sock");
         assert_eq!(report.owner, Some((1, 2)));
-        assert!(Report::read(br#"{"hello":{"settings":{"workers":"three"}}}"#).is_err());
+        assert!(ServerSettings::read(br#"{"hello":{"settings":{"workers":"three"}}}"#).is_err());
     }
 }

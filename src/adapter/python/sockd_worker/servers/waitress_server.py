@@ -9,19 +9,42 @@ before the fork, unless it is preloaded.
 import os
 import sys
 
+from ..app_server import HANG_SECONDS, AppServer, collect_from_here, installed_version
+from ..drain import IDLE_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, Drain, IdleConnections
+from ..notify import start_heartbeat
+from ..sockets import socket_from
+from ..template import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, Dict, List, Optional, Tuple
+
+    from ..notify import Heartbeat
+    from ..protocol import ForkOrder
+
+# Reached into, and not documented; tried with waitress 1.4.4 to 3.0.2:
+#   waitress.runner                    run(), and resolve() for Python 3.8 and older
+#   waitress.adjustments.Adjustments   parse_args() and the settings that it makes
+#   waitress.server                    create_server() with map and _dispatcher; BaseWSGIServer: adj, active_channels,
+#                                      pull_trigger(), task_dispatcher
+#   waitress.channel.HTTPChannel       requests, request, total_outbufs_len, will_close
+#   waitress.task                      ThreadedTaskDispatcher; Task.build_response_header() replaced
+#   waitress.wasyncore                 loop(), dispatcher.close()
+
 
 class Waitress(AppServer):
-    """What template.py asks of a server."""
+    """waitress's AppServer."""
 
     name = "waitress"
     module = "waitress.__main__"
     oldest = 1, 4
     application = None
 
-    def version(self):
+    def version(self) -> str:
         return installed_version("waitress")
 
-    def configure(self, how):
+    def configure(self, how: str) -> "Dict[str, Any]":
         import waitress.server  # noqa: F401
         from waitress import runner
         collect_from_here()
@@ -40,18 +63,18 @@ class Waitress(AppServer):
             "backlog": settings.backlog,
         }
 
-    def load(self):
+    def load(self) -> None:
         self.application = load(self.name_of_application, self.call)
 
-    def work(self, order, supervisor):
-        heartbeat = start_heartbeat(HANG_SECONDS, supervisor)
+    def work(self, order: "ForkOrder", supervisor: int) -> None:
+        heartbeat = start_heartbeat(order, supervisor)
         if self.application is None:
             self.load()
         sockets = [socket_from(fd) for fd in order.sockets]
         Loop(make_servers(self.application, sockets, self.options), heartbeat).run()
 
 
-def command_line(runner):
+def command_line(runner: "Any") -> "Tuple[Dict[str, Any], str, bool]":
     """waitress-serve's options, the application's name, and whether it is to be called.
 
     Whatever else the command does (--help, a mistake) ends the process.
@@ -67,14 +90,14 @@ def command_line(runner):
     return options, names[0], options.pop("call")
 
 
-def binds(settings):
+def binds(settings: "Any") -> "List[str]":
     """Where waitress would listen."""
     if settings.unix_socket:
         return ["unix:" + settings.unix_socket]
     return [("[%s]:%d" if ":" in address[0] else "%s:%d") % address[:2] for _, _, _, address in settings.listen]
 
 
-def load(name, call):
+def load(name: str, call: bool) -> "Any":
     """The application, found as waitress-serve finds it; but a mistake in it shows its traceback."""
     import logging
     import pkgutil
@@ -92,7 +115,7 @@ def load(name, call):
     return application() if call else application
 
 
-def make_servers(application, sockets, options):
+def make_servers(application: "Any", sockets: "Any", options: "Any") -> "Dict[int, Any]":
     """waitress's servers on one map and one set of threads: one call takes no unix sockets beside others."""
     import socket
     from waitress.server import create_server
@@ -100,7 +123,7 @@ def make_servers(application, sockets, options):
     from waitress.adjustments import Adjustments
     dispatcher = ThreadedTaskDispatcher()
     dispatcher.set_thread_count(Adjustments(**options).threads)
-    channels = {}
+    channels: Dict[int, Any] = {}
     for unix in (False, True):
         part = [listener for listener in sockets if (listener.family == socket.AF_UNIX) == unix]
         if part:
@@ -109,9 +132,9 @@ def make_servers(application, sockets, options):
 
 
 class Loop:
-    """Turns waitress's loop, beats, and leaves when it is told: waitress alone drops what is in flight."""
+    """Turns waitress's loop, beats, and leaves at a signal: waitress alone drops what is in flight."""
 
-    def __init__(self, channels, heartbeat):
+    def __init__(self, channels: "Any", heartbeat: "Heartbeat") -> None:
         from waitress.server import BaseWSGIServer
         self.channels = channels
         self.heartbeat = heartbeat
@@ -120,7 +143,7 @@ class Loop:
         self.patient = False
         self.ended = False
 
-    def run(self):
+    def run(self) -> None:
         import signal
         self.drain.on_usr2()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -130,18 +153,18 @@ class Loop:
             self.turn()
         self.leave()
 
-    def turn(self, seconds=1):
+    def turn(self, seconds: float = 1) -> None:
         from waitress import wasyncore
         settings = self.servers[0].adj
         wasyncore.loop(timeout=seconds, count=1, map=self.channels, use_poll=settings.asyncore_use_poll)
 
-    def end(self, _signal, _frame):
+    def end(self, _signal: int, _frame: "Optional[FrameType]") -> None:
         self.patient, self.drain.patient = self.drain.patient, False
         self.ended = True
         # The loop is waiting for something to happen.
         self.servers[0].pull_trigger()
 
-    def leave(self):
+    def leave(self) -> None:
         """Accept nobody any more, read what was sent, answer it, close."""
         from waitress import wasyncore
         for server in self.servers:
@@ -153,7 +176,7 @@ class Loop:
             self.turn(LOOK_SECONDS)
         self.servers[0].task_dispatcher.shutdown()
 
-    def close_idle_connections(self, idle):
+    def close_idle_connections(self, idle: "Any") -> int:
         """Close those that are idle, in time; how many are left."""
         left = [channel for server in self.servers for channel in list(server.active_channels.values())]
         descriptors = {channel: channel.socket.fileno() for channel in left
@@ -163,16 +186,17 @@ class Loop:
         return len(left)
 
 
-def close_after_the_answer():
+def close_after_the_answer() -> None:
     """From now on no connection is kept alive."""
     from waitress.task import Task
     build = Task.build_response_header
 
-    def build_response_header(self):
+    def build_response_header(self: "Any") -> "Any":
         self.request.headers["CONNECTION"] = "close"
         return build(self)
 
     Task.build_response_header = build_response_header
 
 
-run(Waitress())
+def main() -> None:
+    run(Waitress())

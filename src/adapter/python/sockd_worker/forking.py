@@ -1,44 +1,23 @@
 """The template's life after its start: the messages of sockd, and the forks.
 
-What it is for. Each "fork" command becomes a process, sockd's child; what the user's hooks are to know reaches the server's
-program, an AppServer.
+What it is for. Each "fork" command becomes a process, sockd's child; what the user's hooks are to know reaches the
+server's module, an AppServer.
 
-What it owns. The control socket. What it must never do. Decide anything; hold a visitor's socket longer than it takes to pass
-it to a worker; end, or wait for ever, for the sake of a hook.
+What it owns. The control socket. What it must never do. Decide anything; hold a visitor's socket longer than it takes
+to pass it to a worker; end, or wait for ever, for the sake of a hook.
 
 The spare. A fork takes milliseconds that a visitor would wait for, so one process is always forked in advance: a copy
 of the template, already sockd's child, which waits for the next command, answers it and is that worker from there on,
 while the template makes the next spare. Commands in a row wait in the socket. Template and spare hold the ends of a
 pipe: a spare without its template leaves, a template without its spare makes another, and both leave with sockd.
-Moving into a control group can take 10 ms and more, too: told which worker comes next, the spare moves into that
-one's group while nobody waits for it.
+Moving into a control group can take 10 ms and more, too: a message says which worker comes next, and the spare moves
+into that one's group while nobody waits for it.
 
-The protocol: one JSON object per datagram.
-  template -> sockd   {"hello": {"gunicorn": …, "python": …, "settings": {…}}}; src/adapter/report.rs has the settings
-  sockd -> template   {"fork": {"worker": 17, "environment": {…}, "listeners": 2, "probe": true, "group": true}} with
-                      the descriptors: the worker's stderr, the listeners, the worker's probe socket, the cgroup.procs
-                      of its control group
-  sockd -> template   {"place": {"worker": 17}} with one descriptor, the cgroup.procs of that worker's control group: the
-                      next command will probably be for this worker. There is no answer
-  template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
-A worker sends the first of these answers itself.
-
-Hooks. What the user's hooks are told of other processes comes in notices, which sockd sends to templates whose settings
-say that they follow workers ("follows_workers") or the service ("follows_service"):
-  sockd -> template   {"joined": {"worker": 17, "pid": 1234, "hook_state": …}}: another template has forked this worker
-  sockd -> template   {"exited": {"worker": 17, "pid": 1234, "hook_state": …, "call": true}}: it was reaped; "call" says
-                      whether this template, of all, calls the hook
-  template -> sockd   {"noted": {"worker": 17}} answers these two; the next one is sent then
-  sockd -> template   {"started": {}}: the sockets are bound; {"end": {}}: no worker is left, and the service ends
-  template -> sockd   {"hook_state": …}: what hooks have left in this process, as text, for the templates to come; hello
-                      has it, too. The one of a "forked" is what hooks have left in the worker's object
-Descriptor 6 tells a template where in the service's life it is born; it is closed once it is read:
-  {"phase": "start", "reload" or "again" (another one for the same code), "hook_state": …,
-   "bound": whether there are sockets already, "workers": [{"worker": 17, "pid": 1234, "hook_state": …}]}
-A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, WATCHDOG=1, X_SOCKD_SERVED=N, X_SOCKD_RETIRE=1.
+The protocol is protocol.py's.
 """
 
 import array
+import errno
 import gc
 import json
 import os
@@ -46,103 +25,25 @@ import select
 import socket
 import sys
 
+from .log import complain
+from .protocol import DECODER, BadMessage, ForkOrder, Notice, Place, failed
+from .sockets import close_all
+from .worker import enter_group, wait_for_adoption
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional, Union
+
+    from .app_server import AppServer
+
 LARGEST_MESSAGE = 65536
 # The kernel's SCM_MAX_FD: no message can bring more descriptors.
 MOST_DESCRIPTORS = 253
-# Plain numbers, and a decoder without frills: each page that a spare or a worker touches becomes its own, and what
-# json.loads(), json.dumps() and the arithmetic of socket's flags touch came to 200 KB of every worker.
+# Plain numbers: see DECODER.
 PEEK, MSG_TRUNC, MSG_CTRUNC = (
     int(flag) for flag in (socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC, socket.MSG_TRUNC, socket.MSG_CTRUNC))
-DECODER = json.JSONDecoder()
 # So many spares in a row that end without a command, and the template ends, too: sockd says so and makes another.
 MOST_LOST_SPARES = 3
-
-
-class BadMessage(Exception):
-    """A message that cannot be obeyed; the text is for the log."""
-
-
-class ForkOrder:
-    """One parsed "fork" command and the descriptors that came with it, which it owns."""
-
-    def __init__(self, command, descriptors):
-        self.descriptors = descriptors
-        self.worker = expect(command, "worker", int)
-        self.environment = expect(command, "environment", dict)
-        if not all(isinstance(value, str) for value in self.environment.values()):
-            raise BadMessage("the environment of worker %d has a value that is not a string" % self.worker)
-        self.has_probe = bool(command.get("probe"))
-        self.has_group = bool(command.get("group"))
-        wanted = 1 + expect(command, "listeners", int) + self.has_probe + self.has_group
-        if len(descriptors) != wanted:
-            raise BadMessage("worker %d needs %d descriptors, %d came" % (self.worker, wanted, len(descriptors)))
-        # Whether this process is in that worker's control group already.
-        self.in_place = False
-        if not self.sockets:
-            raise BadMessage("worker %d would have nothing to serve" % self.worker)
-
-    @property
-    def stderr(self):
-        return self.descriptors[0]
-
-    @property
-    def sockets(self):
-        """The public listeners, then the probe socket: all are served alike."""
-        return self.descriptors[1:-1] if self.has_group else self.descriptors[1:]
-
-    @property
-    def group(self):
-        """The cgroup.procs of the worker's control group, or None."""
-        return self.descriptors[-1] if self.has_group else None
-
-
-def expect(command, key, kind):
-    value = command.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise BadMessage('a command has no proper "%s"' % key)
-    return value
-
-
-class Place:
-    """One parsed "place" command: a group to be in, since the next worker will want to be there."""
-
-    def __init__(self, command, descriptors):
-        self.worker = expect(command, "worker", int)
-        if len(descriptors) != 1:
-            raise BadMessage("a place is one descriptor, %d came" % len(descriptors))
-        self.group, = descriptors
-
-
-class Notice:
-    """Something that the user's hooks are to know."""
-
-    KINDS = ("joined", "exited", "started", "resized", "end")
-
-    def __init__(self, kind, content, text):
-        self.kind = kind
-        self.text = text
-        if kind in ("joined", "exited"):
-            self.worker, self.pid = expect(content, "worker", int), expect(content, "pid", int)
-            self.state, self.call = content.get("hook_state"), bool(content.get("call"))
-        elif kind == "resized":
-            self.workers = expect(content, "workers", int)
-
-    def tell(self, server, call):
-        """Tell the server; `call`: hooks may be called."""
-        if self.kind == "joined":
-            server.worker_joined(self.worker, self.pid, self.state)
-        elif self.kind == "exited":
-            server.worker_exited(self.worker, self.pid, self.state, self.call and call)
-        elif self.kind == "resized":
-            server.workers_resized(self.workers, call)
-        elif call and self.kind == "started":
-            if server.pid_file:
-                write_pid_file(server.pid_file, os.getppid())
-            server.service_started()
-        elif call and self.kind == "end":
-            if server.pid_file:
-                remove_pid_file(server.pid_file, os.getppid())
-            server.service_ended()
 
 
 class NoFork(Exception):
@@ -152,26 +53,26 @@ class NoFork(Exception):
 class Template:
     """Forks workers; serve() returns in the template at its end, and in each worker."""
 
-    def __init__(self, control, supervisor, server):
+    def __init__(self, control: socket.socket, supervisor: int, server: "AppServer") -> None:
         self.control = control
         self.supervisor = supervisor
         self.server = server
         # In a spare, where notices go on to the template.
-        self.writer = None
+        self.writer: Optional[int] = None
         # In a worker that was forked on order, its order.
-        self.order = None
+        self.order: Optional[ForkOrder] = None
         self.ended = False
         # Whether the server was asked to load_later().
         self.has_loaded = False
-        self.sent_state = None
+        self.sent_state: Optional[str] = None
         # The worker in whose group this process is.
-        self.placed = None
+        self.placed: Optional[int] = None
 
-    def serve(self):
-        """Fork workers until the control socket is closed or the service ends (None), or until this is one (its order)."""
+    def serve(self) -> "Optional[ForkOrder]":
+        """Fork workers until sockd or the service has ended (None), or until this process is one (its order)."""
         return self.serve_on_order() if self.server.forks_on_order else self.serve_with_spares()
 
-    def serve_with_spares(self):
+    def serve_with_spares(self) -> "Optional[ForkOrder]":
         lost, command_waits = 0, False
         while lost < MOST_LOST_SPARES:
             # The spare alone holds the writing end, the template alone the reading end: each learns of the other's end.
@@ -191,7 +92,8 @@ class Template:
                 os.close(writer)
                 # The next command is worth another try, and is refused only if that fails, too.
                 if command_waits:
-                    self.take(lambda order: self.refuse(order, problem))
+                    why = str(problem)
+                    self.take(lambda order: self.refuse(order, why))  # noqa: B023
                 command_waits = self.wait_for(self.control)
                 at_end = not command_waits
             os.close(reader)
@@ -199,14 +101,14 @@ class Template:
                 return None
         sys.exit("sockd template: %d spares in a row ended before a command came" % lost)
 
-    def load_later(self):
+    def load_later(self) -> None:
         if not self.has_loaded:
             self.has_loaded = True
             self.server.load_later()
-            # As at the start: see run() in template.py.
+            # As at the start: see live() in template.py.
             gc.freeze()
 
-    def hear_spare(self, reader):
+    def hear_spare(self, reader: int) -> "Optional[bool]":
         """Take notices from the spare until it is a worker: True; False if it ended, None if the template is to end."""
         rest = b""
         while self.wait_for(reader) and not self.ended:
@@ -220,10 +122,12 @@ class Template:
                     self.server.worker_joined(content["taken"]["worker"], content["taken"]["pid"], None)
                     self.server.workers_changed()
                     return True
-                self.hear(self.notice(content, line))
+                notice = self.notice(content, line)
+                if notice is not None:
+                    self.hear(notice)
         return None
 
-    def serve_on_order(self):
+    def serve_on_order(self) -> "Optional[ForkOrder]":
         while not self.ended and self.wait_for(self.control):
             self.take(self.fork_on_order)
             if self.order is not None:
@@ -231,15 +135,15 @@ class Template:
             self.load_later()
         return None
 
-    def fork_on_order(self, order):
+    def fork_on_order(self, order: ForkOrder) -> None:
         pid = None
         try:
             self.server.before_fork(order, self.supervisor)
-            # Before the worker can speak: whoever hears it knows what the fork has changed.
+            # Before the worker can answer: sockd knows then what the fork has changed.
             self.send_hook_state()
             pid = self.fork_orphan()
         except NoFork as problem:
-            self.refuse(order, problem)
+            self.refuse(order, str(problem))
         except (Exception, SystemExit) as error:
             from traceback import print_exc
             print_exc()
@@ -254,12 +158,12 @@ class Template:
         self.server.after_fork(pid)
         self.server.workers_changed()
 
-    def forked(self, order):
+    def forked(self, order: ForkOrder) -> bytes:
         state = self.server.worker_state()
-        state = b', "hook_state": %s' % json.dumps(state).encode() if state else b""
-        return b'{"forked": {"worker": %d, "pid": %d%s}}' % (order.worker, os.getpid(), state)
+        rest = b', "hook_state": %s' % json.dumps(state).encode() if state else b""
+        return b'{"forked": {"worker": %d, "pid": %d%s}}' % (order.worker, os.getpid(), rest)
 
-    def fork_orphan(self):
+    def fork_orphan(self) -> int:
         """Fork a process that is sockd's child. 0 in that process, its process id in the template.
 
         Its parent is a short-lived intermediate, so that the kernel gives it to the nearest subreaper, which is sockd:
@@ -277,38 +181,38 @@ class Template:
                 # The application ignores SIGCHLD: the kernel has reaped it.
                 pass
             os.close(writer)
-            writer = None
+            writer = -1
             number = int(os.read(reader, 32) or b"0")
         except OSError as error:
-            raise NoFork("fork: %s" % error.strerror)
+            raise NoFork(why_not(error.errno)) from error
         finally:
             os.close(reader)
-            if writer is not None:
+            if writer >= 0:
                 os.close(writer)
         if number <= 0:
-            raise NoFork("fork: %s" % (os.strerror(-number) if number else "the intermediate died"))
+            raise NoFork(why_not(-number) if number else "fork: the intermediate died")
         return number
 
-    def fork_again_and_leave(self, writer):
+    def fork_again_and_leave(self, writer: int) -> None:
         """In the intermediate: fork, and say the new process's id, or minus the error number. Returns only in that."""
         try:
             number = os.fork()
             if number == 0:
                 return
         except OSError as error:
-            number = -error.errno
+            number = -(error.errno or errno.EIO)
         os.write(writer, b"%d" % number)
         # Nothing of the template's may be flushed, closed or finalized a second time.
         os._exit(0)
 
-    def wait_for(self, source):
+    def wait_for(self, source: "Union[int, socket.socket]") -> bool:
         """Wait until there is something to read, or the end of it. False once sockd has closed the control socket."""
         poll = select.poll()
         poll.register(self.control, 0)
         poll.register(source, select.POLLIN)
         return not dict(poll.poll()).get(self.control.fileno(), 0) & select.POLLHUP
 
-    def be_spare(self, writer):
+    def be_spare(self, writer: int) -> ForkOrder:
         """In the spare: wait for a command, and take it. Returns the order of the worker that this process is now."""
         wait_for_adoption(self.supervisor)
         self.writer = writer
@@ -327,16 +231,16 @@ class Template:
                 os.close(writer)
                 return order
 
-    def refuse(self, order, problem):
-        self.send(failed(order.worker, str(problem)))
+    def refuse(self, order: ForkOrder, why: str) -> None:
+        self.send(failed(order.worker, why))
         close_all(order.descriptors)
 
-    def take(self, obey):
+    def take(self, obey: "Callable[[ForkOrder], None]") -> "Optional[ForkOrder]":
         """Obey the next message, then remove it from the socket. The order if it was one, else None.
 
         In this order a command is answered even if this process dies at the worst moment: the next one finds it again.
         """
-        descriptors = []
+        descriptors: List[int] = []
         order = None
         try:
             message = self.parse(self.peek(descriptors), descriptors)
@@ -358,7 +262,7 @@ class Template:
         self.control.recv(1)
         return order
 
-    def hear(self, notice):
+    def hear(self, notice: Notice) -> None:
         """Tell the server what the user's hooks are to know; in a spare, the template as well, which calls them."""
         if self.writer is not None:
             notice.tell(self.server, call=False)
@@ -367,7 +271,7 @@ class Template:
         try:
             notice.tell(self.server, call=True)
         except (Exception, SystemExit):
-            # A hook's fault is told, and ends neither the template nor the service.
+            # A hook's error is shown, and ends neither the template nor the service.
             from traceback import print_exc
             print_exc()
         self.ended = notice.kind == "end"
@@ -376,19 +280,19 @@ class Template:
             self.server.workers_changed()
             self.send(b'{"noted": {"worker": %d}}' % notice.worker)
 
-    def send_hook_state(self):
+    def send_hook_state(self) -> None:
         state = self.server.hook_state()
         if state is not None and state != self.sent_state:
             self.send(json.dumps({"hook_state": state}).encode())
             self.sent_state = state
 
-    def take_place(self, place):
+    def take_place(self, place: Place) -> None:
         """Be in the group of the next worker. The template itself, which has no spare then, stays where it is."""
         if self.writer is not None and enter_group(place.group):
             self.placed = place.worker
         os.close(place.group)
 
-    def peek(self, descriptors):
+    def peek(self, descriptors: "List[int]") -> bytes:
         """The next datagram, which stays; its descriptors, appended to the list given, are copies."""
         numbers = array.array("i")
         # Not socket.recv_fds(), which forgets its flags.
@@ -403,11 +307,11 @@ class Template:
             raise BadMessage("descriptors of a message were lost")
         return message
 
-    def parse(self, message, descriptors):
+    def parse(self, message: bytes, descriptors: "List[int]") -> "Union[Notice, Place, ForkOrder]":
         try:
             content, _ = DECODER.raw_decode(message.decode())
         except (ValueError, RecursionError) as error:
-            raise BadMessage("a message is not JSON: %s" % error)
+            raise BadMessage("a message is not JSON: %s" % error) from error
         notice = self.notice(content, message)
         if notice is not None:
             return notice
@@ -424,7 +328,7 @@ class Template:
                 self.send(failed(command["worker"], str(problem)))
             raise
 
-    def notice(self, content, message):
+    def notice(self, content: "Any", message: bytes) -> "Optional[Notice]":
         """The notice that a message is, or None."""
         if isinstance(content, dict):
             for kind in Notice.KINDS:
@@ -432,7 +336,7 @@ class Template:
                     return Notice(kind, content[kind], message)
         return None
 
-    def send(self, message):
+    def send(self, message: bytes) -> None:
         try:
             self.control.send(message)
         except OSError as error:
@@ -440,16 +344,7 @@ class Template:
             complain("cannot answer: %s" % error.strerror)
 
 
-def failed(worker, why):
-    # A path in it may hold bytes that are no text.
-    why = why.encode(errors="backslashreplace").decode()
-    return json.dumps({"failed": {"worker": worker, "error": why}}).encode()
-
-
-def complain(problem):
-    print("sockd template: %s" % problem, file=sys.stderr, flush=True)
-
-
-def close_all(descriptors):
-    for fd in descriptors:
-        os.close(fd)
+def why_not(number: "Optional[int]") -> str:
+    """Why there is no process, in words for people."""
+    limits = "; the unit's TasksMax= or LimitNPROC= may be too small" if number == errno.EAGAIN else ""
+    return "fork: %s%s" % (os.strerror(number or errno.EIO), limits)

@@ -9,15 +9,15 @@ use std::time::Duration;
 use crate::app::{Address, text};
 use crate::suggestion;
 
-use super::super::words::split;
+use super::super::shlex::split;
 
 /// What is known of gunicorn's settings before gunicorn has been asked, texts as [`text::from_os`] makes them. `None`:
 /// nothing is said; the configuration file may still say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct GunicornArgs {
     /// The application: `myproject.wsgi:application`.
     pub application: Option<String>,
-    /// Where to listen, in gunicorn's own writing (see [`Known::address`]). Empty: nothing is said.
+    /// Where to listen, in gunicorn's own writing (see [`GunicornArgs::address`]). Empty: nothing is said.
     pub bind: Vec<String>,
     /// Where gunicorn listens if the configuration file does not say either: by PORT, else 127.0.0.1:8000.
     pub default_bind: String,
@@ -47,7 +47,7 @@ pub struct Known {
     pub doubts: Vec<String>,
 }
 
-impl Known {
+impl GunicornArgs {
     /// Reads gunicorn's arguments (see [`super::invocation`]) and the workers' environment. The command line wins
     /// over GUNICORN_CMD_ARGS, as in gunicorn.
     pub fn read(arguments: &[OsString], environment: &BTreeMap<OsString, OsString>) -> Self {
@@ -315,9 +315,9 @@ fn digits(text: &str, base: u32) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn read(line: &str, variables: &[(&str, &str)]) -> Known {
+    fn read(line: &str, variables: &[(&str, &str)]) -> GunicornArgs {
         let arguments: Vec<OsString> = split(line).expect(line).into_iter().map(OsString::from).collect();
-        Known::read(&arguments, &variables.iter().map(|(name, value)| (name.into(), value.into())).collect())
+        GunicornArgs::read(&arguments, &variables.iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
     #[test]
@@ -369,7 +369,7 @@ mod tests {
              --pythonpath a,b --proto uwsgi m:a",
             &[],
         );
-        let expected = Known {
+        let expected = GunicornArgs {
             application: Some("m:a".into()),
             bind: vec![":80".into(), "unix:x".into()],
             default_bind: "127.0.0.1:8000".into(),
@@ -449,10 +449,10 @@ mod tests {
             (":80", "0.0.0.0:80"),
             ("localhost", "127.0.0.1:8000"),
         ] {
-            let found = Known::address(bind).expect(bind).expect(bind);
+            let found = GunicornArgs::address(bind).expect(bind).expect(bind);
             assert_eq!(found.to_string(), address, "{bind:?}");
         }
-        assert_eq!(Known::address("fd://3"), Ok(None));
+        assert_eq!(GunicornArgs::address("fd://3"), Ok(None));
         for (bind, name) in [
             ("example.com:80", Some(("example.com", 80))),
             ("web-1", Some(("web-1", 8000))),
@@ -466,10 +466,10 @@ mod tests {
             ("unix:web", None),
             ("fd://3", None),
         ] {
-            let found = Known::name(bind);
+            let found = GunicornArgs::name(bind);
             assert_eq!(found.as_ref().map(|(host, port)| (host.as_str(), *port)), name, "{bind:?}");
-            assert!(name.is_none() || Known::address(bind).is_err(), "{bind:?}");
+            assert!(name.is_none() || GunicornArgs::address(bind).is_err(), "{bind:?}");
         }
-        assert!(Known::address("127.0.0.1:http").is_err());
+        assert!(GunicornArgs::address("127.0.0.1:http").is_err());
     }
 }

@@ -9,23 +9,44 @@ What it owns. uvicorn's Config. What it must never do. Import the application be
 import os
 import sys
 
+from ..app_server import HANG_SECONDS, AppServer, collect_from_here
+from ..drain import Drain
+from ..log import complain
+from ..notify import RequestLimit, start_heartbeat
+from ..sockets import socket_from, tcp_bind
+from ..template import run
+from .uvicorn_drain import drain_uvicorn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Tuple
+
+    from ..notify import Heartbeat
+    from ..protocol import ForkOrder
+
+# Reached into, and not documented; tried with uvicorn 0.15.0 to 0.54.0:
+#   uvicorn.main.run           replaced, and given what the command would start
+#   uvicorn.config.Config      load(), get_loop_factory(), configure_logging(), callback_notify, timeout_notify,
+#                              limit_max_requests is compared with >=
+#   uvicorn.server.Server      started, server_state.total_requests
+
 # uvicorn.config.STARTUP_FAILURE.
 STARTUP_FAILURE = 3
 
 
 class Uvicorn(AppServer):
-    """What template.py asks of a server."""
+    """uvicorn's AppServer."""
 
     name = "uvicorn"
     module = "uvicorn.__main__"
     oldest = 0, 15
 
-    def version(self):
+    def version(self) -> str:
         import uvicorn
         return uvicorn.__version__
 
-    def configure(self, how):
-        options, self.timeout = command_line()
+    def configure(self, how: str) -> "Dict[str, Any]":
+        options, timeout = command_line()
         app = options.pop("app")
         # What the command does itself before it makes a Config.
         app_dir = options.pop("app_dir", None)
@@ -39,7 +60,7 @@ class Uvicorn(AppServer):
         rehearse(config)
         return {
             "workers": config.workers,
-            "timeout": self.timeout,
+            "timeout": timeout,
             # uvicorn has the option since 0.22.
             "graceful_timeout": getattr(config, "timeout_graceful_shutdown", None),
             "chdir": os.getcwd(),
@@ -50,14 +71,14 @@ class Uvicorn(AppServer):
             "speaks_tls": bool(config.is_ssl),
         }
 
-    def load(self):
+    def load(self) -> None:
         self.config.load()
 
-    def work(self, order, supervisor):
+    def work(self, order: "ForkOrder", supervisor: int) -> None:
         config = self.config
         # As uvicorn's own workers do; log files are opened afresh.
         config.configure_logging()
-        heartbeat = start_heartbeat(self.timeout, supervisor)
+        heartbeat = start_heartbeat(order, supervisor)
         if config.limit_max_requests:
             config.limit_max_requests = RequestLimit(config.limit_max_requests).reporting_to(heartbeat.notifier)
         report_ready(config, heartbeat)
@@ -72,7 +93,7 @@ class Uvicorn(AppServer):
             sys.exit(STARTUP_FAILURE)
 
 
-def command_line():
+def command_line() -> "Tuple[Dict[str, Any], float]":
     """What uvicorn's command would call uvicorn.run() with, and the seconds without a heartbeat that mean a hang.
 
     Whatever else the command does (--help, --version, a mistake) ends the process.
@@ -80,10 +101,10 @@ def command_line():
     import uvicorn.main  # noqa: F401
     collect_from_here()
     # The name uvicorn.main is the command's, which hides the module.
-    module = sys.modules["uvicorn.main"]
-    caught = {}
+    module: Any = sys.modules["uvicorn.main"]
+    caught: Dict[str, Any] = {}
 
-    def run(app, **options):
+    def run(app: "Any", **options: "Any") -> None:
         from click import get_current_context
         caught.update(options, app=app)
         source = get_current_context().get_parameter_source("timeout_worker_healthcheck")
@@ -100,11 +121,11 @@ def command_line():
     return caught, caught.pop("timeout")
 
 
-def rehearse(config):
+def rehearse(config: "Any") -> None:
     """Import what a worker will need, and read its certificates, with another application in place of the user's."""
     import copy
 
-    async def nothing(scope, receive, send):
+    async def nothing(scope: "Any", receive: "Any", send: "Any") -> None:
         pass
 
     rehearsal = copy.copy(config)
@@ -116,7 +137,7 @@ def rehearse(config):
         rehearsal.get_loop_factory()
 
 
-def bind(config):
+def bind(config: "Any") -> str:
     """Where uvicorn would listen."""
     if config.fd is not None:
         return "fd://%d" % config.fd
@@ -125,13 +146,14 @@ def bind(config):
     return tcp_bind(config.host, config.port)
 
 
-def report_ready(config, heartbeat):
+def report_ready(config: "Any", heartbeat: "Heartbeat") -> None:
     """Beat from uvicorn's main loop, whose first turn comes after the lifespan start-up."""
-    async def beat():
+    async def beat() -> None:
         heartbeat.notify()
 
     config.callback_notify = beat
     config.timeout_notify = 0
 
 
-run(Uvicorn())
+def main() -> None:
+    run(Uvicorn())

@@ -10,6 +10,38 @@ import os
 import signal
 import sys
 
+from ..app_server import AppServer, collect_from_here
+from ..drain import Drain
+from ..notify import Heartbeat, Notifier, RequestLimit, Scoreboard
+from ..signals import SHELTERED, shelter
+from ..sockets import tcp_bind
+from ..template import run
+from ..worker import WORKER_BOOT_ERROR
+from .gunicorn_arbiter import Server, is_set, is_sync, restore_environment
+from .gunicorn_drain import drain_gunicorn
+from .gunicorn_settings import warn_of_what_is_left_out
+from .uvicorn_drain import drain_uvicorn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
+
+    from ..protocol import ForkOrder
+
+# Reached into, and not documented; tried with gunicorn 19.9.0 to 27.0.1:
+#   gunicorn.arbiter                   left out while gunicorn.app.base is imported
+#   gunicorn.app.base, .app.wsgiapp    BaseApplication.run() replaced; WSGIApplication(usage, prog), app_uri
+#   gunicorn.ctl.server                where there is one, the master has it loaded, and so load_later() loads it
+#   gunicorn.config.Config             worker_class_str, is_ssl, settings[…].value
+#   gunicorn.sock                      imported without the arbiter
+#   gunicorn.util                      parse_address, _setproctitle
+#   gunicorn.workers.base.Worker       tmp, sockets, max_requests, booted, init_signals(), run()
+#   gunicorn.workers.sync.SyncWorker   wait_fds, run(), run_for_one(), wait(), accept()
+#   gunicorn.workers.gthread           nr counts requests that a thread has taken up
+#   gunicorn.workers.gtornado          IOLoop
+#   gunicorn.workers.*                 server_class of the workers with another project's server
+#   uvicorn.workers.UvicornWorker      config.timeout_notify
+
 # gunicorn.arbiter.Arbiter has it, too; it is part of what gunicorn documents, like WORKER_BOOT_ERROR.
 APP_LOAD_ERROR = 4
 # About as long as an event loop's timer can be (seconds).
@@ -17,30 +49,29 @@ NO_TIMEOUT = 1000000
 
 
 class Gunicorn(AppServer):
-    """What template.py asks of a server. Hooks are gunicorn_arbiter.py's."""
+    """gunicorn's AppServer. Hooks are gunicorn_arbiter.py's."""
 
     name = "gunicorn"
     module = "gunicorn.__main__"
     oldest = 19, 9
-    server = None
+    server: Server
 
-    def version(self):
+    def version(self) -> str:
         import gunicorn
         return gunicorn.__version__
 
-    def configure(self, how):
+    def configure(self, how: str) -> "Dict[str, Any]":
         self.server = configure(how, self.life)
         self.pid_file = self.server.cfg.pidfile
         self.forks_on_order = is_set(self.server.cfg, "pre_fork")
-        self.beats_at_requests = is_sync(self.server.worker_class)
         return self.server.settings
 
-    def load(self):
+    def load(self) -> None:
         self.server.app.wsgi()
 
-    def load_later(self):
-        # gunicorn's master has it loaded before it forks, for its control socket, and with it asyncio, which takes 20 ms
-        # in each worker whose application imports it. gevent and eventlet patch what asyncio takes from the standard
+    def load_later(self) -> None:
+        # gunicorn's master has it loaded before it forks, for its control socket, and with it asyncio, which takes 20
+        # ms in each worker whose application imports it. gevent and eventlet patch what asyncio takes from the standard
         # library, in the worker, and want to be first.
         if not {"gevent", "eventlet"} & set(sys.modules):
             try:
@@ -49,42 +80,42 @@ class Gunicorn(AppServer):
                 # An older gunicorn's has neither.
                 pass
 
-    def begin(self):
+    def begin(self) -> None:
         with gunicorns_errors():
             self.server.begin()
 
-    def hook_state(self):
+    def hook_state(self) -> "Optional[str]":
         return self.server.hook_state()
 
-    def before_fork(self, order, supervisor):
+    def before_fork(self, order: "ForkOrder", supervisor: int) -> None:
         self.server.before_fork(order, supervisor)
 
-    def after_fork(self, pid):
+    def after_fork(self, pid: "Optional[int]") -> None:
         self.server.after_fork(pid)
 
-    def worker_state(self):
+    def worker_state(self) -> "Optional[str]":
         return self.server.next_state
 
-    def worker_joined(self, number, pid, state):
+    def worker_joined(self, number: int, pid: int, state: "Optional[str]") -> None:
         self.server.worker_joined(number, pid, state)
 
-    def workers_changed(self):
+    def workers_changed(self) -> None:
         if self.server.settings["follows_workers"]:
             self.server.workers_changed()
 
-    def worker_exited(self, number, pid, state, call):
+    def worker_exited(self, number: int, pid: int, state: "Optional[str]", call: bool) -> None:
         self.server.worker_exited(number, pid, state, call)
 
-    def workers_resized(self, number, call):
+    def workers_resized(self, number: int, call: bool) -> None:
         self.server.workers_resized(number, call)
 
-    def service_started(self):
+    def service_started(self) -> None:
         self.server.service_started()
 
-    def service_ended(self):
+    def service_ended(self) -> None:
         self.server.cfg.on_exit(self.server)
 
-    def work(self, order, supervisor):
+    def work(self, order: "ForkOrder", supervisor: int) -> None:
         run_worker(self.server, order, supervisor)
 
 
@@ -92,7 +123,7 @@ class Gunicorn(AppServer):
 # Start: be configured like gunicorn
 # ---------------------------------------------------------------------------------------------------
 
-def configure(how, life):
+def configure(how: str, life: "Dict[str, Any]") -> Server:
     """Let gunicorn read its configuration; return what stands in for the arbiter.
 
     Errors end the process with gunicorn's own message and exit code, and so do --help, --version,
@@ -108,7 +139,7 @@ def configure(how, life):
     class WithoutArbiter(BaseApplication):
         """Takes the place of BaseApplication, whose run() would start the arbiter."""
 
-        def run(self):
+        def run(self) -> None:
             pass
 
     class Application(WSGIApplication, WithoutArbiter):
@@ -128,16 +159,16 @@ def configure(how, life):
 class gunicorns_errors:
     """What goes wrong while the arbiter sets itself up is reported as BaseApplication.run() reports it."""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         pass
 
-    def __exit__(self, _kind, error, _traceback):
+    def __exit__(self, _kind: "Any", error: "Any", _traceback: "Any") -> None:
         if isinstance(error, RuntimeError):
             print("\nError: %s\n" % error, file=sys.stderr, flush=True)
             sys.exit(1)
 
 
-def import_gunicorn_util():
+def import_gunicorn_util() -> None:
     """Import gunicorn.util without the package metadata library that it imports but hardly ever uses.
 
     It serves worker classes named by an entry point ("egg:…"), and takes a fifth of gunicorn's start
@@ -149,14 +180,14 @@ def import_gunicorn_util():
     """
     import importlib
 
-    class StandIn(type(sys)):
-        def __getattr__(self, attribute):
+    class StandIn(type(sys)):  # type: ignore[misc]
+        def __getattr__(self, attribute: "Any") -> "Any":
             if attribute.startswith("__"):
                 raise AttributeError(attribute)
             self.step_aside()
             return getattr(importlib.import_module(self.__name__), attribute)
 
-        def step_aside(self):
+        def step_aside(self) -> None:
             if sys.modules.get(self.__name__) is self:
                 del sys.modules[self.__name__]
 
@@ -172,10 +203,10 @@ def import_gunicorn_util():
         importlib.metadata = stand_ins["importlib.metadata"]
 
 
-def import_without_arbiter():
+def import_without_arbiter() -> None:
     """Import what gunicorn's application classes need, but for the arbiter, which will not run."""
     import gunicorn.sock  # noqa: F401
-    stand_in = type(sys)("gunicorn.arbiter")
+    stand_in: Any = type(sys)("gunicorn.arbiter")
     stand_in.Arbiter = None
     sys.modules[stand_in.__name__] = stand_in
     try:
@@ -184,7 +215,7 @@ def import_without_arbiter():
         del sys.modules[stand_in.__name__]
 
 
-def reported_settings(app):
+def reported_settings(app: "Any") -> "Dict[str, Any]":
     cfg = app.cfg
     names = ("workers", "threads", "timeout", "graceful_timeout", "max_requests", "max_requests_jitter",
              "bind", "umask", "backlog", "chdir", "preload_app", "daemon", "reload", "pidfile", "proc_name")
@@ -199,7 +230,7 @@ def reported_settings(app):
     return settings
 
 
-def heeds_protocol(worker_class):
+def heeds_protocol(worker_class: "Any") -> bool:
     """Whether requests are read by gunicorn itself, and not by the server of some other project."""
     # That of gevent_pywsgi, for one.
     if getattr(worker_class, "server_class", None) is not None:
@@ -209,7 +240,7 @@ def heeds_protocol(worker_class):
     return any(module and issubclass(worker_class, getattr(module, own[name])) for name, module in modules.items())
 
 
-def in_numbers(bind):
+def in_numbers(bind: "Any") -> str:
     """An address of gunicorn's without a name in it, if there is one."""
     from gunicorn.util import parse_address
     try:
@@ -224,7 +255,7 @@ def in_numbers(bind):
 # In a worker
 # ---------------------------------------------------------------------------------------------------
 
-def run_worker(server, order, supervisor):
+def run_worker(server: Server, order: "ForkOrder", supervisor: int) -> None:
     """Be gunicorn's worker: the child's half of Arbiter.spawn_worker(), with its log lines and exit codes."""
     from gunicorn import util
     from gunicorn.errors import AppImportError
@@ -257,7 +288,7 @@ def run_worker(server, order, supervisor):
         leave(server, worker)
 
 
-def leave(server, worker):
+def leave(server: Server, worker: "Any") -> None:
     import traceback
     if worker is None:
         return
@@ -268,10 +299,10 @@ def leave(server, worker):
         server.log.warning("Exception during worker exit:\n%s", traceback.format_exc())
 
 
-def equip_worker(server, order, supervisor):
+def equip_worker(server: Server, order: "ForkOrder", supervisor: int) -> "Any":
     """The worker object, with its reports going to sockd instead of to an arbiter."""
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
-    heartbeat = Heartbeat(notifier, server.cfg.timeout, supervisor, is_sync(server.worker_class))
+    heartbeat = Heartbeat(notifier, Scoreboard(order.scoreboard), supervisor)
     if server.next_worker is None:
         server.make_worker(order, supervisor)
     worker = server.next_worker
@@ -293,7 +324,7 @@ def equip_worker(server, order, supervisor):
     return worker
 
 
-def waits_by_itself(worker_class):
+def waits_by_itself(worker_class: "Any") -> bool:
     """Whether this is gunicorn's sync worker, which serves one socket faster than two.
 
     With one it accepts until nobody waits and only then calls select(); with two it calls select()
@@ -305,13 +336,7 @@ def waits_by_itself(worker_class):
     return all(getattr(worker_class, name) is getattr(SyncWorker, name) for name in ("run", "run_for_one", "wait"))
 
 
-def is_sync(worker_class):
-    """Whether it serves one request at a time, and nobody else meanwhile."""
-    sync = sys.modules.get("gunicorn.workers.sync")
-    return bool(sync) and issubclass(worker_class, sync.SyncWorker)
-
-
-def serve_probe_aside(worker, probe):
+def serve_probe_aside(worker: "Any", probe: "Any") -> None:
     """Serve the probe socket of a sync worker beside the one public socket.
 
     When nobody waits, select() covers both. While somebody always does, the worker never gets there, so
@@ -324,20 +349,20 @@ def serve_probe_aside(worker, probe):
     probe.setblocking(0)
     due = 0.0
 
-    def accept():
+    def accept() -> None:
         try:
             worker.accept(probe)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
 
-    def wait_for_both(timeout):
+    def wait_for_both(timeout: "Any") -> "Any":
         ready = wait(timeout)
         if ready and probe in ready:
             accept()
         return ready
 
-    def notify_and_look():
+    def notify_and_look() -> None:
         nonlocal due
         now = clock()
         if now >= due:
@@ -348,24 +373,7 @@ def serve_probe_aside(worker, probe):
     worker.wait, worker.notify = wait_for_both, notify_and_look
 
 
-def listeners(descriptors, cfg, log):
-    """gunicorn's socket objects for inherited descriptors.
-
-    As gunicorn.sock.create_sockets() makes them, which would add every "fd://" of the bind setting.
-    """
-    import socket
-    from gunicorn import sock
-    kinds = {socket.AF_UNIX: sock.UnixSocket, socket.AF_INET: sock.TCPSocket, socket.AF_INET6: sock.TCP6Socket}
-    result = []
-    for fd in descriptors:
-        inherited = socket.socket(fileno=fd)
-        kind, name = kinds[inherited.family], inherited.getsockname()
-        # The constructor closes the descriptor it is given, having duplicated it.
-        result.append(kind(name, cfg, log, fd=inherited.detach()))
-    return result
-
-
-def dump_stacks_on_abort(worker):
+def dump_stacks_on_abort(worker: "Any") -> None:
     """Keep the stack dump on SIGABRT working after the worker has installed its own handlers.
 
     gunicorn's handler is Python code: in a worker stuck inside C code it never runs. faulthandler's
@@ -376,7 +384,7 @@ def dump_stacks_on_abort(worker):
     import faulthandler
     init_signals = worker.init_signals
 
-    def init_signals_below_faulthandler():
+    def init_signals_below_faulthandler() -> None:
         faulthandler.disable()
         # gunicorn resets more signals than it handles, and some of them only to handle them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SHELTERED)
@@ -388,7 +396,7 @@ def dump_stacks_on_abort(worker):
     worker.init_signals = init_signals_below_faulthandler
 
 
-def report_ready(worker, heartbeat, probe):
+def report_ready(worker: "Any", heartbeat: Heartbeat, probe: "Any") -> None:
     """Arrange READY=1 for the moment the worker's main loop turns.
 
     init_process() ends by calling run(), after the application is loaded and post_worker_init was
@@ -398,7 +406,7 @@ def report_ready(worker, heartbeat, probe):
     """
     run = worker.run
 
-    def run_and_report():
+    def run_and_report() -> None:
         if probe is not None:
             serve_probe_aside(worker, probe)
         # sockd's drain-timeout bounds a drain, not gunicorn's --graceful-timeout.
@@ -409,14 +417,17 @@ def report_ready(worker, heartbeat, probe):
         drain_gunicorn(worker, drain)
         drain.on_usr2()
         heartbeat.running = True
-        hasten_first_beat(worker)
+        beat_each_second(worker)
         run()
 
     worker.run = run_and_report
 
 
-def hasten_first_beat(worker):
-    """For the classes whose first heartbeat comes late or never."""
+def beat_each_second(worker: "Any") -> None:
+    """For the classes whose heartbeats come late, or seldom, or never."""
+    if "uvicorn.server" in sys.modules and hasattr(getattr(worker, "config", None), "timeout_notify"):
+        # Once in half of --timeout, else: too late to tell a request that takes long from one that takes too long.
+        worker.config.timeout_notify = 0
     gtornado = sys.modules.get("gunicorn.workers.gtornado")
     if gtornado and isinstance(worker, gtornado.TornadoWorker):
         # Its first beat is due a second after the start; its loop can bring one in the first turn.
@@ -425,7 +436,7 @@ def hasten_first_beat(worker):
         worker.notify()
 
 
-def mentions_notify(worker_class):
+def mentions_notify(worker_class: "Any") -> bool:
     """Whether any method of the class, gunicorn's base class aside, uses a "notify"."""
     from gunicorn.workers.base import Worker
     members = (member for cls in worker_class.__mro__ if cls not in (Worker, object) for member in vars(cls).values())
@@ -433,11 +444,12 @@ def mentions_notify(worker_class):
                for member in members)
 
 
-def code_mentions(code, name):
+def code_mentions(code: "Any", name: str) -> bool:
     if code is None:
         return False
     return name in code.co_names or any(
         code_mentions(constant, name) for constant in code.co_consts if isinstance(constant, type(code)))
 
 
-run(Gunicorn())
+def main() -> None:
+    run(Gunicorn())
