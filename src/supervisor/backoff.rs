@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt: at once the first time, then longer and longer.
+//! Back-off: how long to wait before a retry, which comes at once the first time, then later and later.
 
 use super::random::Random;
 use std::time::Duration;
@@ -8,8 +8,8 @@ const FIRST: Duration = Duration::from_millis(500);
 /// No attempt waits longer than about this.
 const CEILING: Duration = Duration::from_secs(30);
 /// What has been well for this long, and for as long as its start took, starts with a clean sheet. It need not be long:
-/// visitors are better served by workers that end now and then than by nobody, and whoever serves longer than it starts
-/// cannot keep the machine busy with starting.
+/// visitors are better served by workers that end now and then than by nobody, and one that serves longer than it
+/// starts cannot keep the machine busy with starting.
 pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(1);
 
 /// Counts failures in a row.

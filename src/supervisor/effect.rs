@@ -1,10 +1,13 @@
 //! What the core wants done.
 
+use super::acceptance::Answer;
 use super::id::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::Notice;
+use std::iter::Chain;
 use std::time::Duration;
+use std::{slice, vec};
 
-/// One thing the shell must do.
+/// One thing the daemon must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Read the configuration, resolve the command, boot a template. Answered by `Prepared` or `PrepareFailed`.
@@ -31,8 +34,12 @@ pub enum Effect {
     Judge {
         /// Who is asked.
         worker: WorkerId,
-        /// Who shows what is normal.
+        /// Who shows what is usual. None: nobody serves, or it is known.
         reference: Option<WorkerId>,
+        /// What is known to be usual, for want of an answer of the reference.
+        remembered: Option<Answer>,
+        /// Whether visitors may keep it busy: another worker of its code has answered, and it holds the public sockets.
+        may_be_busy: bool,
         /// How long it is asked at most, again where it closes the connection. None: it has been ready, so that one
         /// question that takes no longer than any other must do.
         patience: Option<Duration>,
@@ -44,16 +51,41 @@ pub enum Effect {
         /// Whether it failed when it was last asked: then it must be asked in earnest.
         doubted: bool,
     },
+    /// Read when the worker's last heartbeat was, if it shows that. Answered, once, by `HeartbeatRead`, unless it ends.
+    ReadHeartbeat(WorkerId),
     /// Send a signal. The process exists.
     Signal(WorkerId, Signal),
     /// Wait for a connection without accepting it. Answered, once, by `ConnectionWaiting`.
     WatchListeners,
-    /// Answer visitors with 503 from here on; each answer is reported as `VisitorTurnedAway`.
+    /// Set the backlog of the shared sockets again: a worker has just made itself ready, and each server sets its own.
+    RestoreBacklogs,
+    /// Pass on at once what the worker writes to stderr: it is ready, or hangs, and nothing of it is held back any more to
+    /// be compared with the attempt before.
+    PassStderr(WorkerId),
+    /// Keep how a slot's worker ended, with its last lines, for those who ask for the status.
+    RecordExit {
+        /// Who.
+        worker: WorkerId,
+        /// Whose slot it is.
+        slot: SlotId,
+        /// From the decision to start it.
+        lived: Duration,
+        /// The verdict.
+        why: String,
+    },
+    /// So many workers are wanted from here on, and not what the configuration says: hooks of the application are called.
+    ReportPoolSize(u32),
+    /// All that was wanted is reached, and little is to be done from here on: give back memory that others may need.
+    ReleaseMemory,
+    /// Answer visitors with 503 from here on; each answer is reported as `VisitorTurnedAway`, and as `FallbackLost` that
+    /// it cannot be done. It comes again after that.
     StartFallback,
     /// Stop answering.
     StopFallback,
     /// Tell the service manager.
     Announce(Announcement),
+    /// Tell the clients that wait for a reload how far it is.
+    ReportProgress(Progress),
     /// Answer a request to reload.
     Answer(RequestId, Outcome),
     /// Write it to the log.
@@ -86,7 +118,7 @@ pub enum Signal {
     Kill,
 }
 
-/// What the service manager is told.
+/// What the service manager is notified of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announcement {
     /// The service can do its job. Sent once.
@@ -99,6 +131,24 @@ pub enum Announcement {
     Stopping,
     /// What goes on may take this long from here.
     ExtendTimeout(Duration),
+}
+
+/// A step of a reload, for those who wait for its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The new generation is prepared.
+    Preparing(GenerationId),
+    /// The canary has shown that the new code works.
+    CanaryProven,
+    /// A worker is ready.
+    WorkerReady {
+        /// Who.
+        place: WorkerRef,
+        /// From the decision to start it.
+        after: Duration,
+    },
+    /// Every slot has a worker of the new generation; they are watched for so long.
+    Soaking(Duration),
 }
 
 /// How a reload ended.
@@ -122,55 +172,103 @@ pub enum Outcome {
 }
 
 /// What to do, in this order.
+///
+/// What is only written down, notices and how workers ended, comes after the acts that were decided beside it: journald, once
+/// written to, may take the processor first, and a dead worker's successor would come half a millisecond later. What somebody
+/// waits for (the service manager, a client, the end) comes after what was to be written down before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "the core has decided; somebody must act"]
-pub struct Effects(Vec<Effect>);
+pub struct Effects {
+    acts: Vec<Effect>,
+    /// What is to be written down since the last act that somebody waits for.
+    records: Vec<Effect>,
+}
 
 impl Effects {
     pub(super) fn push(&mut self, effect: Effect) {
-        self.0.push(effect);
+        match effect {
+            Effect::Notice(_) | Effect::RecordExit { .. } => return self.records.push(effect),
+            Effect::Announce(_) | Effect::Answer(..) | Effect::Exit => self.acts.append(&mut self.records),
+            Effect::Prepare(_)
+            | Effect::Release(_)
+            | Effect::Conclude(_)
+            | Effect::Spawn { .. }
+            | Effect::Inspect(_)
+            | Effect::Judge { .. }
+            | Effect::Probe { .. }
+            | Effect::ReadHeartbeat(_)
+            | Effect::Signal(..)
+            | Effect::WatchListeners
+            | Effect::RestoreBacklogs
+            | Effect::PassStderr(_)
+            | Effect::ReportPoolSize(_)
+            | Effect::ReleaseMemory
+            | Effect::StartFallback
+            | Effect::StopFallback
+            | Effect::ReportProgress(_) => {}
+        }
+        self.acts.push(effect);
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
         self.push(Effect::Notice(notice));
     }
 
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Looks at them without acting.
-    pub fn iter(&self) -> std::slice::Iter<'_, Effect> {
-        self.0.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &Effect> {
+        self.acts.iter().chain(&self.records)
     }
 }
 
 impl IntoIterator for Effects {
     type Item = Effect;
-    type IntoIter = std::vec::IntoIter<Effect>;
+    type IntoIter = Chain<vec::IntoIter<Effect>, vec::IntoIter<Effect>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.acts.into_iter().chain(self.records)
     }
 }
 
 impl<'a> IntoIterator for &'a Effects {
     type Item = &'a Effect;
-    type IntoIter = std::slice::Iter<'a, Effect>;
+    type IntoIter = Chain<slice::Iter<'a, Effect>, slice::Iter<'a, Effect>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.iter()
+        self.acts.iter().chain(&self.records)
     }
 }
 
 /// Where a worker belongs, as notices and snapshots say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct WorkerRef {
     /// The process.
     pub worker: WorkerId,
     /// Its slot; a canary has none, unless it proves what a dead worker's successor is made from.
     pub slot: Option<SlotId>,
     /// Its generation.
     pub generation: GenerationId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_come_after_acts_and_before_what_somebody_waits_for() {
+        let mut effects = Effects::default();
+        effects.notice(Notice::FirstConnection);
+        effects.push(Effect::WatchListeners);
+        effects.push(Effect::Announce(Announcement::Ready));
+        effects.notice(Notice::Stopping);
+        effects.push(Effect::StopFallback);
+        let order = [
+            Effect::WatchListeners,
+            Effect::Notice(Notice::FirstConnection),
+            Effect::Announce(Announcement::Ready),
+            Effect::StopFallback,
+            Effect::Notice(Notice::Stopping),
+        ];
+        assert!(effects.iter().eq(&order), "{effects:?}");
+        assert!(effects.into_iter().eq(order));
+    }
 }

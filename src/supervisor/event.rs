@@ -1,8 +1,9 @@
-//! What the shell tells the core.
+//! What the daemon tells the core.
 
+use super::acceptance::{Answers, ProbeOutcome};
 use super::id::{GenerationId, RequestId, WorkerId};
-use super::judgement::Finding;
 use super::spec::Spec;
+use super::time::Time;
 use std::time::Duration;
 
 /// Something that happened outside.
@@ -12,6 +13,11 @@ pub enum Event {
     ConnectionWaiting,
     /// Somebody was answered 503.
     VisitorTurnedAway,
+    /// What [`Effect::StartFallback`](super::Effect) asked for could not be started, or has ended by itself.
+    FallbackLost {
+        /// Why, for people.
+        why: String,
+    },
     /// Follows [`Effect::Prepare`](super::Effect) where it may take another time than
     /// [`PREPARE_TIMEOUT`](super::PREPARE_TIMEOUT), before its answer.
     Preparing {
@@ -78,11 +84,18 @@ pub enum WorkerEvent {
     Judged {
         /// Whether the new code may serve, or why it may not.
         verdict: Result<(), String>,
+        /// What was heard for it.
+        answers: Answers,
     },
     /// Answers [`Effect::Probe`](super::Effect), whatever happens to the worker meanwhile.
-    Probed(Finding),
+    Probed(ProbeOutcome),
     /// The worker said WATCHDOG=1.
     Heartbeat,
+    /// Answers [`Effect::ReadHeartbeat`](super::Effect).
+    HeartbeatRead {
+        /// The daemon's time of the last one. None: it shows none.
+        last: Option<Time>,
+    },
     /// How many requests the worker has finished since it was born; not every kind of worker counts them.
     Served {
         /// The number, which only grows.

@@ -1,5 +1,6 @@
 //! A generation: one configuration, and whether workers can be made from it at this time.
 
+use super::acceptance::Baseline;
 use super::backoff::Backoff;
 use super::effect::{Effect, Effects};
 use super::id::GenerationId;
@@ -22,12 +23,14 @@ pub(super) struct Generation {
     worked: bool,
     /// How long the slowest of its workers that were seen to accept or to answer took to do so.
     pub(super) answers_after: Option<Duration>,
+    /// What its workers are compared with.
+    pub(super) baseline: Baseline,
     backoff: Backoff,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Preparation {
-    /// The shell is at it.
+    /// The daemon is at it.
     Running { since: Time, deadline: Time },
     /// Workers can be spawned.
     Done { took: Duration, since: Time, orders: Orders },
@@ -44,7 +47,7 @@ pub(super) struct Orders {
 }
 
 impl Generation {
-    /// A generation that the shell is asked to prepare.
+    /// A generation that the daemon is asked to prepare.
     pub(super) fn begin(now: Time, id: GenerationId, effects: &mut Effects) -> Self {
         let preparation = Preparation::Running { since: now, deadline: now + PREPARE_TIMEOUT };
         effects.push(Effect::Prepare(id));
@@ -56,6 +59,7 @@ impl Generation {
             prepared_again: false,
             worked: false,
             answers_after: None,
+            baseline: Baseline::default(),
             backoff: Backoff::default(),
         }
     }

@@ -1,10 +1,11 @@
-//! What is known of a ready worker's health: its heartbeats, and what it answers when it is asked.
+//! Whether a ready worker is healthy or unhealthy: its heartbeats, and its answers to probes.
 //!
 //! Two different things are found out here. A worker without heartbeats serves nobody: it is aborted. One that beats and
 //! does not answer, or answers badly, may still serve others: it gets a successor first, and only then leaves. Its own
 //! later good answer takes that back.
 
-use super::judgement::Finding;
+use super::acceptance::ProbeOutcome;
+use super::heartbeat::Heartbeats;
 use super::spec::{Probe, Spec};
 use super::time::Time;
 use std::time::Duration;
@@ -16,9 +17,9 @@ const GRID: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Health {
     probe: Option<Probe>,
-    watchdog: Option<Duration>,
+    /// None: it need not beat.
+    heartbeats: Option<Heartbeats>,
     start_timeout: Duration,
-    heartbeat: Time,
     /// Failures before this time do not count.
     grace_until: Time,
     /// When it is asked next. None: never.
@@ -27,31 +28,31 @@ pub(super) struct Health {
     /// It is being asked, and not asked again meanwhile.
     asking: bool,
     /// What it fails at, and how often in a row.
-    failing: Option<(Ailment, u32)>,
+    failing: Option<(Unhealthy, u32)>,
     /// How many requests it has finished, if it counts them.
     served: Option<u64>,
     /// Whether it has said since its first failure that it finished none.
     standing: bool,
     last: Option<(Time, Result<(), String>)>,
-    ailment: Option<Ailment>,
+    unhealthy: Option<Unhealthy>,
     /// When nobody waits for a successor of a silent worker any more.
     give_up_at: Option<Time>,
 }
 
 /// What a worker suffers from that failed too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ailment {
+pub(super) enum Unhealthy {
     /// It answers, but not what is wanted: its successor must answer better.
-    Ill,
+    BadAnswer,
     /// It does not answer.
-    Silent,
+    NoAnswer,
 }
 
 /// What is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// No heartbeat for this time.
-    Heartbeat(Duration),
+    /// What it shows of its heartbeats is to be read.
+    Heartbeat,
     /// It is silent, in this way, and no successor could be proven in time.
     GivenUp(String),
     /// It is to be asked.
@@ -64,7 +65,7 @@ pub(super) enum Turn {
     /// Nothing new.
     None,
     /// It failed once too often.
-    Ails(String),
+    Unhealthy(String),
     /// It had failed too often and is well again.
     Recovered,
 }
@@ -75,9 +76,8 @@ impl Health {
         let probe = spec.probe;
         Self {
             probe,
-            watchdog: spec.watchdog,
+            heartbeats: spec.watchdog.map(|limit| Heartbeats::new(now, limit)),
             start_timeout: spec.start_timeout,
-            heartbeat: now,
             grace_until: probe.map_or(now, |probe| now + probe.grace),
             ask_at: probe.map(|probe| (now + probe.interval).round_up(GRID)),
             asked_at: now,
@@ -86,13 +86,22 @@ impl Health {
             served: None,
             standing: false,
             last: None,
-            ailment: None,
+            unhealthy: None,
             give_up_at: None,
         }
     }
 
     pub(super) fn beat(&mut self, now: Time) {
-        self.heartbeat = now;
+        self.heartbeats.iter_mut().for_each(|heartbeats| heartbeats.beat(now));
+    }
+
+    /// What it shows of its heartbeats was read. Returns for how long it has hung, if it does.
+    pub(super) fn heartbeat_read(&mut self, now: Time, last: Option<Time>) -> Option<Duration> {
+        self.heartbeats.as_mut()?.read(now, last)
+    }
+
+    pub(super) fn heartbeats(&self) -> Option<&Heartbeats> {
+        self.heartbeats.as_ref()
     }
 
     /// Have it asked at this time at the latest, whether it is otherwise asked or not.
@@ -101,14 +110,14 @@ impl Health {
     }
 
     /// When it hangs, unless a heartbeat comes before.
-    pub(super) fn heartbeat_due(&self) -> Option<Time> {
-        self.watchdog.map(|watchdog| self.heartbeat + watchdog)
+    fn heartbeat_due(&self) -> Option<Time> {
+        self.heartbeats.as_ref().and_then(Heartbeats::deadline)
     }
 
     /// What is due at this time; a question that is due counts as asked.
     pub(super) fn due(&mut self, now: Time) -> Option<Due> {
-        if self.heartbeat_due().is_some_and(|at| at <= now) {
-            return Some(Due::Heartbeat(now.since(self.heartbeat)));
+        if self.heartbeats.as_mut().is_some_and(|heartbeats| heartbeats.is_due(now)) {
+            return Some(Due::Heartbeat);
         }
         if self.give_up_at.is_some_and(|at| at <= now) {
             let why = self.last.as_ref().and_then(|(_, verdict)| verdict.as_ref().err());
@@ -132,7 +141,7 @@ impl Health {
         self.asking
     }
 
-    /// What came of asking it does not count: it is asked anew at once.
+    /// What came of asking it does not count: it is asked again at once.
     pub(super) fn ask_again(&mut self, now: Time) {
         (self.asking, self.ask_at) = (false, Some(now));
     }
@@ -143,50 +152,50 @@ impl Health {
     }
 
     /// It was asked, and this came of it.
-    pub(super) fn found(&mut self, now: Time, finding: Finding) -> Turn {
+    pub(super) fn found(&mut self, now: Time, finding: ProbeOutcome) -> Turn {
         self.asking = false;
         if let Some(probe) = self.probe {
             // An interval lies between two questions, however long the answer took.
             self.ask_by((self.asked_at + probe.interval).max(now).round_up(GRID));
         }
-        let (ailment, why) = match finding {
-            Finding::Well => {
+        let (unhealthy, why) = match finding {
+            ProbeOutcome::Healthy => {
                 self.last = Some((now, Ok(())));
                 return self.recover();
             }
-            Finding::Ill(why) => (Ailment::Ill, why),
-            Finding::Silent(why) => (Ailment::Silent, why),
+            ProbeOutcome::BadAnswer(why) => (Unhealthy::BadAnswer, why),
+            ProbeOutcome::NoAnswer(why) => (Unhealthy::NoAnswer, why),
         };
         self.last = Some((now, Err(why.clone())));
         if now < self.grace_until {
             return Turn::None;
         }
         let failures = match self.failing {
-            Some((same, before)) if same == ailment => before.saturating_add(1),
+            Some((same, before)) if same == unhealthy => before.saturating_add(1),
             Some(_) | None => {
                 self.standing = false;
                 1
             }
         };
-        self.failing = Some((ailment, failures));
+        self.failing = Some((unhealthy, failures));
         let most = self.probe.map_or(1, |probe| probe.failures);
         // One that counts its requests has a say in whether it is stuck.
-        let perhaps_busy = ailment == Ailment::Silent && self.served.is_some() && !self.standing;
-        if failures < most || perhaps_busy || self.ailment == Some(ailment) {
+        let perhaps_busy = unhealthy == Unhealthy::NoAnswer && self.served.is_some() && !self.standing;
+        if failures < most || perhaps_busy || self.unhealthy == Some(unhealthy) {
             return Turn::None;
         }
-        self.ailment = Some(ailment);
-        self.give_up_at = (ailment == Ailment::Silent).then(|| now + self.start_timeout);
-        Turn::Ails(if failures == 1 { why } else { format!("{why} ({failures} times in a row)") })
+        self.unhealthy = Some(unhealthy);
+        self.give_up_at = (unhealthy == Unhealthy::NoAnswer).then(|| now + self.start_timeout);
+        Turn::Unhealthy(if failures == 1 { why } else { format!("{why} ({failures} times in a row)") })
     }
 
-    /// It has finished so many requests since it was born. Whoever finishes some is busy and not silent: it would answer
-    /// us, too, if others did not come first.
+    /// It has finished so many requests since it was born. One that finishes some is busy and not silent: it would
+    /// answer us, too, if others did not come first.
     pub(super) fn served(&mut self, requests: u64) -> Turn {
         let progress = self.served.replace(requests).is_none_or(|before| requests > before);
         match self.failing {
-            Some((Ailment::Silent, _)) if progress => self.recover(),
-            Some((Ailment::Silent | Ailment::Ill, _)) | None => {
+            Some((Unhealthy::NoAnswer, _)) if progress => self.recover(),
+            Some((Unhealthy::NoAnswer | Unhealthy::BadAnswer, _)) | None => {
                 self.standing = true;
                 Turn::None
             }
@@ -196,11 +205,11 @@ impl Health {
     fn recover(&mut self) -> Turn {
         self.failing = None;
         self.give_up_at = None;
-        if self.ailment.take().is_some() { Turn::Recovered } else { Turn::None }
+        if self.unhealthy.take().is_some() { Turn::Recovered } else { Turn::None }
     }
 
-    pub(super) fn ailment(&self) -> Option<Ailment> {
-        self.ailment
+    pub(super) fn unhealthy(&self) -> Option<Unhealthy> {
+        self.unhealthy
     }
 
     /// When it was last asked successfully or in vain, and what came of it.

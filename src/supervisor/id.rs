@@ -29,6 +29,6 @@ id! {
     GenerationId(u32)
 }
 id! {
-    /// Somebody's wish to reload: the shell numbers them and gets one answer for each.
+    /// Somebody's wish to reload: the daemon numbers them and gets one answer for each.
     RequestId(u64)
 }

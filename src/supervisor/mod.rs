@@ -1,15 +1,15 @@
 //! The decision core: what to do about every worker, at every event. Synchronous, deterministic, std only.
 //!
-//! The shell calls [`Supervisor::handle_event`] with what happened and carries out the [`Effects`] in their order;
-//! when [`Supervisor::poll_timeout`]'s time has come it calls [`Supervisor::handle_timeout`]. The core never asks the
-//! time, the dice or the system: `now` and a seed come in, one deadline goes out.
+//! The daemon calls [`Supervisor::handle_event`] with what happened and carries out the [`Effects`] in their order;
+//! when [`Supervisor::poll_timeout`]'s time has come it calls [`Supervisor::handle_timeout`]. The core never asks for
+//! the time, randomness or the system: `now` and a seed come in, one deadline goes out.
 //!
 //! ```text
 //!   event --> its handler updates workers, slots, generations
 //!                                 |
 //!                                 v
 //!   settle: begin or advance a rollout (rollout.rs) -> resize the pool -> prepare the serving generation -> fill slots
-//!           -> 503 or not -> what the service manager is told          (or finish a stop: shutdown.rs)
+//!           -> 503 or not -> what the service manager is notified of   (or finish a stop: shutdown.rs)
 //! ```
 //!
 //! A handler never starts anything: it only notes what is the case, and `settle` compares that with what is wanted.
@@ -23,14 +23,16 @@
 
 #![forbid(unsafe_code)]
 
+mod acceptance;
 mod backoff;
 mod clock;
 mod effect;
 mod event;
+mod fallback;
 mod generation;
 mod health;
+mod heartbeat;
 mod id;
-mod judgement;
 mod notice;
 mod pool;
 mod random;
@@ -41,26 +43,32 @@ mod snapshot;
 mod spec;
 mod time;
 mod worker;
+mod workers;
 
-pub use effect::{Announcement, Effect, Effects, Outcome, Place, Role, Signal};
+pub use acceptance::{
+    Answer, Answers, Expectation, ProbeOutcome, Protocol, find, judge, may_improve, speaks_for_itself, usual,
+};
+pub use effect::{Announcement, Effect, Effects, Outcome, Progress, Role, Signal, WorkerRef};
 pub use event::{Accepts, Event, Holds, WorkerEvent};
+pub use fallback::FALLBACK_RETRY_INTERVAL;
 pub use id::{GenerationId, RequestId, SlotId, WorkerId};
-pub use judgement::{Answer, Expectation, Finding, Protocol, find, judge, may_improve, speaks_for_itself, usual};
 pub use notice::{Notice, Retirement};
 pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
-pub use spec::{MANAGER_MARGIN, MOST_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Spec, Start};
+pub use spec::{MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Spec, Start};
 pub use time::Time;
 pub use worker::Phase;
 
 use clock::Clock;
+use fallback::Fallback;
 use generation::{Generation, Preparation};
 use random::Random;
 use rollout::{Handover, Rollout};
 use slot::Slot;
-use spec::VISITOR_PATIENCE;
+use spec::VISITOR_RETRY_INTERVAL;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use worker::Worker;
+use workers::Workers;
 
 /// The state of one instance: its generations, slots and workers.
 #[derive(Clone, Debug)]
@@ -72,7 +80,7 @@ pub struct Supervisor {
     /// Empty slots are filled from this generation.
     serving: GenerationId,
     slots: Vec<Slot>,
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: Workers,
     rollout: Option<Rollout>,
     handover: Option<Handover>,
     /// Who asked for a reload that has not begun: one rollout will serve them all.
@@ -85,7 +93,7 @@ pub struct Supervisor {
     last_attempt_ended: Time,
     /// Whether a worker that might have stayed silent has said READY=1: then silence proves nothing any more.
     speaks: bool,
-    fallback: bool,
+    fallback: Fallback,
     announced_ready: bool,
     complete: bool,
     /// Until when what makes the workers may conclude: see [`Effect::Conclude`].
@@ -122,6 +130,8 @@ pub enum Reason {
     Handover,
     /// What makes the workers has had its time to conclude.
     Conclusion,
+    /// The 503 helper is to be started again, or has stayed.
+    Fallback,
 }
 
 impl Supervisor {
@@ -139,7 +149,7 @@ impl Supervisor {
             generations: BTreeMap::new(),
             serving,
             slots: Vec::new(),
-            workers: BTreeMap::new(),
+            workers: Workers::default(),
             rollout: None,
             handover: None,
             waiting_requests: Vec::new(),
@@ -148,7 +158,7 @@ impl Supervisor {
             failing: None,
             last_attempt_ended: now,
             speaks: false,
-            fallback: false,
+            fallback: Fallback::default(),
             announced_ready: false,
             complete: false,
             conclusion: None,
@@ -174,6 +184,7 @@ impl Supervisor {
         match event {
             Event::ConnectionWaiting => self.connection_waiting(&mut effects),
             Event::VisitorTurnedAway => self.visitor_turned_away(now),
+            Event::FallbackLost { why } => self.fallback_lost(now, why, &mut effects),
             Event::Preparing { generation, limit } => self.preparing(generation, limit, &mut effects),
             Event::Prepared { generation, spec } => self.prepared(now, generation, spec),
             Event::PrepareFailed { generation, why } => {
@@ -208,14 +219,12 @@ impl Supervisor {
         for id in stuck {
             self.orders_ignored(now, id, &mut effects);
         }
-        let due: Vec<WorkerId> =
-            self.workers.values().filter(|w| w.deadline().is_some_and(|at| at <= now)).map(Worker::id).collect();
-        for id in due {
+        for id in self.workers.due(now) {
             // What an earlier one of them brought about may have moved this one's deadline, and it may have several.
-            while let Some(worker) = self.workers.get_mut(&id)
-                && worker.deadline().is_some_and(|at| at <= now)
+            let is_due = |worker: &Worker| worker.deadline().is_some_and(|at| at <= now);
+            while self.workers.get(id).is_some_and(is_due)
+                && let Some(change) = self.workers.update(id, |worker| worker.handle_deadline(now, &mut effects))
             {
-                let change = worker.handle_deadline(now, &mut effects);
                 self.apply(now, id, change, &mut effects);
             }
         }
@@ -230,6 +239,7 @@ impl Supervisor {
             let why = format!("the application server did not load within {limit:?}");
             self.preparation_failed(now, id, why, &mut effects);
         }
+        self.fallback_due(now, &mut effects);
         self.settle(now, &mut effects);
         effects
     }
@@ -237,17 +247,12 @@ impl Supervisor {
     /// When [`Self::handle_timeout`] must be called at the latest, and why. If no call comes until much later, sockd stood
     /// still, and that time counts for nobody.
     pub fn poll_timeout(&self) -> Option<(Time, Reason)> {
-        // Each worker is looked at once: this is asked after each event of each of them.
-        let (mut due, mut limit, mut asked) = (None, self.limits_of_others().min(), false);
-        for worker in self.workers.values() {
-            if let Some(at) = worker.deadline().filter(|at| due.is_none_or(|(due, _)| *at < due)) {
-                due = Some((at, Reason::Worker(worker.id())));
-            }
-            limit = limit.into_iter().chain(worker.runs_until()).min();
-            asked |= worker.is_asked();
-        }
+        debug_assert!(self.workers.is_consistent(), "the summary is not that of the workers");
+        let due = self.workers.next_deadline().map(|(at, id)| (at, Reason::Worker(id)));
+        let limit = self.limits_of_others().chain(self.workers.next_limit()).min();
         let look = limit.map(|at| self.clock.look_before(at));
-        let looks = look.into_iter().chain(asked.then(|| self.clock.look_soon())).map(|at| (at, Reason::Clock));
+        let soon = self.workers.is_any_asked().then(|| self.clock.look_soon());
+        let looks = look.into_iter().chain(soon).map(|at| (at, Reason::Clock));
         let (at, reason) = due.into_iter().chain(self.other_deadlines()).chain(looks).min_by_key(|(at, _)| *at)?;
         Some((self.clock.outside(at), reason))
     }
@@ -275,11 +280,10 @@ impl Supervisor {
     /// still take.
     fn stood_still(&mut self, now: Time, late: Duration, effects: &mut Effects) {
         effects.notice(Notice::StoodStill(late));
-        self.workers.values_mut().for_each(Worker::doubt_answer);
+        self.workers.update_each(|_| true, Worker::doubt_answer);
         let rolls = self.rollout.is_some() || self.handover.is_some();
         let manager_waits = !self.announced_ready || rolls || self.mode == Mode::Stopping;
-        let workers = self.workers.values().filter_map(Worker::runs_until);
-        if let Some(last) = workers.chain(self.limits_of_others()).max().filter(|_| manager_waits) {
+        if let Some(last) = self.limits_of_others().chain(self.workers.last_limit()).max().filter(|_| manager_waits) {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(last.since(now) + MANAGER_MARGIN)));
         }
     }
@@ -292,7 +296,8 @@ impl Supervisor {
         let generations = self.generations.values().filter_map(|g| Some((g.deadline()?, Reason::Generation(g.id))));
         let soak = self.rollout.as_ref().and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
         let handover = self.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
-        let others = slots.chain(generations).chain(soak).chain(handover).filter(move |_| !ends);
+        let fallback = self.fallback.deadline().map(|at| (at, Reason::Fallback));
+        let others = slots.chain(generations).chain(soak).chain(handover).chain(fallback).filter(move |_| !ends);
         conclusion.into_iter().chain(others)
     }
 
@@ -310,7 +315,7 @@ impl Supervisor {
     /// Somebody wants to be served: that may call the next attempt early, but not more often than is healthy.
     fn visitor_turned_away(&mut self, now: Time) {
         let starting = self.workers.values().any(|w| w.phase() == Phase::Starting);
-        if !self.fallback || starting || now.since(self.last_attempt_ended) < VISITOR_PATIENCE {
+        if !self.fallback.is_wanted() || starting || now.since(self.last_attempt_ended) < VISITOR_RETRY_INTERVAL {
             return;
         }
         if let Some(generation) = self.generations.get_mut(&self.serving)
@@ -331,11 +336,14 @@ impl Supervisor {
     }
 
     fn prepared(&mut self, now: Time, id: GenerationId, spec: Spec) {
+        let before = self.generations.get(&self.serving).map(|serving| serving.baseline.of_successor());
         // A generation that is not known was released meanwhile.
         if let Some(generation) = self.generations.get_mut(&id)
             && matches!(generation.preparation, Preparation::Running { .. })
         {
             generation.prepared(now, spec);
+            // Prepared again, its code is what is on the disk now.
+            generation.baseline = before.unwrap_or_default();
         }
     }
 
@@ -372,7 +380,7 @@ impl Supervisor {
         }
     }
 
-    /// Whoever makes processes is stuck, or makes useless ones: it is given up and made anew.
+    /// The process that forks the workers is stuck, or makes useless ones: it is given up and replaced.
     fn give_up_preparation(&mut self, now: Time, id: GenerationId, why: &str, effects: &mut Effects) {
         if self.generations.contains_key(&id) {
             effects.push(Effect::Release(id));
@@ -387,7 +395,7 @@ impl Supervisor {
         let why = format!("the template has not made a worker within {limit:?}");
         self.give_up_preparation(now, id, &why, effects);
         self.last_attempt_ended = now;
-        // Whoever waits for the worker is answered by us until there is one.
+        // We answer those who wait for the worker until there is one.
         if id == self.serving && !self.somebody_serves() {
             self.failing = Some(why);
         }
@@ -405,7 +413,7 @@ impl Supervisor {
     fn step_workers(&mut self, step: i32) {
         match self.mode {
             Mode::Waiting | Mode::Running => {
-                let most = i32::try_from(MOST_WORKERS).unwrap_or(i32::MAX);
+                let most = i32::try_from(MAX_WORKERS).unwrap_or(i32::MAX);
                 self.worker_steps = (self.worker_steps + step).clamp(-most, most);
             }
             Mode::Stopping | Mode::Stopped => {}
@@ -437,28 +445,9 @@ impl Supervisor {
         }
     }
 
-    /// With nobody who serves and nobody about to, visitors get an answer from us.
-    fn settle_fallback(&mut self, effects: &mut Effects) {
-        let starting = || self.workers.values().any(|w| w.phase() == Phase::Starting);
-        let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
-        // Workers are looked at last: this runs at each event of each of them.
-        let wanted = self.mode == Mode::Running
-            && (self.failing.is_some() || backing_off() && !starting())
-            && !self.somebody_serves();
-        if wanted && !self.fallback {
-            let why = self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
-            effects.notice(Notice::TurningAway { why });
-            effects.push(Effect::StartFallback);
-        } else if !wanted && self.fallback {
-            effects.notice(Notice::ServingAgain);
-            effects.push(Effect::StopFallback);
-        }
-        self.fallback = wanted;
-    }
-
     fn announce(&mut self, effects: &mut Effects) {
-        let ready = self.ready_count();
-        let can_serve = self.start == Start::OnConnection || ready > 0 || self.fallback;
+        let ready = self.workers.serving_count();
+        let can_serve = self.start == Start::OnConnection || ready > 0 || self.fallback.is_wanted();
         if can_serve && !self.announced_ready {
             self.announced_ready = true;
             effects.push(Effect::Announce(Announcement::Ready));
@@ -466,6 +455,7 @@ impl Supervisor {
         let complete = self.wanted().is_some_and(|wanted| ready >= wanted as usize);
         if complete && !self.complete {
             effects.notice(Notice::Serving(self.serving));
+            effects.push(Effect::ReleaseMemory);
         }
         self.complete = complete;
     }
@@ -475,15 +465,8 @@ impl Supervisor {
         self.generations.get(&self.serving)?.spec.as_ref().map(|spec| spec.workers)
     }
 
-    fn ready_workers(&self) -> impl Iterator<Item = &Worker> {
-        self.workers.values().filter(|w| w.phase() == Phase::Ready && w.role() == Role::Serving)
-    }
-
-    fn somebody_serves(&self) -> bool {
-        self.ready_workers().next().is_some()
-    }
-
-    fn ready_count(&self) -> usize {
-        self.ready_workers().count()
+    /// Whether any worker is ready and holds the public sockets.
+    pub fn somebody_serves(&self) -> bool {
+        self.workers.serving_count() > 0
     }
 }

@@ -1,6 +1,6 @@
-//! What is worth a line in the log: facts, the words are the shell's.
+//! What is worth a line in the log: facts, the words are the daemon's.
 
-use super::effect::Place;
+use super::effect::WorkerRef;
 use super::id::GenerationId;
 use std::time::Duration;
 
@@ -24,20 +24,20 @@ pub enum Retirement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A worker's process exists.
-    WorkerStarted(Place),
+    WorkerStarted(WorkerRef),
     /// A worker is proven.
     WorkerReady {
         /// Who.
-        place: Place,
+        place: WorkerRef,
         /// How long it took from the decision to start it.
         after: Duration,
     },
     /// A worker is ready by its own word but holds none of our sockets.
-    WorkerWithoutSocket(Place),
+    WorkerWithoutSocket(WorkerRef),
     /// A worker did not get ready, or ended unasked.
     WorkerFailed {
         /// Who.
-        place: Place,
+        place: WorkerRef,
         /// Whether it had been ready.
         was_ready: bool,
         /// How long it lived.
@@ -50,36 +50,36 @@ pub enum Notice {
     /// A worker hangs and is aborted.
     WorkerHangs {
         /// Who.
-        place: Place,
+        place: WorkerRef,
         /// How that was found.
         why: String,
     },
-    /// A worker is told to drain.
-    WorkerDrains(Place),
-    /// A worker that is replaced has not left within its time to drain; it is told to close what is still connected.
-    DrainOver(Place),
-    /// A worker that was told to end has ended.
+    /// A worker is asked to drain.
+    WorkerDrains(WorkerRef),
+    /// A worker that is replaced has not left within its time to drain; it is asked to close what is still connected.
+    DrainOver(WorkerRef),
+    /// A worker that was asked to end has ended.
     WorkerLeft {
         /// Who.
-        place: Place,
+        place: WorkerRef,
         /// How.
         why: String,
     },
     /// A worker did not end in time and is killed.
-    WorkerKilled(Place),
+    WorkerKilled(WorkerRef),
     /// A worker fails its probes: it gets a successor before it goes.
-    WorkerAils {
+    WorkerUnhealthy {
         /// Who.
-        place: Place,
+        place: WorkerRef,
         /// What it fails at.
         why: String,
     },
     /// A worker that failed its probes answers them again.
-    WorkerRecovered(Place),
+    WorkerRecovered(WorkerRef),
     /// A worker that is well shall be replaced.
     WorkerRetires {
         /// Who.
-        place: Place,
+        place: WorkerRef,
         /// Why.
         why: Retirement,
     },
@@ -105,6 +105,13 @@ pub enum Notice {
     },
     /// Workers serve again; no more 503.
     ServingAgain,
+    /// Visitors are not answered 503: the helper cannot be started, or ended. It is tried again each second.
+    FallbackFailed {
+        /// Why.
+        why: String,
+    },
+    /// The helper that was lost answers again.
+    FallbackRestored,
     /// Somebody asked for another number of workers: so many are wanted until the next reload.
     PoolResized {
         /// The number before.

@@ -1,21 +1,21 @@
 //! The pool: what a worker's event means for its slot, and how slots are filled.
 
 use super::Supervisor;
-use super::effect::{Announcement, Effect, Effects, Place, Role};
+use super::acceptance::{Answers, Baseline, ProbeOutcome};
+use super::effect::{Announcement, Effect, Effects, Progress, Role, WorkerRef};
 use super::event::{Accepts, WorkerEvent};
 use super::generation::Generation;
-use super::health::{Ailment, Health};
+use super::health::{Health, Unhealthy};
 use super::id::{GenerationId, SlotId, WorkerId};
-use super::judgement::Finding;
 use super::notice::Notice;
 use super::slot::Slot;
-use super::spec::{MANAGER_MARGIN, MOST_WORKERS, Spec};
+use super::spec::{MANAGER_MARGIN, MAX_WORKERS, Spec};
 use super::time::Time;
 use super::worker::{Change, Phase, Worker};
 use std::time::Duration;
 
 /// A worker that cannot be asked is given so much more time than another of its code took.
-const LONGER: f64 = 1.25;
+const ANSWER_TIME_MARGIN: f64 = 1.25;
 
 impl Supervisor {
     /// Whether anything follows for others than this worker.
@@ -32,23 +32,33 @@ impl Supervisor {
         {
             *accepts = Accepts::Unknown;
         }
+        if let WorkerEvent::HeartbeatRead { last: Some(at) } = &mut event {
+            *at = self.clock.counted(*at);
+        }
+        if let WorkerEvent::Judged { verdict, answers } = &mut event
+            && let Some(worker) = self.workers.get(id)
+        {
+            self.remember_answers(worker.place.generation, verdict.is_ok(), std::mem::take(answers));
+        }
         // One that is not known was reaped: the event was on its way when it died.
-        let Some(worker) = self.workers.get_mut(&id) else { return false };
-        if let Some(change) = worker.asks_again(now, &event) {
+        let Some(asks_again) = self.workers.update(id, |worker| worker.asks_again(now, &event)) else { return false };
+        if let Some(change) = asks_again {
             self.apply(now, id, change, effects);
             return true;
         }
+        let worker = &self.workers[id];
         let may_be_silent = |g: &Generation| g.spec.as_ref().is_some_and(|spec| spec.ready_after.is_some());
         if event == WorkerEvent::SaidReady && self.generations.get(&worker.place.generation).is_some_and(may_be_silent)
         {
             self.speaks = true;
         }
-        let complaint =
-            if let WorkerEvent::Judged { verdict: Err(why) } | WorkerEvent::Probed(Finding::Ill(why)) = &event {
-                Some(why.clone())
-            } else {
-                None
-            };
+        let complaint = if let WorkerEvent::Judged { verdict: Err(why), .. }
+        | WorkerEvent::Probed(ProbeOutcome::BadAnswer(why)) = &event
+        {
+            Some(why.clone())
+        } else {
+            None
+        };
         let was_ready = worker.phase() == Phase::Ready;
         let place = worker.place;
         if matches!(event, WorkerEvent::Spawned | WorkerEvent::SpawnFailed { .. })
@@ -56,19 +66,16 @@ impl Supervisor {
         {
             generation.order_answered(now);
             // It is the turn of the next one, which could not be made before.
-            self.workers
-                .values_mut()
-                .filter(|w| w.place.generation == place.generation)
-                .for_each(|w| w.turn_comes(now));
+            let waits = |worker: &Worker| worker.place.generation == place.generation && worker.waits_for_its_turn();
+            self.workers.update_each(waits, |worker| worker.turn_comes(now));
         }
-        let Some(worker) = self.workers.get_mut(&id) else { return false };
-        let change = worker.handle(now, event, effects);
+        let Some(change) = self.workers.update(id, |worker| worker.handle(now, event, effects)) else { return false };
         // Beside the old code, the new must not be ill even once.
         if let Some(why) = complaint
             && was_ready
             && self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation)
         {
-            effects.notice(Notice::WorkerAils { place, why: why.clone() });
+            effects.notice(Notice::WorkerUnhealthy { place, why: why.clone() });
             self.refuse_rollout(now, why, Some(id), effects);
             return true;
         }
@@ -83,22 +90,22 @@ impl Supervisor {
             Change::None => {}
             Change::Judge => self.judge(now, id, effects),
             Change::Proven => self.worker_proven(now, id, effects),
-            Change::Ask if self.soaks(self.workers[&id].place.generation) => self.judge(now, id, effects),
+            Change::Ask if self.soaks(self.workers[id].place.generation) => self.judge(now, id, effects),
             Change::Ask => {
                 let failed = |health: &Health| health.last().is_some_and(|(_, verdict)| verdict.is_err());
-                let doubted = self.workers[&id].health().is_some_and(failed);
+                let doubted = self.workers[id].health().is_some_and(failed);
                 effects.push(Effect::Probe { worker: id, doubted });
             }
-            Change::Ails { why } => effects.notice(Notice::WorkerAils { place: self.workers[&id].place, why }),
+            Change::Unhealthy { why } => effects.notice(Notice::WorkerUnhealthy { place: self.workers[id].place, why }),
             Change::Recovered => self.worker_recovered(now, id, effects),
-            Change::Retires(why) => effects.notice(Notice::WorkerRetires { place: self.workers[&id].place, why }),
+            Change::Retires(why) => effects.notice(Notice::WorkerRetires { place: self.workers[id].place, why }),
             Change::Failed { why, ready_for, gone } => self.worker_failed(now, id, why, ready_for, gone, effects),
-            Change::Unborn => {
-                let generation = self.workers[&id].place.generation;
+            Change::NeverSpawned => {
+                let generation = self.workers[id].place.generation;
                 self.give_up_preparation(now, generation, "it does not answer", effects);
             }
             Change::Left { why } => {
-                if let Some(worker) = self.workers.remove(&id) {
+                if let Some(worker) = self.workers.remove(id) {
                     effects.notice(Notice::WorkerLeft { place: worker.place, why });
                 }
             }
@@ -106,8 +113,15 @@ impl Supervisor {
     }
 
     pub(super) fn worker_proven(&mut self, now: Time, id: WorkerId, effects: &mut Effects) {
-        let worker = &self.workers[&id];
+        let worker = &self.workers[id];
         let place = worker.place;
+        let after = now.since(worker.born());
+        effects.push(Effect::RestoreBacklogs);
+        effects.push(Effect::PassStderr(id));
+        if self.rollout.is_some() {
+            effects.push(Effect::ReportProgress(Progress::WorkerReady { place, after }));
+        }
+        effects.notice(Notice::WorkerReady { place, after });
         if let Some(generation) = self.generations.get_mut(&place.generation) {
             generation.works(worker.born());
             worker.answered_after(now).into_iter().for_each(|took| generation.answered_after(took));
@@ -139,19 +153,37 @@ impl Supervisor {
 
     pub(super) fn judge(&self, now: Time, id: WorkerId, effects: &mut Effects) {
         // Of the same generation only where a replacement is doubted: it was made from what is on disk since.
-        let generation = self.workers[&id].place.generation;
+        let generation = self.workers[id].place.generation;
         let reference = self
-            .ready_workers()
+            .workers
+            .serving()
             .find(|w| w.place.generation != generation)
-            .or_else(|| self.ready_workers().find(|w| w.id() != id))
+            .or_else(|| self.workers.serving().find(|w| w.id() != id))
             .map(Worker::id);
-        let patience = self.workers[&id].patience(now);
-        effects.push(Effect::Judge { worker: id, reference, patience });
+        let (worker, baseline) = (&self.workers[id], self.generations.get(&generation).map(|g| &g.baseline));
+        // What is usual need not be asked again for each worker of a generation.
+        let known = baseline.is_some_and(Baseline::is_own);
+        effects.push(Effect::Judge {
+            worker: id,
+            reference: reference.filter(|_| !known),
+            remembered: baseline.and_then(Baseline::usual),
+            may_be_busy: known && worker.role() == Role::Serving,
+            patience: worker.patience(now),
+        });
+    }
+
+    /// Takes note of what is usual: how a worker answered whose code may serve, and how one that serves does.
+    fn remember_answers(&mut self, generation: GenerationId, may_serve: bool, answers: Answers) {
+        for (generation, answer) in [(generation, answers.new.filter(|_| may_serve)), (self.serving, answers.old)] {
+            if let (Some(generation), Some(answer)) = (self.generations.get_mut(&generation), answer) {
+                generation.baseline.remember(answer);
+            }
+        }
     }
 
     /// It answers again: nobody needs to take its place, unless for another reason.
     pub(super) fn worker_recovered(&mut self, now: Time, id: WorkerId, effects: &mut Effects) {
-        let worker = &self.workers[&id];
+        let worker = &self.workers[id];
         effects.notice(Notice::WorkerRecovered(worker.place));
         if self.rollout.is_some() || worker.wants_successor() || worker.place.generation != self.serving {
             return;
@@ -170,12 +202,15 @@ impl Supervisor {
         gone: bool,
         effects: &mut Effects,
     ) {
-        let worker = &self.workers[&id];
+        let worker = &self.workers[id];
         let (place, exists, lived) = (worker.place, worker.exists(), now.since(worker.born()));
         if gone {
-            self.workers.remove(&id);
+            self.workers.remove(id);
         }
         self.last_attempt_ended = now;
+        if let Some(slot) = place.slot {
+            effects.push(Effect::RecordExit { worker: id, slot, lived, why: why.clone() });
+        }
         let failed = |retry_in, why: &str| Notice::WorkerFailed {
             place,
             was_ready: ready_for.is_some(),
@@ -213,16 +248,20 @@ impl Supervisor {
     }
 
     /// Removes slots that the serving generation does not want, with the number of workers that was asked for beside the
-    /// configuration. The next generation has its own.
+    /// configuration. The next generation has its own, so what is asked for after a reload holds for what that brings, also
+    /// while the reload before it still ends.
     pub(super) fn resize_pool(&mut self, now: Time, effects: &mut Effects) {
         if self.rollout.is_some() {
             return;
         }
         let Some(spec) = self.generations.get_mut(&self.serving).and_then(|g| g.spec.as_mut()) else { return };
-        if self.worker_steps != 0 {
+        if self.worker_steps != 0 && self.waiting_requests.is_empty() {
             let from = spec.workers;
-            let to = from.saturating_add_signed(std::mem::take(&mut self.worker_steps)).clamp(1, MOST_WORKERS);
+            let to = from.saturating_add_signed(std::mem::take(&mut self.worker_steps)).clamp(1, MAX_WORKERS);
             spec.workers = to;
+            if from != to {
+                effects.push(Effect::ReportPoolSize(to));
+            }
             effects.notice(Notice::PoolResized { from, to });
         }
         let wanted = spec.workers as usize;
@@ -234,7 +273,7 @@ impl Supervisor {
     /// Removes the slot that serves least: an empty one, one whose worker is not ready, one whose worker is to be replaced,
     /// or else the last one. The last slot takes its number.
     fn remove_slot(&mut self, now: Time, effects: &mut Effects) {
-        let worth = |slot: &Slot| match slot.current.and_then(|id| self.workers.get(&id)) {
+        let worth = |slot: &Slot| match slot.current.and_then(|id| self.workers.get(id)) {
             None => 0,
             Some(worker) if worker.phase() != Phase::Ready => 1,
             Some(worker) if worker.place.generation != self.serving || worker.wants_successor() => 2,
@@ -245,9 +284,7 @@ impl Supervisor {
         let removed = self.slots.swap_remove(index);
         if let Some(moved) = self.slots.get(index) {
             for id in [moved.current, moved.successor].into_iter().flatten() {
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.place.slot = Some(SlotId(index as u32));
-                }
+                self.workers.update(id, |worker| worker.place.slot = Some(SlotId(index as u32)));
             }
         }
         for id in [removed.successor, removed.current] {
@@ -281,7 +318,7 @@ impl Supervisor {
             replacements = 0;
         }
         // Looked up for each slot only where somebody is to be replaced: this runs at each event of each worker. Those who
-        // were told to leave have no slot any more.
+        // were asked to leave have no slot any more.
         let replaceable = |w: &Worker| {
             let stands = matches!(w.phase(), Phase::Starting | Phase::Ready);
             stands && (w.place.generation != serving || w.wants_successor())
@@ -297,7 +334,7 @@ impl Supervisor {
             let replace = match slot.current {
                 None => false,
                 Some(current) => {
-                    if replacements == 0 || !self.workers.get(&current).is_some_and(replaceable) {
+                    if replacements == 0 || !self.workers.get(current).is_some_and(replaceable) {
                         continue;
                     }
                     true
@@ -350,16 +387,16 @@ impl Supervisor {
         }
         // One that is ill is followed by one that answers better, or by none.
         let ill = |slot: SlotId| {
-            let current = self.slots[slot.0 as usize].current.and_then(|id| self.workers.get(&id));
-            current.and_then(Worker::health).is_some_and(|health| health.ailment() == Some(Ailment::Ill))
+            let current = self.slots[slot.0 as usize].current.and_then(|id| self.workers.get(id));
+            current.and_then(Worker::health).is_some_and(|health| health.unhealthy() == Some(Unhealthy::BadAnswer))
         };
         let judged = generation != self.serving || role == Role::Canary || slot.is_some_and(ill);
-        let place = Place { worker: id, slot, generation };
+        let place = WorkerRef { worker: id, slot, generation };
         let mut worker = Worker::spawn(now, place, role, judged, &spec, effects);
         if let Some(others) = self.generations.get(&generation).and_then(|generation| generation.answers_after) {
-            worker.takes_as_long_as(others.mul_f64(LONGER));
+            worker.takes_as_long_as(others.mul_f64(ANSWER_TIME_MARGIN));
         }
-        self.workers.insert(id, worker);
+        self.workers.insert(worker);
         self.generations.entry(generation).and_modify(|generation| generation.ordered(now));
         id
     }
@@ -384,9 +421,8 @@ impl Supervisor {
     }
 
     pub(super) fn drain(&mut self, now: Time, id: Option<WorkerId>, effects: &mut Effects) {
-        if let Some(worker) = id.and_then(|id| self.workers.get_mut(&id)) {
-            let timeout = worker.drain_timeout();
-            worker.drain(now, timeout, effects);
+        if let Some(id) = id {
+            self.workers.update(id, |worker| worker.drain(now, worker.drain_timeout(), effects));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From one generation to the next, so that the old one serves until the new one is proven.
+//! A rollout: from one generation to the next by a canary, so that the old one serves until the new one is proven.
 //!
 //! ```text
 //!   Preparing -> Proving (the canary, without the public socket) -> Replacing -> Soaking -> the old ones drain, handover
@@ -15,7 +15,7 @@
 //! changed meanwhile; all requests that wait share it. It never supersedes the running one: a script that reloads
 //! every second could otherwise keep every rollout from its end. The wait is bounded by the start timeout.
 
-use super::effect::{Announcement, Effect, Effects, Outcome, Role};
+use super::effect::{Announcement, Effect, Effects, Outcome, Progress};
 use super::generation::Generation;
 use super::id::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::Notice;
@@ -48,8 +48,8 @@ enum Step {
     },
 }
 
-/// The new generation serves, and the old one has just been told to leave. A worker may accept once more before it hears
-/// that; whoever waits for the outcome shall not meet the old code after it.
+/// The new generation serves, and the old one has just been asked to leave. A worker may accept once more before it
+/// hears that; a client that waits for the outcome shall not meet the old code after it.
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
     pub(super) requests: Vec<RequestId>,
@@ -80,9 +80,13 @@ impl Supervisor {
     /// Begins a rollout if one was asked for, and takes the running one as far as it goes at this time.
     pub(super) fn settle_rollout(&mut self, now: Time, effects: &mut Effects) {
         self.settle_handover(now, effects);
-        if self.rollout.is_none() && self.handover.is_none() && !self.waiting_requests.is_empty() {
-            self.begin_rollout(now, effects);
-        }
+        self.begin_rollout_if_asked(now, effects);
+        self.advance_rollout(now, effects);
+        // It may be over, with others who wait for the next one.
+        self.begin_rollout_if_asked(now, effects);
+    }
+
+    fn advance_rollout(&mut self, now: Time, effects: &mut Effects) {
         let Some(rollout) = &self.rollout else { return };
         let id = rollout.generation;
         // Once prepared, a rollout's generation stays so: losing the preparation refuses the rollout.
@@ -91,6 +95,7 @@ impl Supervisor {
             Step::Preparing => self.leave_preparing(now, id, &spec, effects),
             Step::Proving { canary, watch_until: Some(until) } if until <= now => {
                 self.drain(now, Some(canary), effects);
+                effects.push(Effect::ReportProgress(Progress::CanaryProven));
                 effects.notice(Notice::CanaryProven(id));
                 self.leave_proving(now, id, &spec, effects);
             }
@@ -101,11 +106,15 @@ impl Supervisor {
         }
     }
 
-    fn begin_rollout(&mut self, now: Time, effects: &mut Effects) {
+    fn begin_rollout_if_asked(&mut self, now: Time, effects: &mut Effects) {
+        if self.rollout.is_some() || self.handover.is_some() || self.waiting_requests.is_empty() {
+            return;
+        }
         let generation = GenerationId(self.next_generation);
         self.next_generation += 1;
         effects.push(Effect::Announce(Announcement::Reloading));
         effects.push(Effect::Announce(Announcement::ExtendTimeout(PREPARE_TIMEOUT + MANAGER_MARGIN)));
+        effects.push(Effect::ReportProgress(Progress::Preparing(generation)));
         effects.notice(Notice::RolloutBegun(generation));
         let requests = std::mem::take(&mut self.waiting_requests);
         self.rollout = Some(Rollout { generation, requests, step: Step::Preparing });
@@ -156,7 +165,11 @@ impl Supervisor {
         }
         // One after the other, gentle to the visitors who are being served; a large pool in batches.
         let batch = if self.generations[&id].proven { (wanted / 16).max(1) } else { 1 };
-        let (held, mut starting) = self.slots_of(id);
+        let mut starting = self.workers.starting_count(id);
+        if starting >= batch {
+            return;
+        }
+        let held = self.slots_of(id);
         for (index, _) in (0..wanted).zip(held).filter(|(_, held)| !held) {
             if starting >= batch {
                 return;
@@ -169,10 +182,10 @@ impl Supervisor {
             starting += 1;
         }
         if starting == 0 {
+            effects.push(Effect::ReportProgress(Progress::Soaking(spec.soak)));
             effects.notice(Notice::Soaking { generation: id, soak: spec.soak });
-            for worker in self.workers.values_mut().filter(|w| w.place.generation == id) {
-                worker.ask_by(now + spec.soak / 2);
-            }
+            let by = now + spec.soak / 2;
+            self.workers.update_each(|w| w.place.generation == id, |worker| worker.ask_by(by));
             effects.push(Effect::Announce(Announcement::ExtendTimeout(spec.soak + MANAGER_MARGIN)));
             self.set_step(Step::Soaking { until: now + spec.soak });
             if spec.soak.is_zero() {
@@ -189,7 +202,7 @@ impl Supervisor {
         }
         let proven = |slot: &Slot| {
             slot.current.is_some()
-                && slot.successor.and_then(|id| self.workers.get(&id)).is_some_and(|w| w.phase() == Phase::Ready)
+                && slot.successor.and_then(|id| self.workers.get(id)).is_some_and(|w| w.phase() == Phase::Ready)
         };
         let Some(index) = self.slots.iter().position(proven) else { return false };
         let predecessor = self.slots[index].promote();
@@ -197,17 +210,16 @@ impl Supervisor {
         true
     }
 
-    /// Which slots have a worker of this generation, and how many of those that shall serve are starting.
-    fn slots_of(&self, id: GenerationId) -> (Vec<bool>, usize) {
-        let (mut held, mut starting) = (vec![false; self.slots.len()], 0);
+    /// Which slots have a worker of this generation.
+    fn slots_of(&self, id: GenerationId) -> Vec<bool> {
+        let mut held = vec![false; self.slots.len()];
         let stands = |worker: &&Worker| matches!(worker.phase(), Phase::Starting | Phase::Ready);
         for worker in self.workers.values().filter(|worker| worker.place.generation == id).filter(stands) {
-            starting += usize::from(worker.phase() == Phase::Starting && worker.role() == Role::Serving);
             if let Some(held) = worker.place.slot.and_then(|slot| held.get_mut(slot.0 as usize)) {
                 *held = true;
             }
         }
-        (held, starting)
+        held
     }
 
     /// The new generation is proven: it takes every slot, and the old one drains.
@@ -231,7 +243,7 @@ impl Supervisor {
         self.settle_handover(now, effects);
     }
 
-    /// Tells whoever asked once the old workers have left, or have had the time to hear that they accept no more.
+    /// Tells the clients that asked once the old workers have left, or had the time to hear that they accept no more.
     fn settle_handover(&mut self, now: Time, effects: &mut Effects) {
         if self.handover.is_none() {
             return;
@@ -254,11 +266,11 @@ impl Supervisor {
         for id in successors {
             // Where an old worker died meanwhile, a proven new one serves on until one of the old generation is
             // proven again: backing out, too, takes nothing from anybody.
-            let ready = |id: &WorkerId| self.workers.get(id).is_some_and(|w| w.phase() == Phase::Ready);
-            let vacant = self.slots.iter().take(wanted).position(|slot| !slot.current.as_ref().is_some_and(ready));
-            match (vacant, self.workers.get_mut(&id)) {
-                (Some(index), Some(worker)) if worker.phase() == Phase::Ready => {
-                    worker.place.slot = Some(SlotId(index as u32));
+            let ready = |id: WorkerId| self.workers.get(id).is_some_and(|w| w.phase() == Phase::Ready);
+            let vacant = self.slots.iter().take(wanted).position(|slot| !slot.current.is_some_and(ready));
+            match vacant {
+                Some(index) if ready(id) => {
+                    self.workers.update(id, |worker| worker.place.slot = Some(SlotId(index as u32)));
                     let slot = &mut self.slots[index];
                     slot.successor = slot.current.replace(id);
                 }
@@ -291,7 +303,7 @@ impl Supervisor {
     }
 }
 
-/// Tells the service manager and whoever asked how it ended.
+/// Tells the service manager and the clients that asked how it ended.
 pub(super) fn end_rollout(requests: Vec<RequestId>, outcome: &Outcome, effects: &mut Effects) {
     if *outcome != Outcome::Stopping {
         effects.push(Effect::Announce(Announcement::ReloadEnded));

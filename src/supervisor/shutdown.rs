@@ -1,4 +1,4 @@
-//! The end: drain everybody, kill who does not leave in time, and exit when all are reaped.
+//! Graceful shutdown: drain all workers, kill those that do not leave in time, and exit when all are reaped.
 
 use super::effect::{Announcement, Effect, Effects, Outcome};
 use super::generation::Generation;
@@ -13,7 +13,7 @@ impl Supervisor {
     pub(super) fn interrupt(&mut self, now: Time, effects: &mut Effects) {
         if self.mode == Mode::Stopping {
             effects.notice(Notice::Hurrying);
-            self.workers.values_mut().for_each(|worker| worker.stop(now, HURRIED_DRAIN, effects));
+            self.workers.update_each(|_| true, |worker| worker.stop(now, HURRIED_DRAIN, effects));
         } else {
             self.stop(now, effects);
         }
@@ -30,7 +30,7 @@ impl Supervisor {
         }
         effects.push(Effect::Announce(Announcement::Stopping));
         effects.notice(Notice::Stopping);
-        if std::mem::take(&mut self.fallback) {
+        if std::mem::take(&mut self.fallback).is_wanted() {
             effects.push(Effect::StopFallback);
         }
         if let Some(rollout) = self.rollout.take() {
@@ -42,11 +42,9 @@ impl Supervisor {
         if let Some(longest) = self.workers.values().map(|worker| worker.stop_timeout()).max() {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(longest + MANAGER_MARGIN)));
         }
-        for worker in self.workers.values_mut() {
-            worker.stop(now, worker.stop_timeout(), effects);
-        }
+        self.workers.update_each(|_| true, |worker| worker.stop(now, worker.stop_timeout(), effects));
         self.slots.clear();
-        // What a rollout has made goes with it: all ends are told to what served.
+        // What a rollout has made goes with it: the end of the service is for what served.
         let serving = self.serving;
         self.release_all(|generation| generation.id != serving || !generation.concludes(), effects);
     }

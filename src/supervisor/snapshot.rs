@@ -21,12 +21,16 @@ pub struct Overview {
     pub ready: u32,
     /// How many workers there are, whatever they do.
     pub living: usize,
+    /// Who will be the next worker, whichever generation makes it.
+    pub next_worker: WorkerId,
     /// Whether sockd waits for the first connection.
     pub waiting: bool,
     /// Whether sockd is stopping.
     pub stopping: bool,
     /// Whether visitors get 503.
     pub fallback: bool,
+    /// Why they do not get it although they should.
+    pub fallback_failure: Option<String>,
     /// Why the last attempt to start failed, if no worker has been ready since.
     pub failing: Option<String>,
     /// The next attempt to start a worker or to prepare, if one is due.
@@ -70,7 +74,7 @@ pub struct Refusal {
     pub why: String,
     /// When it was decided.
     pub at: Time,
-    /// Whether a worker that is made anew would load what was refused, because the serving code is not kept in memory.
+    /// Whether a new worker would load what was refused, because the serving code is not kept in memory.
     pub awaits_successors: bool,
 }
 
@@ -132,11 +136,13 @@ impl Supervisor {
         Overview {
             generation: self.serving,
             wanted: self.wanted(),
-            ready: u32::try_from(self.ready_count()).unwrap_or(u32::MAX),
+            ready: u32::try_from(self.workers.serving_count()).unwrap_or(u32::MAX),
             living: self.workers.len(),
+            next_worker: WorkerId(self.next_worker),
             waiting: self.mode == Mode::Waiting,
             stopping: matches!(self.mode, Mode::Stopping | Mode::Stopped),
-            fallback: self.fallback,
+            fallback: self.fallback.is_wanted(),
+            fallback_failure: self.fallback.failure().map(str::to_owned),
             failing: self.failing.clone(),
             next_attempt_in: slots.chain(preparation).min().map(|at| at.since(now)),
             rollout: self.rollout.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),

@@ -1,4 +1,4 @@
-//! What the core must know of a generation's configuration.
+//! A generation's specification, as the core needs it: how many workers, their timeouts, how they are probed.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ pub enum Start {
     OnConnection,
 }
 
-/// What holds for the workers of one generation. Plain data, made by the shell from configuration and adapter.
+/// What holds for the workers of one generation. Plain data, made by the daemon from configuration and adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// How many slots the pool has: 1 to [`MOST_WORKERS`].
+    /// How many slots the pool has: 1 to [`MAX_WORKERS`].
     pub workers: u32,
     /// A worker that says nothing counts as ready when it has lived for this long and holds the socket. None: only
     /// the worker's own word counts.
@@ -29,7 +29,7 @@ pub struct Spec {
     pub start_timeout: Duration,
     /// So long may nothing come of the orders that what makes the workers has got; then it is taken to be stuck.
     pub order_timeout: Duration,
-    /// How long a worker may drain when it is replaced; then it is told to close what is still connected.
+    /// How long a worker may drain when it is replaced; then it is asked to close what is still connected.
     pub drain_timeout: Duration,
     /// How long a worker may take to end when the service stops, or when it is given up before it served.
     pub stop_timeout: Duration,
@@ -68,10 +68,10 @@ pub struct Probe {
 }
 
 /// No pool is larger.
-pub const MOST_WORKERS: u32 = 4096;
+pub const MAX_WORKERS: u32 = 4096;
 /// Between SIGABRT, which lets a hung worker write its stack, and SIGKILL.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
-/// Between the end of a drain, when a replaced worker is told to close its long-lived connections, and SIGKILL.
+/// Between the end of a drain, when a replaced worker is asked to close its long-lived connections, and SIGKILL.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// A worker that is given up before it said that it is ready serves nobody: it gets this long to leave. gunicorn's do not
 /// heed SIGTERM before the application is imported, and a stop would wait for one that hangs there while visitors queue.
@@ -82,8 +82,8 @@ pub const SILENT_DRAIN: Duration = Duration::from_secs(10);
 /// A worker that holds too much memory is replaced when it has been ready for at least this long.
 pub const TOO_BIG_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks whether a worker holds its socket and accepts what waits there.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// The shell's verdict comes so long before the start of a worker that it asks is over.
+pub const INSPECT_INTERVAL: Duration = Duration::from_millis(250);
+/// The daemon's verdict comes so long before the start of a worker that it asks is over.
 pub const VERDICT_MARGIN: Duration = Duration::from_millis(500);
 /// A canary that has answered is watched for this long, or for the soak if that is shorter.
 pub const CANARY_WATCH: Duration = Duration::from_millis(500);
@@ -97,9 +97,9 @@ pub const CONCLUSION: Duration = Duration::from_secs(10);
 /// [`Spec::order_timeout`] where no code of the user's comes before the fork. That takes milliseconds, but a template comes
 /// to it later: it may be importing what its workers will need.
 pub const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The shell may take this long to prepare a generation, unless it says another limit.
+/// The daemon may take this long to prepare a generation, unless it says another limit.
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A visitor may call the next attempt to start when the last one ended at least this long ago.
-pub const VISITOR_PATIENCE: Duration = Duration::from_secs(1);
+pub const VISITOR_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Added to what is asked of the service manager, so that our own deadline always comes first.
 pub const MANAGER_MARGIN: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Monotonic time as the core sees it: a number that the shell hands in.
+//! Monotonic time as the core sees it: a number that the daemon hands in.
 
 use std::ops::Add;
 use std::time::Duration;

@@ -4,21 +4,23 @@
 //! the pool is returned as a [`Change`]; signals to the process go straight into the effects. A signal to a process
 //! that does not exist yet is sent when it does.
 
+mod leaving;
 mod proof;
 
-use super::effect::{Effect, Effects, Place, Role, Signal};
+use super::acceptance::ProbeOutcome;
+use super::effect::{Effect, Effects, Role, Signal, WorkerRef};
 use super::event::WorkerEvent;
-use super::health::{Ailment, Due, Health, Turn};
+use super::health::{Due, Health, Turn};
+use super::heartbeat::Heartbeats;
 use super::id::WorkerId;
-use super::judgement::Finding;
 use super::notice::{Notice, Retirement};
-use super::spec::{ABORT_GRACE, CLOSE_GRACE, SILENT_DRAIN, Spec, TOO_BIG_AFTER, UNHEARD_GRACE};
+use super::spec::{ABORT_GRACE, Spec, TOO_BIG_AFTER};
 use super::time::Time;
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
-    pub(super) place: Place,
+    pub(super) place: WorkerRef,
     role: Role,
     /// Whether it must stand a judgement before it counts as ready.
     judged: bool,
@@ -44,12 +46,14 @@ enum State {
         deadline: Time,
     },
     Ready(Service),
-    /// Told `Drain` because it is replaced, or `Stop` because its time to drain or the service ends. One that is `silent`
-    /// until the deadline writes its stack then.
+    /// It was sent `Drain` because it is replaced, or `Stop` because its time to drain or the service ends. One that is
+    /// `silent` until the deadline writes its stack then; so does one that hangs before, where its heartbeats still
+    /// count.
     Draining {
         deadline: Time,
-        told: Signal,
+        sent: Signal,
         silent: bool,
+        heartbeats: Option<Heartbeats>,
     },
     Terminating {
         deadline: Time,
@@ -74,9 +78,9 @@ struct Service {
 enum Stage {
     /// It is looked at at this time, whether or not it `spoke`; one that must speak, as soon as it does.
     Booting { ask_at: Option<Time>, spoke: bool },
-    /// The shell looks at its descriptors.
+    /// The daemon looks at its descriptors.
     Inspecting { spoke: bool },
-    /// The shell asks it over HTTP.
+    /// The daemon asks it over HTTP.
     Judging,
 }
 
@@ -89,7 +93,7 @@ pub enum Phase {
     Ready,
     /// It finishes its requests.
     Draining,
-    /// It was told to leave without serving on.
+    /// It was asked to leave without serving on.
     Terminating,
     /// It was killed and is not reaped yet.
     Killing,
@@ -108,22 +112,29 @@ pub(super) enum Change {
     /// It is to be asked whether it is well.
     Ask,
     /// It failed its probes too often: it wants a successor.
-    Ails { why: String },
+    Unhealthy { why: String },
     /// It had failed its probes and is well again.
     Recovered,
     /// It is well and wants a successor.
     Retires(Retirement),
     /// It failed: it is useless from here on, and it is `gone` if there is no process (any more).
     Failed { why: String, ready_for: Option<Duration>, gone: bool },
-    /// It shall be killed, and whoever makes processes has not even made it.
-    Unborn,
-    /// It was told to go, and it is gone.
+    /// It shall be killed, and it was never made.
+    NeverSpawned,
+    /// It was asked to leave, and it is gone.
     Left { why: String },
 }
 
 impl Worker {
     /// A worker that shall be made: `Spawn` goes out. With `judged` it must stand a judgement to become ready.
-    pub(super) fn spawn(now: Time, place: Place, role: Role, judged: bool, spec: &Spec, effects: &mut Effects) -> Self {
+    pub(super) fn spawn(
+        now: Time,
+        place: WorkerRef,
+        role: Role,
+        judged: bool,
+        spec: &Spec,
+        effects: &mut Effects,
+    ) -> Self {
         effects.push(Effect::Spawn { worker: place.worker, generation: place.generation, role });
         Self {
             place,
@@ -147,7 +158,7 @@ impl Worker {
         match self.state.clone() {
             State::Starting { stage, deadline } => self.while_starting(now, event, stage, deadline, effects),
             State::Ready(service) => self.while_ready(now, event, service, effects),
-            State::Draining { .. } => self.while_draining(event, effects),
+            State::Draining { .. } => self.while_draining(now, event, effects),
             State::Terminating { signal, .. } => self.while_terminating(event, signal, effects),
             State::Killing => self.while_killing(event, effects),
         }
@@ -185,10 +196,10 @@ impl Worker {
                 // Nobody asked for it.
                 Stage::Booting { .. } | Stage::Judging => Change::None,
             },
-            WorkerEvent::Judged { verdict } => match (stage, verdict) {
+            WorkerEvent::Judged { verdict, .. } => match (stage, verdict) {
                 (Stage::Judging, Ok(())) => {
                     self.answers = self.can_be_asked();
-                    self.proven(now, effects)
+                    self.proven(now)
                 }
                 (Stage::Judging, Err(why)) => {
                     self.terminate(now, effects);
@@ -199,7 +210,7 @@ impl Worker {
             },
             WorkerEvent::FoundSick { why } => self.abort(now, why, effects),
             // The start timeout is the only limit of a start.
-            WorkerEvent::Heartbeat => Change::None,
+            WorkerEvent::Heartbeat | WorkerEvent::HeartbeatRead { .. } => Change::None,
             // It has not served a single request.
             WorkerEvent::WantsRetirement => Change::None,
             // How much it needs shows once it serves.
@@ -215,14 +226,21 @@ impl Worker {
                 self.serve(service, |service| service.health.beat(now));
                 Change::None
             }
+            WorkerEvent::HeartbeatRead { last } => {
+                let hangs = service.health.heartbeat_read(now, last);
+                self.state = State::Ready(service);
+                hangs.map_or(Change::None, |silence| {
+                    self.abort(now, format!("no heartbeat for {:.1} s", silence.as_secs_f64()), effects)
+                })
+            }
             WorkerEvent::Served { requests } => {
                 let turn = service.health.served(requests);
                 self.turn(turn, service)
             }
             WorkerEvent::Probed(finding) => self.found(now, finding, service),
             // Asked while its generation soaks: no worse than before is well.
-            WorkerEvent::Judged { verdict: Ok(()) } => self.found(now, Finding::Well, service),
-            WorkerEvent::Judged { verdict: Err(why) } => self.found(now, Finding::Ill(why), service),
+            WorkerEvent::Judged { verdict: Ok(()), .. } => self.found(now, ProbeOutcome::Healthy, service),
+            WorkerEvent::Judged { verdict: Err(why), .. } => self.found(now, ProbeOutcome::BadAnswer(why), service),
             WorkerEvent::WantsRetirement => self.retire(Retirement::Requests, service),
             WorkerEvent::Measured { memory } => match self.spec.max_memory {
                 // One that is too big at once would only be followed by its like, again and again.
@@ -249,7 +267,7 @@ impl Worker {
         self.state = State::Ready(service);
     }
 
-    fn found(&mut self, now: Time, finding: Finding, mut service: Service) -> Change {
+    fn found(&mut self, now: Time, finding: ProbeOutcome, mut service: Service) -> Change {
         let turn = service.health.found(now, finding);
         self.turn(turn, service)
     }
@@ -258,7 +276,7 @@ impl Worker {
         self.state = State::Ready(service);
         match turn {
             Turn::None => Change::None,
-            Turn::Ails(why) => Change::Ails { why },
+            Turn::Unhealthy(why) => Change::Unhealthy { why },
             Turn::Recovered => Change::Recovered,
         }
     }
@@ -271,61 +289,10 @@ impl Worker {
         Change::Retires(why)
     }
 
-    fn while_draining(&mut self, event: WorkerEvent, effects: &mut Effects) -> Change {
-        match event {
-            WorkerEvent::Exited { why } | WorkerEvent::SpawnFailed { why } => Change::Left { why },
-            WorkerEvent::Spawned => self.late_birth(Signal::Drain, effects),
-            // It is leaving: neither its health nor its wishes matter, and the deadline bounds the rest.
-            WorkerEvent::Heartbeat
-            | WorkerEvent::Probed(_)
-            | WorkerEvent::Measured { .. }
-            | WorkerEvent::Served { .. }
-            | WorkerEvent::WantsRetirement
-            | WorkerEvent::FoundSick { .. }
-            | WorkerEvent::SaidReady
-            | WorkerEvent::Inspected { .. }
-            | WorkerEvent::Judged { .. } => Change::None,
-        }
-    }
-
-    fn while_terminating(&mut self, event: WorkerEvent, signal: Signal, effects: &mut Effects) -> Change {
-        match event {
-            WorkerEvent::Exited { why } | WorkerEvent::SpawnFailed { why } => Change::Left { why },
-            WorkerEvent::Spawned => self.late_birth(signal, effects),
-            // It was given up; nothing it says brings it back.
-            WorkerEvent::Heartbeat
-            | WorkerEvent::Probed(_)
-            | WorkerEvent::Measured { .. }
-            | WorkerEvent::Served { .. }
-            | WorkerEvent::WantsRetirement
-            | WorkerEvent::FoundSick { .. }
-            | WorkerEvent::SaidReady
-            | WorkerEvent::Inspected { .. }
-            | WorkerEvent::Judged { .. } => Change::None,
-        }
-    }
-
-    fn while_killing(&mut self, event: WorkerEvent, effects: &mut Effects) -> Change {
-        match event {
-            WorkerEvent::Exited { why } | WorkerEvent::SpawnFailed { why } => Change::Left { why },
-            WorkerEvent::Spawned => self.late_birth(Signal::Kill, effects),
-            // Words of the dead.
-            WorkerEvent::Heartbeat
-            | WorkerEvent::Probed(_)
-            | WorkerEvent::Measured { .. }
-            | WorkerEvent::Served { .. }
-            | WorkerEvent::WantsRetirement
-            | WorkerEvent::FoundSick { .. }
-            | WorkerEvent::SaidReady
-            | WorkerEvent::Inspected { .. }
-            | WorkerEvent::Judged { .. } => Change::None,
-        }
-    }
-
     /// The time has come that [`Self::deadline`] named.
     pub(super) fn handle_deadline(&mut self, now: Time, effects: &mut Effects) -> Change {
         match self.state.clone() {
-            // Whoever was to make it has not: nobody hangs.
+            // It was never made: nobody hangs.
             State::Starting { deadline, .. } if now >= deadline && !self.exists => {
                 self.state = State::Killing;
                 let why = format!("not made within {:?}", self.spec.start_timeout);
@@ -341,22 +308,14 @@ impl Worker {
             // Nothing is due but the deadline.
             State::Starting { stage: Stage::Judging, .. } => Change::None,
             State::Ready(service) => self.service_due(now, service, effects),
-            // Its successor has its place; it shall only tell where it hangs.
-            State::Draining { silent: true, .. } if self.exists => {
-                self.dump(now, "it does not leave".to_owned(), effects);
-                Change::None
-            }
-            // Whoever is still connected is told before the connection ends.
-            State::Draining { told: Signal::Drain, .. } if self.exists => {
-                effects.notice(Notice::DrainOver(self.place));
-                let state = State::Draining { deadline: now + CLOSE_GRACE, told: Signal::Stop, silent: false };
-                self.enter(state, Signal::Stop, effects);
-                Change::None
+            State::Draining { deadline, .. } if now < deadline => self.read_while_draining(now, effects),
+            State::Draining { sent, silent, .. } if self.exists && (silent || sent == Signal::Drain) => {
+                self.drain_over(now, silent, effects)
             }
             State::Draining { .. } | State::Terminating { .. } => {
                 if !self.exists {
                     self.state = State::Killing;
-                    return Change::Unborn;
+                    return Change::NeverSpawned;
                 }
                 effects.notice(Notice::WorkerKilled(self.place));
                 self.enter(State::Killing, Signal::Kill, effects);
@@ -368,9 +327,10 @@ impl Worker {
 
     fn service_due(&mut self, now: Time, mut service: Service, effects: &mut Effects) -> Change {
         match service.health.due(now) {
-            Some(Due::Heartbeat(silence)) => {
-                let why = format!("no heartbeat for {:.1} s", silence.as_secs_f64());
-                self.abort(now, why, effects)
+            Some(Due::Heartbeat) => {
+                self.state = State::Ready(service);
+                effects.push(Effect::ReadHeartbeat(self.place.worker));
+                Change::None
             }
             Some(Due::GivenUp(why)) => {
                 self.abort(now, format!("{why}, and no successor could be proven meanwhile"), effects)
@@ -391,9 +351,8 @@ impl Worker {
     /// When its time runs out, unless something is heard of it before.
     pub(super) fn runs_until(&self) -> Option<Time> {
         match &self.state {
-            State::Starting { deadline, .. }
-            | State::Draining { deadline, .. }
-            | State::Terminating { deadline, .. } => Some(*deadline),
+            State::Starting { deadline, .. } | State::Terminating { deadline, .. } => Some(*deadline),
+            State::Draining { .. } => self.deadline(),
             State::Ready(service) => service.health.runs_until(),
             State::Killing => None,
         }
@@ -416,13 +375,14 @@ impl Worker {
     /// Whether this is a bad answer that may come of a pause; then it is to be asked again.
     pub(super) fn asks_again(&mut self, now: Time, event: &WorkerEvent) -> Option<Change> {
         let bad = match event {
-            WorkerEvent::Judged { verdict } => verdict.is_err(),
-            WorkerEvent::Probed(finding) => *finding != Finding::Well,
+            WorkerEvent::Judged { verdict, .. } => verdict.is_err(),
+            WorkerEvent::Probed(finding) => *finding != ProbeOutcome::Healthy,
             WorkerEvent::Spawned
             | WorkerEvent::SpawnFailed { .. }
             | WorkerEvent::SaidReady
             | WorkerEvent::Inspected { .. }
             | WorkerEvent::Heartbeat
+            | WorkerEvent::HeartbeatRead { .. }
             | WorkerEvent::Served { .. }
             | WorkerEvent::WantsRetirement
             | WorkerEvent::Measured { .. }
@@ -456,56 +416,13 @@ impl Worker {
                 deadline,
             } => Some(*deadline),
             State::Ready(service) => [service.health.deadline(), service.retire_at].into_iter().flatten().min(),
-            State::Draining { deadline, .. } | State::Terminating { deadline, .. } => Some(*deadline),
+            State::Draining { deadline, heartbeats, .. } => {
+                let hangs_at = heartbeats.as_ref().filter(|_| self.exists).and_then(Heartbeats::deadline);
+                Some(hangs_at.map_or(*deadline, |at| at.min(*deadline)))
+            }
+            State::Terminating { deadline, .. } => Some(*deadline),
             State::Killing => None,
         }
-    }
-
-    /// You are replaced: finish what you have begun and leave, within `timeout`; what is connected after that is told to
-    /// go. One that is already leaving gets no more time than it had.
-    pub(super) fn drain(&mut self, now: Time, timeout: Duration, effects: &mut Effects) {
-        self.send_off(now, timeout, Signal::Drain, effects);
-    }
-
-    /// The service ends: finish your requests and leave, within `timeout`; nobody waits for long-lived connections.
-    pub(super) fn stop(&mut self, now: Time, timeout: Duration, effects: &mut Effects) {
-        self.send_off(now, timeout, Signal::Stop, effects);
-    }
-
-    fn send_off(&mut self, now: Time, timeout: Duration, signal: Signal, effects: &mut Effects) {
-        match self.state.clone() {
-            State::Starting { .. } => self.terminate(now, effects),
-            State::Ready(service) => {
-                effects.notice(Notice::WorkerDrains(self.place));
-                let silent = service.health.ailment() == Some(Ailment::Silent);
-                let limit = if silent { timeout.min(SILENT_DRAIN) } else { timeout };
-                let last_request = service.health.heartbeat_due().filter(|_| self.spec.silent_when_busy);
-                let state = match last_request.filter(|due| *due < now + limit) {
-                    Some(deadline) => State::Draining { deadline, told: signal, silent: true },
-                    None => State::Draining { deadline: now + limit, told: signal, silent },
-                };
-                self.enter(state, signal, effects);
-            }
-            State::Draining { deadline, told, silent } => {
-                let deadline = deadline.min(now + timeout);
-                if signal == Signal::Stop {
-                    self.enter(State::Draining { deadline, told: signal, silent }, signal, effects);
-                } else {
-                    self.state = State::Draining { deadline, told, silent };
-                }
-            }
-            State::Terminating { deadline, signal } => {
-                self.state = State::Terminating { deadline: deadline.min(now + timeout), signal };
-            }
-            State::Killing => {}
-        }
-    }
-
-    fn terminate(&mut self, now: Time, effects: &mut Effects) {
-        // Before its first word it has no request that it could finish. One that says nothing ever may serve already.
-        let mute = matches!(self.state, State::Starting { stage: Stage::Booting { ask_at: None, .. }, .. });
-        let grace = if mute { self.spec.stop_timeout.min(UNHEARD_GRACE) } else { self.spec.stop_timeout };
-        self.enter(State::Terminating { deadline: now + grace, signal: Signal::Terminate }, Signal::Terminate, effects);
     }
 
     fn abort(&mut self, now: Time, why: String, effects: &mut Effects) -> Change {
@@ -516,6 +433,7 @@ impl Worker {
 
     /// It hangs: it shall write its stack and end.
     fn dump(&mut self, now: Time, why: String, effects: &mut Effects) {
+        effects.push(Effect::PassStderr(self.id()));
         effects.notice(Notice::WorkerHangs { place: self.place, why });
         let state = State::Terminating { deadline: now + ABORT_GRACE, signal: Signal::Abort };
         self.enter(state, Signal::Abort, effects);
@@ -526,12 +444,6 @@ impl Worker {
         if self.exists {
             effects.push(Effect::Signal(self.place.worker, signal));
         }
-    }
-
-    fn late_birth(&mut self, signal: Signal, effects: &mut Effects) -> Change {
-        self.exists = true;
-        effects.push(Effect::Signal(self.place.worker, signal));
-        Change::None
     }
 
     pub(super) fn id(&self) -> WorkerId {
@@ -576,7 +488,7 @@ impl Worker {
     /// Whether a successor shall take its place, although it serves.
     pub(super) fn wants_successor(&self) -> bool {
         match &self.state {
-            State::Ready(service) => service.retires || service.health.ailment().is_some(),
+            State::Ready(service) => service.retires || service.health.unhealthy().is_some(),
             State::Starting { .. } | State::Draining { .. } | State::Terminating { .. } | State::Killing => false,
         }
     }

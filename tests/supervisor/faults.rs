@@ -1,6 +1,6 @@
 //! What goes wrong in the simulated world: code that is no good, processes that are killed or stopped.
 
-use super::world::{Happening, World};
+use super::simulation::{Happening, World};
 use sockd::supervisor::{Event, Phase, WorkerId};
 
 /// What the files on disk are worth at a moment.
@@ -44,6 +44,13 @@ impl World {
         }
         let index = self.roll(ready.len() as u64) as usize;
         Some(ready[index])
+    }
+
+    /// A ready worker that shows its heartbeats, or one that says them.
+    pub fn pick_ready_that(&self, shows_heartbeats: bool) -> Option<WorkerId> {
+        let now = self.core.snapshot(self.now);
+        let mut ready = now.workers.iter().filter(|w| w.phase == Phase::Ready).map(|w| w.worker);
+        ready.find(|id| self.processes[id].shows_heartbeats == shows_heartbeats)
     }
 
     /// Any process at all, dead or alive.

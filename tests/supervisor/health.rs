@@ -2,9 +2,9 @@
 //!
 //! Two invariants: nobody is replaced who is well, and nobody stays who has long been found silent.
 
-use super::world::{World, ms};
+use super::simulation::{World, ms};
 use sockd::supervisor::{
-    Effect, Effects, Event, Finding, GenerationId, Phase, Signal, Snapshot, Spec, Time, WorkerEvent, WorkerId,
+    Effect, Effects, Event, GenerationId, Phase, ProbeOutcome, Signal, Snapshot, Spec, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub struct Records {
     ever_silent: BTreeSet<WorkerId>,
     /// Questions in a row that failed.
     failures: BTreeMap<WorkerId, u32>,
-    /// Who asked for a successor, or was told to be too big.
+    /// Who asked for a successor, or was found to be too big.
     retiring: BTreeSet<WorkerId>,
     specs: BTreeMap<GenerationId, Spec>,
 }
@@ -68,14 +68,14 @@ impl World {
     }
 
     /// The question, and when its answer comes.
-    pub(super) fn probed(&mut self, id: WorkerId, dead: bool, ill: bool) -> (Duration, Finding) {
+    pub(super) fn probed(&mut self, id: WorkerId, dead: bool, ill: bool) -> (Duration, ProbeOutcome) {
         assert!(self.records.asked.insert(id), "worker {id} is asked twice at a time\n{}", self.story());
         match self.records.sick.get(&id) {
-            _ if dead => (PATIENCE, Finding::Silent("no answer".to_owned())),
-            Some((Sickness::Silent, _)) => (PATIENCE, Finding::Silent("no answer".to_owned())),
-            Some((Sickness::Ill, _)) => (ms(20), Finding::Ill("500".to_owned())),
-            None if ill => (ms(20), Finding::Ill("500".to_owned())),
-            None => (ms(20), Finding::Well),
+            _ if dead => (PATIENCE, ProbeOutcome::NoAnswer("no answer".to_owned())),
+            Some((Sickness::Silent, _)) => (PATIENCE, ProbeOutcome::NoAnswer("no answer".to_owned())),
+            Some((Sickness::Ill, _)) => (ms(20), ProbeOutcome::BadAnswer("500".to_owned())),
+            None if ill => (ms(20), ProbeOutcome::BadAnswer("500".to_owned())),
+            None => (ms(20), ProbeOutcome::Healthy),
         }
     }
 
@@ -84,8 +84,10 @@ impl World {
         if let Event::Worker(id, WorkerEvent::Probed(finding)) = event {
             assert!(self.records.asked.remove(id), "answered unasked");
             match finding {
-                Finding::Well => drop(self.records.failures.remove(id)),
-                Finding::Ill(_) | Finding::Silent(_) => *self.records.failures.entry(*id).or_default() += 1,
+                ProbeOutcome::Healthy => drop(self.records.failures.remove(id)),
+                ProbeOutcome::BadAnswer(_) | ProbeOutcome::NoAnswer(_) => {
+                    *self.records.failures.entry(*id).or_default() += 1
+                }
             }
         } else if let Event::Worker(id, WorkerEvent::Served { .. }) = event
             && let Some((_, since)) = self.records.sick.get_mut(id)

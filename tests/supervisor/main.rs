@@ -1,18 +1,20 @@
 //! The decision core in a simulated world: random walks with faults, and single situations step by step.
 
+mod baseline;
+mod fallback;
 mod faults;
 mod health;
-mod illness;
 mod pauses;
 mod pool;
-mod situations;
+mod scenarios;
+mod simulation;
+mod unhealthy_workers;
 mod unknown_programs;
-mod world;
 
 use faults::{Code, FAULTS};
 use health::Sickness;
+use simulation::{World, ms, spec};
 use sockd::supervisor::{Event, Start, WorkerEvent};
-use world::{World, ms, spec};
 
 /// One seeded life: faults for a while, then peace; in peace the wanted state must be reached.
 fn live(seed: u64) -> World {

@@ -1,6 +1,6 @@
 //! sockd stands still, alone or with everybody: no time runs out for anybody meanwhile.
 
-use super::world::{World, ms, spec};
+use super::simulation::{World, ms, spec};
 use sockd::supervisor::{Event, Notice, Outcome, Phase, Signal, Spec, Start, WorkerEvent};
 
 fn serving() -> World {
@@ -43,14 +43,16 @@ fn the_deadline_comes_first_and_the_heartbeats_wait() {
 
 #[test]
 fn one_that_hangs_is_found_all_the_same() {
-    let mut world = World::new(1, Start::OnConnection, Spec { probe: None, ..spec() });
-    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
-    let victim = world.pick_ready().expect("three are");
-    world.freeze(victim);
-    world.pause(ms(60_000), true);
-    world.run_until(ms(31_000 + 1_000), "it is found", |world| {
-        world.trace().iter().any(|line| line.contains(&format!("{:?}, {:?}", victim, Signal::Abort)))
-    });
+    for shows_heartbeats in [false, true] {
+        let mut world = World::new(1, Start::OnConnection, Spec { probe: None, ..spec() });
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        let victim = world.pick_ready_that(shows_heartbeats).expect("there are both");
+        world.freeze(victim);
+        world.pause(ms(60_000), true);
+        world.run_until(ms(31_000 + 1_000), "it is found", |world| {
+            world.trace().iter().any(|line| line.contains(&format!("{:?}, {:?}", victim, Signal::Abort)))
+        });
+    }
 }
 
 #[test]
@@ -65,4 +67,27 @@ fn a_reload_is_not_refused_for_a_pause() {
             assert!(matches!(world.answers[&request], Outcome::Serving(_)), "{:?}\n{}", world.answers, world.story());
         }
     }
+}
+
+#[test]
+fn one_that_shows_a_heartbeat_from_before_the_pause_is_given_its_time() {
+    let mut world = serving();
+    let old = workers(&world);
+    // Read late in its time, right after pauses that made up most of it.
+    for _ in 0..40 {
+        world.run_for(ms(6_000));
+        world.pause(ms(29_000), true);
+    }
+    world.run_for(ms(60_000));
+    assert_eq!(workers(&world), old, "{}", world.story());
+}
+
+#[test]
+fn what_a_worker_shows_is_read_only_when_its_time_is_over() {
+    let mut world = World::new(1, Start::OnConnection, Spec { probe: None, ..spec() });
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world.run_for(ms(600_000));
+    let reads = world.trace().iter().filter(|line| line.contains("ReadHeartbeat")).count();
+    let shown = world.processes.keys().filter(|id| id.0.is_multiple_of(2)).count();
+    assert!((shown * 20..=shown * 27).contains(&reads), "{reads} times in ten minutes");
 }

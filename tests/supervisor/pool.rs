@@ -1,8 +1,8 @@
 //! The number of workers is changed beside the configuration: step by step, never below one, until the next reload.
 
 use super::faults::Code;
-use super::world::{World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, MOST_WORKERS, Notice, Outcome, Phase, Start};
+use super::simulation::{World, ms, spec};
+use sockd::supervisor::{Event, GenerationId, MAX_WORKERS, Notice, Outcome, Phase, Start};
 
 fn serving(workers: u32) -> World {
     let mut spec = spec();
@@ -49,6 +49,21 @@ fn what_is_asked_for_during_a_rollout_holds_after_it() {
 }
 
 #[test]
+fn what_is_asked_for_while_a_reload_waits_for_the_one_before_holds_after_both() {
+    let mut world = serving(2);
+    let first = world.reload();
+    world.run_until(ms(60_000), "the first one hands over", |world| {
+        let now = world.core.snapshot(world.now);
+        now.generation == GenerationId(2) && !world.answers.contains_key(&first)
+    });
+    let second = world.reload();
+    world.event(Event::OneMoreWorker);
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&second));
+    world.run_until(ms(60_000), "three of the last generation", |world| settled(world, 3));
+    assert_eq!(world.core.snapshot(world.now).generation, GenerationId(3));
+}
+
+#[test]
 fn there_is_always_one_and_there_are_never_too_many() {
     let mut world = serving(1);
     world.event(Event::OneFewerWorker);
@@ -57,13 +72,13 @@ fn there_is_always_one_and_there_are_never_too_many() {
 
     // Not with processes: it waits for its first visitor.
     let mut spec = spec();
-    spec.workers = MOST_WORKERS - 1;
+    spec.workers = MAX_WORKERS - 1;
     let mut world = World::new(1, Start::OnConnection, spec);
     world.visitors = false;
     world.run_until(ms(10_000), "it is prepared", |world| world.core.snapshot(world.now).wanted.is_some());
-    for from in [MOST_WORKERS - 1, MOST_WORKERS] {
+    for from in [MAX_WORKERS - 1, MAX_WORKERS] {
         world.event(Event::OneMoreWorker);
-        assert!(world.notices.contains(&Notice::PoolResized { from, to: MOST_WORKERS }));
+        assert!(world.notices.contains(&Notice::PoolResized { from, to: MAX_WORKERS }));
     }
 }
 

@@ -2,7 +2,7 @@
 //! never. Only what they answer, and what the kernel sees them accept, proves anything.
 
 use super::faults::Code;
-use super::world::{World, ms, spec};
+use super::simulation::{World, ms, spec};
 use sockd::supervisor::{Event, GenerationId, Outcome, Phase, Spec, Start, WorkerEvent, WorkerSnapshot};
 
 fn unknown() -> Spec {
@@ -65,7 +65,7 @@ fn a_first_worker_is_ready_when_it_takes_the_visitor_who_waits() {
             assert!(world.ready() == 0 || world.serving() > 0, "ready, and nobody accepts\n{}", world.story());
             world.ready() > 0
         });
-        // One that never does so fails when its time to start is over, and visitors are told.
+        // One that never does so fails when its time to start is over, and visitors get 503.
         let mut world = World::new(seed, Start::OnConnection, unknown());
         world.import = Some(ms(8_000));
         world.code = Code::HangsInImport;

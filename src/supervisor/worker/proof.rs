@@ -5,19 +5,22 @@ use super::super::effect::{Effect, Effects, Role};
 use super::super::event::{Accepts, Holds};
 use super::super::health::Health;
 use super::super::notice::Notice;
-use super::super::spec::{LOOK_AGAIN, VERDICT_MARGIN};
+use super::super::spec::{INSPECT_INTERVAL, VERDICT_MARGIN};
 use super::super::time::Time;
 use super::{Change, Service, Stage, State, Worker};
 use std::time::Duration;
 
 impl Worker {
-    /// Whoever makes workers has answered an order: if this one is not made yet, its time counts from here.
+    /// An order for a worker has been answered: if this one is not made yet, its time counts from here.
     pub(in super::super) fn turn_comes(&mut self, now: Time) {
-        if let State::Starting { deadline, .. } = &mut self.state
-            && !self.exists
-        {
+        if let State::Starting { deadline, .. } = &mut self.state {
             *deadline = now + self.spec.start_timeout;
         }
+    }
+
+    /// Whether it is ordered and not made yet.
+    pub(in super::super) fn waits_for_its_turn(&self) -> bool {
+        matches!(self.state, State::Starting { .. }) && !self.exists
     }
 
     pub(super) fn inspect(&mut self, deadline: Time, spoke: bool, effects: &mut Effects) -> Change {
@@ -39,7 +42,7 @@ impl Worker {
             (Holds::Yes | Holds::Unknown, _) => {}
             // Silent and without a socket: it may still be on its way, so it is asked again later.
             (Holds::No, false) => {
-                let again = self.spec.ready_after.map_or(LOOK_AGAIN, |after| after.max(LOOK_AGAIN));
+                let again = self.spec.ready_after.map_or(INSPECT_INTERVAL, |after| after.max(INSPECT_INTERVAL));
                 return self.look_again(now + again, spoke, deadline);
             }
             // In a rollout it would take the place of one that does serve the socket.
@@ -55,7 +58,7 @@ impl Worker {
             Accepts::Yes => self.answers = true,
             Accepts::NotYet if holds != Holds::No && !self.can_be_asked() && !self.spec.says_ready => {
                 self.awaited = true;
-                return self.look_again(now + LOOK_AGAIN, spoke, deadline);
+                return self.look_again(now + INSPECT_INTERVAL, spoke, deadline);
             }
             Accepts::NotYet | Accepts::Unknown if now < self.not_before && !self.can_be_asked() => {
                 return self.look_again(self.not_before, spoke, deadline);
@@ -67,7 +70,7 @@ impl Worker {
             self.state = State::Starting { stage: Stage::Judging, deadline };
             return Change::Judge;
         }
-        self.proven(now, effects)
+        self.proven(now)
     }
 
     fn look_again(&mut self, at: Time, spoke: bool, deadline: Time) -> Change {
@@ -75,14 +78,13 @@ impl Worker {
         Change::None
     }
 
-    pub(super) fn proven(&mut self, now: Time, effects: &mut Effects) -> Change {
+    pub(super) fn proven(&mut self, now: Time) -> Change {
         self.state = State::Ready(Service {
             since: now,
             health: Health::new(now, &self.spec),
             retire_at: self.spec.max_age.map(|age| now + age),
             retires: false,
         });
-        effects.notice(Notice::WorkerReady { place: self.place, after: now.since(self.born) });
         Change::Proven
     }
 

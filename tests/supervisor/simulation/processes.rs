@@ -2,10 +2,43 @@
 
 use super::super::faults::Code;
 use super::{Happening, Process, World, ms};
-use sockd::supervisor::{Accepts, Event, GenerationId, Role, Signal, WorkerEvent, WorkerId};
+use sockd::supervisor::{
+    Accepts, Answer, Answers, Event, Expectation, GenerationId, Protocol, Role, Signal, WorkerEvent, WorkerId, judge,
+    speaks_for_itself, usual,
+};
 use std::time::Duration;
 
 impl World {
+    /// What a process does by itself after it came into being.
+    pub(super) fn boot(&mut self, id: WorkerId) {
+        let code = self.processes[&id].code;
+        let mut boot = ms(10 + self.roll(800));
+        if let Some(import) = self.import {
+            if self.speaks_early {
+                self.later_worker(ms(10), id, WorkerEvent::SaidReady);
+            }
+            boot = import.mul_f64(0.9 + self.roll(20) as f64 / 100.0);
+        }
+        match code {
+            Code::ImportError | Code::BrokenConfiguration => self.later(boot, Happening::Die(id, "exit 3")),
+            Code::HangsInImport | Code::NeverReady | Code::PreparationHangs | Code::NeverForks => {}
+            Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::IsIll | Code::BindsElsewhere => {
+                self.processes.get_mut(&id).expect("it boots").serves_at = Some(self.now + boot);
+                if self.import.is_none() {
+                    self.later_worker(boot, id, WorkerEvent::SaidReady);
+                }
+                self.later(boot + ms(7_000), Happening::Heartbeat(id));
+                if self.roll(10) == 0 && self.import.is_none() {
+                    self.later_worker(boot + ms(5), id, WorkerEvent::SaidReady);
+                }
+                if code == Code::CrashesSoonAfterReady {
+                    let after = ms(self.roll(1_500));
+                    self.later(boot + ms(60) + after, Happening::Die(id, "killed by SIGSEGV"));
+                }
+            }
+        }
+    }
+
     /// What the kernel tells of a worker and the queue of the public sockets.
     pub(super) fn accepts(&mut self, id: WorkerId) -> Accepts {
         if self.import.is_none() {
@@ -19,28 +52,37 @@ impl World {
         }
     }
 
-    /// What comes of a judgement, and when: one that can be asked is asked until it answers.
+    /// What comes of asking whether a worker's code may serve, and when: one that can be asked is asked until it answers.
     pub(super) fn judged(
         &mut self,
         id: WorkerId,
         reference: Option<WorkerId>,
+        remembered: Option<&Answer>,
         patience: Option<Duration>,
-    ) -> (Duration, Result<(), String>) {
+    ) -> (Duration, WorkerEvent) {
         let delay = ms(self.roll(50));
-        let Some(process) = self.processes.get(&id) else { return (delay, Ok(())) };
+        let unasked = WorkerEvent::Judged { verdict: Ok(()), answers: Answers::default() };
+        let Some(process) = self.processes.get(&id) else { return (delay, unasked) };
         if process.role == Role::Serving && !self.spec.own_socket {
-            return (ms(0), Ok(()));
+            return (ms(0), unasked);
         }
-        // No worse than one that answers as badly.
-        let usual = reference.and_then(|id| self.processes.get(&id)).map(|process| process.code);
-        let worse = matches!(process.code, Code::IsIll | Code::AnswersWorse) && usual != Some(process.code);
-        let verdict = if worse { Err("500 where the old one says 200".to_owned()) } else { Ok(()) };
         let wait = process.serves_at.map(|at| at.since(self.now));
-        match (wait, patience) {
-            (Some(wait), Some(patience)) if wait < patience => (wait + delay, verdict),
-            (None | Some(_), Some(patience)) => (patience, Err("no answer".to_owned())),
-            (_, None) => (delay, verdict),
-        }
+        let (after, new) = match (wait, patience) {
+            (Some(wait), Some(patience)) if wait < patience => (wait + delay, says(process)),
+            (None | Some(_), Some(patience)) => (patience, Answer::Silent("no answer".to_owned())),
+            (_, None) => (delay, says(process)),
+        };
+        let expectation = Expectation {
+            path: "/".to_owned(),
+            wanted: None,
+            protocol: Protocol::Http,
+            silent_when_busy: false,
+            watched: patience.is_none(),
+        };
+        let reference = reference.filter(|_| !speaks_for_itself(&expectation, &new));
+        let old = reference.and_then(|id| self.processes.get(&id)).map(says);
+        let verdict = judge(&expectation, &new, usual(old.as_ref(), remembered));
+        (after, WorkerEvent::Judged { verdict, answers: Answers { new: Some(new), old } })
     }
 
     /// Whether it accepts and answers, whatever the core thinks of it.
@@ -48,7 +90,7 @@ impl World {
         self.processes.get(&id).is_some_and(|p| p.alive && p.serves_at.is_some_and(|at| at <= self.now))
     }
 
-    /// How many workers take visitors: nobody told them to leave.
+    /// How many workers take visitors: nobody asked them to leave.
     pub fn serving(&self) -> usize {
         let public = |p: &Process| p.role == Role::Serving && p.signals.is_empty();
         self.processes.iter().filter(|(id, process)| public(process) && self.serves(**id)).count()
@@ -82,7 +124,7 @@ impl World {
             signal != Signal::Kill
                 || !process.signals.contains(&Signal::Drain)
                 || process.signals.iter().any(|signal| matches!(signal, Signal::Stop | Signal::Abort)),
-            "worker {id} was killed at the end of its drain without being told to close its connections\n{story}"
+            "worker {id} was killed at the end of its drain without being asked to close its connections\n{story}"
         );
         process.signals.push(signal);
         let (stopped, leaves_after) = (process.stopped, process.leaves_after);
@@ -102,5 +144,16 @@ impl World {
                 }
             }
         }
+    }
+}
+
+/// What a process answers once it serves.
+fn says(process: &Process) -> Answer {
+    if process.stopped || !process.alive {
+        Answer::Silent("no answer".to_owned())
+    } else if matches!(process.code, Code::IsIll | Code::AnswersWorse) {
+        Answer::Status(500)
+    } else {
+        Answer::Status(200)
     }
 }

@@ -1,8 +1,8 @@
-//! Single situations, each told step by step.
+//! Single situations, each played step by step.
 
 use super::faults::{Code, FAULTS};
-use super::world::{World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Place, Spec, Start, Time, WorkerEvent};
+use super::simulation::{World, ms, spec};
+use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Spec, Start, Time, WorkerEvent, WorkerRef};
 
 fn serving() -> World {
     let mut world = World::new(1, Start::OnConnection, spec());
@@ -78,7 +78,7 @@ fn a_dead_workers_place_is_not_taken_by_code_that_was_refused() {
     let spawned: Vec<_> = world.trace()[from..].iter().filter(|line| line.contains("Spawn {")).collect();
     assert!(spawned.len() > 1 && spawned.iter().all(|line| line.contains("role: Canary")), "{spawned:#?}");
     world.code = Code::Good;
-    world.run_until(ms(60_000), "three workers, once the code is mended", |world| world.ready() == 3);
+    world.run_until(ms(60_000), "three workers, once the code is fixed", |world| world.ready() == 3);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_preparation_may_take_as_long_as_it_says() {
 }
 
 #[test]
-fn orders_without_an_answer_are_the_fault_of_whoever_got_them() {
+fn orders_without_an_answer_are_the_fault_of_the_template_that_got_them() {
     // A worker's own time may be over before.
     for (start_timeout, given_up_after) in [(ms(60_000), ms(10_000)), (ms(5_000), ms(5_000))] {
         let mut world = serving();
@@ -258,7 +258,7 @@ fn a_good_reload_never_has_fewer_than_all_workers_ready() {
 }
 
 #[test]
-fn whoever_stays_connected_is_told_at_the_end_of_the_drain_before_anybody_is_killed() {
+fn clients_that_stay_connected_are_notified_at_the_end_of_the_drain_before_a_kill() {
     // A worker that heeds its signals leaves by itself; one that does not is killed after a grace.
     for (seed, stubborn) in [(1, false), (2, true)] {
         let mut world = World::new(seed, Start::OnConnection, spec());
@@ -277,13 +277,13 @@ fn whoever_stays_connected_is_told_at_the_end_of_the_drain_before_anybody_is_kil
         world.run_for(ms(28_900));
         assert_eq!(old(&world), 3, "they drain until drain-timeout");
         assert_eq!(world.ready(), 3, "the new generation serves meanwhile");
-        let first = |place: &Place| place.generation == GenerationId(1);
-        let told = |world: &World| {
+        let first = |place: &WorkerRef| place.generation == GenerationId(1);
+        let notified = |world: &World| {
             world.notices.iter().filter(|n| matches!(n, Notice::DrainOver(place) if first(place))).count()
         };
-        assert_eq!(told(&world), 0);
+        assert_eq!(notified(&world), 0);
         world.run_until(ms(8_000), "the old ones are gone", |world| old(world) == 0);
-        assert_eq!(told(&world), 3);
+        assert_eq!(notified(&world), 3);
         let killed = world.notices.iter().filter(|n| matches!(n, Notice::WorkerKilled(place) if first(place))).count();
         assert_eq!(killed, if stubborn { 3 } else { 0 });
         let took = world.now.since(drained);
@@ -326,6 +326,26 @@ fn requests_during_a_rollout_share_the_next_one() {
     assert_eq!(world.answers[&first], Outcome::Serving(GenerationId(2)));
     assert_eq!(world.answers[&second], Outcome::Serving(GenerationId(3)));
     assert_eq!(world.answers[&third], Outcome::Serving(GenerationId(3)));
+}
+
+#[test]
+fn a_reload_that_was_asked_for_begins_when_the_one_before_ends_and_nothing_else_happens() {
+    // Nobody beats and nobody is asked: no other deadline comes.
+    let mut world = World::new(1, Start::OnConnection, Spec { probe: None, watchdog: None, ..spec() });
+    world.lasting_connections = false;
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    let old: Vec<_> = world.core.snapshot(world.now).workers.iter().map(|worker| worker.worker).collect();
+    let first = world.reload();
+    let watches = |world: &World| {
+        matches!(world.core.snapshot(world.now).rollout, Some((_, sockd::supervisor::RolloutStep::Soaking)))
+    };
+    world.run_until(ms(30_000), "the new workers are watched", watches);
+    // So that nobody is left whose end would be an event.
+    old.into_iter().for_each(|id| world.kill(id));
+    let second = world.reload();
+    world.run_until(ms(30_000), "both answers", World::all_answered);
+    assert_eq!(world.answers[&first], Outcome::Serving(GenerationId(2)));
+    assert_eq!(world.answers[&second], Outcome::Serving(GenerationId(3)));
 }
 
 #[test]
@@ -382,7 +402,7 @@ fn what_makes_the_workers_concludes_once_when_the_last_of_them_is_gone_and_is_wa
 }
 
 #[test]
-fn broken_code_is_tried_seldom_and_served_soon_after_it_is_mended() {
+fn broken_code_is_tried_seldom_and_served_soon_after_it_is_fixed() {
     let mut world = World::new(5, Start::OnConnection, spec());
     world.code = Code::ImportError;
     world.run_until(ms(10_000), "503", World::fallback);
@@ -416,19 +436,21 @@ fn a_killed_worker_is_replaced_at_once_the_first_time() {
 
 #[test]
 fn a_worker_without_heartbeat_is_aborted_and_replaced() {
-    let mut spec = spec();
-    spec.probe = None;
-    let mut world = World::new(1, Start::OnConnection, spec);
-    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
-    let victim = world.pick_ready().expect("one of three");
-    world.freeze(victim);
-    world.run_until(ms(31_000), "the hang is found", |world| {
-        world.notices.iter().any(|n| matches!(n, Notice::WorkerHangs { place, .. } if place.worker == victim))
-    });
-    world.run_until(ms(10_000), "it is reaped", |world| {
-        let now = world.core.snapshot(world.now);
-        now.ready == 3 && now.workers.iter().all(|w| w.worker != victim)
-    });
+    for shows_heartbeats in [false, true] {
+        let mut world = World::new(1, Start::OnConnection, Spec { probe: None, ..spec() });
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        // What it has shown until then was read more than once.
+        world.run_for(ms(100_000));
+        let victim = world.pick_ready_that(shows_heartbeats).expect("there are both");
+        world.freeze(victim);
+        world.run_until(ms(30_100), "the hang is found", |world| {
+            world.notices.iter().any(|n| matches!(n, Notice::WorkerHangs { place, .. } if place.worker == victim))
+        });
+        world.run_until(ms(10_000), "it is reaped", |world| {
+            let now = world.core.snapshot(world.now);
+            now.ready == 3 && now.workers.iter().all(|w| w.worker != victim)
+        });
+    }
 }
 
 #[test]
@@ -472,7 +494,7 @@ fn a_thousand_workers_come_up_and_go_down() {
 }
 
 #[test]
-fn code_in_memory_that_never_worked_is_read_again_once_it_is_mended() {
+fn code_in_memory_that_never_worked_is_read_again_once_it_is_fixed() {
     let mut preloaded = spec();
     preloaded.preloaded = true;
     let mut world = World::new(3, Start::OnConnection, preloaded);

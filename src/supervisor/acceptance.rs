@@ -1,4 +1,4 @@
-//! Whether new code may serve, from how it answered.
+//! Acceptance: whether new code may serve, from how it answered.
 //!
 //! With a health path the answer must be a wanted one. Without, the same question goes to those who serve, and the new
 //! worker must be no worse: an application that redirects, refuses an unknown host or is broken on `/` before and after
@@ -32,15 +32,55 @@ impl Answer {
     }
 }
 
+/// What was answered when a worker was asked whether its code may serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// The worker's own answer, if it was asked over its socket.
+    pub new: Option<Answer>,
+    /// That of a worker that serves, if one was asked beside it.
+    pub old: Option<Answer>,
+}
+
+/// What is usual: how workers of a generation were heard to answer, and how those of the generation before them did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Baseline {
+    own: Option<Answer>,
+    before: Option<Answer>,
+}
+
+impl Baseline {
+    /// That of the code that follows this one.
+    pub(super) fn of_successor(&self) -> Self {
+        Self { own: None, before: self.usual() }
+    }
+
+    pub(super) fn usual(&self) -> Option<Answer> {
+        self.own.clone().or_else(|| self.before.clone())
+    }
+
+    /// Whether a worker of this very code was heard.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Takes note of an answer; one that tells nothing does not replace one that did.
+    pub(super) fn remember(&mut self, answer: Answer) {
+        let knows = self.own.as_ref().is_some_and(Answer::tells);
+        if !knows && (answer.tells() || matches!(answer, Answer::Silent(_))) {
+            self.own = Some(answer);
+        }
+    }
+}
+
 /// What came of asking a ready worker whether it is well.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum ProbeOutcome {
     /// It is.
-    Well,
+    Healthy,
     /// It answers, but not what is wanted; what, for people.
-    Ill(String),
+    BadAnswer(String),
     /// It does not answer; why, for people.
-    Silent(String),
+    NoAnswer(String),
 }
 
 /// What the sockets of a server speak.
@@ -72,19 +112,19 @@ pub struct Expectation {
 
 /// What the answer of a ready worker says of its health. Without a health path any answer is a good sign: what the
 /// application says on `/` is its own business.
-pub fn find(expectation: &Expectation, answer: &Answer) -> Finding {
+pub fn find(expectation: &Expectation, answer: &Answer) -> ProbeOutcome {
     let path = &expectation.path;
     match (answer, &expectation.wanted) {
         (Answer::Status(status), Some(wanted)) if !is_wanted(wanted, *status) => {
-            Finding::Ill(format!("GET {path} answers {status}, not {}", wanted_text(wanted)))
+            ProbeOutcome::BadAnswer(format!("GET {path} answers {status}, not {}", wanted_text(wanted)))
         }
-        (Answer::NotHttp, Some(_)) => Finding::Ill(format!("GET {path} is not answered in HTTP")),
-        (Answer::Status(_) | Answer::NotHttp | Answer::Busy, _) => Finding::Well,
+        (Answer::NotHttp, Some(_)) => ProbeOutcome::BadAnswer(format!("GET {path} is not answered in HTTP")),
+        (Answer::Status(_) | Answer::NotHttp | Answer::Busy, _) => ProbeOutcome::Healthy,
         (Answer::Closed | Answer::Silent(_) | Answer::NotAccepted(_), _) if expectation.silent_when_busy => {
-            Finding::Well
+            ProbeOutcome::Healthy
         }
-        (Answer::Closed, _) => Finding::Silent(format!("GET {path}: {CLOSED}")),
-        (Answer::Silent(why) | Answer::NotAccepted(why), _) => Finding::Silent(format!("GET {path}: {why}")),
+        (Answer::Closed, _) => ProbeOutcome::NoAnswer(format!("GET {path}: {CLOSED}")),
+        (Answer::Silent(why) | Answer::NotAccepted(why), _) => ProbeOutcome::NoAnswer(format!("GET {path}: {why}")),
     }
 }
 
@@ -274,12 +314,15 @@ mod tests {
     #[test]
     fn a_ready_worker_is_well_silent_or_ill() {
         let health = Expectation { wanted: Some(Vec::new()), ..comparing() };
-        assert_eq!(find(&comparing(), &Answer::Status(500)), Finding::Well);
-        assert_eq!(find(&health, &Answer::Status(204)), Finding::Well);
-        assert_eq!(find(&health, &Answer::Status(500)), Finding::Ill("GET / answers 500, not 2xx".to_owned()));
-        assert_eq!(find(&comparing(), &silent()), Finding::Silent("GET /: no answer within 5s".to_owned()));
+        assert_eq!(find(&comparing(), &Answer::Status(500)), ProbeOutcome::Healthy);
+        assert_eq!(find(&health, &Answer::Status(204)), ProbeOutcome::Healthy);
+        assert_eq!(
+            find(&health, &Answer::Status(500)),
+            ProbeOutcome::BadAnswer("GET / answers 500, not 2xx".to_owned())
+        );
+        assert_eq!(find(&comparing(), &silent()), ProbeOutcome::NoAnswer("GET /: no answer within 5s".to_owned()));
         let busy = Expectation { silent_when_busy: true, ..health };
-        assert_eq!(find(&busy, &silent()), Finding::Well);
-        assert!(matches!(find(&busy, &Answer::Status(500)), Finding::Ill(_)));
+        assert_eq!(find(&busy, &silent()), ProbeOutcome::Healthy);
+        assert!(matches!(find(&busy, &Answer::Status(500)), ProbeOutcome::BadAnswer(_)));
     }
 }

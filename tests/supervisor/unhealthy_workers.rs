@@ -1,9 +1,9 @@
-//! Single situations of workers that are not well, told step by step.
+//! Single situations of workers that are not well, played step by step.
 
 use super::faults::Code;
 use super::health::Sickness;
-use super::world::{World, ms, spec};
-use sockd::supervisor::{Event, Notice, Phase, Retirement, Start, WorkerEvent, WorkerId};
+use super::simulation::{World, ms, spec};
+use sockd::supervisor::{Answers, Event, Notice, Phase, Retirement, Start, WorkerEvent, WorkerId};
 use std::collections::BTreeSet;
 
 fn serving(spec: sockd::supervisor::Spec) -> World {
@@ -25,10 +25,10 @@ fn a_silent_worker_is_found_within_half_a_minute_and_replaced_before_it_goes() {
     let mut world = serving(spec());
     let victim = world.pick_ready().expect("one of three");
     world.sicken(victim, Sickness::Silent);
-    let ails = |world: &World| {
-        world.notices.iter().any(|n| matches!(n, Notice::WorkerAils { place, .. } if place.worker == victim))
+    let found = |world: &World| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerUnhealthy { place, .. } if place.worker == victim))
     };
-    world.run_until(ms(30_000), "it is found", ails);
+    world.run_until(ms(30_000), "it is found", found);
     world.run_until(ms(2_000), "its successor has its place", |world| {
         assert!(world.ready() >= 3, "somebody was taken away");
         !is_ready(world, victim)
@@ -45,16 +45,18 @@ fn a_silent_worker_is_found_within_half_a_minute_and_replaced_before_it_goes() {
 fn the_last_request_of_one_that_serves_them_one_by_one_may_take_no_longer_than_any_other() {
     let mut spec = spec();
     (spec.silent_when_busy, spec.watchdog, spec.probe) = (true, Some(ms(9_000)), None);
-    let mut world = serving(spec);
-    let hung = world.pick_ready().expect("one of three");
-    world.freeze(hung);
-    let request = world.reload();
-    world.run_until(ms(8_000), "an answer", |world| world.answers.contains_key(&request));
-    assert!(everybody(&world).contains(&hung));
-    world.run_until(ms(9_500), "it tells where it hangs", |world| {
-        world.notices.iter().any(|n| matches!(n, Notice::WorkerHangs { place, .. } if place.worker == hung))
-    });
-    world.run_until(ms(3_000), "it is gone", |world| !everybody(world).contains(&hung));
+    for shows_heartbeats in [false, true] {
+        let mut world = serving(spec.clone());
+        let hung = world.pick_ready_that(shows_heartbeats).expect("there are both");
+        world.freeze(hung);
+        let request = world.reload();
+        world.run_until(ms(8_000), "an answer", |world| world.answers.contains_key(&request));
+        assert!(everybody(&world).contains(&hung));
+        world.run_until(ms(9_500), "it tells where it hangs", |world| {
+            world.notices.iter().any(|n| matches!(n, Notice::WorkerHangs { place, .. } if place.worker == hung))
+        });
+        world.run_until(ms(3_000), "it is gone", |world| !everybody(world).contains(&hung));
+    }
 }
 
 #[test]
@@ -224,7 +226,10 @@ fn new_code_must_not_be_ill_even_once_while_the_old_is_there() {
     });
     let fresh = *everybody(&world).last().expect("six");
     assert!(!before.contains(&fresh));
-    world.event(Event::Worker(fresh, WorkerEvent::Judged { verdict: Err("500 where it was 200".to_owned()) }));
+    world.event(Event::Worker(
+        fresh,
+        WorkerEvent::Judged { verdict: Err("500 where it was 200".to_owned()), answers: Answers::default() },
+    ));
     assert!(matches!(world.answers.get(&request), Some(sockd::supervisor::Outcome::Refused { .. })));
     assert!(before.iter().all(|id| is_ready(&world, *id)));
 }

@@ -1,15 +1,16 @@
 //! The simulated world around the core: virtual time, processes that behave well and badly, visitors, faults.
 //!
-//! It plays the shell by the letter of the effects' contracts, and checks the invariants after every step. The same
+//! It plays the daemon by the letter of the effects' contracts, and checks the invariants after every step. The same
 //! seed gives the same world; the trace of a failing seed is printed.
 
+mod invariants;
 mod processes;
 
 use super::faults::Code;
 use super::health::Records;
 use sockd::supervisor::{
-    Announcement, Effect, Effects, Event, GenerationId, Holds, Notice, Outcome, Phase, Probe, RequestId, Role, Signal,
-    Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
+    Announcement, Effect, Effects, Event, FALLBACK_RETRY_INTERVAL, GenerationId, Holds, Notice, Outcome, Probe,
+    RequestId, Role, Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,11 +24,15 @@ pub(super) struct Process {
     alive: bool,
     /// From when on it accepts and answers.
     serves_at: Option<Time>,
+    /// It shows its heartbeats, and does not say them.
+    pub(super) shows_heartbeats: bool,
+    /// When the last one was that it shows.
+    shown: Option<Time>,
     /// Neither heartbeats nor signals but KILL reach it.
     pub(super) stopped: bool,
-    /// How long it takes to leave when told; None: it ignores everything but KILL.
+    /// How long it takes to leave when asked to; None: it ignores everything but KILL.
     leaves_after: Option<Duration>,
-    /// A visitor stays connected until the worker is told to stop: draining does not end.
+    /// A visitor stays connected until the worker is asked to stop: draining does not end.
     has_lasting_connection: bool,
     signals: Vec<Signal>,
 }
@@ -38,6 +43,7 @@ pub(super) enum Happening {
     Heartbeat(WorkerId),
     Die(WorkerId, &'static str),
     Visitor,
+    HelperEnds,
 }
 
 pub struct World {
@@ -80,9 +86,13 @@ pub struct World {
     asked: BTreeSet<RequestId>,
     reloading: bool,
     stopping: bool,
+    /// Whether the core wants visitors to be answered 503.
+    turns_away: bool,
+    /// Whether the helper that does so runs, and when it was started last.
     fallback: bool,
+    fallback_began: Option<Time>,
     sequence: u64,
-    dice: u64,
+    random: u64,
     trace: Vec<String>,
 }
 
@@ -147,9 +157,11 @@ impl World {
             asked: BTreeSet::new(),
             reloading: false,
             stopping: false,
+            turns_away: false,
             fallback: false,
+            fallback_began: None,
             sequence: 0,
-            dice: seed ^ 0x5eed,
+            random: seed ^ 0x5eed,
             trace: Vec::new(),
         };
         world.act(effects);
@@ -158,8 +170,8 @@ impl World {
 
     /// A number from 0 up to, but not including, `sides`.
     pub fn roll(&mut self, sides: u64) -> u64 {
-        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.dice >> 33) % sides
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % sides
     }
 
     fn later(&mut self, after: Duration, happening: Happening) {
@@ -181,6 +193,9 @@ impl World {
             (None, Some(deadline)) => self.timeout(deadline),
             (Some(key), _) => {
                 let happening = self.agenda.remove(&key).expect("it was there");
+                if let Happening::Heartbeat(id) = &happening {
+                    self.show_heartbeat(*id, key.0);
+                }
                 self.now = self.now.max(key.0);
                 self.happen(happening);
             }
@@ -216,6 +231,7 @@ impl World {
         let before = self.core.snapshot(self.now);
         let effects = self.core.handle_timeout(self.now);
         self.check(&before, &effects, None);
+        self.check_settled();
         self.act(effects);
         if let Some((at, reason)) = self.core.poll_timeout() {
             assert!(at > self.now, "the core would spin: {reason:?} is due at once\n{}", self.story());
@@ -228,7 +244,7 @@ impl World {
             Happening::Heartbeat(id) => {
                 if self.processes.get(&id).is_some_and(|p| p.alive) {
                     self.later(ms(7_000), Happening::Heartbeat(id));
-                    if !self.processes[&id].stopped {
+                    if !self.processes[&id].stopped && !self.processes[&id].shows_heartbeats {
                         self.event(Event::Worker(id, WorkerEvent::Heartbeat));
                     }
                 }
@@ -246,6 +262,21 @@ impl World {
                     self.event(Event::VisitorTurnedAway);
                 }
             }
+            Happening::HelperEnds => {
+                if std::mem::take(&mut self.fallback) {
+                    self.event(Event::FallbackLost { why: "the helper ended (killed by SIGKILL)".to_owned() });
+                }
+            }
+        }
+    }
+
+    fn show_heartbeat(&mut self, id: WorkerId, at: Time) {
+        if let Some(process) = self.processes.get_mut(&id)
+            && process.shows_heartbeats
+            && process.alive
+            && !process.stopped
+        {
+            process.shown = Some(at);
         }
     }
 
@@ -287,6 +318,7 @@ impl World {
         let before = self.core.snapshot(self.now);
         let effects = self.core.handle_event(self.now, event.clone());
         self.check(&before, &effects, Some(&event));
+        self.check_settled();
         self.act(effects);
     }
 
@@ -298,25 +330,10 @@ impl World {
         if everybody {
             let agenda = std::mem::take(&mut self.agenda);
             self.agenda = agenda.into_iter().map(|((at, n), happening)| ((at + duration, n), happening)).collect();
-        }
-    }
-
-    /// Nobody who is well is aborted, and nobody killed who leaves soon when told to: not even after a pause.
-    fn check_pauses(&self, before: &sockd::supervisor::Snapshot, effects: &Effects, event: Option<&Event>) {
-        for effect in effects {
-            let Effect::Signal(id, signal) = effect else { continue };
-            let process = &self.processes[id];
-            // One that nobody asked for a word may count as ready and never beat.
-            let sick = process.stopped || process.serves_at.is_none() || self.was_silent(*id);
-            let said_so = matches!(event, Some(Event::Worker(said, WorkerEvent::FoundSick { .. })) if said == id);
-            let was_ready = before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());
-            if *signal == Signal::Abort && was_ready {
-                assert!(sick || said_so, "worker {id} is well and was aborted\n{}", self.story());
-            }
-            let soon = process.leaves_after.is_some_and(|after| after < ms(1_000)) && !process.has_lasting_connection;
-            if *signal == Signal::Kill && soon {
-                assert!(sick, "worker {id} leaves and was killed\n{}", self.story());
-            }
+        } else {
+            // The others go on meanwhile.
+            let shown: Vec<_> = self.processes.iter().filter(|(_, p)| p.shown.is_some()).map(|(id, _)| *id).collect();
+            shown.into_iter().for_each(|id| self.show_heartbeat(id, self.now));
         }
     }
 
@@ -327,36 +344,6 @@ impl World {
         self.asked.insert(request);
         self.event(Event::ReloadRequested(request));
         request
-    }
-
-    /// What a process does by itself after it came into being.
-    fn boot(&mut self, id: WorkerId) {
-        let code = self.processes[&id].code;
-        let mut boot = ms(10 + self.roll(800));
-        if let Some(import) = self.import {
-            if self.speaks_early {
-                self.later_worker(ms(10), id, WorkerEvent::SaidReady);
-            }
-            boot = import.mul_f64(0.9 + self.roll(20) as f64 / 100.0);
-        }
-        match code {
-            Code::ImportError | Code::BrokenConfiguration => self.later(boot, Happening::Die(id, "exit 3")),
-            Code::HangsInImport | Code::NeverReady | Code::PreparationHangs | Code::NeverForks => {}
-            Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::IsIll | Code::BindsElsewhere => {
-                self.processes.get_mut(&id).expect("it boots").serves_at = Some(self.now + boot);
-                if self.import.is_none() {
-                    self.later_worker(boot, id, WorkerEvent::SaidReady);
-                }
-                self.later(boot + ms(7_000), Happening::Heartbeat(id));
-                if self.roll(10) == 0 && self.import.is_none() {
-                    self.later_worker(boot + ms(5), id, WorkerEvent::SaidReady);
-                }
-                if code == Code::CrashesSoonAfterReady {
-                    let after = ms(self.roll(1_500));
-                    self.later(boot + ms(60) + after, Happening::Die(id, "killed by SIGSEGV"));
-                }
-            }
-        }
     }
 
     fn act(&mut self, effects: Effects) {
@@ -418,15 +405,19 @@ impl World {
                     let accepts = self.accepts(id);
                     self.later_worker(ms(0), id, WorkerEvent::Inspected { holds, accepts });
                 }
-                Effect::Judge { worker, reference, patience, .. } => {
-                    let (delay, verdict) = self.judged(worker, reference, patience);
-                    self.later_worker(delay, worker, WorkerEvent::Judged { verdict });
+                Effect::Judge { worker, reference, remembered, patience, .. } => {
+                    let (delay, judged) = self.judged(worker, reference, remembered.as_ref(), patience);
+                    self.later_worker(delay, worker, judged);
                 }
                 Effect::Probe { worker, .. } => {
                     let process = &self.processes[&worker];
                     let (dead, ill) = (process.stopped || !process.alive, process.code == Code::IsIll);
                     let (after, finding) = self.probed(worker, dead, ill);
                     self.later_worker(after, worker, WorkerEvent::Probed(finding));
+                }
+                Effect::ReadHeartbeat(worker) => {
+                    let last = self.processes[&worker].shown;
+                    self.later_worker(ms(0), worker, WorkerEvent::HeartbeatRead { last });
                 }
                 Effect::Signal(id, signal) => self.signal(id, signal),
                 Effect::WatchListeners => {
@@ -435,11 +426,27 @@ impl World {
                         self.later(delay, Happening::Event(Event::ConnectionWaiting));
                     }
                 }
+                Effect::RestoreBacklogs | Effect::PassStderr(_) | Effect::RecordExit { .. } => {}
+                Effect::ReportPoolSize(_) | Effect::ReleaseMemory => {}
+                Effect::ReportProgress(_) => {
+                    assert!(self.reloading, "a step of a reload that nobody made\n{}", self.story());
+                }
                 Effect::StartFallback => {
                     assert!(!std::mem::replace(&mut self.fallback, true), "503 begun twice");
+                    let again = std::mem::replace(&mut self.turns_away, true);
+                    let last = self.fallback_began.replace(self.now).filter(|_| again);
+                    let soon = last.is_some_and(|last| self.now.since(last) < FALLBACK_RETRY_INTERVAL);
+                    assert!(!soon, "the helper is started more often than each second\n{}", self.story());
                     self.later(ms(100), Happening::Visitor);
+                    if self.shaky && self.roll(2) == 0 {
+                        let after = ms(self.roll(3_000));
+                        self.later(after, Happening::HelperEnds);
+                    }
                 }
-                Effect::StopFallback => assert!(std::mem::take(&mut self.fallback), "503 ended twice"),
+                Effect::StopFallback => {
+                    assert!(std::mem::take(&mut self.turns_away), "503 ended twice");
+                    self.fallback = false;
+                }
                 Effect::Announce(announcement) => self.announced(announcement),
                 Effect::Answer(request, outcome) => {
                     assert!(self.asked.remove(&request), "answered twice or unasked\n{}", self.story());
@@ -478,6 +485,8 @@ impl World {
                 code,
                 alive: false,
                 serves_at: None,
+                shows_heartbeats: worker.0.is_multiple_of(2),
+                shown: None,
                 stopped: false,
                 leaves_after,
                 has_lasting_connection,
@@ -490,11 +499,11 @@ impl World {
             delay = self.forked_until.since(self.now);
         }
         if code == Code::NeverForks {
-            // No answer at all: whoever makes processes is stuck.
+            // No answer at all: the process that forks the workers is stuck.
         } else if self.shaky && self.roll(15) == 0 {
             self.later_worker(delay, worker, WorkerEvent::SpawnFailed { why: "fork: EAGAIN".to_owned() });
         } else if self.shaky && self.roll(40) == 0 {
-            // No answer at all: whoever makes processes is stuck.
+            // No answer at all: the process that forks the workers is stuck.
         } else {
             self.later_worker(delay, worker, WorkerEvent::Spawned);
         }
@@ -514,68 +523,16 @@ impl World {
         }
     }
 
-    /// The invariants of one step.
-    fn check(&self, before: &sockd::supervisor::Snapshot, effects: &Effects, event: Option<&Event>) {
-        self.check_pauses(before, effects, event);
-        let after = self.core.snapshot(self.now);
-        assert!(!(after.fallback && after.ready > 0), "503 although workers serve\n{}", self.story());
-        if after.stopping {
-            return;
-        }
-        self.check_health(before, &after, effects);
-        // Whom did this step take away that nobody else did?
-        let lost = match event {
-            Some(Event::Worker(id, WorkerEvent::Exited { .. } | WorkerEvent::FoundSick { .. })) => vec![*id],
-            _ => effects
-                .iter()
-                .filter_map(|effect| if let Effect::Signal(id, Signal::Abort) = effect { Some(*id) } else { None })
-                .collect(),
-        };
-        let was_ready = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());
-        // A canary that is watched is ready and serves nobody.
-        let served = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.slot.is_some());
-        let lost = lost.iter().filter(|id| was_ready(id) && served(id)).count() as u32;
-        // What is asked for beside the configuration counts from this step on.
-        let resized_from = effects.iter().find_map(|effect| {
-            if let Effect::Notice(Notice::PoolResized { from, .. }) = effect { Some(*from) } else { None }
-        });
-        let resized = resized_from.is_some();
-        let wanted = if resized { before.wanted.min(after.wanted).min(resized_from) } else { after.wanted };
-        let floor = (before.ready - lost).min(wanted.unwrap_or(0));
-        assert!(
-            after.ready >= floor,
-            "our own action left {} ready workers where {floor} could be\n{}",
-            after.ready,
-            self.story()
-        );
-        // A refused rollout leaves the old generation untouched.
-        let refused = effects.iter().any(|e| matches!(e, Effect::Notice(Notice::RolloutRefused { .. })));
-        if refused && !resized {
-            for worker in before.workers.iter().filter(|w| w.generation == before.generation && w.ready_for.is_some()) {
-                let gone = matches!(event, Some(Event::Worker(id, _)) if *id == worker.worker);
-                let hung = effects.iter().any(|e| *e == Effect::Signal(worker.worker, Signal::Abort));
-                let there = after.workers.iter().any(|w| w.worker == worker.worker && w.phase == Phase::Ready);
-                assert!(there || gone || hung, "a refused rollout touched worker {}\n{}", worker.worker, self.story());
-            }
-        }
-        // Whoever is drained while it is ready leaves somebody ready in its place, or its place is gone.
-        for effect in effects {
-            if let Effect::Signal(id, Signal::Drain) = effect
-                && was_ready(id)
-                && let Some(slot) = before.slots.iter().find(|slot| slot.current == Some(*id))
-                && let Some(slot) = after.slots.get(slot.slot.0 as usize)
-            {
-                let current = slot.current.unwrap_or_else(|| panic!("a drained slot is empty\n{}", self.story()));
-                let ready = after.workers.iter().any(|w| w.worker == current && w.phase == Phase::Ready);
-                assert!(ready, "worker {id} drains before its successor {current} is ready\n{}", self.story());
-            }
-        }
-    }
-
     pub fn ready(&self) -> u32 {
         self.core.snapshot(self.now).ready
     }
 
+    /// The helper that answers 503 ends by itself.
+    pub fn lose_helper(&mut self) {
+        self.happen(Happening::HelperEnds);
+    }
+
+    /// Whether the helper that answers 503 runs.
     pub fn fallback(&self) -> bool {
         self.fallback
     }

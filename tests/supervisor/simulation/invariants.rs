@@ -1,0 +1,130 @@
+//! What must hold after every step of the simulated world.
+
+use super::{World, ms};
+use sockd::supervisor::{Effect, Effects, Event, GenerationId, Notice, Phase, Signal, Snapshot, WorkerEvent, WorkerId};
+
+impl World {
+    /// The invariants of one step.
+    pub(super) fn check(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
+        self.check_pauses(before, effects, event);
+        let after = self.core.snapshot(self.now);
+        let spawned =
+            effects.iter().filter_map(|e| if let Effect::Spawn { worker, .. } = e { Some(worker.0) } else { None });
+        for (id, expected) in spawned.zip(before.next_worker.0..) {
+            assert_eq!(id, expected, "the next worker is another one than was said\n{}", self.story());
+        }
+        assert!(!(after.fallback && after.ready > 0), "503 although workers serve\n{}", self.story());
+        if after.stopping {
+            return;
+        }
+        self.check_health(before, &after, effects);
+        self.check_records(before, &after, effects, event);
+        // Whom did this step take away that nobody else did?
+        let lost = match event {
+            Some(Event::Worker(id, WorkerEvent::Exited { .. } | WorkerEvent::FoundSick { .. })) => vec![*id],
+            _ => effects
+                .iter()
+                .filter_map(|effect| if let Effect::Signal(id, Signal::Abort) = effect { Some(*id) } else { None })
+                .collect(),
+        };
+        let was_ready = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());
+        // A canary that is watched is ready and serves nobody.
+        let served = |id: &WorkerId| before.workers.iter().any(|w| w.worker == *id && w.slot.is_some());
+        let lost = lost.iter().filter(|id| was_ready(id) && served(id)).count() as u32;
+        // What is asked for beside the configuration counts from this step on.
+        let resized_from = effects.iter().find_map(|effect| {
+            if let Effect::Notice(Notice::PoolResized { from, .. }) = effect { Some(*from) } else { None }
+        });
+        let resized = resized_from.is_some();
+        let wanted = if resized { before.wanted.min(after.wanted).min(resized_from) } else { after.wanted };
+        let floor = (before.ready - lost).min(wanted.unwrap_or(0));
+        assert!(
+            after.ready >= floor,
+            "our own action left {} ready workers where {floor} could be\n{}",
+            after.ready,
+            self.story()
+        );
+        // A refused rollout leaves the old generation untouched.
+        let refused = effects.iter().any(|e| matches!(e, Effect::Notice(Notice::RolloutRefused { .. })));
+        if refused && !resized {
+            for worker in before.workers.iter().filter(|w| w.generation == before.generation && w.ready_for.is_some()) {
+                let gone = matches!(event, Some(Event::Worker(id, _)) if *id == worker.worker);
+                let hung = effects.iter().any(|e| *e == Effect::Signal(worker.worker, Signal::Abort));
+                let there = after.workers.iter().any(|w| w.worker == worker.worker && w.phase == Phase::Ready);
+                assert!(there || gone || hung, "a refused rollout touched worker {}\n{}", worker.worker, self.story());
+            }
+        }
+        // A worker that is drained while it is ready leaves another ready in its place, or its place is gone.
+        for effect in effects {
+            if let Effect::Signal(id, Signal::Drain) = effect
+                && was_ready(id)
+                && let Some(slot) = before.slots.iter().find(|slot| slot.current == Some(*id))
+                && let Some(slot) = after.slots.get(slot.slot.0 as usize)
+            {
+                let current = slot.current.unwrap_or_else(|| panic!("a drained slot is empty\n{}", self.story()));
+                let ready = after.workers.iter().any(|w| w.worker == current && w.phase == Phase::Ready);
+                assert!(ready, "worker {id} drains before its successor {current} is ready\n{}", self.story());
+            }
+        }
+    }
+
+    /// What must follow from a worker's becoming ready, from its unasked end and from another number of workers does, and
+    /// is in no notice alone.
+    fn check_records(&self, before: &Snapshot, after: &Snapshot, effects: &Effects, event: Option<&Event>) {
+        let has = |wanted: Effect| effects.iter().any(|effect| *effect == wanted);
+        let was_ready = |id| before.workers.iter().any(|w| w.worker == id && w.phase == Phase::Ready);
+        for worker in after.workers.iter().filter(|w| w.phase == Phase::Ready && !was_ready(w.worker)) {
+            let restored = has(Effect::RestoreBacklogs) && has(Effect::PassStderr(worker.worker));
+            assert!(restored, "worker {} is ready, and nothing follows\n{}", worker.worker, self.story());
+        }
+        if let Some(Event::Worker(id, WorkerEvent::Exited { .. })) = event
+            && self.processes[id].signals.is_empty()
+            && let Some(slot) = before.workers.iter().find(|w| w.worker == *id).and_then(|w| w.slot)
+        {
+            let is_its = |effect: &Effect| matches!(effect, Effect::RecordExit { worker, slot: of, .. } if (worker, *of) == (id, slot));
+            assert!(effects.iter().any(is_its), "the end of worker {id} is not recorded\n{}", self.story());
+        }
+        if before.generation == after.generation && before.wanted != after.wanted && before.wanted.is_some() {
+            let reported = after.wanted.is_some_and(|wanted| has(Effect::ReportPoolSize(wanted)));
+            assert!(reported, "{:?} workers are wanted, and no hook hears of it\n{}", after.wanted, self.story());
+        }
+        if has(Effect::ReleaseMemory) {
+            assert_eq!(Some(after.ready), after.wanted, "at rest before all are there\n{}", self.story());
+        }
+    }
+
+    /// All that follows from a step is done in it: of an event that means nothing, at the same moment, nothing comes. What
+    /// the core left undone would wait for an event that may never come.
+    pub(super) fn check_settled(&self) {
+        // Each look copies the core: with a thousand workers that is for now and then.
+        if self.spec.workers > 16 && !self.steps.is_multiple_of(64) {
+            return;
+        }
+        // A deadline that has come will call by itself.
+        if self.core.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+            return;
+        }
+        let nothing = Event::Preparing { generation: GenerationId(u32::MAX), limit: ms(0) };
+        let more = self.core.clone().handle_event(self.now, nothing);
+        assert!(more.iter().next().is_none(), "left undone: {more:?}\n{}", self.story());
+    }
+
+    /// Nobody who is well is aborted, and nobody killed who leaves soon when asked to: not even after a pause.
+    pub(super) fn check_pauses(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
+        for effect in effects {
+            let Effect::Signal(id, signal) = effect else { continue };
+            let process = &self.processes[id];
+            // One that nobody asked for a word may count as ready and never beat.
+            let sick = process.stopped || process.serves_at.is_none() || self.was_silent(*id);
+            let said_so = matches!(event, Some(Event::Worker(said, WorkerEvent::FoundSick { .. })) if said == id);
+            let was_ready = before.workers.iter().any(|w| w.worker == *id && w.ready_for.is_some());
+            if *signal == Signal::Abort && was_ready {
+                assert!(sick || said_so, "worker {id} is well and was aborted\n{}", self.story());
+            }
+            let soon = process.leaves_after.is_some_and(|after| after < ms(1_000)) && !process.has_lasting_connection;
+            if *signal == Signal::Kill && soon {
+                assert!(sick, "worker {id} leaves and was killed\n{}", self.story());
+            }
+        }
+    }
+}
