@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Status};
 use super::{RESPONSE_LIMIT, name};
 
-/// How long connecting, asking and the whole answer of a status may take.
+/// How long finding, connecting and asking may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(3);
+/// How long a supervisor may take for an answer that is not about the end of a reload. It answers within milliseconds; on a
+/// machine without memory or processor time to spare, where `sockd status` is needed most, it takes longer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// No more sockets of one process are taken for supervisors. One has one.
-const MOST_OF_A_PROCESS: usize = 16;
+const MAX_NAMES_PER_PROCESS: usize = 16;
 
 /// A running supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +46,9 @@ pub enum AskError {
     /// The supervisor answered with a refusal.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// No answer in time.
-    #[error("no answer within {} s", TIME_LIMIT.as_secs())]
-    TimedOut,
+    /// No connection within [`TIME_LIMIT`], or no answer within [`ANSWER_TIMEOUT`].
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
     /// The connection failed or ended early.
     #[error("cannot speak to it: {0}")]
     Io(#[from] io::Error),
@@ -60,7 +63,7 @@ impl AskError {
         match self {
             Self::NotPermitted { .. } => true,
             Self::Refused(refusal) => refusal.kind == RefusalKind::NotPermitted,
-            Self::TimedOut | Self::Io(_) | Self::NotUnderstood(_) => false,
+            Self::TimedOut(_) | Self::Io(_) | Self::NotUnderstood(_) => false,
         }
     }
 }
@@ -80,7 +83,7 @@ pub async fn discover() -> io::Result<Vec<Instance>> {
             break;
         }
         // The names are in the order of process ids.
-        if found.iter().rev().take_while(|last| last.pid == pid).count() >= MOST_OF_A_PROCESS {
+        if found.iter().rev().take_while(|last| last.pid == pid).count() >= MAX_NAMES_PER_PROCESS {
             continue;
         }
         if let Ok((_, uid)) = connect(&socket, pid).await {
@@ -161,7 +164,7 @@ pub async fn ask(instance: &Instance, request: Request) -> Result<Asking, AskErr
         }
         Ok(Asking { stream, buffer: Vec::new(), taken: 0 })
     };
-    tokio::time::timeout(TIME_LIMIT, asking).await.map_err(|_| AskError::TimedOut)?
+    timeout(TIME_LIMIT, asking).await.map_err(|_| AskError::TimedOut(TIME_LIMIT))?
 }
 
 impl Asking {
@@ -193,15 +196,20 @@ impl Asking {
             }
         }
     }
+
+    /// The next line, within [`ANSWER_TIMEOUT`].
+    async fn next_in_time(&mut self) -> Result<Reply, AskError> {
+        timeout(ANSWER_TIMEOUT, self.next()).await.map_err(|_| AskError::TimedOut(ANSWER_TIMEOUT))?
+    }
 }
 
-/// Asks for the status, within [`TIME_LIMIT`] twice over: once for the request, once for the answer.
+/// Asks for the status, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
 ///
 /// # Errors
 /// See [`AskError`].
 pub async fn status(instance: &Instance) -> Result<Status, AskError> {
     let mut asking = ask(instance, Request::Status).await?;
-    let reply = timeout_at(Instant::now() + TIME_LIMIT, asking.next()).await.map_err(|_| AskError::TimedOut)??;
+    let reply = asking.next_in_time().await?;
     match reply {
         Reply::Status(status) => Ok(*status),
         Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
@@ -218,11 +226,7 @@ pub async fn status(instance: &Instance) -> Result<Status, AskError> {
 pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str)) -> Result<Outcome, AskError> {
     let mut asking = ask(instance, Request::Reload { wait }).await?;
     loop {
-        let reply = if wait {
-            asking.next().await?
-        } else {
-            timeout_at(Instant::now() + TIME_LIMIT, asking.next()).await.map_err(|_| AskError::TimedOut)??
-        };
+        let reply = if wait { asking.next().await? } else { asking.next_in_time().await? };
         match reply {
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),

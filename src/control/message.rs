@@ -190,7 +190,7 @@ pub struct Listener {
     pub in_flight: Option<u32>,
     /// Why the numbers are missing, in one line.
     pub error: Option<String>,
-    /// What is wrong with its path and the command that mends it, in one line; `None` when nothing is.
+    /// What is wrong with its path and the command that fixes it, in one line; `None` when nothing is.
     pub alarm: Option<String>,
 }
 

@@ -16,9 +16,9 @@ pub mod message;
 mod name;
 mod server;
 
-pub use client::{AskError, Asking, Instance, ask, discover, of_process, reload, status};
+pub use client::{ANSWER_TIMEOUT, AskError, Asking, Instance, ask, discover, of_process, reload, status};
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Status};
-pub use server::{CLIENTS, Call, PATIENCE, Replier, Server};
+pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};
 
 /// The longest request, in bytes with its newline.
 pub const REQUEST_LIMIT: usize = 4096;

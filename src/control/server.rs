@@ -1,7 +1,7 @@
-//! The supervisor's end of the control socket.
+//! The server's end of the control socket: each status request and each reload client becomes a call.
 //!
-//! Owns: the listening socket and one task for each client. A valid request becomes a [`Call`] in the shell's channel.
-//! Never: waits for a client in the shell's loop, or lets a client stop anything by going away, being slow or writing
+//! Owns: the listening socket and one task for each client. A valid request becomes a [`Call`] in the event loop's channel.
+//! Never: waits for a client in the event loop, or lets a client stop anything by going away, being slow or writing
 //! rubbish (`tests/control/`).
 
 use std::io;
@@ -22,9 +22,9 @@ use super::message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, St
 use super::{REQUEST_LIMIT, name};
 
 /// How many clients are served at once; one more gets [`RefusalKind::Busy`].
-pub const CLIENTS: usize = 16;
+pub const MAX_CLIENTS: usize = 16;
 /// How long a client may take to send its request, and how long to take one line of the answer.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many lines of an answer wait for a client that reads slowly.
 const ANSWER_LINES: usize = 256;
 /// The rest before accepting is tried again after an error that will not pass by itself (no descriptors left).
@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct Call {
     /// What is asked.
     pub request: Request,
-    /// Where the answer goes. Dropped without an answer, the client is told that the supervisor is stopping.
+    /// Where the answer goes. If it is dropped without an answer, the client hears that the supervisor is stopping.
     pub replier: Replier,
 }
 
@@ -112,7 +112,7 @@ impl Server {
         let listener = StdUnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        Ok(Self { listener, name, uid: rustix::process::geteuid().as_raw(), patience: PATIENCE })
+        Ok(Self { listener, name, uid: rustix::process::geteuid().as_raw(), patience: CLIENT_TIMEOUT })
     }
 
     /// The socket's abstract name, without the leading zero byte.
@@ -120,7 +120,7 @@ impl Server {
         &self.name
     }
 
-    /// Another patience than [`PATIENCE`], for tests.
+    /// Another patience than [`CLIENT_TIMEOUT`], for tests.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
@@ -129,7 +129,7 @@ impl Server {
     /// Serves until the shell's receiver is gone: run it as a task. A full channel makes the clients wait, not the
     /// shell.
     pub async fn serve(self, calls: mpsc::Sender<Call>) {
-        let places = Arc::new(Semaphore::new(CLIENTS));
+        let places = Arc::new(Semaphore::new(MAX_CLIENTS));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -148,7 +148,7 @@ impl Server {
                 continue;
             }
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                let message = format!("{CLIENTS} clients are asking already, try again");
+                let message = format!("{MAX_CLIENTS} clients are asking already, try again");
                 turn_away(&stream, Refusal { kind: RefusalKind::Busy, message });
                 continue;
             };

@@ -1,12 +1,12 @@
 //! What a child of ours is: a worker, a template, the 503 helper, a health.command, or nothing that we know. Owns nothing;
 //! it must never take a template's word for it.
 
-use super::shell::Shell;
+use super::event_loop::EventLoop;
 use crate::process::Child;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-impl Shell {
+impl EventLoop {
     /// A process that a template calls a worker of its own. What it has loaded can say anything in its name: of sockd
     /// itself, of a neighbour, of one that is something else already. What we took for a worker, we would kill.
     pub(super) fn adopt(&self, pid: Pid) -> Result<Child, String> {
@@ -32,6 +32,6 @@ impl Shell {
         if self.fallback.has_process(pid) {
             return Some("the helper that answers 503".to_owned());
         }
-        self.health_commands.values().any(|running| running.has_process(pid)).then(|| "a health.command".to_owned())
+        self.health_commands.has_process(pid).then(|| "a health.command".to_owned())
     }
 }

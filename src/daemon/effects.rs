@@ -1,60 +1,57 @@
 //! One arm for each effect of the core.
 
-use super::shell::{Message, Shell};
+use super::event_loop::{EventLoop, LastExit};
+use super::health::Baseline;
+use super::message::Message;
+use super::notice_log::progress_line;
 use crate::control;
 use crate::journal::message_id;
 use crate::listener::wait_readable;
-use crate::supervisor::{Announcement, Effect, Effects, Event, Notice, Outcome, RequestId};
+use crate::supervisor::{Announcement, Effect, Effects, Event, Outcome, Progress, RequestId, SlotId, WorkerId};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-impl Shell {
-    /// Does what the core wants done, in its order. Answers that are known at once wait in `events`.
-    ///
-    /// Only the telling comes last, where nobody waits for it: journald, once written to, may take the processor
-    /// first, and a dead worker's successor would come half a millisecond later.
+impl EventLoop {
+    /// Does what the core wants done, in its order. Answers that are known at once wait in the outbox.
     pub(super) fn carry_out(&mut self, effects: Effects) {
-        let mut untold = Vec::new();
         for effect in effects {
-            if matches!(effect, Effect::Announce(_) | Effect::Answer(..) | Effect::Exit) {
-                untold.drain(..).for_each(|notice| self.narrate(&notice));
-            }
             match effect {
                 Effect::Prepare(generation) => self.prepare(generation),
                 Effect::Release(generation) => self.release(generation),
                 Effect::Conclude(generation) => self.conclude(generation),
                 Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
                 Effect::Inspect(worker) => self.inspect(worker),
-                Effect::Judge { worker, reference, patience } => self.judge(worker, reference, patience),
+                Effect::Judge { worker, reference, remembered, may_be_busy, patience } => {
+                    self.judge(worker, Baseline { reference, remembered, may_be_busy }, patience);
+                }
                 Effect::Probe { worker, doubted } => self.probe(worker, doubted),
+                Effect::ReadHeartbeat(worker) => self.read_heartbeat(worker),
                 Effect::Signal(worker, signal) => self.signal(worker, signal),
                 Effect::WatchListeners => self.watch_listeners(),
-                Effect::StartFallback => self.start_fallback(),
+                Effect::RestoreBacklogs => self.restore_backlogs(),
+                Effect::PassStderr(worker) => self.pass_stderr(worker),
+                Effect::RecordExit { worker, slot, lived, why } => self.record_exit(worker, slot, lived, why),
+                Effect::ReportPoolSize(workers) => self.workers_resized(workers),
+                Effect::ReleaseMemory => self.at_rest = true,
+                Effect::StartFallback => self.fallback.start(&self.listeners, &mut self.outbox),
                 Effect::StopFallback => self.fallback.stop(),
                 Effect::Announce(announcement) => self.announce(announcement),
+                Effect::ReportProgress(progress) => self.report_progress(progress),
                 Effect::Answer(request, outcome) => self.answer_reload(request, outcome),
-                Effect::Notice(notice) => {
-                    if let Notice::PoolResized { from, to } = notice
-                        && from != to
-                    {
-                        self.workers_resized(to);
-                    }
-                    untold.push(notice);
-                }
+                Effect::Notice(notice) => self.log_notice(&notice),
                 Effect::Exit => self.finished = true,
             }
         }
-        untold.iter().for_each(|notice| self.narrate(notice));
-        self.at_rest |= untold.iter().any(|notice| matches!(notice, Notice::Serving(_)));
     }
 
-    /// Waits for a connection; whoever accepts it, it is not us.
+    /// Waits for a connection without accepting it.
     pub(super) fn watch_listeners(&mut self) {
         if self.listeners.is_empty() {
             self.watch_wanted = true;
             return;
         }
         let listeners = Arc::clone(&self.listeners);
-        self.later(async move {
+        self.outbox.later(async move {
             if let Err(error) = wait_readable(&listeners).await {
                 tracing::error!("cannot wait for connections: {error}; starting the workers at once");
             }
@@ -74,6 +71,20 @@ impl Shell {
             Announcement::Stopping => self.notifier.stopping(&self.status_line()),
             Announcement::ExtendTimeout(time) => self.notifier.extend_timeout(time),
         }
+    }
+
+    fn pass_stderr(&self, id: WorkerId) {
+        self.workers.get(&id).iter().for_each(|worker| worker.lines.give_up());
+    }
+
+    fn record_exit(&mut self, id: WorkerId, slot: SlotId, lived: Duration, reason: String) {
+        let last_lines = self.last_lines(id);
+        self.last_exits.insert(slot, LastExit { reason, at: SystemTime::now(), lived, last_lines });
+    }
+
+    fn report_progress(&self, progress: Progress) {
+        let step = progress_line(progress);
+        self.clients.values().for_each(|client| client.progress(&*step));
     }
 
     fn answer_reload(&mut self, request: RequestId, outcome: Outcome) {

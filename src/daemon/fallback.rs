@@ -1,8 +1,11 @@
-//! The helper process that answers 503 while no worker can: started, told when to come again, stopped.
+//! The helper process that answers 503 while no worker can: started, given the time for Retry-After, stopped. When it is
+//! started again is the core's to decide.
 
-use super::shell::{Message, Shell};
+use super::message::Message;
+use super::outbox::Outbox;
 use crate::app::Command;
-use crate::process::{Child, Ended, Launch};
+use crate::listener::Listener;
+use crate::process::{Child, Ended, SpawnRequest};
 use crate::supervisor::Event;
 use rustix::process::{Pid, Signal, test_kill_process};
 use std::collections::BTreeMap;
@@ -13,20 +16,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::time::sleep;
-
-/// A helper that ends by itself is started again after this time.
-const RESTART: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
     wanted: bool,
     helper: Option<Helper>,
-    /// It was told to finish and has not ended yet.
+    /// It is finishing and has not ended yet.
     leaving: Option<Child>,
-    told: Option<u64>,
-    /// Why nobody is answered although it is wanted.
-    failure: Option<String>,
+    /// The seconds of Retry-After that it was given last.
+    retry_after: Option<u64>,
     /// The operator's own page, as the configuration last said.
     page: Option<PathBuf>,
 }
@@ -46,16 +44,15 @@ impl Fallback {
 
     pub(super) fn stop(&mut self) {
         self.wanted = false;
-        self.told = None;
-        self.failure = None;
+        self.retry_after = None;
         if let Some(helper) = self.helper.take() {
             self.leaving = Some(helper.child);
         }
     }
 
-    /// Why visitors are not answered although the core wants them to be.
-    pub(super) fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+    /// Whether there is a helper that answers.
+    pub(super) fn answers(&self) -> bool {
+        self.helper.is_some()
     }
 
     /// Whether this is the helper, or one that is leaving.
@@ -68,73 +65,44 @@ impl Fallback {
         self.leaving.is_some()
     }
 
-    /// For the end of the program, where nobody is told of each process that is reaped.
+    /// For the end of the program, where nobody hears of each process that is reaped.
     pub(super) fn forget_if_gone(&mut self) {
         let gone = |child: &Child| test_kill_process(child.pid()) == Err(rustix::io::Errno::SRCH);
         if self.leaving.as_ref().is_some_and(gone) {
             self.leaving = None;
         }
     }
-}
 
-impl Shell {
-    pub(super) fn start_fallback(&mut self) {
-        self.fallback.wanted = true;
-        // Where to listen is not known yet: no visitor can come.
-        if self.listeners.is_empty() {
+    /// Starts the helper, unless it is there or nothing listens: then no visitor can come.
+    pub(super) fn start(&mut self, listeners: &[Listener], outbox: &mut Outbox) {
+        self.wanted = true;
+        if listeners.is_empty() || self.helper.is_some() {
             return;
         }
-        match self.spawn_helper() {
-            Ok(helper) => {
-                self.fallback.helper = Some(helper);
-                // It is to hear when to come again.
-                self.shown = None;
-                // Whether it stays is looked at then.
-                if self.fallback.failure.is_some() {
-                    self.restart_fallback_later();
-                }
-            }
-            Err(why) => self.fallback_fails(why),
+        match self.spawn(listeners, outbox) {
+            Ok(helper) => self.helper = Some(helper),
+            Err(why) => outbox.event(Event::FallbackLost { why }),
         }
     }
 
-    /// Starts the helper if it is missing; one that is there has lived for a while.
-    pub(super) fn restart_fallback(&mut self) {
-        if self.fallback.wanted && self.fallback.helper.is_none() {
-            self.start_fallback();
-        } else if self.fallback.failure.take().is_some() {
-            tracing::info!("visitors are answered 503 again");
-            self.shown = None;
+    /// Where the helper is wanted, has one answer on listeners that are there now, or are others than before.
+    pub(super) fn restart(&mut self, listeners: &[Listener], outbox: &mut Outbox) {
+        if self.wanted {
+            self.stop();
+            self.start(listeners, outbox);
         }
     }
 
-    /// Says once why nobody is answered, however often it is tried.
-    fn fallback_fails(&mut self, why: String) {
-        if self.fallback.failure.is_none() {
-            tracing::error!("cannot answer 503: {why}; visitors wait in the queue; it is tried again every second");
-            self.fallback.failure = Some(why);
-            self.shown = None;
-        }
-        self.restart_fallback_later();
-    }
-
-    fn restart_fallback_later(&self) {
-        self.later(async {
-            sleep(RESTART).await;
-            Some(Message::RestartFallback)
-        });
-    }
-
-    fn spawn_helper(&self) -> Result<Helper, String> {
+    fn spawn(&self, listeners: &[Listener], outbox: &Outbox) -> Result<Helper, String> {
         let (stdin, orders) = pair().map_err(|error| format!("cannot make a pipe: {error}"))?;
         // One that does not read them is not worth waiting for.
         rustix::io::ioctl_fionbio(&orders, true).map_err(|error| format!("cannot set a pipe up: {error}"))?;
         let (visitors, stdout) = pair().map_err(|error| format!("cannot make a pipe: {error}"))?;
-        let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
-        let names: Vec<_> = self.listeners.iter().map(|l| l.name.as_str()).collect();
+        let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        let names: Vec<_> = listeners.iter().map(|l| l.name.as_str()).collect();
         let count = sockets.len().to_string();
         let mut arguments: Vec<OsString> = ["sockd", "fallback", "--listeners", &count].map(OsString::from).into();
-        if let Some(page) = &self.fallback.page {
+        if let Some(page) = &self.page {
             arguments.extend(["--page".into(), page.clone().into()]);
         }
         let command = Command {
@@ -144,7 +112,7 @@ impl Shell {
             directory: "/".into(),
             environment: BTreeMap::new(),
         };
-        let launch = Launch {
+        let request = SpawnRequest {
             command: &command,
             environment: &BTreeMap::new(),
             descriptors: &sockets,
@@ -155,55 +123,55 @@ impl Shell {
             parent_death: Signal::TERM,
             sheltered: true,
         };
-        let child = launch.spawn().map_err(|error| error.to_string())?;
-        self.count_visitors(visitors).map_err(|error| error.to_string())?;
+        let child = request.spawn().map_err(|error| error.to_string())?;
+        count_visitors(visitors, outbox).map_err(|error| error.to_string())?;
         Ok(Helper { child, orders })
     }
 
-    /// Each byte is a visitor who got an answer.
-    fn count_visitors(&self, visitors: OwnedFd) -> io::Result<()> {
-        rustix::io::ioctl_fionbio(&visitors, true)?;
-        let mut visitors = pipe::Receiver::from_owned_fd(visitors)?;
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            let mut bytes = [0; 64];
-            // A thousand visitors in a moment ask for the same thing as one.
-            while visitors.read(&mut bytes).await.is_ok_and(|count| count > 0) {
-                if sender.send(Message::Core(Event::VisitorTurnedAway)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(())
-    }
-
-    /// Tells the helper when the next attempt is due.
-    pub(super) fn tell_fallback(&mut self, next_attempt: Option<Duration>) {
+    /// Sends the helper the time until the next attempt.
+    pub(super) fn set_retry_after(&mut self, next_attempt: Option<Duration>) {
         let seconds = next_attempt.map_or(1, |wait| wait.as_secs() + 1);
-        let Some(helper) = &self.fallback.helper else { return };
-        if self.fallback.told == Some(seconds) {
+        let Some(helper) = &self.helper else { return };
+        if self.retry_after == Some(seconds) {
             return;
         }
-        self.fallback.told = Some(seconds);
+        self.retry_after = Some(seconds);
         let line = format!("{{\"retry_after\":{seconds}}}\n");
         // The pipe holds a thousand such lines.
         let _ = rustix::io::write(&helper.orders, line.as_bytes());
     }
 
     /// Whether it was the helper that ended.
-    pub(super) fn fallback_ended(&mut self, ended: Ended) -> bool {
-        if self.fallback.leaving.as_ref().is_some_and(|child| child.pid() == ended.pid) {
-            self.fallback.leaving = None;
+    pub(super) fn ended(&mut self, ended: Ended, outbox: &mut Outbox) -> bool {
+        if self.leaving.as_ref().is_some_and(|child| child.pid() == ended.pid) {
+            self.leaving = None;
             return true;
         }
-        if !self.fallback.helper.as_ref().is_some_and(|helper| helper.child.pid() == ended.pid) {
+        if !self.helper.as_ref().is_some_and(|helper| helper.child.pid() == ended.pid) {
             return false;
         }
-        self.fallback.helper = None;
-        self.fallback.told = None;
-        self.fallback_fails(format!("the helper that answers 503 ended ({})", ended.end));
+        self.helper = None;
+        self.retry_after = None;
+        outbox.event(Event::FallbackLost { why: format!("the helper that answers 503 ended ({})", ended.end) });
         true
     }
+}
+
+/// Each byte is a visitor who got an answer.
+fn count_visitors(visitors: OwnedFd, outbox: &Outbox) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(&visitors, true)?;
+    let mut visitors = pipe::Receiver::from_owned_fd(visitors)?;
+    let sender = outbox.sender();
+    tokio::spawn(async move {
+        let mut bytes = [0; 64];
+        // A thousand visitors in a moment ask for the same thing as one.
+        while visitors.read(&mut bytes).await.is_ok_and(|count| count > 0) {
+            if sender.send(Message::Core(Event::VisitorTurnedAway)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
 }
 
 /// A pipe: reading end, writing end.

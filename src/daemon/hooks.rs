@@ -1,4 +1,4 @@
-//! What templates are told for the sake of the user's hooks: which workers there are, which have ended, when the service
+//! What templates are sent for the sake of the user's hooks: which workers there are, which have ended, when the service
 //! begins and when it ends.
 //!
 //! gunicorn calls these hooks in one process that lives as long as the service; with us templates come and go. Owns what
@@ -6,8 +6,8 @@
 //! called in one template, once: in the youngest that serves, a canary's in its own. Must never wait for a template: one
 //! message at a time is under way to each, and an exit whose hook hangs, or ends two templates, is given up.
 
-use super::prepare::Booted;
-use super::shell::Shell;
+use super::event_loop::EventLoop;
+use super::generation::Booted;
 use super::workers::Worker;
 use crate::process::{Notice, Phase, WorkerProcess};
 use crate::supervisor::{GenerationId, Role, WorkerId};
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// So many exits are kept for the next template.
-const MOST_UNTOLD: usize = 1024;
+const MAX_PENDING_NOTICES: usize = 1024;
 /// A hook that has not returned after this time is taken for what its template hangs in.
 const HANGS: Duration = Duration::from_secs(5);
 
@@ -28,8 +28,8 @@ pub(super) struct Hooks {
     states: BTreeMap<GenerationId, State>,
     /// Exits whose hook is to be called, and no template to do it.
     untold: VecDeque<WorkerProcess>,
-    /// The worker whose exit was told once more, because the template that was told first has ended over it.
-    told_again: Option<u64>,
+    /// The worker whose exit was sent once more, because the template that got it first has ended over it.
+    sent_again: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -74,30 +74,30 @@ impl Hooks {
     }
 
     fn keep(&mut self, process: WorkerProcess) {
-        if self.untold.len() == MOST_UNTOLD {
+        if self.untold.len() == MAX_PENDING_NOTICES {
             self.untold.pop_front();
         }
         self.untold.push_back(process);
     }
 }
 
-/// What one template is still to be told.
+/// What one template is still to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     waiting: VecDeque<Notice>,
-    /// Told at this time and not noted yet.
+    /// Sent at this time and not noted yet.
     under_way: Option<(Instant, Notice)>,
-    /// Whether the service ends once all is told.
+    /// Whether the service ends once all is sent.
     end: bool,
 }
 
 impl Booted {
-    /// Whether it is there to be told of workers.
+    /// Whether it is there to hear of workers.
     fn listens(&self) -> bool {
         self.follows_workers && self.generation.is_some() && self.end.is_none()
     }
 
-    /// Has it told, now or when it listens: before its hello nobody knows whether it will.
+    /// Has it sent, now or when it listens: before its hello nobody knows whether it will.
     fn enqueue(&mut self, notice: Notice) {
         if self.listens() || !self.said_hello {
             self.notices.waiting.push_back(notice);
@@ -124,7 +124,7 @@ impl Booted {
     }
 }
 
-impl Shell {
+impl EventLoop {
     /// All workers that templates have forked and that live.
     pub(super) fn worker_processes(&self) -> Vec<WorkerProcess> {
         self.workers.iter().filter_map(|(id, worker)| worker_process(*id, worker)).collect()
@@ -147,7 +147,7 @@ impl Shell {
         }
     }
 
-    /// A template has forked this worker: the others are told.
+    /// A template has forked this worker: the others hear of it.
     pub(super) fn worker_joined(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(process) = worker_process(id, worker) else { return };
@@ -155,7 +155,7 @@ impl Shell {
         others.for_each(|(_, booted)| booted.enqueue(Notice::Joined(process.clone())));
     }
 
-    /// Another number of workers was asked for beside the configuration: the template of those that serve is told, before
+    /// Another number of workers was asked for beside the configuration: the template of those that serve hears of it, before
     /// it forks one more.
     pub(super) fn workers_resized(&mut self, to: u32) {
         let serving = self.hook_caller(None).and_then(|number| self.templates.running.get_mut(&number));
@@ -186,7 +186,7 @@ impl Shell {
             .or_else(|| listening().map(numbered).next_back())
     }
 
-    /// A template has taken note of what it was told.
+    /// A template has taken note of what it was sent.
     pub(super) fn notice_noted(&mut self, number: u64) {
         if let Some(booted) = self.templates.running.get_mut(&number) {
             booted.notices.under_way = None;
@@ -205,10 +205,10 @@ impl Shell {
             && let Some(process) = to_call(notice)
         {
             // What has ended two templates, or hangs in one, would do so in the next.
-            if self.hooks.told_again == Some(process.worker) || since.elapsed() > HANGS {
+            if self.hooks.sent_again == Some(process.worker) || since.elapsed() > HANGS {
                 tracing::warn!("the hook for the end of worker {} has not returned, ignoring", process.worker);
             } else {
-                self.hooks.told_again = Some(process.worker);
+                self.hooks.sent_again = Some(process.worker);
                 exits.insert(0, process);
             }
         }

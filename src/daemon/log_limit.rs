@@ -1,5 +1,5 @@
-//! How many lines of one kind are written that somebody else can bring about, as journald limits a service's
-//! (RateLimitBurst=, RateLimitIntervalSec= in journald.conf(5)): a few, then how many there were.
+//! A rate limit for log lines that somebody else can bring about, as journald has one for a service (RateLimitBurst= and
+//! RateLimitIntervalSec= in journald.conf(5)): a few are written, then how many there were.
 //!
 //! Owns: the count. It writes nothing and never asks the time.
 

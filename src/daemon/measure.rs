@@ -1,22 +1,26 @@
 //! What workers and listeners are measured by: files of /proc and of control groups, questions to the kernel about sockets,
 //! paths. Some milliseconds for each hundred workers, and reading a process's memory waits for that process (mmap): so
-//! threads do it, and their number is bounded.
+//! threads do it, their number is bounded, and nobody waits for one of them longer than [`MEASURE_TIMEOUT`].
 //!
 //! Owns: those threads. Never: decides what a measure means.
 
-use super::shell::{Message, Shell};
+use super::event_loop::EventLoop;
+use super::message::Message;
 use super::workers::Worker;
 use crate::cgroup::{Group, Usage};
-use crate::control::{Replier, message as told};
+use crate::control::{Replier, message};
 use crate::process::usage;
 use crate::queue;
 use crate::supervisor::{Event, WorkerEvent, WorkerId};
 use rustix::process::Pid;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// No more threads than this measure at the same time: they may wait for processes that stand still.
-const MOST: usize = 4;
+const MAX_THREADS: usize = 4;
+/// A status goes out after this time without what is not measured by then: a process may stand still with its memory
+/// locked, and `sockd status` is asked for just then.
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The threads that measure.
 #[derive(Debug, Default)]
@@ -52,12 +56,12 @@ impl Meter {
     }
 }
 
-impl Shell {
+impl EventLoop {
     /// Answers `sockd status` once everything is measured.
     pub(super) fn answer_status(&self, replier: Replier) {
-        let mut status = self.report();
-        if Arc::strong_count(&self.meters.alive) > MOST {
-            // Others wait for what does not answer; what is known is told without it.
+        let status = self.report();
+        if Arc::strong_count(&self.meters.alive) > MAX_THREADS {
+            // Others wait for what does not answer; what is known is reported without it.
             replier.status(status);
             return;
         }
@@ -72,23 +76,27 @@ impl Shell {
             })
             .collect();
         let alive = Arc::clone(&self.meters.alive);
-        tokio::task::spawn_blocking(move || {
-            for (worker, meter) in status.workers.iter_mut().zip(&meters) {
-                charge(worker, &meter.as_ref().map(Meter::read).unwrap_or_default());
-            }
-            for (listener, (address, inode, file, known, alarm)) in status.listeners.iter_mut().zip(sockets) {
+        let measured = in_time(status, move |report| {
+            for (listener, (address, inode, file, known, alarm)) in sockets.into_iter().enumerate() {
                 let depth = queue::depth(&address, inode);
+                let in_flight = queue::in_flight(&address).ok().map(|in_flight| in_flight.connections);
+                let alarm = known.or_else(|| alarm.text(file.at_path(), None));
+                let listener = &mut lock(report).listeners[listener];
                 listener.waiting = depth.as_ref().ok().map(|depth| depth.waiting);
                 listener.backlog = depth.as_ref().ok().map(|depth| depth.limit);
-                listener.in_flight = queue::in_flight(&address).ok().map(|in_flight| in_flight.connections);
+                listener.in_flight = in_flight;
                 listener.error = depth.err().map(|error| error.to_string());
-                listener.alarm = known.or_else(|| alarm.text(file.at_path(), None));
+                listener.alarm = alarm;
             }
             let own = usage(rustix::process::getpid());
-            status.supervisor = told::Cost { memory_bytes: own.memory, cpu_ms: own.cpu.map(ms) };
-            replier.status(status);
+            lock(report).supervisor = message::Cost { memory_bytes: own.memory, cpu_ms: own.cpu.map(ms) };
+            for (worker, meter) in meters.iter().enumerate() {
+                let usage = meter.as_ref().map(Meter::read).unwrap_or_default();
+                charge(&mut lock(report).workers[worker], &usage);
+            }
             drop(alive);
         });
+        tokio::spawn(async move { replier.status(measured.await) });
     }
 
     /// Has the memory of workers measured, where that has a limit.
@@ -104,19 +112,33 @@ impl Shell {
         }
         let read = move || meters.iter().filter_map(|(id, meter)| Some((*id, meter.read().memory_held()?))).collect();
         let reading = tokio::task::spawn_blocking(read);
-        self.later(async move { Some(Message::Measured(reading.await.unwrap_or_default())) });
+        self.outbox.later(async move { Some(Message::Measured(reading.await.unwrap_or_default())) });
     }
 
     /// So much memory workers hold.
     pub(super) fn workers_measured(&mut self, measured: Vec<(WorkerId, u64)>) {
         self.meters.busy = false;
         for (id, memory) in measured {
-            self.events.push_back(Event::Worker(id, WorkerEvent::Measured { memory }));
+            self.outbox.event(Event::Worker(id, WorkerEvent::Measured { memory }));
         }
     }
 }
 
-fn charge(worker: &mut told::Worker, usage: &Usage) {
+/// Has a thread fill a report, and gives what it holds once the thread is done or after [`MEASURE_TIMEOUT`].
+async fn in_time<T: Clone + Send + 'static>(report: T, fill: impl FnOnce(&Mutex<T>) + Send + 'static) -> T {
+    let report = Arc::new(Mutex::new(report));
+    let shared = Arc::clone(&report);
+    let filling = tokio::task::spawn_blocking(move || fill(&shared));
+    let _ = tokio::time::timeout(MEASURE_TIMEOUT, filling).await;
+    lock(&report).clone()
+}
+
+/// A report stays readable when a measure panicked.
+fn lock<T>(report: &Mutex<T>) -> MutexGuard<'_, T> {
+    report.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn charge(worker: &mut message::Worker, usage: &Usage) {
     worker.memory_bytes = usage.memory;
     worker.memory_peak_bytes = usage.memory_peak;
     worker.memory_stall_ms = usage.memory_stall.map(ms);
@@ -125,4 +147,23 @@ fn charge(worker: &mut told::Worker, usage: &Usage) {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measure_that_does_not_end_holds_no_report_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let report = runtime.block_on(in_time(Vec::new(), move |report| {
+            lock(report).push("measured");
+            // Until the test is over.
+            let _ = ended.recv();
+            lock(report).push("too late");
+        }));
+        assert_eq!(report, ["measured"]);
+        drop(end);
+    }
 }

@@ -1,11 +1,12 @@
-//! Children of ours that nobody made as such: what a dead worker's application had started, and programs that put
+//! Orphans: children of ours that nobody made as such, what a dead worker's application had started, and programs that put
 //! themselves into the background. We are the subreaper: the kernel gives them to us, and they would stay for ever, with
 //! the public sockets and their worker's stderr. Control groups do this better where there are any.
 //!
 //! Owns who they are and whose they may be. A number here is that of a child that was not reaped, so it names no other
 //! process; nobody is held by a descriptor. Must never touch what may belong to a worker that lives.
 
-use super::shell::{Message, Shell};
+use super::event_loop::EventLoop;
+use super::message::Message;
 use crate::process::{self, Child, kill_descendant};
 use crate::supervisor::WorkerId;
 use rustix::process::{Pid, Signal, getpid};
@@ -28,8 +29,8 @@ pub(super) struct Orphans {
 struct Orphan {
     /// The workers of whom one had started it.
     suspects: BTreeSet<WorkerId>,
-    /// Whether it was told to end.
-    told: bool,
+    /// Whether it was asked to end.
+    asked: bool,
 }
 
 impl Orphans {
@@ -38,13 +39,13 @@ impl Orphans {
         self.known.remove(&pid);
     }
 
-    /// This worker has ended, and was this process: [`Shell::end_orphans`] will look.
+    /// This worker has ended, and was this process: [`EventLoop::end_orphans`] will look.
     pub(super) fn look_for(&mut self, dead: WorkerId, leader: Pid) {
         self.dead.push((dead, leader));
     }
 }
 
-impl Shell {
+impl EventLoop {
     /// Ends what workers have left behind that have just ended. One look for all of them: the kernel lists every child of
     /// ours for it, and a reload ends many workers at once.
     pub(super) fn end_orphans(&mut self) {
@@ -56,15 +57,15 @@ impl Shell {
                 && !self.orphans.known.contains_key(&pid)
                 && let Some(suspects) = self.suspects(pid, &dead)
             {
-                self.orphans.known.insert(pid, Orphan { suspects, told: false });
+                self.orphans.known.insert(pid, Orphan { suspects, asked: false });
             }
         }
         let workers = &self.workers;
         let lives = |id: &WorkerId| workers.contains_key(id);
-        let ownerless = self.orphans.known.iter_mut().filter(|(_, o)| !o.told && !o.suspects.iter().any(lives));
+        let ownerless = self.orphans.known.iter_mut().filter(|(_, o)| !o.asked && !o.suspects.iter().any(lives));
         let mut ending = BTreeMap::<WorkerId, Vec<Pid>>::new();
         for (pid, orphan) in ownerless {
-            orphan.told = true;
+            orphan.asked = true;
             let Ok(child) = Child::adopt(*pid) else { continue };
             let left_by = dead.iter().map(|(id, _)| *id).rfind(|id| orphan.suspects.contains(id)).unwrap_or(last);
             let ending = ending.entry(left_by).or_default();
@@ -81,7 +82,7 @@ impl Shell {
                 "worker {dead} has left processes behind ({}{more}), which end with it",
                 numbers.join(", ")
             );
-            self.later(async move {
+            self.outbox.later(async move {
                 sleep(GRACE).await;
                 Some(Message::KillOrphans(ending))
             });
@@ -98,7 +99,7 @@ impl Shell {
     /// templates leads a session, and what they start is in it unless it has left it. None: it is no orphan.
     fn suspects(&self, pid: Pid, dead: &[(WorkerId, Pid)]) -> Option<BTreeSet<WorkerId>> {
         let session = process::session(pid)?;
-        // Whoever executed sockd had started it before.
+        // It was started before sockd, by what executed sockd.
         if process::session(getpid()) == Some(session) {
             return None;
         }

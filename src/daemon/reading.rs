@@ -4,24 +4,27 @@
 //!
 //! Owns: the threads that read, bounded in number. Never: changes anything.
 
-use super::prepare::Generation;
-use super::setup::Setup;
-use crate::adapter::exec::Plan;
+use super::generation::Generation;
+use super::startup::Setup;
+use crate::adapter::exec::LaunchPlan;
 use crate::adapter::python::{self, Launcher, Python};
 use crate::adapter::{self, Adapter, Making};
 use crate::app::Command;
 use crate::config::{self, Script, Settings};
 use crate::diagnostic::Diagnostics;
+use crate::process;
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// The longest reading: shorter than the core waits for a preparation without a template.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// No more threads than this wait for a disk that does not answer.
-const MOST_READERS: usize = 4;
+const MAX_READERS: usize = 4;
 
 /// What was read.
 #[derive(Debug)]
@@ -53,10 +56,13 @@ impl Readers {
     /// Reads everything afresh.
     pub(super) fn read(&self, setup: &Arc<Setup>) -> impl Future<Output = Read> + Send + use<> {
         let reader = Arc::clone(&self.alive);
-        let free = Arc::strong_count(&self.alive) <= MOST_READERS + 1;
+        let free = Arc::strong_count(&self.alive) <= MAX_READERS + 1;
         let setup = Arc::clone(setup);
+        let began = Arc::new(AtomicBool::new(false));
+        let has_thread = Arc::clone(&began);
         let reading = free.then(|| {
             tokio::task::spawn_blocking(move || {
+                has_thread.store(true, Ordering::Relaxed);
                 let read = read(&setup);
                 drop(reader);
                 read
@@ -70,6 +76,9 @@ impl Readers {
             match timeout(READ_TIMEOUT, reading).await {
                 Ok(Ok(read)) => read,
                 Ok(Err(fault)) => Read::failed(format!("{what}: {fault}")),
+                Err(_) if !began.load(Ordering::Relaxed) => {
+                    Read::failed(format!("{what}: {}", process::explain(&Errno::AGAIN.into())))
+                }
                 Err(_) => {
                     let seconds = READ_TIMEOUT.as_secs();
                     Read::failed(format!("{what}: the disk has not answered for {seconds} s"))
@@ -91,13 +100,13 @@ fn read_generation(
     page: &mut Option<Option<PathBuf>>,
     template: &mut Option<(Command, &'static Python)>,
 ) -> Result<Generation, String> {
-    let mut told = |found: Diagnostics| {
+    let mut keep = |found: Diagnostics| {
         problems.extend(found.lines());
         found.lines().next().unwrap_or_default()
     };
-    let settings = config::load(None, &setup.options).map_err(&mut told)?.settings;
+    let settings = config::load(None, &setup.options).map_err(&mut keep)?.settings;
     *page = Some(settings.fallback.page.clone());
-    let mut command = config::resolve(&settings, &setup.environment, &setup.directory).map_err(&mut told)?;
+    let mut command = config::resolve(&settings, &setup.environment, &setup.directory).map_err(&mut keep)?;
     let mut warnings = Vec::new();
     let adapter = runnable(adapter::recognise(&settings.command), &settings, &mut command, &mut warnings)?;
     let several = adapter::is_unknown(adapter) && settings.workers.count.is_some_and(|count| count > 1);
@@ -108,14 +117,12 @@ fn read_generation(
         settings,
         adapter,
         command,
-        plan: Plan::default(),
+        plan: LaunchPlan::default(),
         spec: None,
         silent_when_busy: false,
         speaks_tls: false,
         speaks_uwsgi: false,
         health_command,
-        answered: None,
-        usual: None,
         template: None,
     };
     match adapter.making {
@@ -185,7 +192,7 @@ fn template_command(generation: &Generation, python: &Python) -> Result<Command,
         Some(false) => "late",
         None => "own",
     };
-    line.extend([python::BOOT_PATH.into(), how.into(), loading.into(), command.program.clone().into()]);
+    line.extend([python::BOOTSTRAP_PATH.into(), how.into(), loading.into(), command.program.clone().into()]);
     line.extend(invocation.arguments.iter().cloned());
     Ok(Command { program, arguments: line, ..command.clone() })
 }

@@ -1,7 +1,7 @@
-//! What processes that cannot start write again at every attempt: said once, then counted.
+//! Repeated lines of a crash loop: what processes write at each failed start is logged once, then counted.
 //!
 //! Owns: what the last of them wrote in vain, as numbers of its lines; the lines of a later one, as long as they are the
-//! same. Never: keeps back what is new, or what was written by a process that serves; or keeps more than [`MOST_BYTES`] of
+//! same. Never: keeps back what is new, or what was written by a process that serves; or keeps more than [`MAX_BYTES`] of
 //! any process.
 //!
 //! Times and process ids are no difference, wherever a log has them in its usual places.
@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longer reports are written in full each time.
-const MOST_LINES: usize = 300;
-const MOST_BYTES: usize = 64 << 10;
+const MAX_LINES: usize = 300;
+const MAX_BYTES: usize = 64 << 10;
 /// After so long it is written in full again: the journal may have forgotten the first time.
 const SAID_FOR: Duration = Duration::from_secs(3600);
 
@@ -165,11 +165,11 @@ impl Lines {
             let same = state.known.as_ref().is_some_and(|known| known.get(seen.len()) == Some(&number));
             seen.push(number);
             state.bytes += line.len();
-            if same && state.bytes <= MOST_BYTES {
+            if same && state.bytes <= MAX_BYTES {
                 state.kept_back.push(line.to_owned());
                 return;
             }
-            if seen.len() > MOST_LINES {
+            if seen.len() > MAX_LINES {
                 state.seen = None;
             }
         }
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_serves_is_written_at_once() {
+    fn the_lines_of_one_that_serves_are_written_at_once() {
         let mut attempts = Attempts::new();
         attempts.attempt("a\nb");
         let lines = attempts.start(Some(BY));
@@ -332,8 +332,8 @@ mod tests {
     #[test]
     fn what_is_kept_back_is_bounded() {
         let mut attempts = Attempts::new();
-        let many = "x\n".repeat(MOST_LINES + 1);
-        let long = format!("{0}\n{0}", "y".repeat(MOST_BYTES));
+        let many = "x\n".repeat(MAX_LINES + 1);
+        let long = format!("{0}\n{0}", "y".repeat(MAX_BYTES));
         for text in [&many, &long] {
             for _ in 0..3 {
                 let (written, same) = attempts.attempt(text);

@@ -1,11 +1,12 @@
-//! What each signal to sockd means. Whatever can be caught ends sockd only if it is SIGTERM, SIGINT or SIGQUIT; the others
-//! do what they do to the servers that sockd runs, or nothing, and the log says what to use in their place.
+//! Signals to sockd: what each means (SIGHUP, SIGUSR1 for logrotate, SIGTTIN). Whatever can be caught ends sockd only if
+//! it is SIGTERM, SIGINT or SIGQUIT; the others do what they do to the servers that sockd runs, or nothing, and the log
+//! says what to use in their place.
 //!
 //! Owns: how many lines about a signal were written, since anybody with our user may send thousands. Never: decides what a
 //! reload, a stop or another number of workers leads to.
 
+use super::event_loop::EventLoop;
 use super::log_limit::LogLimit;
-use super::shell::Shell;
 use super::workers::by_number;
 use crate::process::signal_name;
 use crate::supervisor::{Event, Phase};
@@ -51,7 +52,7 @@ fn name(number: i32) -> String {
     signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
 }
 
-impl Shell {
+impl EventLoop {
     /// Signals came, each at least once.
     pub(super) fn signalled(&mut self, numbers: &BTreeSet<i32>) {
         // Who has ended is known before anybody is signalled or started.
@@ -63,12 +64,12 @@ impl Shell {
             match *number {
                 // Seen to above; and woken after a stop, there is nothing to do but to go on.
                 CHLD | CONT => {}
-                TERM => self.events.push_back(Event::StopRequested),
-                INT | QUIT => self.events.push_back(Event::Interrupted),
+                TERM => self.outbox.event(Event::StopRequested),
+                INT | QUIT => self.outbox.event(Event::Interrupted),
                 HUP => self.request_reload(None),
                 USR1 => self.reopen_logs(),
-                TTIN => self.events.push_back(Event::OneMoreWorker),
-                TTOU => self.events.push_back(Event::OneFewerWorker),
+                TTIN => self.outbox.event(Event::OneMoreWorker),
+                TTOU => self.outbox.event(Event::OneFewerWorker),
                 USR2 => self.ignore_signal(USR2, &format!("`{}` loads new code", self.command("reload"))),
                 // A terminal sends it when its size changes.
                 WINCH if std::io::stderr().is_terminal() => {}
@@ -95,8 +96,8 @@ impl Shell {
         }
     }
 
-    /// Passes it on to the templates and workers whose server opens its log files afresh then. Whoever got it from the
-    /// sender, too, does so twice, which is harmless.
+    /// Passes it on to the templates and workers whose server opens its log files afresh then. One that got it from
+    /// the sender, too, does so twice, which is harmless.
     fn reopen_logs(&mut self) {
         let templates = self.templates_that_reopen();
         let starting: BTreeSet<_> = {
@@ -107,17 +108,17 @@ impl Shell {
             let (child, reopen) = worker.reopens()?;
             (reopen.while_starting || !starting.contains(id)).then_some((child, reopen.signal))
         });
-        let mut told = 0;
+        let mut signalled = 0;
         for (child, signal) in templates.chain(workers) {
             match child.signal(by_number(signal)) {
-                Ok(()) => told += 1,
+                Ok(()) => signalled += 1,
                 Err(error) => tracing::error!("cannot signal process {}: {error}", child.pid()),
             }
         }
-        if told == 0 {
+        if signalled == 0 {
             self.ignore_signal(USR1, "this server has no signal for opening its log files afresh; a reload does that");
         } else {
-            tracing::info!(SOCKD_EVENT = "logs-reopened", "log files are opened afresh, by {told} processes");
+            tracing::info!(SOCKD_EVENT = "logs-reopened", "log files are opened afresh, by {signalled} processes");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From settings to [`Spec`]: what the core must know, in our own words or, where they are silent, in the server's.
 
-use crate::adapter::exec::Plan;
-use crate::adapter::report::Report;
+use crate::adapter::exec::LaunchPlan;
+use crate::adapter::server_settings::ServerSettings;
 use crate::config::{Health, Settings};
 use crate::supervisor::{ORDER_TIMEOUT, Probe, Spec};
 use std::time::Duration;
@@ -14,12 +14,18 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Between two questions, where nobody says otherwise.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// A worker that shows its heartbeats beats once in a second at least, while it is well: the last one before it hangs may
+/// be nearly that old.
+const BEAT_MARGIN: Duration = Duration::from_millis(900);
+
 /// What the server's own options say, and what its workers can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     workers: Option<u32>,
     graceful_timeout: Option<Duration>,
     watchdog: Option<Duration>,
+    /// Whether its workers show their heartbeats, and do not say them.
+    shows_heartbeats: bool,
     /// Whether only a worker's own word makes it ready.
     says_ready: bool,
     /// Whether each worker has a socket of its own, on which it can be asked over HTTP while it serves.
@@ -33,12 +39,13 @@ pub(super) struct Asked {
     timeout: Option<Duration>,
 }
 
-impl From<&Report> for Asked {
-    fn from(report: &Report) -> Self {
+impl From<&ServerSettings> for Asked {
+    fn from(report: &ServerSettings) -> Self {
         Self {
             workers: Some(report.workers),
             graceful_timeout: report.graceful_timeout.map(|limit| Duration::from_secs(limit.into())),
             watchdog: report.watchdog(),
+            shows_heartbeats: true,
             says_ready: true,
             // Nor do we speak TLS.
             own_socket: !report.speaks_tls,
@@ -51,12 +58,13 @@ impl From<&Report> for Asked {
     }
 }
 
-impl From<&Plan> for Asked {
-    fn from(plan: &Plan) -> Self {
+impl From<&LaunchPlan> for Asked {
+    fn from(plan: &LaunchPlan) -> Self {
         Self {
             workers: plan.workers,
             graceful_timeout: plan.graceful_timeout,
             watchdog: None,
+            shows_heartbeats: false,
             says_ready: plan.says_ready,
             own_socket: plan.private_socket,
             silent_when_busy: plan.silent_when_busy,
@@ -73,6 +81,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
     let workers = &settings.workers;
     let count = workers.count.or(asked.workers).unwrap_or(1).clamp(1, 4096);
     let graceful = asked.graceful_timeout.map(|limit| limit + GRACE);
+    let watchdog = workers.watchdog.or(asked.watchdog);
     let stop_timeout = workers.stop_timeout.or(graceful).unwrap_or(DEFAULT_STOP_TIMEOUT);
     Spec {
         workers: count,
@@ -83,7 +92,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         order_timeout: if asked.runs_hooks { workers.start_timeout } else { ORDER_TIMEOUT },
         drain_timeout: workers.drain_timeout.unwrap_or(stop_timeout),
         stop_timeout,
-        watchdog: workers.watchdog.or(asked.watchdog),
+        watchdog: watchdog.map(|limit| if asked.shows_heartbeats { limit + BEAT_MARGIN } else { limit }),
         silent_when_busy: asked.silent_when_busy,
         probe: probe(&settings.health, asked),
         preloaded: asked.preloaded,
@@ -119,10 +128,9 @@ mod tests {
     use std::path::PathBuf;
 
     fn asked(silent_when_busy: bool, timeout: u32) -> Asked {
-        Asked::from(&Report {
+        Asked::from(&ServerSettings {
             workers: 1,
             timeout,
-            heartbeat_interval: 0.9,
             graceful_timeout: Some(30),
             chdir: PathBuf::from("/"),
             bind: Vec::new(),
@@ -158,7 +166,7 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_whose_silence_says_nothing() {
-        let generic = Asked::from(&Plan::default());
+        let generic = Asked::from(&LaunchPlan::default());
         let (plain, path) = (Health::default(), Health { path: Some("/healthz".to_owned()), ..Health::default() });
         assert_eq!(probe(&plain, &asked(true, 30)), None);
         assert_eq!(probe(&plain, &asked(false, 0)), None);

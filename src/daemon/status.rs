@@ -1,26 +1,26 @@
-//! What people are told: the one line of `STATUS=`, and the document behind `sockd status`.
+//! Status: the one line of `STATUS=`, and the document behind `sockd status`.
 
-use super::shell::Shell;
+use super::event_loop::EventLoop;
 use crate::cgroup::Group;
-use crate::control::message as told;
+use crate::control::message;
 use crate::supervisor::{Overview, Phase, RolloutStep, SlotId, Snapshot};
 use std::time::{Duration, SystemTime};
 
-impl Shell {
-    /// Tells the service manager and the 503 helper what has changed, if anything has.
+impl EventLoop {
+    /// Shows the service manager and the 503 helper what has changed, if anything has.
     pub(super) fn show(&mut self) {
         let revision = self.core.revision();
         if self.shown.replace(revision) == Some(revision) {
             return;
         }
         let overview = self.core.overview(self.now());
-        self.lookout.plan(&overview);
+        self.listener_monitor.plan(&overview);
         self.notifier.status(&self.status_line_of(&overview));
         if !overview.stopping {
-            self.place_next(overview.generation);
+            self.place_next(overview.generation, overview.next_worker);
         }
         if overview.fallback {
-            self.tell_fallback(overview.next_attempt_in);
+            self.fallback.set_retry_after(overview.next_attempt_in);
         }
     }
 
@@ -29,28 +29,28 @@ impl Shell {
     }
 
     fn status_line_of(&self, overview: &Overview) -> String {
-        self.lookout.status_line(status_line(overview, self.fallback.failure()))
+        self.listener_monitor.status_line(status_line(overview))
     }
 
     /// The whole state, for `sockd status`, without what must be measured.
-    pub(super) fn report(&self) -> told::Status {
+    pub(super) fn report(&self) -> message::Status {
         let snapshot = self.core.snapshot(self.now());
-        told::Status {
-            version: told::VERSION,
+        message::Status {
+            version: message::VERSION,
             pid: std::process::id(),
             unit: self.setup.unit.clone(),
             started_unix_ms: unix_ms(self.began_at),
-            status_line: status_line(&snapshot, self.fallback.failure()),
+            status_line: status_line(&snapshot),
             generation: snapshot.generation.0.into(),
-            reload: told::Reload {
+            reload: message::Reload {
                 state: match snapshot.rollout {
-                    None => told::ReloadState::Idle,
-                    Some((_, RolloutStep::Preparing)) => told::ReloadState::Reading,
-                    Some((_, RolloutStep::Proving)) => told::ReloadState::Canary,
-                    Some((_, RolloutStep::Replacing | RolloutStep::Soaking)) => told::ReloadState::RollingOut,
+                    None => message::ReloadState::Idle,
+                    Some((_, RolloutStep::Preparing)) => message::ReloadState::Reading,
+                    Some((_, RolloutStep::Proving)) => message::ReloadState::Canary,
+                    Some((_, RolloutStep::Replacing | RolloutStep::Soaking)) => message::ReloadState::RollingOut,
                 },
                 generation: snapshot.rollout.map(|(generation, _)| generation.0.into()),
-                last_refused: snapshot.refusal.as_ref().map(|refusal| told::Refused {
+                last_refused: snapshot.refusal.as_ref().map(|refusal| message::Refused {
                     generation: refusal.generation.0.into(),
                     reason: refusal.why.clone(),
                     at_unix_ms: unix_ms(self.wall_clock(refusal.at)),
@@ -62,20 +62,20 @@ impl Shell {
             slots: self.report_slots(&snapshot),
             wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
             fallback: snapshot.fallback,
-            supervisor: told::Cost::default(),
+            supervisor: message::Cost::default(),
         }
     }
 
-    fn report_listeners(&self) -> Vec<told::Listener> {
-        let report = |listener: &crate::listener::Listener| told::Listener {
+    fn report_listeners(&self) -> Vec<message::Listener> {
+        let report = |listener: &crate::listener::Listener| message::Listener {
             name: listener.name.clone(),
             address: listener.address.to_string(),
-            ..told::Listener::default()
+            ..message::Listener::default()
         };
         self.listeners.iter().map(report).collect()
     }
 
-    fn report_workers(&self, snapshot: &Snapshot) -> Vec<told::Worker> {
+    fn report_workers(&self, snapshot: &Snapshot) -> Vec<message::Worker> {
         // A slot's number is its place in the list.
         let restarts =
             |slot: Option<SlotId>| slot.and_then(|slot| snapshot.slots.get(slot.0 as usize)).map_or(0, |s| s.restarts);
@@ -86,16 +86,16 @@ impl Shell {
                 let made = self.workers.get(&worker.worker);
                 let pid = made.and_then(super::workers::Worker::pid);
                 let limits = made.and_then(super::workers::Worker::group).map(Group::limits).unwrap_or_default();
-                told::Worker {
+                message::Worker {
                     id: worker.worker.0,
                     slot: worker.slot.map(|slot| slot.0),
                     pid: pid.map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
                     state: match worker.phase {
-                        Phase::Starting => told::WorkerState::Starting,
-                        Phase::Ready => told::WorkerState::Ready,
-                        Phase::Draining => told::WorkerState::Draining,
-                        Phase::Terminating => told::WorkerState::Terminating,
-                        Phase::Killing => told::WorkerState::Killing,
+                        Phase::Starting => message::WorkerState::Starting,
+                        Phase::Ready => message::WorkerState::Ready,
+                        Phase::Draining => message::WorkerState::Draining,
+                        Phase::Terminating => message::WorkerState::Terminating,
+                        Phase::Killing => message::WorkerState::Killing,
                     },
                     generation: worker.generation.0.into(),
                     age_ms: ms(worker.age),
@@ -104,24 +104,24 @@ impl Shell {
                     last_probe: worker
                         .last_probe
                         .as_ref()
-                        .map(|(ago, verdict)| told::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
-                    ..told::Worker::default()
+                        .map(|(ago, verdict)| message::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
+                    ..message::Worker::default()
                 }
             })
             .collect()
     }
 
-    fn report_slots(&self, snapshot: &Snapshot) -> Vec<told::Slot> {
+    fn report_slots(&self, snapshot: &Snapshot) -> Vec<message::Slot> {
         snapshot
             .slots
             .iter()
-            .map(|slot| told::Slot {
+            .map(|slot| message::Slot {
                 slot: slot.slot.0,
                 worker: slot.current.map(|id| id.0),
                 successor: slot.successor.map(|id| id.0),
                 restarts: slot.restarts.into(),
                 retry_in_ms: slot.retry_in.map(ms),
-                last_death: self.deaths.get(&slot.slot).map(|death| told::Death {
+                last_death: self.last_exits.get(&slot.slot).map(|death| message::Death {
                     reason: death.reason.clone(),
                     at_unix_ms: unix_ms(death.at),
                     lived_ms: ms(death.lived),
@@ -141,7 +141,7 @@ fn unix_ms(at: SystemTime) -> u64 {
 }
 
 /// The state in one line that a person understands.
-fn status_line(snapshot: &Overview, fallback_failure: Option<&str>) -> String {
+fn status_line(snapshot: &Overview) -> String {
     let workers = |count: u32| if count == 1 { "worker" } else { "workers" };
     let wanted = snapshot.wanted.unwrap_or(0);
     let base = if snapshot.stopping {
@@ -153,7 +153,7 @@ fn status_line(snapshot: &Overview, fallback_failure: Option<&str>) -> String {
         "waiting for the first connection".to_owned()
     } else if snapshot.fallback {
         let why = snapshot.failing.as_deref().unwrap_or("every worker ended shortly after its start");
-        return match fallback_failure {
+        return match &snapshot.fallback_failure {
             None => format!("answering 503: no worker could start: {why}"),
             Some(failure) => format!("cannot answer 503: {failure}; no worker could start: {why}"),
         };
@@ -187,7 +187,7 @@ fn status_line(snapshot: &Overview, fallback_failure: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::{GenerationId, Refusal, Time};
+    use crate::supervisor::{GenerationId, Refusal, Time, WorkerId};
 
     fn serving() -> Overview {
         Overview {
@@ -195,9 +195,11 @@ mod tests {
             wanted: Some(3),
             ready: 3,
             living: 3,
+            next_worker: WorkerId(7),
             waiting: false,
             stopping: false,
             fallback: false,
+            fallback_failure: None,
             failing: None,
             next_attempt_in: None,
             rollout: None,
@@ -238,14 +240,20 @@ mod tests {
             (Overview { stopping: true, living: 0, ..serving() }, "stopping"),
             (Overview { stopping: true, ..serving() }, "stopping, 3 workers to finish"),
         ] {
-            assert_eq!(status_line(&snapshot, None), line);
+            assert_eq!(status_line(&snapshot), line);
         }
     }
 
     #[test]
     fn nobody_is_said_to_answer_who_cannot() {
-        let fallback = Overview { ready: 0, fallback: true, failing: Some("exit 3".to_owned()), ..serving() };
-        let line = status_line(&fallback, Some("cannot make a pipe: Too many open files"));
+        let fallback = Overview {
+            ready: 0,
+            fallback: true,
+            fallback_failure: Some("cannot make a pipe: Too many open files".to_owned()),
+            failing: Some("exit 3".to_owned()),
+            ..serving()
+        };
+        let line = status_line(&fallback);
         assert_eq!(line, "cannot answer 503: cannot make a pipe: Too many open files; no worker could start: exit 3");
     }
 }

@@ -1,10 +1,11 @@
 //! The processes behind the core's workers: how they are made, signalled, listened to, and how they ended.
 
+use super::event_loop::EventLoop;
 use super::log_limit::LogLimit;
+use super::message::Message;
 use super::repeats::Lines;
-use super::shell::{Message, Shell};
 use crate::adapter::Making;
-use crate::adapter::exec::Given;
+use crate::adapter::exec::WorkerFds;
 use crate::app::{Address, Conventions, ExitMeaning, Reopen};
 use crate::cgroup::Group;
 use crate::journal::{self, message_id};
@@ -12,13 +13,13 @@ use crate::listener::Listener;
 use crate::notify::{self, Datagram};
 use crate::probe;
 use crate::process::{
-    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, Launch, Stderr, Tail, WorkerProcess, held_sockets,
-    is_descendant_of, memory_file, signal_by_number,
+    Child, End, Ended, FIRST_DESCRIPTOR, ForkRequest, SpawnRequest, Stderr, Tail, WorkerProcess, held_sockets,
+    memory_file, signal_by_number,
 };
 use crate::queue;
+use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, WorkerEvent, WorkerId};
-use rustix::io::Errno;
-use rustix::process::{Pid, Uid};
+use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,28 +41,30 @@ pub(super) struct Worker {
     /// Where it alone can be asked.
     probes: Vec<probe::Socket>,
     conventions: &'static Conventions,
-    child: Option<Child>,
+    pub(super) child: Option<Child>,
     stderr: Arc<Stderr>,
     /// What of its lines is kept back.
     pub(super) lines: Arc<Lines>,
     listening: AbortHandle,
-    /// The template that was told to fork it.
+    /// The template that was ordered to fork it.
     pub(super) template: Option<u64>,
     /// What hooks have left in its object.
     hook_state: Option<String>,
+    /// What it shows of itself, if it does.
+    scoreboard: Option<Scoreboard>,
     /// What it said before its template reported it.
-    early: Vec<Datagram>,
+    pub(super) early: Vec<Datagram>,
     /// Its control group, with all that it starts.
     group: Option<Group>,
     watching: Option<AbortHandle>,
-    /// How many processes of its group the kernel had killed for want of memory when that was last told.
-    oom_kills_told: u64,
+    /// How many processes of its group the kernel had killed for want of memory when that was last reported.
+    oom_kills_reported: u64,
     /// The last question to it had no answer.
     pub(super) unanswered: bool,
     /// Its own STATUS=.
     pub(super) status: Option<String>,
     /// The lines about its notifications that are refused, and about processes of its own that the kernel kills.
-    refusals: LogLimit,
+    pub(super) refusals: LogLimit,
     kills: LogLimit,
 }
 
@@ -96,7 +99,12 @@ impl Worker {
         self.probes.first()
     }
 
-    /// The process, and how it is told to open its log files afresh, if it can be.
+    /// What it shows of itself, if it does.
+    pub(super) fn scoreboard(&self) -> Option<&Scoreboard> {
+        self.scoreboard.as_ref()
+    }
+
+    /// The process, and the signal that has it open its log files afresh, if there is one.
     pub(super) fn reopens(&self) -> Option<(&Child, Reopen)> {
         Some((self.child.as_ref()?, self.conventions.reopen?))
     }
@@ -127,11 +135,10 @@ impl Worker {
     }
 }
 
-impl Shell {
+impl EventLoop {
     pub(super) fn spawn(&mut self, id: WorkerId, generation: GenerationId, role: Role) {
-        self.last_worker = id;
         match self.try_spawn(id, generation, role) {
-            Ok(true) => self.events.push_back(Event::Worker(id, WorkerEvent::Spawned)),
+            Ok(true) => self.outbox.event(Event::Worker(id, WorkerEvent::Spawned)),
             // The template will report it.
             Ok(false) => {}
             Err(why) => self.not_made(id, why),
@@ -141,9 +148,9 @@ impl Shell {
     /// Gives up a worker that has no process and will have none.
     pub(super) fn not_made(&mut self, id: WorkerId, why: String) {
         if let Some(group) = self.workers.remove(&id).and_then(|mut worker| worker.group.take()) {
-            self.groups.bury(group);
+            self.worker_cgroups.remove_when_empty(group);
         }
-        self.events.push_back(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
+        self.outbox.event(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
     }
 
     /// Makes the worker, or orders it; true if it exists.
@@ -156,7 +163,7 @@ impl Shell {
         let address = socket.address();
         let (mut worker, write) = self.new_worker(id, generation_id, role, conventions, socket)?;
         let settings = &self.generations[&generation_id].settings.workers;
-        let (group, entrance) = self.groups.make(id, settings).unzip();
+        let (group, entrance) = self.worker_cgroups.make(id, settings).unzip();
         worker.watching = group.as_ref().and_then(|group| self.watch_memory(id, group));
         worker.group = group;
         self.workers.insert(id, worker);
@@ -177,7 +184,7 @@ impl Shell {
         }
     }
 
-    /// What a generation's workers are told in WATCHDOG_USEC (sd_watchdog_enabled(3)).
+    /// What a generation's workers get as WATCHDOG_USEC (sd_watchdog_enabled(3)).
     fn watchdog(&self, generation: GenerationId) -> Option<String> {
         let watchdog = self.generations.get(&generation)?.spec.as_ref()?.watchdog?;
         Some(watchdog.as_micros().to_string())
@@ -217,7 +224,7 @@ impl Shell {
         let descriptors: Vec<_> = all.chain(files.iter().map(AsFd::as_fd)).collect();
         // The private sockets of a canary take the places, and so the names, of the public ones.
         let named = if with_private { public } else { &listeners };
-        let given = Given {
+        let given = WorkerFds {
             listeners: &named.iter().map(|listener| &listener.address).collect::<Vec<_>>(),
             private_socket: with_private.then_some(FIRST_DESCRIPTOR + public.len()),
             files: FIRST_DESCRIPTOR + public.len() + private.len(),
@@ -233,7 +240,7 @@ impl Shell {
         }
         let private_name = with_private.then_some("private");
         let names: Vec<_> = named.iter().map(|listener| listener.name.as_str()).chain(private_name).collect();
-        let launch = Launch {
+        let request = SpawnRequest {
             command: &execution.command,
             environment: &environment,
             descriptors: &descriptors,
@@ -244,7 +251,7 @@ impl Shell {
             parent_death: by_number(generation.adapter.conventions.stop_signal),
             sheltered: false,
         };
-        launch.spawn().map_err(|error| error.to_string())
+        request.spawn().map_err(|error| error.to_string())
     }
 
     fn new_worker(
@@ -260,10 +267,10 @@ impl Shell {
         let (stderr, write) =
             Stderr::new(move |line| taken.take(line)).map_err(|error| format!("cannot make a pipe: {error}"))?;
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
-        let sender = self.sender.clone();
+        let sender = self.outbox.sender();
         let listening = tokio::spawn(async move {
             while let Ok((datagram, packet)) = socket.receive().await {
-                // One of each worker at a time: whoever sends more waits, and the others' turn comes.
+                // One of each worker at a time: one that sends more waits, and the others' turn comes.
                 let (done, is_done) = oneshot::channel();
                 if sender.send(Message::Notify(id, datagram, done)).await.is_err() {
                     return;
@@ -284,10 +291,11 @@ impl Shell {
             stderr,
             lines,
             listening,
+            scoreboard: None,
             early: Vec::new(),
             group: None,
             watching: None,
-            oom_kills_told: 0,
+            oom_kills_reported: 0,
             unanswered: false,
             status: None,
             refusals: LogLimit::default(),
@@ -319,10 +327,8 @@ impl Shell {
         stderr: &OwnedFd,
         group: Option<BorrowedFd<'_>>,
     ) -> Result<(), String> {
-        let mut environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
-        if let Some(watchdog) = self.watchdog(generation) {
-            environment.insert("WATCHDOG_USEC".to_owned(), watchdog);
-        }
+        let environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]);
+        let scoreboard = Scoreboard::new().map_err(|error| format!("cannot make the worker's scoreboard: {error}"))?;
         // The Python servers serve sockets of any family beside each other, and a unix socket has no port that others see.
         let probe = self.private_socket(id, &Address::Abstract(String::new()))?;
         let listeners = Arc::clone(&self.listeners);
@@ -334,6 +340,7 @@ impl Shell {
             worker: id.0,
             environment: &environment,
             stderr: stderr.as_fd(),
+            scoreboard: scoreboard.as_fd(),
             listeners: &sockets,
             probe: Some(probe.as_fd()),
             group,
@@ -341,6 +348,7 @@ impl Shell {
         let template = self.order_worker(generation, role, &request)?;
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.template = Some(template);
+            worker.scoreboard = Some(scoreboard);
         }
         Ok(())
     }
@@ -350,9 +358,9 @@ impl Shell {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.hook_state = hook_state;
         // It may have died before we heard of it; then its number may belong to somebody else already.
-        if let Some(ended) = self.strangers.take(Instant::now(), pid) {
-            self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
-            self.bury_worker(id, ended);
+        if let Some(ended) = self.unclaimed_exits.take(Instant::now(), pid) {
+            self.outbox.event(Event::Worker(id, WorkerEvent::Spawned));
+            self.finish_exit(id, ended);
             self.end_orphans();
             return;
         }
@@ -363,7 +371,7 @@ impl Shell {
                 return;
             }
         };
-        self.events.push_back(Event::Worker(id, WorkerEvent::Spawned));
+        self.outbox.event(Event::Worker(id, WorkerEvent::Spawned));
         self.worker_of.insert(pid, id);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.child = Some(child);
@@ -403,24 +411,24 @@ impl Shell {
     /// Whether it was a worker that ended.
     pub(super) fn worker_ended(&mut self, ended: Ended) -> bool {
         let Some(id) = self.worker_of.remove(&ended.pid) else { return false };
-        self.bury_worker(id, ended);
+        self.finish_exit(id, ended);
         true
     }
 
-    fn bury_worker(&mut self, id: WorkerId, Ended { pid, end }: Ended) {
+    fn finish_exit(&mut self, id: WorkerId, Ended { pid, end }: Ended) {
         let Some(mut worker) = self.workers.remove(&id) else { return };
         if worker.template.is_some() {
             self.worker_exited(&worker, worker.as_process(id, pid));
         }
         worker.tell_suppressed(id, true);
-        // Its last words may still be in the pipe.
+        // Its last lines may still be in the pipe.
         worker.stderr.pump();
         self.repeats.worker_ended(id, worker.generation, &worker.lines);
         let tail = worker.stderr.tail();
         let mut why = verdict(end, Some(worker.conventions), &tail);
         if let Some(group) = worker.group.take() {
-            if group.oom_kills().is_some_and(|kills| kills > worker.oom_kills_told) {
-                let cause = self.groups.out_of_memory(&group);
+            if group.oom_kills().is_some_and(|kills| kills > worker.oom_kills_reported) {
+                let cause = self.worker_cgroups.out_of_memory(&group);
                 why = match end {
                     End::Signal(KILL) => format!("killed by the kernel: {cause}"),
                     End::Signal(_) | End::Code(_) => {
@@ -429,21 +437,21 @@ impl Shell {
                 };
             }
             // What it leaves behind would keep its sockets and serve nobody.
-            self.groups.bury(group);
+            self.worker_cgroups.remove_when_empty(group);
         } else {
             self.orphans.look_for(id, pid);
         }
         self.remember_last_lines(id, &tail);
-        self.events.push_back(Event::Worker(id, WorkerEvent::Exited { why }));
+        self.outbox.event(Event::Worker(id, WorkerEvent::Exited { why }));
     }
 
     /// The kernel has killed processes of this worker for want of memory.
     pub(super) fn process_killed(&mut self, id: WorkerId, killed: u64) {
         // One that has ended has had its verdict.
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(group) = worker.group.as_ref().filter(|_| killed > worker.oom_kills_told) else { return };
-        worker.oom_kills_told = killed;
-        let cause = self.groups.out_of_memory(group);
+        let Some(group) = worker.group.as_ref().filter(|_| killed > worker.oom_kills_reported) else { return };
+        worker.oom_kills_reported = killed;
+        let cause = self.worker_cgroups.out_of_memory(group);
         if !worker.kills.allows(Instant::now()) {
             return;
         }
@@ -455,13 +463,13 @@ impl Shell {
         );
     }
 
-    /// Keeps the last lines of the most recently deceased, for whoever asks why.
+    /// Keeps the last lines of the workers that ended last, for those who ask why.
     fn remember_last_lines(&mut self, id: WorkerId, tail: &Tail) {
         let lines: Vec<String> = tail.lines().map(str::to_owned).collect();
         let skip = lines.len().saturating_sub(QUOTED_LINES);
-        self.last_words.insert(id, lines.into_iter().skip(skip).collect());
-        while self.last_words.len() > 16 {
-            self.last_words.pop_first();
+        self.recent_stderr.insert(id, lines.into_iter().skip(skip).collect());
+        while self.recent_stderr.len() > 16 {
+            self.recent_stderr.pop_first();
         }
     }
 
@@ -473,7 +481,7 @@ impl Shell {
             let skip = lines.len().saturating_sub(QUOTED_LINES);
             return lines.into_iter().skip(skip).collect();
         }
-        self.last_words.get(&id).cloned().unwrap_or_default()
+        self.recent_stderr.get(&id).cloned().unwrap_or_default()
     }
 
     /// Looks whether the worker, or one of its descendants, holds one of our sockets.
@@ -493,7 +501,7 @@ impl Shell {
             Role::Serving if worker.child.is_some() => self.accepts(&held.unwrap_or_default()),
             Role::Serving | Role::Canary => Accepts::Unknown,
         };
-        self.events.push_back(Event::Worker(id, WorkerEvent::Inspected { holds, accepts }));
+        self.outbox.event(Event::Worker(id, WorkerEvent::Inspected { holds, accepts }));
     }
 
     /// Whether a worker that holds these sockets takes what waits on the public ones.
@@ -506,76 +514,13 @@ impl Shell {
         let others = held.iter().any(|inode| self.listeners.iter().all(|listener| listener.inode != *inode));
         if others && accepted().any(|inode| held.contains(&inode)) {
             Accepts::Yes
-        } else if self.listeners.iter().any(waits) {
+        } else if !self.core.somebody_serves() && self.listeners.iter().any(waits) {
+            // Where others serve, it waits for them; and the kernel looks for the queue among all sockets, too.
             Accepts::NotYet
         } else {
             Accepts::Unknown
         }
     }
-
-    /// A datagram came in on a worker's notification socket.
-    pub(super) fn worker_says(&mut self, id: WorkerId, datagram: Datagram) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(child) = &worker.child else {
-            if worker.early.len() < 8 {
-                worker.early.push(datagram);
-            }
-            return;
-        };
-        let pid = child.pid();
-        let Some((sender, user)) = datagram.sender else { return };
-        if sender != pid
-            && !is_descendant_of(sender, pid)
-            // Looked at last: one that is gone by now cannot be told from a child of the worker's that said its word and
-            // left. Whoever could pretend to be that is the worker's user or ours.
-            && (is_alive(sender) || user != rustix::process::geteuid() && Some(user) != user_of(pid))
-        {
-            if worker.refusals.allows(Instant::now()) {
-                tracing::warn!(
-                    SOCKD_WORKER = id.0,
-                    "process {sender} spoke on the notification socket of worker {id}, which is not its own, ignoring"
-                );
-            }
-            return;
-        }
-        let messages = match datagram.text.and_then(|text| notify::parse(&text)) {
-            Ok(messages) => messages,
-            Err(why) => {
-                if worker.refusals.allows(Instant::now()) {
-                    tracing::warn!(
-                        SOCKD_WORKER = id.0,
-                        "worker {id} sent a notification that is refused: {why}, ignoring"
-                    );
-                }
-                return;
-            }
-        };
-        for message in messages {
-            let event = match message {
-                notify::Message::Ready => WorkerEvent::SaidReady,
-                notify::Message::Heartbeat => WorkerEvent::Heartbeat,
-                notify::Message::Sick => {
-                    WorkerEvent::FoundSick { why: "it says so itself (WATCHDOG=trigger)".to_owned() }
-                }
-                notify::Message::Retire => WorkerEvent::WantsRetirement,
-                notify::Message::Served(requests) => WorkerEvent::Served { requests },
-                notify::Message::Status(status) => {
-                    worker.status = Some(status);
-                    continue;
-                }
-            };
-            self.events.push_back(Event::Worker(id, event));
-        }
-    }
-}
-
-/// The user that a process runs as.
-fn user_of(pid: Pid) -> Option<Uid> {
-    Some(Uid::from_raw(rustix::fs::stat(format!("/proc/{pid}")).ok()?.st_uid))
-}
-
-fn is_alive(pid: Pid) -> bool {
-    rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
 }
 
 pub(super) fn by_number(signal: i32) -> rustix::process::Signal {

@@ -106,7 +106,7 @@ async fn exchange_on(mut stream: Stream, question: &Question) -> Result<StatusCo
     let heard = Arc::new(AtomicBool::new(false));
     let stream = Hearing { stream, heard: Arc::clone(&heard), is_asked: question.uwsgi };
     let answered = |error: hyper::Error| {
-        // Whoever speaks before he is asked speaks no HTTP; hyper has no name for that error.
+        // A server that speaks before it is asked speaks no HTTP; hyper has no name for that error.
         let unasked = heard.load(Ordering::Relaxed) && !error.is_incomplete_message();
         if error.is_parse() || unasked { AskError::NotHttp(error) } else { AskError::Closed }
     };
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told_apart() {
+    fn what_is_no_answer_is_distinguished() {
         let long = Duration::from_secs(10);
         assert!(matches!(asked(b"SSH-2.0-OpenSSH_9.2\r\n", long), Err(AskError::NotHttp(_))));
         assert!(matches!(asked(b"HTTP/1.1 20", long), Err(AskError::Closed)));

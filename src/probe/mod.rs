@@ -3,7 +3,7 @@
 //! All workers of a pool share the public socket, so a request sent there reaches any of them. A private listening
 //! socket, handed over beside the public one or in its place, reaches exactly one process.
 //!
-//! Owns: the ways to the private sockets, and one request at a time. Never: judges an answer; that is for whoever asked.
+//! Owns: the ways to the private sockets, and one request at a time. Never: judges an answer; that is for the caller.
 #![forbid(unsafe_code)]
 
 mod http;

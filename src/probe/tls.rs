@@ -2,8 +2,8 @@
 //! workers do, is found out before there is one.
 //!
 //! The greeting is a ClientHello of TLS 1.2 and 1.3 (RFC 8446, 4.1.2), with which nothing else is begun: no key is made,
-//! and what would be answered to a request stays unknown. Any record of TLS is an answer, an alert too: whoever sends
-//! one has read its certificate and its settings.
+//! and what would be answered to a request stays unknown. Any record of TLS is an answer, an alert too: a server that
+//! sends one has read its certificate and its settings.
 
 use super::http::{AskError, is_gone, open};
 use std::time::Duration;
@@ -23,7 +23,7 @@ const X25519: u16 = 0x001d;
 const GROUPS: [u16; 3] = [X25519, 0x0017, 0x0018];
 const VERSIONS: [u16; 2] = [0x0304, 0x0303];
 
-/// Greets whoever listens at the address as a visitor of `host` would, and waits for the first byte of an answer.
+/// Greets the listener at the address as a visitor of `host` would, and waits for the first byte of an answer.
 ///
 /// # Errors
 /// [`AskError`]; nothing of HTTP is asked.
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tls_is_told_apart() {
+    fn what_is_no_tls_is_distinguished() {
         for (reply, closed) in [(&b""[..], true), (b"HTTP/1.1 400 Bad Request\r\n\r\n", false), (b"\x15\x03", false)] {
             let (socket, fd) = Socket::listen(&Binder::new(None)).expect("a socket");
             let listener = UnixListener::from(fd);

@@ -1,7 +1,7 @@
 //! Where the processes of a worker listen, as the kernel knows it: the sockets among their descriptors that /proc/PID/net
 //! shows as listening.
 
-use super::tree::{descendants, sockets};
+use super::procfs::{descendants, sockets};
 use rustix::process::Pid;
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -1,33 +1,35 @@
 //! Worker processes: made by exec or forked by a template, signalled through pidfds, reaped once.
 //!
-//! Two ways lead to a worker, and whoever asks need not care which: [`Launch::spawn`] executes a program, and a
+//! Two ways lead to a worker, and the caller need not care which: [`SpawnRequest::spawn`] executes a program, and a
 //! [`Template`] forks one on command. Both give a [`Child`] with a pidfd from the start. [`reap`] collects whatever
 //! ended; [`Stderr`] reads a worker's stderr.
 //!
 //! Owns every process id. Must never decide whether a process should live, and never sends a signal to a bare pid
 //! that may have been reaped.
 
-mod exec;
-mod limit;
-mod lines;
 mod listening;
-mod memory;
+mod memfd;
+mod procfs;
 mod reap;
 mod reason;
+mod rlimit;
 mod signals;
+mod spawn;
+mod stderr;
 mod template;
-mod tree;
 
-pub use exec::{FIRST_DESCRIPTOR, Launch, LaunchError, concerns_the_unit, release_file_pages, signal_by_number};
-pub use limit::raise_descriptor_limit;
-pub use lines::{Stderr, TAIL_LINES, Tail};
 pub use listening::listening;
-pub use memory::memory_file;
-pub use reap::{End, Ended, become_subreaper, reap, signal_name};
-pub use signals::{Signals, hold_signals};
-pub use template::{ForkError, ForkRequest, Hello, Life, Notice, Phase, Report, Reports, Template, WorkerProcess};
-pub use tree::{
+pub use memfd::memory_file;
+pub use procfs::{
     Usage, children, descendants, held_sockets, holds_socket, is_descendant_of, kill_descendant, session, usage,
+};
+pub use reap::{End, Ended, become_subreaper, reap, signal_name};
+pub use rlimit::{explain, raise_descriptor_limit};
+pub use signals::{Signals, hold_signals};
+pub use spawn::{FIRST_DESCRIPTOR, SpawnError, SpawnRequest, concerns_the_unit, release_file_pages, signal_by_number};
+pub use stderr::{Stderr, TAIL_LINES, Tail};
+pub use template::{
+    ForkError, ForkRequest, Hello, Life, Notice, Phase, Template, TemplateMessage, TemplateMessages, WorkerProcess,
 };
 
 use rustix::process::{
@@ -44,8 +46,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// Takes note of a child that has not been reaped: until then its number belongs to no other process. Whoever names
-    /// it need not be believed.
+    /// Takes note of a child that has not been reaped: until then its number belongs to no other process. The source
+    /// of the number need not be trusted.
     ///
     /// # Errors
     /// ESRCH if there is no such process, ECHILD if it is not a child of ours, EMFILE when there are no descriptors left.
@@ -84,7 +86,7 @@ impl Child {
         #[expect(clippy::disallowed_methods, reason = "its leader is not reaped, so the number names no other group")]
         let _ = kill_process_group(self.pid, Signal::KILL);
         for pid in descendants {
-            tree::kill_descendant(pid);
+            procfs::kill_descendant(pid);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Collecting processes that ended: every one of them, once.
+//! Reaping: no zombie stays, and each process that has ended is reported once.
 //!
 //! sockd is a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): what its descendants leave behind becomes its child, and
 //! that is how a worker forked by a template becomes sockd's own.

@@ -1,4 +1,4 @@
-//! Which line of what a process wrote says why it ended: the one that a person of its language would point at.
+//! The reason in a traceback: which line of a process's stderr says why it ended, by the habits of its language.
 //!
 //! Python names the error behind its last frame, whatever it is called, Ruby first, Node above the stack, Java in its last
 //! "Caused by", Rust in the line after "panicked at". One line is held at a time, and as long as only its own stack
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_of_any_length_does_not_bury_the_error_and_other_lines_do() {
+    fn a_stack_of_any_length_does_not_hide_the_error_and_other_lines_do() {
         let head = "config.ru:1:in `<main>': no database (RuntimeError)";
         let stack = "\tfrom /gems/rails/a.rb:1:in `b'\n".repeat(500);
         assert_eq!(reason(&format!("{head}\n{stack}")).as_deref(), Some(head));

@@ -6,7 +6,7 @@
 //! somebody sends waits like the others.
 //!
 //! Owns: the signal mask of this process, and the signalfd. Never: says what a signal means. The mask reaches no
-//! program: [`super::Launch`] empties it between fork and exec.
+//! program: [`super::SpawnRequest`] empties it between fork and exec.
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

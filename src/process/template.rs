@@ -1,13 +1,13 @@
 //! A template: a process with the server loaded, which forks workers on command.
 //!
-//! It listens on one end of a SOCK_SEQPACKET pair and takes one JSON object per datagram; a worker's stderr and sockets
-//! travel with the command (SCM_RIGHTS), so the template itself holds no visitor's socket. Who takes the command is a
-//! spare, forked in advance, and twice, so that it is a child of ours, the subreaper, before it becomes the worker. The
-//! other side of the protocol is told in `src/adapter/python/forking.py`.
+//! It listens on one end of a SOCK_SEQPACKET pair and takes one JSON object per datagram; a worker's stderr,
+//! scoreboard and sockets travel with the command (SCM_RIGHTS), so the template itself holds no visitor's socket. Who
+//! takes the command is a spare, forked in advance, and twice, so that it is a child of ours, the subreaper, before it
+//! becomes the worker. The protocol is written down in `src/adapter/python/sockd_worker/protocol.py`.
 
 use super::Child;
-use super::exec::{Launch, LaunchError};
-use super::memory::memory_file;
+use super::memfd::memory_file;
+use super::spawn::{SpawnError, SpawnRequest};
 use crate::app::Command;
 use crate::peer::Packets;
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// The longest message in either direction, in bytes.
 const MESSAGE_LIMIT: usize = 64 << 10;
 /// The kernel passes at most this many descriptors with one message (SCM_MAX_FD).
-const MOST_DESCRIPTORS: usize = 253;
+const MAX_DESCRIPTORS: usize = 253;
 
 /// A running template.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub enum Phase {
     Again,
 }
 
-/// What a template is told at its birth.
+/// What a template is sent when it starts.
 #[derive(Debug, Serialize)]
 pub struct Life<'a> {
     /// When that is.
@@ -80,9 +80,9 @@ pub struct WorkerProcess {
 /// What the user's hooks in a template are to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Another template has forked this worker. Answered by [`Report::Noted`].
+    /// Another template has forked this worker. Answered by [`TemplateMessage::Noted`].
     Joined(WorkerProcess),
-    /// A worker was reaped. Answered by [`Report::Noted`].
+    /// A worker was reaped. Answered by [`TemplateMessage::Noted`].
     Exited {
         /// Which.
         process: WorkerProcess,
@@ -106,6 +106,8 @@ pub struct ForkRequest<'a> {
     pub environment: &'a BTreeMap<String, String>,
     /// The worker's stderr.
     pub stderr: BorrowedFd<'a>,
+    /// The page on which it shows how it is.
+    pub scoreboard: BorrowedFd<'a>,
     /// The sockets it shall serve.
     pub listeners: &'a [BorrowedFd<'a>],
     /// A listening socket of its own, served beside the others.
@@ -116,7 +118,7 @@ pub struct ForkRequest<'a> {
 
 /// What a template reports.
 #[derive(Debug)]
-pub enum Report {
+pub enum TemplateMessage {
     /// It is ready to fork.
     Hello(Hello),
     /// A worker exists.
@@ -146,14 +148,14 @@ pub enum Report {
     Garbage(String),
 }
 
-/// Why a template could not be told to fork.
+/// Why a template could not be asked to fork.
 #[derive(Debug, thiserror::Error)]
 pub enum ForkError {
     /// The kernel did not take the message: the template is gone, or busy with very many orders.
     #[error("cannot reach the template: {0}")]
     Send(#[from] io::Error),
     /// More sockets than one message can bring.
-    #[error("{0} sockets are more than a template can be handed (at most {MOST_DESCRIPTORS})")]
+    #[error("{0} sockets are more than a template can be handed (at most {MAX_DESCRIPTORS})")]
     TooManySockets(usize),
 }
 
@@ -221,24 +223,25 @@ struct Failed {
 }
 
 impl Template {
-    /// Executes `command` with the control socket as descriptor 3, then the two texts and its life, each as a file.
+    /// Executes `command` with the control socket as descriptor 3, then the two texts, the package and `bootstrap.py`, and
+    /// its life, each as a file.
     ///
     /// # Errors
-    /// [`LaunchError`]: the interpreter is missing, or the system has no process or descriptor left.
+    /// [`SpawnError`]: the interpreter is missing, or the system has no process or descriptor left.
     pub fn boot(
         command: &Command,
         texts: [&str; 2],
         life: &Life<'_>,
         stderr: BorrowedFd<'_>,
-    ) -> Result<Self, LaunchError> {
-        let failed = |source: io::Error| LaunchError::Execute { program: command.program.clone(), source };
+    ) -> Result<Self, SpawnError> {
+        let failed = |source: io::Error| SpawnError::Execute { program: command.program.clone(), source };
         let life = serde_json::to_string(life).map_err(io::Error::from).map_err(failed)?;
         let files = texts.iter().copied().chain([&*life]).map(|text| memory_file("sockd-template", text));
         let files: Vec<OwnedFd> = files.collect::<Result<_, _>>().map_err(failed)?;
         let (ours, theirs) = control_pair().map_err(failed)?;
         let descriptors: Vec<_> = std::iter::once(&theirs).chain(&files).map(AsFd::as_fd).collect();
         let environment: BTreeMap<OsString, OsString> = BTreeMap::new();
-        let child = Launch {
+        let child = SpawnRequest {
             command,
             environment: &environment,
             descriptors: &descriptors,
@@ -259,17 +262,18 @@ impl Template {
         &self.child
     }
 
-    /// Orders a worker; a [`Report`] answers.
+    /// Orders a worker; a [`TemplateMessage`] answers.
     ///
     /// # Errors
     /// [`ForkError`]; no report follows then.
     pub fn fork(&self, request: &ForkRequest<'_>) -> Result<(), ForkError> {
-        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(request.stderr)
+        let descriptors: Vec<BorrowedFd<'_>> = [request.stderr, request.scoreboard]
+            .into_iter()
             .chain(request.listeners.iter().copied())
             .chain(request.probe)
             .chain(request.group)
             .collect();
-        if descriptors.len() > MOST_DESCRIPTORS {
+        if descriptors.len() > MAX_DESCRIPTORS {
             return Err(ForkError::TooManySockets(request.listeners.len()));
         }
         let order = Order {
@@ -323,40 +327,40 @@ impl Template {
     }
 
     /// Where its reports come from.
-    pub fn reports(&self) -> Reports {
-        Reports { control: Arc::clone(&self.control) }
+    pub fn reports(&self) -> TemplateMessages {
+        TemplateMessages { control: Arc::clone(&self.control) }
     }
 }
 
 /// The stream of a template's reports.
 #[derive(Debug)]
-pub struct Reports {
+pub struct TemplateMessages {
     control: Arc<Packets>,
 }
 
-impl Reports {
+impl TemplateMessages {
     /// The next report; None when the template is gone.
-    pub async fn next(&self) -> Option<Report> {
+    pub async fn next(&self) -> Option<TemplateMessage> {
         let (text, packet) = self.control.next::<MESSAGE_LIMIT>().await.ok()?;
         self.control.take(packet).await;
         (!text.is_empty()).then(|| parse(&text))
     }
 }
 
-fn parse(text: &[u8]) -> Report {
-    let garbage = || Report::Garbage(String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned());
+fn parse(text: &[u8]) -> TemplateMessage {
+    let garbage = || TemplateMessage::Garbage(String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned());
     let Ok(message) = serde_json::from_slice::<Message>(text) else { return garbage() };
     match message {
         Message { hello: Some(HelloMessage { hook_state }), .. } => {
-            Report::Hello(Hello { message: text.to_owned(), hook_state })
+            TemplateMessage::Hello(Hello { message: text.to_owned(), hook_state })
         }
         Message { forked: Some(Forked { worker, pid, hook_state }), .. } if pid > 0 => match Pid::from_raw(pid) {
-            Some(pid) => Report::Forked { worker, pid, hook_state },
+            Some(pid) => TemplateMessage::Forked { worker, pid, hook_state },
             None => garbage(),
         },
-        Message { noted: Some(Noted { worker }), .. } => Report::Noted { worker },
-        Message { hook_state: Some(state), .. } => Report::HookState(state),
-        Message { failed: Some(Failed { worker, error }), .. } => Report::Failed { worker, error },
+        Message { noted: Some(Noted { worker }), .. } => TemplateMessage::Noted { worker },
+        Message { hook_state: Some(state), .. } => TemplateMessage::HookState(state),
+        Message { failed: Some(Failed { worker, error }), .. } => TemplateMessage::Failed { worker, error },
         Message { .. } => garbage(),
     }
 }
@@ -375,13 +379,16 @@ mod tests {
 
     #[test]
     fn reports_are_understood_or_called_garbage() {
-        assert!(matches!(parse(br#"{"hello":{"settings":{"workers":3}}}"#), Report::Hello(_)));
-        assert!(matches!(parse(br#"{"forked":{"worker":7,"pid":123}}"#), Report::Forked { worker: 7, .. }));
-        assert!(matches!(parse(br#"{"failed":{"worker":7,"error":"fork"}}"#), Report::Failed { worker: 7, .. }));
+        assert!(matches!(parse(br#"{"hello":{"settings":{"workers":3}}}"#), TemplateMessage::Hello(_)));
+        assert!(matches!(parse(br#"{"forked":{"worker":7,"pid":123}}"#), TemplateMessage::Forked { worker: 7, .. }));
+        assert!(matches!(
+            parse(br#"{"failed":{"worker":7,"error":"fork"}}"#),
+            TemplateMessage::Failed { worker: 7, .. }
+        ));
         for text in
             [&b"{}"[..], b"", b"\xff", br#"{"forked":{"worker":7,"pid":0}}"#, br#"{"forked":{"worker":7,"pid":-4}}"#]
         {
-            assert!(matches!(parse(text), Report::Garbage(_)), "{text:?}");
+            assert!(matches!(parse(text), TemplateMessage::Garbage(_)), "{text:?}");
         }
     }
 }

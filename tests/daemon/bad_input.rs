@@ -1,4 +1,4 @@
-//! What sockd is told that is wrong, by systemd, by workers and by strangers.
+//! Bad input to sockd, by systemd, by workers and by strangers.
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -86,7 +86,7 @@ fn a_stranger_cannot_speak_for_a_worker() {
 }
 
 #[test]
-fn a_worker_that_sends_rubbish_is_told_off_and_serves_on() {
+fn a_worker_that_sends_rubbish_is_refused_and_serves_on() {
     let rubbish = [
         "notify=no equals sign",
         "notify=\u{ff}\u{fe}",
@@ -114,7 +114,7 @@ fn a_worker_that_says_ready_twice_is_ready_once() {
         .worker("service.py", &["notify=READY=1", "notify=READY=1\\nREADY=1", "notify=?"]);
     web.log("a line has no equals sign");
     assert_eq!(web.logged(START, "is ready after").len(), 1);
-    web.told("READY=1");
+    web.notified("READY=1");
     assert_eq!(web.get("/").status, 200);
     let transcript = web.stop();
     let said = transcript.all(START, Source::Manager);
@@ -231,7 +231,7 @@ fn a_line_of_a_megabyte_is_cut_and_the_next_one_is_whole() {
 #[test]
 fn the_control_socket_survives_rubbish() {
     let web = Instance::on_unix().worker("service.py", &[]);
-    web.told("READY=1");
+    web.notified("READY=1");
     let text = std::fs::read_to_string("/proc/net/unix").expect("readable");
     let pid = web.pid.as_raw_nonzero();
     let name = text.lines().filter_map(|line| line.split_once(" @")).map(|(_, name)| name.trim());

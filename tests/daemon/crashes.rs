@@ -71,7 +71,7 @@ fn a_broken_application_answers_503_and_is_tried_again_after_longer_and_longer_w
         assert!(next.duration_since(at) + Duration::from_millis(100) >= wait, "{waits:?}");
     }
     assert!(web.ready().is_empty());
-    let death = web.report().slots[0].last_death.clone().expect("it is told");
+    let death = web.report().slots[0].last_death.clone().expect("it is reported");
     assert!(death.reason.contains("RuntimeError"), "{death:?}");
     assert!(death.last_lines.iter().any(|line| line.starts_with("Traceback")), "{death:?}");
     web.stop();
@@ -90,23 +90,23 @@ fn the_same_report_at_every_attempt_is_written_once_and_counted() {
     // Its traceback; the sentences about each attempt name the error alone.
     let raised = web.logged(START, "raise RuntimeError(");
     assert!(raised.len() == 1 && raised[0].text.contains("worker 1: "), "{raised:?}");
-    let death = web.report().slots[0].last_death.clone().expect("it is told");
+    let death = web.report().slots[0].last_death.clone().expect("it is reported");
     assert!(death.last_lines.iter().any(|line| line.contains("raise RuntimeError(")), "{death:?}");
 
-    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    std::fs::remove_file(web.path().join("broken")).expect("fixed");
     visitors_until_served(&web);
     web.stop();
 }
 
 #[test]
-fn mended_code_serves_within_three_seconds_while_visitors_come() {
+fn fixed_code_serves_within_three_seconds_while_visitors_come() {
     let web = Instance::on_unix().file("broken", "").worker("service.py", &["exit-if=broken"]);
     assert_eq!(web.get("/").status, 503);
     // The back-off is longer than a visitor shall wait.
     web.wait_log(START, "a wait of more than three seconds", |line| {
         line.contains("could not start") && wait_of(line) > Duration::from_secs(3)
     });
-    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    std::fs::remove_file(web.path().join("broken")).expect("fixed");
     let took = visitors_until_served(&web);
     assert!(took < Duration::from_secs(3), "it took {took:?}\n{}", web.transcript.show());
     web.log("a worker serves, no more 503");
@@ -125,7 +125,7 @@ fn the_survivors_go_on_while_a_slot_cannot_be_filled() {
     assert_eq!(web.get("/").status, 200);
     assert_eq!(web.report().status_line, "serving, 1 of 2 workers, generation 1");
     assert!(web.logged(mark, "503").is_empty());
-    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    std::fs::remove_file(web.path().join("broken")).expect("fixed");
     web.status_since(failed.mark(), "serving, 2 of 2 workers, generation 1");
     web.stop();
 }
@@ -151,7 +151,7 @@ fn a_worker_that_hangs_before_it_is_ready_is_aborted_and_the_log_says_so() {
     assert!(hangs.text.contains("error: "), "{}", hangs.text);
     web.log("worker 2 could not start: not ready within 5s");
     web.log("worker 2 has left (killed by SIGABRT)");
-    // Whoever waited meanwhile is told.
+    // A visitor that waited meanwhile gets 503.
     assert_eq!(http::read_response(&mut connection).expect("answered").status, 503);
     web.stop();
 }
@@ -277,6 +277,9 @@ fn what_workers_had_started_that_die_at_once_ends_with_each_of_them() {
 fn the_first_process_of_a_container_lives_through_deaths() {
     let web = Instance::on_unix().options("--start at-once").in_pid_namespace().worker("service.py", &["subprocess"]);
     web.status("serving, 1 of 1 worker, generation 1");
+    // Its subprocess, and the child of that.
+    let first = web.output("subprocess ");
+    web.output_since(first.mark(), "subprocess ");
     let worker = *sockd::process::children(web.pid).first().expect("a worker");
     let mark = web.mark();
     processes::signal(worker, Signal::KILL);
@@ -335,4 +338,25 @@ fn the_helper_that_answers_503_leaves_when_sockd_is_killed_and_comes_back_when_i
     web.signal(Signal::KILL);
     web.end();
     assert!(processes::ended(second, PATIENCE), "{} stays", processes::describe(second));
+}
+
+#[test]
+fn a_helper_that_ends_at_once_is_tried_once_a_second_and_not_taken_for_one_that_answers() {
+    let web = Instance::on_unix().file("broken", "").worker("service.py", &["exit-if=broken"]);
+    assert_eq!(web.get("/").status, 503);
+    let mut killed = Vec::new();
+    let began = Instant::now();
+    for _ in 0..5 {
+        let helper = web.until("a helper that lives", || {
+            let mut all = sockd::process::descendants(web.pid).into_iter().filter(|pid| !killed.contains(pid));
+            all.find(|pid| processes::describe(*pid).contains("fallback"))
+        });
+        processes::signal(helper, Signal::KILL);
+        killed.push(helper);
+    }
+    assert!(began.elapsed() >= Duration::from_secs(4), "four were started within {:?}", began.elapsed());
+    assert_eq!(web.logged(START, "cannot answer 503: ").len(), 1, "{}", web.transcript.show());
+    assert!(web.logged(START, "visitors are answered 503 again").is_empty(), "{}", web.transcript.show());
+    web.log("visitors are answered 503 again");
+    web.stop();
 }

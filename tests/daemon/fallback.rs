@@ -40,7 +40,7 @@ fn a_page_for_people_tells_nothing_of_the_inside_and_ends_with_the_first_proven_
     let (_, refresh) = response.body.split_once("http-equiv=\"refresh\" content=\"").expect("it comes back");
     let refresh: u32 = refresh.split_once('"').expect("a number").0.parse().expect("seconds");
     assert!(refresh >= retry, "it comes back after {refresh} s, before the {retry} s of Retry-After");
-    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    std::fs::remove_file(web.path().join("broken")).expect("fixed");
     web.until("a visitor is served", || (page(&web, "/").status == 200).then_some(()));
     web.log("a worker serves, no more 503");
     for _ in 0..20 {
@@ -50,15 +50,15 @@ fn a_page_for_people_tells_nothing_of_the_inside_and_ends_with_the_first_proven_
 }
 
 #[test]
-fn an_operators_own_page_is_read_anew_each_time_and_does_without_when_it_is_of_no_use() {
+fn an_operators_own_page_is_read_each_time_and_does_without_when_it_is_of_no_use() {
     let builder = Instance::builder();
     let own = builder.path().join("own.html");
     let builder = builder.file("own.html", "<p>one</p>").config(&format!("[fallback]\npage = {own:?}\n"));
     let web = broken(builder);
     assert_eq!(page(&web, "/").body, "<p>one</p>");
 
-    let mended = |since| {
-        std::fs::remove_file(web.path().join("broken")).expect("mended");
+    let fixed = |since| {
+        std::fs::remove_file(web.path().join("broken")).expect("fixed");
         web.until("a visitor is served", || (page(&web, "/").status == 200).then_some(()));
         web.log_since(since, "a worker serves, no more 503").mark()
     };
@@ -67,12 +67,12 @@ fn an_operators_own_page_is_read_anew_each_time_and_does_without_when_it_is_of_n
         super::processes::signal(web.ready()[0], rustix::process::Signal::KILL);
         web.until("a visitor is turned away", || (page(&web, "/").status == 503).then_some(()));
     };
-    let mark = mended(START);
+    let mark = fixed(START);
     web.write("own.html", "<p>two</p>");
     break_again();
     assert_eq!(page(&web, "/").body, "<p>two</p>");
 
-    let mark = mended(mark);
+    let mark = fixed(mark);
     std::fs::remove_file(&own).expect("removed");
     break_again();
     let warning = web.log_since(mark, "sockd fallback: cannot use");
@@ -140,14 +140,14 @@ fn pass_on(mut visitor: TcpStream, address: &Address, statuses: &mpsc::Sender<u1
 }
 
 #[test]
-fn a_browser_that_is_left_alone_arrives_once_the_application_is_mended() {
+fn a_browser_that_is_left_alone_arrives_once_the_application_is_fixed() {
     let web = broken(Instance::builder());
     let Some(chromium) = Chromium::find("a browser that comes back by itself", web.path()) else { return };
     let (url, statuses) = relay(&web);
     // Without a port for a debugger it would end at once.
     let mut browser = chromium.open(&["--remote-debugging-port=0".into()], &url);
     let first = statuses.recv_timeout(4 * PATIENCE);
-    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    std::fs::remove_file(web.path().join("broken")).expect("fixed");
     let last = std::iter::from_fn(|| statuses.recv_timeout(PATIENCE).ok()).find(|status| *status != 503);
     browser.kill().expect("killed");
     browser.wait().expect("reaped");

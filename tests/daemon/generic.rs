@@ -15,7 +15,7 @@ fn facts(instance: &Instance) -> Value {
 }
 
 #[test]
-fn each_worker_is_told_of_the_sockets_as_systemd_would_tell_it() {
+fn each_worker_gets_the_sockets_as_systemd_would_pass_them() {
     let web = Instance::on_unix().tcp4().names("web:admin").options("--workers 2").worker("service.py", &[]);
     web.get("/");
     web.status("serving, 2 of 2 workers, generation 1");
@@ -82,7 +82,7 @@ fn a_worker_has_the_sockets_from_3_on_and_nothing_else() {
 #[test]
 fn nothing_runs_before_the_first_connection_which_then_waits_and_is_answered() {
     let web = Instance::on_unix().worker("service.py", &[]);
-    web.told("READY=1");
+    web.notified("READY=1");
     web.status("waiting for the first connection");
     assert!(web.workers().is_empty());
     assert!(web.left().is_empty(), "{:?}", web.left());
@@ -107,7 +107,7 @@ fn at_once_starts_without_a_connection_and_ready_follows_the_first_proven_worker
     web.output("waits at the gate");
     assert!(web.heard(START, "READY=1").is_empty(), "READY=1 before any worker was proven");
     std::fs::write(web.path().join(gate), "").expect("the gate opens");
-    let ready = web.told("READY=1");
+    let ready = web.notified("READY=1");
     assert_eq!(ready.value("STATUS"), Some("serving, 1 of 1 worker, generation 1"));
     assert!(web.get("/").body.starts_with("hello"));
     web.stop();
@@ -125,10 +125,10 @@ fn several_sockets_of_every_family_are_served_with_and_without_names() {
             assert_eq!(web.get_at(socket, "/").status, 200, "socket {socket}");
         }
         let listeners = web.report().listeners;
-        let told: Vec<_> = listeners.iter().map(|l| l.name.as_str()).collect();
+        let listed: Vec<_> = listeners.iter().map(|l| l.name.as_str()).collect();
         match names {
-            Some(names) => assert_eq!(told.join(":"), names),
-            None => assert_eq!(told, listeners.iter().map(|l| l.address.as_str()).collect::<Vec<_>>()),
+            Some(names) => assert_eq!(listed.join(":"), names),
+            None => assert_eq!(listed, listeners.iter().map(|l| l.address.as_str()).collect::<Vec<_>>()),
         }
         web.stop();
     }
@@ -149,7 +149,7 @@ fn the_first_worker_is_proven_alone_and_answers_before_the_others_start() {
 #[test]
 fn a_connection_that_waits_on_any_socket_starts_the_workers() {
     let web = Instance::on_unix().tcp4().tcp6().worker("service.py", &[]);
-    web.told("READY=1");
+    web.notified("READY=1");
     let mut connection = web.addresses[2].connect(PATIENCE).expect("it waits in the queue");
     http::send_get(&mut connection, "/").expect("sent");
     assert_eq!(http::read_response(&mut connection).expect("answered").status, 200);
@@ -175,7 +175,7 @@ fn the_flags_of_a_shared_socket_stay_as_they_were() {
 #[test]
 fn the_backlog_is_restored_after_a_worker_that_listens_with_5() {
     let web = Instance::on_unix().tcp4().worker("service.py", &["backlog=5"]);
-    web.told("READY=1");
+    web.notified("READY=1");
     let before: Vec<_> = web.report().listeners.iter().map(|listener| listener.backlog).collect();
     assert!(before[0] > Some(5), "{before:?}");
     web.get("/");
@@ -200,12 +200,12 @@ fn a_silent_program_is_ready_after_it_has_lived_for_a_while() {
 #[test]
 fn once_a_worker_has_spoken_silence_proves_nothing() {
     let options = "--ready-after 4s --start-timeout 5s --start at-once";
-    let web = Instance::on_unix().options(options).worker("service.py", &["silent-if=mute"]);
+    let web = Instance::on_unix().options(options).worker("service.py", &["silent-if=silent"]);
     web.status("serving, 1 of 1 worker, generation 1");
     // The log may come later than the status.
     web.log("worker 1 is ready");
     assert_eq!(web.get("/").status, 200);
-    web.write("mute", "");
+    web.write("silent", "");
     let mark = web.mark();
     processes::signal(web.ready()[0], Signal::KILL);
     web.output_since(mark, "runs");
@@ -267,7 +267,7 @@ fn a_worker_starts_with_no_signal_blocked_and_only_sigpipe_ignored() {
         u64::from_str_radix(line.trim(), 16).expect("a mask")
     };
     assert_eq!(mask("SigBlk:"), 0);
-    // The C library keeps 32 and 33 to itself; whoever started the tests may have left them ignored.
+    // The C library keeps 32 and 33 to itself; the program that started the tests may have left them ignored.
     assert_eq!(mask("SigIgn:") & 0x7fff_ffff, 1 << (Signal::PIPE.as_raw() - 1), "as systemd has it for every service");
     web.stop();
 }

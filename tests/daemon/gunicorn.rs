@@ -23,7 +23,7 @@ fn the_guides_line_serves_with_three_workers() {
     let project = project();
     let bind = format!("unix:{}", project.path().join("web.sock").display());
     let web = project.gunicorn(&["--access-logfile", "-", "--workers", "3", "--bind", &bind]);
-    web.told("READY=1");
+    web.notified("READY=1");
     assert_eq!(web.workers().len(), 0, "a worker before the first connection");
     assert!(web.get("/").body.starts_with("hello from"));
     web.status("serving, 3 of 3 workers, generation 1");
@@ -207,8 +207,8 @@ fn an_import_that_hangs_is_aborted_and_its_stack_is_in_the_log() {
     web.log_since(hangs.mark(), "worker 1 could not start: not ready within 2s");
     web.status_like(START, "answering 503: no worker could start: not ready within 2s");
     assert_eq!(web.get("/").status, 503);
-    // While the next attempt hangs nothing is lost, and the mended code serves.
-    web.write("myproject.py", &application("mended"));
+    // While the next attempt hangs nothing is lost, and the fixed code serves.
+    web.write("myproject.py", &application("fixed"));
     web.until("a visitor is served", || (web.get("/").status == 200).then_some(()));
     web.stop();
 }
@@ -324,7 +324,7 @@ fn an_environment_without_gunicorn_says_so() {
 }
 
 #[test]
-fn options_that_gunicorn_does_not_know_are_told_in_its_own_words() {
+fn options_that_gunicorn_does_not_know_are_reported_in_its_own_words() {
     let web = project().gunicorn(&["--nonsense"]);
     assert_eq!(web.get("/").status, 503);
     web.log("unrecognized arguments: --nonsense");
@@ -343,7 +343,7 @@ fn a_configuration_file_that_fails_is_quoted() {
 #[test]
 fn a_stop_before_the_first_connection_takes_the_template_along() {
     let web = project().gunicorn(&["--workers", "2"]);
-    web.told("READY=1");
+    web.notified("READY=1");
     web.until("the template is there, and its spare", || (web.left().len() == 2).then_some(()));
     web.stop();
 }

@@ -48,18 +48,18 @@ fn a_worker_whose_every_thread_is_stuck_is_found_by_its_probe_and_replaced_first
     web.get("/");
     let stuck = web.ready()[0];
     let _visitors: Vec<_> = (0..2).map(|_| ask_and_wait_for_nothing(&web, "/stick")).collect();
-    let ails = web.log("worker 1 is not well: GET /: no answer within 500ms");
-    assert!(ails.text.contains("2 times in a row); its successor is started first"), "{}", ails.text);
-    web.log_since(ails.mark(), "worker 2 is ready after");
+    let unhealthy = web.log("worker 1 is not well: GET /: no answer within 500ms");
+    assert!(unhealthy.text.contains("2 times in a row); its successor is started first"), "{}", unhealthy.text);
+    web.log_since(unhealthy.mark(), "worker 2 is ready after");
     // One that the old worker accepted before it closed its socket is lost with it; the next is served.
     web.until("a visitor is served", || web.addresses[0].get("/").ok().filter(|response| response.status == 200));
     assert_ne!(web.ready(), [stuck]);
-    let told = web.log_since(ails.mark(), "worker 1 hangs: it does not leave; sending SIGABRT");
+    let hangs = web.log_since(unhealthy.mark(), "worker 1 hangs: it does not leave; sending SIGABRT");
     // Where it hangs is in the log.
-    web.log_since(ails.mark(), "most recent call first");
-    web.log_since(ails.mark(), "in application");
+    web.log_since(unhealthy.mark(), "most recent call first");
+    web.log_since(unhealthy.mark(), "in application");
     assert!(processes::ended(stuck, PATIENCE));
-    assert!(web.logged(told.mark(), "worker 2 is not well").is_empty());
+    assert!(web.logged(hangs.mark(), "worker 2 is not well").is_empty());
     web.stop();
 }
 
@@ -73,8 +73,8 @@ fn a_sync_worker_that_hangs_when_it_is_replaced_is_found_by_its_own_timeout() {
     let mark = web.mark();
     web.signal(Signal::HUP);
     web.log_since(mark, "reload: generation 2 has taken over");
-    let told = web.log_since(mark, "worker 1 hangs: it does not leave; sending SIGABRT");
-    web.log_since(told.mark(), "in application");
+    let hangs = web.log_since(mark, "worker 1 hangs: it does not leave; sending SIGABRT");
+    web.log_since(hangs.mark(), "in application");
     assert!(processes::ended(stuck, PATIENCE));
     web.stop();
 }
@@ -134,7 +134,7 @@ fn a_sync_worker_in_a_long_request_is_busy_and_not_sick() {
     assert!(web.logged(mark, "is not well").is_empty(), "{}", web.transcript.show());
     let mut web = web;
     web.signal(Signal::TERM);
-    web.told("STOPPING=1");
+    web.notified("STOPPING=1");
     web.signal(Signal::INT);
     assert_eq!(web.end().code(), Some(0));
 }
@@ -169,9 +169,9 @@ fn a_private_socket_whose_queue_is_full_holds_nobody_up_and_is_not_asked_again()
     let visitor = ask_and_wait_for_nothing(&web, "/stick");
     let mark = web.output("stuck").mark();
     let began = Instant::now();
-    let mut last = web.told_since(mark, "WATCHDOG=1");
+    let mut last = web.notified_since(mark, "WATCHDOG=1");
     while began.elapsed().as_secs() < 6 {
-        last = web.told_since(last.mark(), "WATCHDOG=1");
+        last = web.notified_since(last.mark(), "WATCHDOG=1");
     }
     web.write("go-on", "");
     drop(visitor);
@@ -194,16 +194,16 @@ fn one_that_answers_its_health_path_badly_is_replaced_and_stays_if_nobody_would_
     web.status("serving, 2 of 2 workers, generation 1");
     let before = web.ready();
     web.write(&format!("ill-{}", number(before[0])), "");
-    let ails = web.log("is not well: GET /healthz answers 500, not 2xx (2 times in a row)");
+    let unhealthy = web.log("is not well: GET /healthz answers 500, not 2xx (2 times in a row)");
     assert!(processes::ended(before[0], PATIENCE), "{}", web.transcript.show());
     assert!(web.logged(START, "hangs").is_empty(), "it answers: it need not tell its stack");
-    assert!(web.heard(ails.mark(), "STATUS=serving, 1 of 2 workers, generation 1").is_empty(), "replaced first");
+    assert!(web.heard(unhealthy.mark(), "STATUS=serving, 1 of 2 workers, generation 1").is_empty(), "replaced first");
     assert_eq!(web.ready().len(), 2);
     let mark = web.mark();
     web.write("all-ill", "");
     web.log_since(mark, "is not well: GET /healthz answers 500");
     web.log_since(mark, "could not start: GET /healthz answers 500, not 2xx");
-    assert_eq!(web.ready().len(), 2, "whoever serves stays");
+    assert_eq!(web.ready().len(), 2, "those that serve stay");
     assert_eq!(web.get("/elsewhere").status, 500, "as ill as the application makes them");
     std::fs::remove_file(web.path().join("all-ill")).expect("it was there");
     let well = |worker: &Worker| worker.last_probe.as_ref().is_some_and(|probe| probe.failure.is_none());
@@ -223,9 +223,9 @@ fn a_program_of_the_owner_tells_whether_a_worker_is_well() {
     web.status("serving, 2 of 2 workers, generation 1");
     let before = web.ready();
     web.write(&format!("sick-{}", number(before[1])), "");
-    let ails = web.log("worker 2 is not well: health.command: exit 7: worker 2 has a fever (2 times in a row)");
+    let unhealthy = web.log("worker 2 is not well: health.command: exit 7: worker 2 has a fever (2 times in a row)");
     assert!(processes::ended(before[1], PATIENCE));
-    assert!(web.logged(ails.mark(), "worker 1 is not well").is_empty());
+    assert!(web.logged(unhealthy.mark(), "worker 1 is not well").is_empty());
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}: the canary is well");
     web.stop();
@@ -242,7 +242,7 @@ fn a_program_that_does_not_end_is_a_failure_and_is_killed() {
 }
 
 #[test]
-fn a_program_that_is_missing_is_told_before_anything_starts() {
+fn a_program_that_is_missing_is_reported_before_anything_starts() {
     let config = "[health]\ncommand = [\"./no-such-check\"]\n";
     let web = Instance::on_unix().config(config).options("--start at-once").worker("service.py", &[]);
     let failed = web.log("generation 1 cannot be made ready: health.command:");

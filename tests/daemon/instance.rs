@@ -162,7 +162,7 @@ impl Builder {
         builder
     }
 
-    /// Starts sockd with one of the test's own workers, told how to behave.
+    /// Starts sockd with one of the test's own workers, with arguments for its behaviour.
     pub fn worker(mut self, script: &str, behaviour: &[&str]) -> Instance {
         if !self.options.iter().any(|option| option == "--ready-after") {
             // Python may start slowly: its silence shall not be taken for a proof.
@@ -378,11 +378,11 @@ impl Instance {
     }
 
     /// Waits for a datagram with this line: `READY=1`.
-    pub fn told(&self, line: &str) -> Entry {
-        self.told_since(START, line)
+    pub fn notified(&self, line: &str) -> Entry {
+        self.notified_since(START, line)
     }
 
-    pub fn told_since(&self, since: Mark, line: &str) -> Entry {
+    pub fn notified_since(&self, since: Mark, line: &str) -> Entry {
         self.transcript.wait(since, Source::Manager, line, |text| text.lines().any(|l| l == line))
     }
 
@@ -398,7 +398,7 @@ impl Instance {
     }
 
     pub fn status_since(&self, since: Mark, text: &str) -> Entry {
-        self.told_since(since, &format!("STATUS={text}"))
+        self.notified_since(since, &format!("STATUS={text}"))
     }
 
     /// Waits for a STATUS= that contains this text.
@@ -436,7 +436,7 @@ impl Instance {
         }
     }
 
-    /// `sockd reload`: the steps it was told, and the outcome.
+    /// `sockd reload`: the steps it was sent, and the outcome.
     pub fn reload(&self) -> (Vec<String>, Outcome) {
         let mut steps = Vec::new();
         let control = self.control();
@@ -485,7 +485,7 @@ impl Instance {
         self.signal(Signal::TERM);
         let status = self.end();
         assert_eq!(status.code(), Some(0), "{status}\n{}", self.transcript.show());
-        self.told_since(mark, "STOPPING=1");
+        self.notified_since(mark, "STOPPING=1");
         self.assert_nothing_left();
         Arc::clone(&self.transcript)
     }

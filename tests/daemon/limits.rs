@@ -1,6 +1,7 @@
 //! Many workers.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -40,10 +41,10 @@ fn a_low_soft_limit_of_descriptors_does_not_limit_the_workers_and_stays_as_it_is
 
 /// LimitNOFILE=, the hard limit: not even the helper that answers 503 can be made.
 #[test]
-fn too_few_descriptors_for_anything_are_told_once_and_nobody_is_said_to_answer() {
+fn too_few_descriptors_for_anything_are_reported_once_and_nobody_is_said_to_answer() {
     let web = Instance::on_unix().hard_limit_of_descriptors(20).options("--start at-once").worker("service.py", &[]);
-    let told = web.log("cannot answer 503: ");
-    let status = web.status_like(told.mark(), "cannot answer 503: ");
+    let warning = web.log("cannot answer 503: ");
+    let status = web.status_like(warning.mark(), "cannot answer 503: ");
     assert!(status.text.contains("Too many open files"), "{}", status.text);
     // It is tried again every second.
     let began = std::time::Instant::now();
@@ -51,4 +52,27 @@ fn too_few_descriptors_for_anything_are_told_once_and_nobody_is_said_to_answer()
     assert_eq!(web.logged(super::transcript::START, "cannot answer 503: ").len(), 1, "{}", web.transcript.show());
     assert!(web.logged(super::transcript::START, "answering 503").is_empty(), "{}", web.transcript.show());
     web.stop();
+}
+
+/// TasksMax=, or LimitNPROC=, which root is not subject to.
+#[test]
+fn no_thread_to_be_had_at_the_start_is_one_line_that_names_the_limit() {
+    // Where everybody may run it; a copy has the permissions of the original.
+    let program = std::env::temp_dir().join(format!("sockd-daemon-test-limit-{}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_sockd"), &program).expect("a copy");
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "prlimit"]);
+        command
+    } else {
+        Command::new("prlimit")
+    };
+    command.arg("--nproc=1").arg(&program).args(["run", "--listen", "127.0.0.1:0", "--", "sleep", "infinity"]);
+    let output = command.current_dir("/").output();
+    std::fs::remove_file(&program).expect("it is ours");
+    let output = output.expect("util-linux is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.lines().last().is_some_and(|line| line.contains("TasksMax=")), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
 }

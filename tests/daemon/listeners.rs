@@ -24,7 +24,7 @@ fn connect(web: &Instance, socket: usize, count: usize) -> Vec<Box<dyn Connectio
 }
 
 #[test]
-fn a_queue_that_is_half_full_is_told_once_and_so_is_its_end() {
+fn a_queue_that_is_half_full_is_reported_once_and_so_is_its_end() {
     let web = nobody_accepts();
     let _three = connect(&web, 0, 3);
     let _four = connect(&web, 1, 4);
@@ -38,7 +38,7 @@ fn a_queue_that_is_half_full_is_told_once_and_so_is_its_end() {
         assert!(line.text.contains(part), "{part}: {}", line.text);
     }
     assert!(web.logged(START, "connections wait on web.socket").is_empty(), "3 of 8 are less than the half");
-    // By the time the other one is told of, this one was looked at again, and fuller.
+    // By the time the other one is reported, this one was looked at again, and fuller.
     let _more = (connect(&web, 1, 4), connect(&web, 0, 1));
     web.log("sockd: warning: 4 connections wait on web.socket");
     assert_eq!(web.logged(START, "connections wait on api.socket").len(), 1);
@@ -75,7 +75,7 @@ fn a_lost_path_of_an_inherited_socket_is_an_alarm_until_it_is_back() {
     let (path, moved) = (path(&web), web.path().join("moved"));
     std::fs::rename(&path, &moved).expect("moved away");
     let wanted = format!(
-        "nothing is left at unix:{}: nobody can connect there; to mend it: systemctl restart web.socket",
+        "nothing is left at unix:{}: nobody can connect there; to fix it: systemctl restart web.socket",
         path.display()
     );
     let lost = web.log(&wanted);
@@ -104,18 +104,18 @@ fn a_path_that_was_lost_before_the_start_is_an_alarm_before_anybody_comes() {
     let _other = UnixListener::bind(&path).expect("another one takes the place");
     let web = builder.worker("service.py", &[]);
     web.log("another file stands at unix:");
-    web.status_like(START, "to mend it: systemctl restart web.socket (waiting for the first connection)");
+    web.status_like(START, "to fix it: systemctl restart web.socket (waiting for the first connection)");
     web.stop();
 }
 
 #[test]
-fn whoever_asks_while_it_waits_is_told_of_a_lost_path() {
+fn a_lost_path_is_reported_to_a_client_that_asks_while_sockd_waits() {
     let web = Instance::on_unix().names("web.socket").worker("service.py", &[]);
-    web.told("READY=1");
+    web.notified("READY=1");
     assert_eq!(alarm(&web), None);
     std::fs::remove_file(path(&web)).expect("removed");
     let alarm = alarm(&web).expect("an alarm");
-    assert!(alarm.ends_with("to mend it: systemctl restart web.socket"), "{alarm}");
+    assert!(alarm.ends_with("to fix it: systemctl restart web.socket"), "{alarm}");
     web.stop();
 }
 
@@ -130,19 +130,19 @@ fn binds_itself() -> Instance {
 }
 
 #[test]
-fn a_lost_path_of_a_socket_of_our_own_is_mended_and_every_worker_accepts_from_the_new_one() {
+fn a_lost_path_of_a_socket_of_our_own_is_fixed_and_every_worker_accepts_from_the_new_one() {
     let web = binds_itself();
     let mut in_flight = web.addresses[0].connect(PATIENCE).expect("connected");
     http::send_get(&mut in_flight, "/slow?0.5").expect("sent");
     web.output("answering slowly");
     std::fs::remove_file(path(&web)).expect("removed");
-    let mended = web.log("somebody removed the file of unix:");
+    let fixed = web.log("somebody removed the file of unix:");
     let mode = std::fs::symlink_metadata(path(&web)).expect("it is there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o606, "{mode:o}");
     assert_eq!(http::read_response(&mut in_flight).expect("answered").status, 200);
     assert!(web.get("/").body.starts_with("hello"));
-    web.status_since(mended.mark(), "serving, 2 of 2 workers, generation 2");
-    web.log_since(mended.mark(), "worker 2 has left");
+    web.status_since(fixed.mark(), "serving, 2 of 2 workers, generation 2");
+    web.log_since(fixed.mark(), "worker 2 has left");
     for _ in 0..10 {
         assert_eq!(web.get("/").status, 200);
     }
@@ -169,7 +169,7 @@ fn a_new_socket_that_a_refused_reload_kept_from_the_workers_is_an_alarm_until_a_
     assert!(alarm(&web).is_some_and(|alarm| alarm.starts_with(wanted)));
     let mut waits = web.addresses[0].connect(PATIENCE).expect("connected");
     http::send_get(&mut waits, "/").expect("sent");
-    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    std::fs::remove_file(web.path().join("broken")).expect("fixed");
     let mark = web.mark();
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}");
@@ -188,12 +188,12 @@ fn a_path_that_another_server_took_is_left_to_it_as_long_as_it_listens() {
     let line = web.log("another file stands at unix:own.sock: ");
     assert!(line.text.contains("listens there already"), "{}", line.text);
     assert!(line.text.contains(&format!("(pid {})", std::process::id())), "{}", line.text);
-    assert!(line.text.contains("to mend it: restart sockd"), "{}", line.text);
+    assert!(line.text.contains("to fix it: restart sockd"), "{}", line.text);
     // Once the other one is gone, nobody has to type anything.
     std::fs::remove_file(&path).expect("removed");
     drop(other);
-    let mended = web.log("somebody removed the file of unix:");
-    web.status_since(mended.mark(), "serving, 2 of 2 workers, generation 2");
+    let fixed = web.log("somebody removed the file of unix:");
+    web.status_since(fixed.mark(), "serving, 2 of 2 workers, generation 2");
     assert!(web.get("/").body.starts_with("hello"));
     web.stop();
 }

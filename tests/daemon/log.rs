@@ -31,7 +31,7 @@ fn is_non_blocking(fd: impl AsFd) -> bool {
 }
 
 #[test]
-fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_told() {
+fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_logged() {
     let (read, write) = full_pipe();
     let shared = write.try_clone().expect("a copy");
     let web = Instance::on_unix()
@@ -54,8 +54,8 @@ fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_told() {
     assert_eq!(web.report().generation, 2);
     // And systemd hears that the loop turns.
     let mark = web.mark();
-    let first = web.told_since(mark, "WATCHDOG=1");
-    web.told_since(first.mark(), "WATCHDOG=1");
+    let first = web.notified_since(mark, "WATCHDOG=1");
+    web.notified_since(first.mark(), "WATCHDOG=1");
 
     // Somebody reads again: the oldest lines come, and how many are missing.
     web.transcript.follow(Source::Log, File::from(read));
@@ -63,7 +63,7 @@ fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_told() {
     let lost = web.log(" messages of the log were lost: nobody read them in time");
     let count = lost.text.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a number");
     assert!(count > 0, "{}", lost.text);
-    // From here on everything is told.
+    // From here on everything is logged.
     let mark = web.mark();
     processes::signal(web.ready()[0], Signal::KILL);
     web.log_since(mark, " died after ");

@@ -81,12 +81,12 @@ fn the_configuration_wins_over_gunicorns_option() {
 }
 
 #[test]
-fn broken_code_at_the_start_answers_503_and_serves_once_it_is_mended() {
+fn broken_code_at_the_start_answers_503_and_serves_once_it_is_fixed() {
     let web = Instance::on_unix().file("myproject.py", "import a_module_that_is_missing\n").config(PRELOAD);
     let web = web.gunicorn(&[]);
     assert_eq!(web.get("/").status, 503);
     web.status_like(START, "ModuleNotFoundError: No module named 'a_module_that_is_missing'");
-    web.write("myproject.py", &application("mended"));
+    web.write("myproject.py", &application("fixed"));
     web.until("a visitor is served", || (web.get("/").status == 200).then_some(()));
     web.stop();
 }
@@ -136,7 +136,7 @@ fn the_import_in_the_template_may_take_as_long_as_a_start() {
         .gunicorn(&[]);
     web.output("importing");
     // The manager's own margin is added.
-    web.told("EXTEND_TIMEOUT_USEC=110000000");
+    web.notified("EXTEND_TIMEOUT_USEC=110000000");
     assert!(web.workers().is_empty());
     web.stop();
 }
@@ -154,7 +154,7 @@ fn spare(web: &Instance) -> Option<Pid> {
 }
 
 #[test]
-fn a_template_whose_next_worker_is_stopped_is_made_anew() {
+fn a_template_whose_next_worker_is_stopped_is_replaced() {
     let web = project().config("[workers]\ncount = 1\npreload = true\n").gunicorn(&[]);
     assert_eq!(web.get("/").status, 200);
     let first = web.status("serving, 1 of 1 worker, generation 1");
@@ -193,7 +193,7 @@ fn visitors_are_answered_503_while_what_the_application_does_after_a_fork_hangs(
 
 /// Its processes call themselves what a file says, one name after the other, and the template reports that.
 const LIAR: &str = r#"
-import os, sys
+import fcntl, os, sys
 
 TRUTH, HERE = os.getpid, os.path.dirname(os.path.abspath(__file__))
 SOCKD, TEMPLATE = os.getppid(), os.getpid()
@@ -201,26 +201,32 @@ SOCKD, TEMPLATE = os.getppid(), os.getpid()
 def helper():
     with open("/proc/%d/task/%d/children" % (SOCKD, SOCKD)) as children:
         for pid in children.read().split():
-            with open("/proc/%s/cmdline" % pid, "rb") as line:
-                if line.read().split(b"\0")[1:2] == [b"fallback"]:
-                    return pid
+            try:
+                with open("/proc/%s/cmdline" % pid, "rb") as line:
+                    if line.read().split(b"\0")[1:2] == [b"fallback"]:
+                        return pid
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # It has ended meanwhile.
 
 def getpid():
     if sys._getframe(1).f_code.co_name != "forked":
         return TRUTH()
-    path = os.path.join(HERE, "lies")
-    with open(path) as file:
+    with open(os.path.join(HERE, "lies"), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         lie, *rest = file.read().split() or [None]
-    with open(path, "w") as file:
+        file.seek(0)
         file.write(" ".join(rest))
-    return int({"sockd": SOCKD, "template": TEMPLATE, "helper": helper()}.get(lie, lie) or TRUTH())
+        file.truncate()
+        file.flush()
+    named = {None: TRUTH, "sockd": lambda: SOCKD, "template": lambda: TEMPLATE, "helper": helper}
+    return int(named[lie]() if lie in named else lie)
 
 os.getpid = getpid
 os.write(3, b'{"forked": {"worker": 99, "pid": %d}}' % SOCKD)
 "#;
 
 #[test]
-fn whoever_a_template_calls_its_worker_is_not_taken_for_one_unless_it_can_be() {
+fn a_process_that_a_template_calls_its_worker_is_not_taken_for_one_unless_it_can_be() {
     let mut stranger = std::process::Command::new("sleep").arg("600").spawn().expect("sleep");
     let web = project()
         .file("myproject.py", &format!("{LIAR}{}", application("hello")))

@@ -24,7 +24,7 @@ struct Server {
     broken: &'static str,
     why: &'static str,
     command: Vec<String>,
-    /// Whether it keeps every connection that it has accepted when it is told to leave. puma 5.6.5 drops one whose
+    /// Whether it keeps every connection that it has accepted when it is asked to leave. puma 5.6.5 drops one whose
     /// request has not come in whole.
     loses_nothing: bool,
     /// What the new code goes through before it can be started: Go is compiled.
@@ -81,7 +81,7 @@ fn lives_with(builder: Builder, server: &Server) {
     server.deploy(&web, &server.text("renewed"));
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}");
-    // One that has been told to leave may still take a connection before it hears of it.
+    // One that has been asked to leave may still take a connection before it hears of it.
     web.until("the old workers have left", || (web.workers().len() == 2).then_some(()));
     assert!(web.get("/").body.starts_with("renewed from"));
     if let Some(hammer) = hammer {
@@ -238,7 +238,7 @@ func main() {
 		if err != nil {
 			panic(err)
 		}
-		// Go removes a unix socket's file with its listener, unless it is told not to.
+		// Go removes a unix socket's file with its listener, unless it is asked not to.
 		if unix, ok := listener.(*net.UnixListener); ok {
 			unix.SetUnlinkOnClose(false)
 		}

@@ -18,7 +18,7 @@ fn monotonic_usec() -> i64 {
 #[test]
 fn ready_comes_at_once_while_nobody_has_connected() {
     let web = Instance::on_unix().worker("service.py", &["never-ready"]);
-    let ready = web.told("READY=1");
+    let ready = web.notified("READY=1");
     assert_eq!(ready.value("STATUS"), Some("waiting for the first connection"));
     web.stop();
 }
@@ -31,7 +31,7 @@ fn ready_comes_with_the_503_answers_when_no_worker_can_start() {
         .worker("service.py", &["exit-if=broken"]);
     web.log("worker 1 could not start");
     // It answers 503 itself: that, too, is a service that does its job.
-    let ready = web.told("READY=1");
+    let ready = web.notified("READY=1");
     assert!(ready.value("STATUS").is_some_and(|status| status.starts_with("answering 503: ")), "{}", ready.text);
     assert_eq!(web.get("/").status, 503);
     web.stop();
@@ -50,7 +50,7 @@ fn the_status_tells_the_story_in_plain_words() {
     web.ready().into_iter().for_each(|pid| processes::signal(pid, Signal::KILL));
     let answering = "answering 503: no worker could start: exit 1: RuntimeError: broken while broken is there";
     let answering = web.status_since(mark, answering);
-    std::fs::remove_file(web.path().join("broken")).expect("mended");
+    std::fs::remove_file(web.path().join("broken")).expect("fixed");
     web.get("/");
     web.status_since(answering.mark(), "serving, 3 of 3 workers, generation 1");
     let transcript = web.stop();
@@ -67,9 +67,9 @@ fn the_watchdog_is_fed_from_the_loop_and_starves_when_it_stands_still() {
         .options("--start at-once")
         .worker("service.py", &[]);
     web.status("serving, 1 of 1 worker, generation 1");
-    let mut last = web.told("WATCHDOG=1");
+    let mut last = web.notified("WATCHDOG=1");
     for _ in 0..3 {
-        last = web.told_since(last.mark(), "WATCHDOG=1");
+        last = web.notified_since(last.mark(), "WATCHDOG=1");
     }
     web.signal(Signal::STOP);
     let stat = format!("/proc/{}/stat", web.pid);
@@ -79,7 +79,7 @@ fn the_watchdog_is_fed_from_the_loop_and_starves_when_it_stands_still() {
     assert_eq!(web.get("/slow?1").status, 200);
     assert!(web.heard(mark, "WATCHDOG=1").is_empty(), "a loop that stands still fed the watchdog");
     web.signal(Signal::CONT);
-    web.told_since(mark, "WATCHDOG=1");
+    web.notified_since(mark, "WATCHDOG=1");
     web.stop();
 }
 
@@ -97,18 +97,18 @@ fn a_watchdog_that_is_meant_for_another_process_is_not_fed() {
 }
 
 #[test]
-fn a_good_reload_is_told_from_its_beginning_to_its_end() {
+fn a_good_reload_is_reported_from_its_beginning_to_its_end() {
     let web = Instance::on_unix().config(QUICK).worker("service.py", &[]);
     web.get("/");
     web.status("serving, 2 of 2 workers, generation 1");
     let old = web.ready();
     let (mark, before) = (web.mark(), monotonic_usec());
     web.signal(Signal::HUP);
-    let reloading = web.told_since(mark, "RELOADING=1");
+    let reloading = web.notified_since(mark, "RELOADING=1");
     let at: i64 = reloading.value("MONOTONIC_USEC").expect("in the same datagram").parse().expect("a number");
     assert!((before..=monotonic_usec()).contains(&at), "{at}");
     web.status_since(reloading.mark(), "serving, 2 of 2 workers, generation 2");
-    web.told_since(reloading.mark(), "READY=1");
+    web.notified_since(reloading.mark(), "READY=1");
     web.log_since(mark, "reload: generation 2 has taken over");
     let new = web.ready();
     assert!(new.len() == 2 && new.iter().all(|pid| !old.contains(pid)), "{old:?} {new:?}");
@@ -117,7 +117,7 @@ fn a_good_reload_is_told_from_its_beginning_to_its_end() {
 }
 
 #[test]
-fn a_refused_reload_is_told_to_its_end_and_changes_nothing() {
+fn a_refused_reload_is_reported_to_its_end_and_changes_nothing() {
     let web = Instance::on_unix().config(QUICK).worker("service.py", &["exit-if=broken"]);
     web.get("/");
     web.status("serving, 2 of 2 workers, generation 1");
@@ -127,9 +127,9 @@ fn a_refused_reload_is_told_to_its_end_and_changes_nothing() {
     for (generation, why) in [(2, "RuntimeError: broken while broken is there"), (3, "unknown key")] {
         let mark = web.mark();
         web.signal(Signal::HUP);
-        let reloading = web.told_since(mark, "RELOADING=1");
+        let reloading = web.notified_since(mark, "RELOADING=1");
         assert!(reloading.value("MONOTONIC_USEC").is_some());
-        let ready = web.told_since(reloading.mark(), "READY=1");
+        let ready = web.notified_since(reloading.mark(), "READY=1");
         let status = ready.value("STATUS").expect("with the outcome");
         let beginning = format!("serving, 2 of 2 workers, generation 1 (reload to {generation} refused: ");
         assert!(status.starts_with(&beginning) && status.contains(why), "{status}");
@@ -142,12 +142,12 @@ fn a_refused_reload_is_told_to_its_end_and_changes_nothing() {
 }
 
 #[test]
-fn a_reload_before_the_first_connection_is_told_to_its_end_too() {
+fn a_reload_before_the_first_connection_is_reported_to_its_end_too() {
     let web = Instance::on_unix().config(QUICK).worker("service.py", &[]);
-    let mark = web.told("READY=1").mark();
+    let mark = web.notified("READY=1").mark();
     web.signal(Signal::HUP);
-    let reloading = web.told_since(mark, "RELOADING=1");
-    let ready = web.told_since(reloading.mark(), "READY=1");
+    let reloading = web.notified_since(mark, "RELOADING=1");
+    let ready = web.notified_since(reloading.mark(), "READY=1");
     assert_eq!(ready.value("STATUS"), Some("waiting for the first connection"));
     web.log("reload: generation 2 has taken over");
     assert_eq!(web.get("/").status, 200);
@@ -157,13 +157,13 @@ fn a_reload_before_the_first_connection_is_told_to_its_end_too() {
 
 #[test]
 fn a_stop_in_the_middle_of_a_reload_ends_it() {
-    let web = Instance::on_unix().config(QUICK).worker("service.py", &["silent-if=mute"]);
+    let web = Instance::on_unix().config(QUICK).worker("service.py", &["silent-if=silent"]);
     web.get("/");
     web.status("serving, 2 of 2 workers, generation 1");
-    web.write("mute", "");
+    web.write("silent", "");
     let mark = web.mark();
     web.signal(Signal::HUP);
-    web.told_since(mark, "RELOADING=1");
+    web.notified_since(mark, "RELOADING=1");
     web.output_since(mark, "runs");
     let transcript = web.stop();
     let all = transcript.all(mark, Source::Manager);

@@ -18,7 +18,7 @@ fn are_refused(command: &[&str], file: &str, good: &str, broken: &[(&str, &str)]
         web.write(file, source);
         let (_, outcome) = web.reload();
         assert!(!outcome.ok && ends_with(&outcome.message, line), "{source}{line}: {outcome:?}");
-        let refused = web.report().reload.last_refused.expect("it is told");
+        let refused = web.report().reload.last_refused.expect("it is reported");
         assert!(ends_with(&refused.reason, line), "{source}{line}: {refused:?}");
         assert_eq!(web.get("/").body, "hello");
     }
@@ -26,8 +26,8 @@ fn are_refused(command: &[&str], file: &str, good: &str, broken: &[(&str, &str)]
 }
 
 /// Nothing but the status of the process stands before what is quoted, and nothing behind it.
-fn ends_with(told: &str, line: &str) -> bool {
-    told.strip_suffix(line).is_some_and(|before| before.ends_with(": "))
+fn ends_with(text: &str, line: &str) -> bool {
+    text.strip_suffix(line).is_some_and(|before| before.ends_with(": "))
 }
 
 /// The first start fails, and the status quotes this line.
@@ -44,8 +44,8 @@ fn does_not_start(files: &[(&str, &str)], build: &[&str], command: &[&str], line
         assert!(built.success(), "{build:?}");
     }
     let web = builder.options("--start at-once").command(command);
-    let told = web.log("worker 1 could not start: ");
-    let (why, _) = told.text.split_once("; trying again").expect("it says when");
+    let failed = web.log("worker 1 could not start: ");
+    let (why, _) = failed.text.split_once("; trying again").expect("it says when");
     assert!(ends_with(why, line), "{why}");
     let death = web.until("the status", || web.report().slots.first()?.last_death.clone());
     assert!(ends_with(&death.reason, line), "{death:?}");

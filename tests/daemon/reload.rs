@@ -32,8 +32,8 @@ fn broken_code_keeps_the_old_answers_and_says_why() {
         let mark = web.mark();
         let hammer = Hammer::start(&web.addresses[0], 2);
         web.signal(Signal::HUP);
-        let reloading = web.told_since(mark, "RELOADING=1");
-        let ready = web.told_since(reloading.mark(), "READY=1");
+        let reloading = web.notified_since(mark, "RELOADING=1");
+        let ready = web.notified_since(reloading.mark(), "READY=1");
         let status = ready.value("STATUS").expect("it tells the outcome");
         assert!(status.starts_with("serving, 2 of 2 workers, generation 1 (reload to "), "{status}");
         assert!(status.contains(why), "{status} does not say {why}");
@@ -42,11 +42,11 @@ fn broken_code_keeps_the_old_answers_and_says_why() {
         assert_eq!(web.ready(), old);
     }
     // And a good one afterwards.
-    web.write("myproject.py", &application("mended"));
+    web.write("myproject.py", &application("fixed"));
     let mark = web.mark();
     web.signal(Signal::HUP);
     web.log_since(mark, "has taken over");
-    assert!(web.get("/").body.starts_with("mended"));
+    assert!(web.get("/").body.starts_with("fixed"));
     assert!(!web.report().status_line.contains("refused"));
     web.stop();
 }
@@ -59,9 +59,9 @@ fn good_code_changes_the_answer_and_no_request_fails() {
         web.write("myproject.py", &application(&format!("generation {generation}")));
         let mark = web.mark();
         web.signal(Signal::HUP);
-        let reloading = web.told_since(mark, "RELOADING=1");
+        let reloading = web.notified_since(mark, "RELOADING=1");
         web.status_since(reloading.mark(), &format!("serving, 2 of 2 workers, generation {generation}"));
-        web.told_since(reloading.mark(), "READY=1");
+        web.notified_since(reloading.mark(), "READY=1");
     }
     let answers = hammer.finish(&web);
     assert!(answers.iter().flatten().any(|body| body.starts_with("generation 2")));
@@ -82,9 +82,9 @@ fn a_reload_brings_another_number_of_workers() {
         web.write("gunicorn.conf.py", &format!("workers = {}\n", &status[9..10]));
         let mark = web.mark();
         web.signal(Signal::HUP);
-        let reloading = web.told_since(mark, "RELOADING=1");
+        let reloading = web.notified_since(mark, "RELOADING=1");
         web.status_since(reloading.mark(), status);
-        web.told_since(reloading.mark(), "READY=1");
+        web.notified_since(reloading.mark(), "READY=1");
         assert_eq!(web.get("/").status, 200);
     }
     web.stop();
@@ -119,7 +119,7 @@ fn code_that_answers_500_where_the_old_one_answers_200_is_refused_and_no_visitor
 }
 
 #[test]
-fn what_gunicorn_writes_to_a_file_of_its_own_is_told_too() {
+fn what_gunicorn_writes_to_a_file_of_its_own_is_reported_too() {
     let files = ["--error-logfile", "error.log", "--capture-output"];
     let web = project().config(QUICK).gunicorn(&files);
     assert_eq!(web.get("/").status, 200);
@@ -152,18 +152,18 @@ fn workers_of_the_uwsgi_protocol_are_asked_in_it() {
         let (_, outcome) = web.reload();
         let why = "GET / answers 500 where the serving workers answer 200: ValueError: new and bad";
         assert!(!outcome.ok && outcome.message.ends_with(why), "{class}: {outcome:?}");
-        web.write("myproject.py", &application("mended"));
+        web.write("myproject.py", &application("fixed"));
         let mark = web.mark();
         let (_, outcome) = web.reload();
         assert!(outcome.ok, "{class}: {outcome:?}");
         assert_eq!(web.logged(mark, "Traceback").len(), 0, "{class}");
-        assert!(ask_uwsgi(&web.addresses[0], "/").contains("mended"), "{class}");
+        assert!(ask_uwsgi(&web.addresses[0], "/").contains("fixed"), "{class}");
         web.stop();
     }
 }
 
 #[test]
-fn whoever_waits_for_a_reload_is_told_its_steps_and_its_outcome() {
+fn a_client_that_waits_for_a_reload_gets_its_steps_and_its_outcome() {
     let web = serving();
     web.write("myproject.py", "import a_module_that_is_missing\n");
     let (_, outcome) = web.reload();
@@ -180,13 +180,13 @@ fn whoever_waits_for_a_reload_is_told_its_steps_and_its_outcome() {
 }
 
 #[test]
-fn a_reload_mends_an_application_that_could_not_start() {
+fn a_reload_fixes_an_application_that_could_not_start() {
     let web = project().config(QUICK).file("myproject.py", "import a_module_that_is_missing\n").gunicorn(&[]);
     assert_eq!(web.get("/").status, 503);
-    web.write("myproject.py", &application("mended"));
+    web.write("myproject.py", &application("fixed"));
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}");
-    assert!(web.get("/").body.starts_with("mended"));
+    assert!(web.get("/").body.starts_with("fixed"));
     web.stop();
 }
 
@@ -197,7 +197,7 @@ fn a_crash_in_the_middle_of_a_reload_is_survived() {
     web.write("myproject.py", &format!("import time\ntime.sleep(1)\n{}", application("slow to start")));
     let mark = web.mark();
     web.signal(Signal::HUP);
-    web.told_since(mark, "RELOADING=1");
+    web.notified_since(mark, "RELOADING=1");
     super::processes::signal(old[0], Signal::KILL);
     assert!(super::processes::ended(old[0], super::transcript::PATIENCE));
     let hammer = Hammer::start(&web.addresses[0], 2);

@@ -17,7 +17,7 @@ struct Server {
     script: &'static str,
     /// Two workers, if it has an option for that; else the configuration says so.
     workers: &'static [&'static str],
-    /// How it is told to listen on a unix socket.
+    /// The options with which it listens on a unix socket.
     unix: &'static [&'static str],
     /// The mode that this socket gets.
     mode: u32,
@@ -126,8 +126,8 @@ impl Server {
         web.write("myproject.py", &format!("import a_module_that_is_missing\n{}", self.source));
         let (_, outcome) = web.reload();
         assert!(!outcome.ok, "{outcome:?}");
-        let told = format!("{} {:?}", outcome.message, outcome.details);
-        assert!(told.contains(self.broken), "{told}");
+        let shown = format!("{} {:?}", outcome.message, outcome.details);
+        assert!(shown.contains(self.broken), "{shown}");
         web.log_since(mark, "Traceback (most recent call last):");
         web.until("the old workers have left", || (web.workers().len() == 2).then_some(()));
         let answers = [unix.finish(&web), tcp.finish(&web)].concat();
@@ -173,7 +173,7 @@ fn uvicorn_binds_where_its_options_say() {
 }
 
 #[test]
-fn uvicorn_is_told_that_another_address_is_ignored() {
+fn another_address_of_uvicorn_is_reported_as_ignored() {
     UVICORN.warns();
 }
 
@@ -188,7 +188,7 @@ fn granian_binds_where_its_options_say() {
 }
 
 #[test]
-fn granian_is_told_that_another_address_is_ignored() {
+fn another_address_of_granian_is_reported_as_ignored() {
     GRANIAN.warns();
 }
 
@@ -213,7 +213,7 @@ fn hypercorn_binds_where_its_options_say() {
 }
 
 #[test]
-fn hypercorn_is_told_that_another_address_is_ignored() {
+fn another_address_of_hypercorn_is_reported_as_ignored() {
     HYPERCORN.warns();
 }
 
@@ -228,7 +228,7 @@ fn daphne_binds_where_its_options_say() {
 }
 
 #[test]
-fn daphne_is_told_that_another_address_is_ignored() {
+fn another_address_of_daphne_is_reported_as_ignored() {
     DAPHNE.warns();
 }
 
@@ -243,6 +243,6 @@ fn waitress_binds_where_its_options_say() {
 }
 
 #[test]
-fn waitress_is_told_that_another_address_is_ignored() {
+fn another_address_of_waitress_is_reported_as_ignored() {
     WAITRESS.warns();
 }

@@ -180,7 +180,7 @@ fn while_it_starts_and_waits() {
     }
     // It has no event loop yet.
     idle().for_each(|number| send_to_all(&web, number));
-    web.told("READY=1");
+    web.notified("READY=1");
     send_all(&web);
     assert_eq!(web.get("/").status, 200);
     web.status("serving, 2 of 2 workers, generation 1");

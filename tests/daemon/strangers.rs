@@ -13,7 +13,7 @@ fn descriptors(web: &Instance) -> usize {
 }
 
 #[test]
-fn whoever_waits_for_a_barrier_goes_on_once_all_was_heard() {
+fn a_client_that_waits_for_a_barrier_goes_on_once_all_was_heard() {
     let web = watched().worker("service.py", &["barrier"]);
     web.output("the barrier is closed");
     web.status("serving, 1 of 1 worker, generation 1");
@@ -33,8 +33,8 @@ fn descriptors_that_come_with_notifications_are_closed_and_hold_nobody_up() {
     web.output("the barrier is closed");
     assert!(descriptors(&web) <= before + 2, "{before} before, {} after", descriptors(&web));
     let mark = web.output("the last one takes an hour to close").mark();
-    let fed = web.told_since(mark, "WATCHDOG=1");
-    web.told_since(fed.mark(), "WATCHDOG=1");
+    let fed = web.notified_since(mark, "WATCHDOG=1");
+    web.notified_since(fed.mark(), "WATCHDOG=1");
     assert!(web.logged(START, "is refused").is_empty());
     web.stop();
 }
@@ -49,13 +49,13 @@ fn notifications_that_are_refused_are_a_few_lines_however_many_they_are() {
     }
     let lines = |text| web.logged(START, text).len();
     assert!(lines("sent a notification that is refused") <= 4 * 5, "{}", web.transcript.show());
-    let fed = web.told_since(mark, "WATCHDOG=1");
+    let fed = web.notified_since(mark, "WATCHDOG=1");
     super::processes::signal(web.ready()[0], rustix::process::Signal::KILL);
     web.log_since(fed.mark(), "2995 more notifications of worker");
     web.stop();
 }
 
-/// Whoever reads the configuration waits for it, and nobody else does.
+/// The task that reads the configuration waits for it, and nobody else does.
 #[test]
 fn a_file_that_cannot_be_read_in_time_holds_nobody_up() {
     let builder = watched();
@@ -69,9 +69,9 @@ fn a_file_that_cannot_be_read_in_time_holds_nobody_up() {
         .expect("made");
     let mark = web.mark();
     web.signal(rustix::process::Signal::HUP);
-    let mut last = web.told_since(mark, "RELOADING=1");
+    let mut last = web.notified_since(mark, "RELOADING=1");
     for _ in 0..4 {
-        last = web.told_since(last.mark(), "WATCHDOG=1");
+        last = web.notified_since(last.mark(), "WATCHDOG=1");
     }
     let worker = web.ready()[0];
     assert_eq!(web.get("/").status, 200);
@@ -86,11 +86,11 @@ fn a_worker_that_stands_still_holds_nobody_up() {
     web.status("serving, 2 of 2 workers, generation 1");
     let workers = web.ready();
     super::processes::signal(workers[0], rustix::process::Signal::STOP);
-    let mut last = web.told_since(web.mark(), "WATCHDOG=1");
+    let mut last = web.notified_since(web.mark(), "WATCHDOG=1");
     for _ in 0..3 {
-        last = web.told_since(last.mark(), "WATCHDOG=1");
+        last = web.notified_since(last.mark(), "WATCHDOG=1");
     }
-    assert_eq!(web.report().workers.len(), 2, "the status is told");
+    assert_eq!(web.report().workers.len(), 2, "the status is answered");
     super::processes::signal(workers[1], rustix::process::Signal::KILL);
     web.log_since(last.mark(), "worker 3 is ready");
     super::processes::signal(workers[0], rustix::process::Signal::CONT);

@@ -108,8 +108,8 @@ fn a_worker_whose_every_thread_is_stuck_is_found_where_a_health_path_is_asked_fo
         })
         .collect();
     // Either that there is no answer, or that it has not even accepted the last question.
-    let ails = web.log("worker 1 is not well: GET /: ");
-    web.log_since(ails.mark(), "worker 2 is ready");
+    let unhealthy = web.log("worker 1 is not well: GET /: ");
+    web.log_since(unhealthy.mark(), "worker 2 is ready");
     web.until("the successor serves", || (web.ready().len() == 1 && web.ready() != old).then_some(()));
     assert_eq!(web.get("/").status, 200);
     drop(stuck);
@@ -141,9 +141,9 @@ fn a_good_reload_loses_nothing_and_takes_the_file_s_new_settings() {
         web.write("myproject.py", &slow(&format!("generation {generation}")));
         let mark = web.mark();
         web.signal(Signal::HUP);
-        let reloading = web.told_since(mark, "RELOADING=1");
+        let reloading = web.notified_since(mark, "RELOADING=1");
         web.status_since(reloading.mark(), &format!("serving, 2 of 2 workers, generation {generation}"));
-        web.told_since(reloading.mark(), "READY=1");
+        web.notified_since(reloading.mark(), "READY=1");
     }
     let answers = hammer.finish(&web);
     assert!(answers.iter().flatten().any(|body| body.starts_with("generation 3")));
@@ -199,17 +199,17 @@ fn a_stop_finishes_the_request_in_flight() {
 }
 
 #[test]
-fn ready_is_told_once_the_application_is_loaded_however_lazy() {
+fn ready_is_announced_once_the_application_is_loaded_however_lazy() {
     let builder = site(Instance::on_unix(), "http-socket = web.sock\nlazy-apps = true\n").options("--start at-once");
     let source = format!("import time\ntime.sleep(0.5)\nopen(\"loaded\", \"w\").close()\n{}", slow("hello"));
     let web = start(builder.file("myproject.py", &source));
-    web.told("READY=1");
+    web.notified("READY=1");
     assert!(web.path().join("loaded").exists(), "it was ready before the application was loaded");
     web.stop();
 }
 
 #[test]
-fn an_import_that_hangs_is_ended_and_its_stack_is_told() {
+fn an_import_that_hangs_is_ended_and_its_stack_is_logged() {
     let builder = site(Instance::on_unix(), "http-socket = web.sock\n").options("--start at-once --start-timeout 2s");
     let source = format!("{}\nhang_for_ever()\n", slow("hello"));
     let web = start(builder.file("myproject.py", &source));

@@ -1,14 +1,14 @@
 //! The core's notices in words, with the journal's fields.
 
-use super::shell::{Death, Shell};
+use super::event_loop::EventLoop;
 use crate::journal::message_id;
-use crate::supervisor::{GenerationId, Notice, Place, Retirement};
-use std::time::{Duration, SystemTime};
+use crate::supervisor::{GenerationId, Notice, Progress, Retirement, WorkerRef};
+use std::time::Duration;
 
 /// Writes one event with the fields that every event about a worker has.
 macro_rules! tell {
     ($level:ident, $id:ident, $event:literal, $place:expr, $($text:tt)+) => {{
-        let place: Place = $place;
+        let place: WorkerRef = $place;
         tracing::$level!(
             MESSAGE_ID = message_id::$id,
             SOCKD_EVENT = $event,
@@ -32,9 +32,9 @@ macro_rules! tell_of {
     }};
 }
 
-impl Shell {
-    /// Writes a notice to the log, remembers deaths, and tells whoever waits for a reload.
-    pub(super) fn narrate(&mut self, notice: &Notice) {
+impl EventLoop {
+    /// Writes a notice to the log, and does nothing else: what must be done is an effect of its own.
+    pub(super) fn log_notice(&self, notice: &Notice) {
         match notice {
             Notice::WorkerStarted(place) => {
                 let pid = self.workers.get(&place.worker).and_then(super::workers::Worker::pid);
@@ -50,18 +50,7 @@ impl Shell {
                 );
             }
             Notice::WorkerReady { place, after } => {
-                self.restore_backlogs();
-                self.workers.get(&place.worker).iter().for_each(|worker| worker.lines.give_up());
-                self.tell_clients(&format!("{} is ready after {}", name(*place), seconds(*after)));
-                tell!(
-                    info,
-                    WORKER_READY,
-                    "worker-ready",
-                    *place,
-                    "{} is ready after {}",
-                    name(*place),
-                    seconds(*after)
-                );
+                tell!(info, WORKER_READY, "worker-ready", *place, "{}", ready(*place, *after));
             }
             Notice::WorkerWithoutSocket(place) => tell!(
                 warn,
@@ -73,11 +62,9 @@ impl Shell {
                 name(*place)
             ),
             Notice::WorkerFailed { place, was_ready, lived, why, retry_in } => {
-                self.remember_death(*place, *lived, why);
-                self.tell_failure(*place, *was_ready, *lived, why, *retry_in);
+                tell_failure(*place, *was_ready, *lived, why, *retry_in);
             }
             Notice::WorkerHangs { place, why } => {
-                self.workers.get(&place.worker).iter().for_each(|worker| worker.lines.give_up());
                 tell!(
                     error,
                     WORKER_HUNG,
@@ -95,7 +82,7 @@ impl Shell {
                 WORKER_DRAINING,
                 "worker-drain-over",
                 *place,
-                "{} still has connections after drain-timeout; it is told to close them",
+                "{} still has connections after drain-timeout; it is asked to close them",
                 name(*place)
             ),
             Notice::WorkerLeft { place, why } => {
@@ -109,10 +96,10 @@ impl Shell {
                 "{} did not leave in time: killed with its descendants",
                 name(*place)
             ),
-            Notice::WorkerAils { place, why } => tell!(
+            Notice::WorkerUnhealthy { place, why } => tell!(
                 warn,
-                WORKER_AILS,
-                "worker-ails",
+                WORKER_UNHEALTHY,
+                "worker-unhealthy",
                 *place,
                 "{} is not well: {why}; its successor is started first",
                 name(*place)
@@ -151,13 +138,17 @@ impl Shell {
                 MESSAGE_ID = message_id::ANSWERING_503,
                 SOCKD_EVENT = "answering-503",
                 "no worker can serve{}: {why}",
-                if self.listeners.is_empty() || self.fallback.failure().is_some() { "" } else { ", answering 503" }
+                if self.fallback.answers() { ", answering 503" } else { "" }
             ),
             Notice::ServingAgain => tracing::info!(
                 MESSAGE_ID = message_id::ANSWERING_503_ENDED,
                 SOCKD_EVENT = "answering-503-ended",
                 "a worker serves, no more 503"
             ),
+            Notice::FallbackFailed { why } => {
+                tracing::error!("cannot answer 503: {why}; visitors wait in the queue; it is tried again every second");
+            }
+            Notice::FallbackRestored => tracing::info!("visitors are answered 503 again"),
             Notice::PoolResized { from, to } if from == to => {
                 let workers = if *to == 1 { "worker: there cannot be fewer" } else { "workers: there cannot be more" };
                 tracing::warn!(SOCKD_EVENT = "pool-resized", "it stays at {to} {workers}");
@@ -167,11 +158,9 @@ impl Shell {
                 "{from} workers become {to}, until the next reload; the configuration is unchanged"
             ),
             Notice::RolloutBegun(generation) => {
-                self.tell_clients(&format!("preparing generation {generation}"));
                 tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");
             }
             Notice::CanaryProven(generation) => {
-                self.tell_clients("the new code is proven");
                 tell_of!(
                     info,
                     WORKER_READY,
@@ -180,10 +169,11 @@ impl Shell {
                     "reload: generation {generation} is proven on a canary"
                 );
             }
-            Notice::Soaking { generation, soak } => {
-                self.tell_clients(&format!("all workers are ready; watching them for {}", seconds(*soak)));
-                tracing::debug!(SOCKD_GENERATION = generation.0, "reload: watching generation {generation}");
-            }
+            Notice::Soaking { generation, soak } => tracing::debug!(
+                SOCKD_GENERATION = generation.0,
+                "reload: watching generation {generation} for {}",
+                seconds(*soak)
+            ),
             Notice::RolloutDone(generation) => tell_of!(
                 info,
                 RELOAD_FINISHED,
@@ -205,44 +195,48 @@ impl Shell {
             Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "interrupted while it stops: hurrying"),
         }
     }
+}
 
-    fn tell_failure(&self, place: Place, was_ready: bool, lived: Duration, why: &str, retry_in: Option<Duration>) {
-        if was_ready {
-            tell!(
-                warn,
-                WORKER_DIED,
-                "worker-died",
-                place,
-                "{} died after {}: {why}{}",
-                name(place),
-                seconds(lived),
-                next(retry_in)
-            );
-        } else {
-            tell!(
-                error,
-                WORKER_NOT_READY,
-                "worker-not-ready",
-                place,
-                "{} could not start: {why}{}",
-                name(place),
-                next(retry_in)
-            );
-        }
-    }
-
-    fn remember_death(&mut self, place: Place, lived: Duration, why: &str) {
-        let Some(slot) = place.slot else { return };
-        let last_lines = self.last_lines(place.worker);
-        self.deaths.insert(slot, Death { reason: why.to_owned(), at: SystemTime::now(), lived, last_lines });
-    }
-
-    fn tell_clients(&self, step: &str) {
-        self.clients.values().for_each(|client| client.progress(step));
+fn tell_failure(place: WorkerRef, was_ready: bool, lived: Duration, why: &str, retry_in: Option<Duration>) {
+    if was_ready {
+        tell!(
+            warn,
+            WORKER_DIED,
+            "worker-died",
+            place,
+            "{} died after {}: {why}{}",
+            name(place),
+            seconds(lived),
+            next(retry_in)
+        );
+    } else {
+        tell!(
+            error,
+            WORKER_NOT_READY,
+            "worker-not-ready",
+            place,
+            "{} could not start: {why}{}",
+            name(place),
+            next(retry_in)
+        );
     }
 }
 
-fn name(place: Place) -> String {
+/// A step of a reload as its clients read it.
+pub(super) fn progress_line(progress: Progress) -> String {
+    match progress {
+        Progress::Preparing(generation) => format!("preparing generation {generation}"),
+        Progress::CanaryProven => "the new code is proven".to_owned(),
+        Progress::WorkerReady { place, after } => ready(place, after),
+        Progress::Soaking(soak) => format!("all workers are ready; watching them for {}", seconds(soak)),
+    }
+}
+
+fn ready(place: WorkerRef, after: Duration) -> String {
+    format!("{} is ready after {}", name(place), seconds(after))
+}
+
+fn name(place: WorkerRef) -> String {
     match place.slot {
         Some(_) => format!("worker {}", place.worker),
         None => format!("canary {}", place.worker),

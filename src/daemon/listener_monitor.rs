@@ -1,20 +1,20 @@
-//! Looking after the listeners while they are served: how full their queues are, whether they still hold as many
-//! connections as was wanted, and whether the path of a unix socket still leads to it.
+//! Watching the listeners while they are served: queue, backlog, and whether the path of a unix socket still leads to it.
 //!
 //! Owns: what was seen of each listener, and what was said of it.
 //! Never: looks while nobody serves, so that an instance that waits for its first connection sleeps.
 //!
 //! A path is lost when somebody removes the socket file. Some servers do so when they end: gunicorn with `-b fd://N`,
-//! daphne, uWSGI with `vacuum`. Whoever is connected stays so, and nobody else comes. A socket that sockd bound itself
+//! daphne, uWSGI with `vacuum`. Those who are connected stay so, and nobody else comes. A socket that sockd bound itself
 //! it binds again, and a reload brings it to every worker; one that systemd bound only systemd can bind again.
 
-use super::shell::{Message, Shell};
-use super::ticker::Ticker;
+use super::event_loop::EventLoop;
+use super::message::Message;
+use super::timerfd::Timerfd;
 use crate::journal::message_id;
 use crate::listener::{AtPath, Listener, Permissions, SocketFile};
 use crate::process::{holds_socket, listening};
 use crate::queue::{self, Depth};
-use crate::supervisor::{Overview, Phase};
+use crate::supervisor::{Overview, Phase, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -26,28 +26,28 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// the workers a new socket.
 const PAUSE: Duration = Duration::from_secs(60);
 /// So many addresses are named where workers listen elsewhere.
-const MOST_PLACES: usize = 4;
-/// So often in [`SPAN`] a socket is bound again. A server that removes the file at every end would do so for ever.
-const MOST_MENDINGS: usize = 3;
-const SPAN: Duration = Duration::from_secs(600);
+const MAX_PLACES: usize = 4;
+/// So often in [`REBIND_WINDOW`] a socket is bound again. A server that removes the file at every end would do so for ever.
+const MAX_REBINDS: usize = 3;
+const REBIND_WINDOW: Duration = Duration::from_secs(600);
 
 /// What was seen at the last look.
 #[derive(Debug)]
-pub(super) struct Lookout {
-    pub(super) ticker: Ticker,
+pub(super) struct ListenerMonitor {
+    pub(super) ticker: Timerfd,
     /// By the socket's inode.
     seen: BTreeMap<u64, Seen>,
-    /// When sockets were bound again, within [`SPAN`].
-    mended: Vec<Instant>,
+    /// When sockets were bound again, within [`REBIND_WINDOW`].
+    rebinds: Vec<Instant>,
     /// The socket that was bound again last, until every worker has it.
-    behind: Option<Behind>,
+    pending_rebind: Option<PendingRebind>,
     /// A thread looks at the paths.
     looking: bool,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
-    rush: Rush,
+    backlog_pressure: BacklogPressure,
     /// The limit of the queue.
     limit: Option<u32>,
     /// That the kernel tells nothing of its queue was said.
@@ -64,7 +64,7 @@ struct Seen {
 }
 
 #[derive(Clone, Debug)]
-struct Behind {
+struct PendingRebind {
     inode: u64,
     /// When a reload was asked for.
     asked: Option<Instant>,
@@ -72,39 +72,40 @@ struct Behind {
     alarm: Option<String>,
 }
 
-impl Lookout {
+impl ListenerMonitor {
     /// Must be called within a tokio runtime.
     pub(super) fn new() -> io::Result<Self> {
-        let ticker = Ticker::new(PERIOD)?;
-        Ok(Self { ticker, seen: BTreeMap::new(), mended: Vec::new(), behind: None, looking: false })
+        let ticker = Timerfd::new()?;
+        Ok(Self { ticker, seen: BTreeMap::new(), rebinds: Vec::new(), pending_rebind: None, looking: false })
     }
 
     /// Goes on looking, or stops.
     pub(super) fn plan(&mut self, overview: &Overview) {
         let somebody = overview.living > 0 || overview.fallback;
-        self.ticker.run(somebody && !overview.waiting && !overview.stopping);
+        let looks = somebody && !overview.waiting && !overview.stopping;
+        self.ticker.every(looks.then_some(PERIOD));
     }
 
     /// The status line, behind whatever is wrong with a path.
     pub(super) fn status_line(&self, line: String) -> String {
-        let behind = self.behind.iter().filter_map(|behind| behind.alarm.as_deref());
+        let pending_rebind = self.pending_rebind.iter().filter_map(|pending_rebind| pending_rebind.alarm.as_deref());
         let seen = self.seen.values().flat_map(|seen| seen.elsewhere.iter().chain(&seen.alarm)).map(String::as_str);
-        let alarms: Vec<_> = seen.chain(behind).collect();
+        let alarms: Vec<_> = seen.chain(pending_rebind).collect();
         if alarms.is_empty() { line } else { format!("{} ({line})", alarms.join("; ")) }
     }
 
-    /// Whether one more mending is healthy.
-    fn may_mend(&mut self, now: Instant) -> bool {
-        self.mended.retain(|at| now.duration_since(*at) < SPAN);
-        self.mended.len() < MOST_MENDINGS
+    /// Whether it may be bound once more.
+    fn may_rebind(&mut self, now: Instant) -> bool {
+        self.rebinds.retain(|at| now.duration_since(*at) < REBIND_WINDOW);
+        self.rebinds.len() < MAX_REBINDS
     }
 }
 
 /// A time in which a queue was found half full or fuller.
 #[derive(Debug, Default)]
-struct Rush {
-    told_at: Option<Instant>,
-    /// Its end is to be told.
+struct BacklogPressure {
+    reported_at: Option<Instant>,
+    /// Its end is to be reported.
     open: bool,
 }
 
@@ -114,11 +115,11 @@ enum News {
     Drained,
 }
 
-impl Rush {
+impl BacklogPressure {
     fn news(&mut self, now: Instant, depth: Depth) -> Option<News> {
         let full = depth.waiting > 0 && depth.waiting >= depth.limit.div_ceil(2);
-        if full && self.told_at.is_none_or(|at| now.duration_since(at) >= PAUSE) {
-            self.told_at = Some(now);
+        if full && self.reported_at.is_none_or(|at| now.duration_since(at) >= PAUSE) {
+            self.reported_at = Some(now);
             self.open = true;
             return Some(News::HalfFull);
         }
@@ -131,7 +132,7 @@ impl Rush {
     }
 }
 
-impl Shell {
+impl EventLoop {
     /// Looks at every listener.
     pub(super) fn look(&mut self) {
         for index in 0..self.listeners.len() {
@@ -143,7 +144,7 @@ impl Shell {
     fn look_at_queue(&mut self, index: usize) {
         let listener = &self.listeners[index];
         let ask = || queue::depth(&listener.address, listener.inode);
-        let seen = self.lookout.seen.entry(listener.inode).or_default();
+        let seen = self.listener_monitor.seen.entry(listener.inode).or_default();
         let mut depth = match ask() {
             Ok(depth) => depth,
             Err(error) => {
@@ -161,8 +162,8 @@ impl Shell {
         seen.limit = Some(depth.limit);
         self.look_elsewhere(index, depth);
         let listener = &self.listeners[index];
-        let Some(seen) = self.lookout.seen.get_mut(&listener.inode) else { return };
-        let Some(news) = seen.rush.news(Instant::now(), depth) else { return };
+        let Some(seen) = self.listener_monitor.seen.get_mut(&listener.inode) else { return };
+        let Some(news) = seen.backlog_pressure.news(Instant::now(), depth) else { return };
         self.tell_of_queue(listener, depth, news);
     }
 
@@ -174,7 +175,7 @@ impl Shell {
             return;
         }
         let listener = &self.listeners[index];
-        let Some(seen) = self.lookout.seen.get_mut(&listener.inode) else { return };
+        let Some(seen) = self.listener_monitor.seen.get_mut(&listener.inode) else { return };
         let before = std::mem::replace(&mut seen.unaccepted, depth.waiting);
         let accepted = || queue::in_flight(&listener.address).map_or(u32::MAX, |in_flight| in_flight.connections);
         if depth.waiting == 0 || depth.waiting < before || accepted() > 0 {
@@ -190,12 +191,14 @@ impl Shell {
         let public = self.listeners.iter().map(|listener| listener.inode);
         let private = self.workers.values().flat_map(super::workers::Worker::private_inodes);
         let given: BTreeSet<u64> = public.chain(private).collect();
-        let pids = self.workers.values().filter_map(super::workers::Worker::pid);
+        // A canary has never held this socket, wherever it listens; it is refused for that by itself.
+        let serving = self.workers.values().filter(|worker| worker.role() == Role::Serving);
+        let pids = serving.filter_map(super::workers::Worker::pid);
         let found: BTreeSet<String> = pids.flat_map(|pid| listening(pid, &given)).collect();
         if found.is_empty() {
             return;
         }
-        let places: Vec<String> = found.into_iter().take(MOST_PLACES).collect();
+        let places: Vec<String> = found.into_iter().take(MAX_PLACES).collect();
         let alarm = format!(
             "nobody accepts from {listener}, where connections wait: the workers listen on {} instead; have the server take \
              the socket that it is given (LISTEN_FDS) and no address of its own, and write its own line, without a shell",
@@ -241,23 +244,23 @@ impl Shell {
 
     /// Has a thread look where the paths of unix sockets lead: they may be on a disk that does not answer.
     pub(super) fn look_at_paths(&mut self) {
-        if std::mem::replace(&mut self.lookout.looking, true) {
+        if std::mem::replace(&mut self.listener_monitor.looking, true) {
             return;
         }
         let files: Vec<(u64, SocketFile)> = self.listeners.iter().map(|l| (l.inode, l.file().clone())).collect();
         let look = move || files.into_iter().map(|(inode, file)| (inode, file.at_path())).collect();
         let looking = tokio::task::spawn_blocking(look);
-        self.later(async move { Some(Message::Paths(looking.await.unwrap_or_default())) });
+        self.outbox.later(async move { Some(Message::Paths(looking.await.unwrap_or_default())) });
     }
 
     /// This is where the paths lead, by the inodes of their sockets.
     pub(super) fn paths_seen(&mut self, all: &BTreeMap<u64, AtPath>) {
-        self.lookout.looking = false;
+        self.listener_monitor.looking = false;
         for index in 0..self.listeners.len() {
             // One that came meanwhile is looked at the next time.
             let Some(&found) = all.get(&self.listeners[index].inode) else { continue };
             let listener = &self.listeners[index];
-            let seen = self.lookout.seen.entry(listener.inode).or_default();
+            let seen = self.listener_monitor.seen.entry(listener.inode).or_default();
             match found {
                 AtPath::Ours(permissions) => {
                     seen.permissions = permissions;
@@ -281,7 +284,7 @@ impl Shell {
             let mut refusal = None;
             if listener.is_bound_here() {
                 seen.refused = Some((Instant::now(), found));
-                match self.mend(index) {
+                match self.rebind(index) {
                     Ok(()) => continue,
                     Err(why) => refusal = Some(why),
                 }
@@ -292,23 +295,24 @@ impl Shell {
         self.shown = None;
         self.catch_up();
         let listeners = &self.listeners;
-        self.lookout.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
+        self.listener_monitor.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
     }
 
     /// What is known to be wrong with a listener's path, or what would be said if something were: for `sockd status`,
     /// which is asked at any time.
     pub(super) fn path_alarm(&self, listener: &Listener) -> (Option<String>, PathAlarm) {
-        let behind = self.lookout.behind.iter().filter(|behind| behind.inode == listener.inode);
-        let seen = self.lookout.seen.get(&listener.inode);
+        let pending_rebind =
+            self.listener_monitor.pending_rebind.iter().filter(|pending_rebind| pending_rebind.inode == listener.inode);
+        let seen = self.listener_monitor.seen.get(&listener.inode);
         let lost = seen.and_then(|seen| seen.elsewhere.clone().or_else(|| seen.alarm.clone()));
-        let known = lost.or_else(|| behind.filter_map(|behind| behind.alarm.clone()).next());
+        let known = lost.or_else(|| pending_rebind.filter_map(|pending_rebind| pending_rebind.alarm.clone()).next());
         (known, PathAlarm::new(listener, self.setup.unit.as_deref()))
     }
 
     fn raise_alarm(&mut self, index: usize, found: AtPath, refusal: Option<&str>) {
         let listener = &self.listeners[index];
         let Some(alarm) = PathAlarm::new(listener, self.setup.unit.as_deref()).text(found, refusal) else { return };
-        let seen = self.lookout.seen.entry(listener.inode).or_default();
+        let seen = self.listener_monitor.seen.entry(listener.inode).or_default();
         if seen.alarm.as_ref() == Some(&alarm) {
             return;
         }
@@ -322,21 +326,19 @@ impl Shell {
     }
 
     /// Binds a socket again that we bound before.
-    fn mend(&mut self, index: usize) -> Result<(), String> {
-        let seen = self.lookout.seen.get(&self.listeners[index].inode);
+    fn rebind(&mut self, index: usize) -> Result<(), String> {
+        let seen = self.listener_monitor.seen.get(&self.listeners[index].inode);
         let permissions = seen.and_then(|seen| seen.permissions).ok_or("its permissions are not known")?;
-        // Whoever waits for a first connection on the old one would wait in vain; nobody looks in that state.
+        // What waits for a first connection on the old one would wait in vain; nobody looks in that state.
         let listeners = Arc::get_mut(&mut self.listeners).ok_or("it is being waited on")?;
-        if !self.lookout.may_mend(Instant::now()) {
-            return Err(format!(
-                "that was done {MOST_MENDINGS} times within ten minutes, and it was removed each time"
-            ));
+        if !self.listener_monitor.may_rebind(Instant::now()) {
+            return Err(format!("that was done {MAX_REBINDS} times within ten minutes, and it was removed each time"));
         }
         let (listener, refused) = listeners[index].bind_again(permissions).map_err(|error| error.to_string())?;
-        self.lookout.mended.push(Instant::now());
+        self.listener_monitor.rebinds.push(Instant::now());
         tracing::warn!(
             MESSAGE_ID = message_id::PATH_RESTORED,
-            SOCKD_EVENT = "path-mended",
+            SOCKD_EVENT = "path-rebound",
             SOCKD_LISTENER = %listener.name,
             "somebody removed the file of {listener}: bound it again; a reload brings the new socket to the workers"
         );
@@ -345,47 +347,45 @@ impl Shell {
         }
         let seen = Seen { permissions: Some(permissions), ..Seen::default() };
         let inode = listener.inode;
-        self.lookout.seen.insert(inode, seen);
+        self.listener_monitor.seen.insert(inode, seen);
         listeners[index] = listener;
-        self.lookout.behind = Some(Behind { inode, asked: None, alarm: None });
-        if self.core.overview(self.now()).fallback {
-            self.fallback.stop();
-            self.start_fallback();
-        }
+        self.listener_monitor.pending_rebind = Some(PendingRebind { inode, asked: None, alarm: None });
+        self.fallback.restart(&self.listeners, &mut self.outbox);
         Ok(())
     }
 
     /// Asks for a reload as long as workers serve that lack a socket that was bound again.
     fn catch_up(&mut self) {
-        let Some(behind) = &self.lookout.behind else { return };
+        let Some(pending_rebind) = &self.listener_monitor.pending_rebind else { return };
         let snapshot = self.core.snapshot(self.now());
         if snapshot.rollout.is_some() || snapshot.ready == 0 {
             return;
         }
-        let wanted = BTreeSet::from([behind.inode]);
+        let wanted = BTreeSet::from([pending_rebind.inode]);
         // Where that cannot be seen, one reload must do.
-        let lacks = |held: Option<bool>| if behind.asked.is_none() { held != Some(true) } else { held == Some(false) };
+        let lacks =
+            |held: Option<bool>| if pending_rebind.asked.is_none() { held != Some(true) } else { held == Some(false) };
         let mut serving = snapshot.workers.iter().filter(|w| w.phase == Phase::Ready && w.slot.is_some());
         let lacking = serving.any(|worker| {
             let pid = self.workers.get(&worker.worker).and_then(super::workers::Worker::pid);
             lacks(pid.and_then(|pid| holds_socket(pid, &wanted)))
         });
-        let Some(behind) = self.lookout.behind.as_mut().filter(|_| lacking) else {
-            self.lookout.behind = None;
+        let Some(pending_rebind) = self.listener_monitor.pending_rebind.as_mut().filter(|_| lacking) else {
+            self.listener_monitor.pending_rebind = None;
             return;
         };
-        if behind.asked.is_some() && behind.alarm.is_none() {
-            let which = self.listeners.iter().find(|listener| listener.inode == behind.inode);
+        if pending_rebind.asked.is_some() && pending_rebind.alarm.is_none() {
+            let which = self.listeners.iter().find(|listener| listener.inode == pending_rebind.inode);
             let alarm = format!(
                 "workers do not accept from {}, which was bound again: the reload that was to bring it to them was \
                  refused; it is tried again every minute",
                 which.map_or_else(|| "a socket".to_owned(), ToString::to_string)
             );
             tracing::error!(MESSAGE_ID = message_id::PATH_LOST, SOCKD_EVENT = "path-unserved", "{alarm}");
-            behind.alarm = Some(alarm);
+            pending_rebind.alarm = Some(alarm);
         }
-        if behind.asked.is_none_or(|asked| asked.elapsed() >= PAUSE) {
-            behind.asked = Some(Instant::now());
+        if pending_rebind.asked.is_none_or(|asked| asked.elapsed() >= PAUSE) {
+            pending_rebind.asked = Some(Instant::now());
             self.request_reload(None);
         }
     }
@@ -403,7 +403,7 @@ impl PathAlarm {
         Self { address: listener.address.to_string(), remedy: remedy(listener, unit) }
     }
 
-    /// What is wrong, if something is, why that could not be mended, and what to do about it.
+    /// What is wrong, if something is, why it could not be bound again, and what to do about it.
     pub(super) fn text(&self, found: AtPath, refusal: Option<&str>) -> Option<String> {
         let what = match found {
             AtPath::Ours(_) | AtPath::Unknown => return None,
@@ -412,7 +412,7 @@ impl PathAlarm {
         };
         let refusal = refusal.map_or_else(String::new, |why| format!(", and it cannot be bound again: {why}"));
         let Self { address, remedy } = self;
-        Some(format!("{what} {address}: nobody can connect there{refusal}; to mend it: {remedy}"))
+        Some(format!("{what} {address}: nobody can connect there{refusal}; to fix it: {remedy}"))
     }
 }
 
@@ -438,7 +438,7 @@ fn remedy(listener: &Listener, unit: Option<&str>) -> String {
         // Both at once: systemd starts no socket whose service runs.
         (Some(socket), Some(unit)) => format!("systemctl restart {socket} {unit}"),
         (Some(socket), None) => format!("systemctl restart {socket}"),
-        (None, _) => format!("bind {} anew and start sockd with it", listener.address),
+        (None, _) => format!("bind {} again and start sockd with it", listener.address),
     }
 }
 
@@ -459,9 +459,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rush_is_told_once_a_minute_and_its_end_once() {
+    fn backlog_pressure_is_reported_once_a_minute_and_its_end_once() {
         let begin = Instant::now();
-        let mut rush = Rush::default();
+        let mut backlog_pressure = BacklogPressure::default();
         for (second, waiting, news) in [
             (0, 0, None),
             (5, 49, None),
@@ -480,28 +480,28 @@ mod tests {
             (135, 0, Some(News::Drained)),
         ] {
             let now = begin + Duration::from_secs(second);
-            assert_eq!(rush.news(now, depth(waiting)), news, "{waiting} after {second} s");
+            assert_eq!(backlog_pressure.news(now, depth(waiting)), news, "{waiting} after {second} s");
         }
     }
 
     #[test]
     fn a_short_queue_is_half_full_with_one_and_never_with_none() {
         let now = Instant::now();
-        assert_eq!(Rush::default().news(now, Depth { waiting: 0, limit: 0 }), None);
-        assert_eq!(Rush::default().news(now, Depth { waiting: 1, limit: 1 }), Some(News::HalfFull));
-        assert_eq!(Rush::default().news(now, Depth { waiting: 2, limit: 5 }), None);
+        assert_eq!(BacklogPressure::default().news(now, Depth { waiting: 0, limit: 0 }), None);
+        assert_eq!(BacklogPressure::default().news(now, Depth { waiting: 1, limit: 1 }), Some(News::HalfFull));
+        assert_eq!(BacklogPressure::default().news(now, Depth { waiting: 2, limit: 5 }), None);
     }
 
     #[tokio::test]
-    async fn mending_has_an_end_and_begins_again_later() {
+    async fn binding_again_has_an_end_and_begins_again_later() {
         let begin = Instant::now();
-        let mut lookout = Lookout::new().expect("a timer");
+        let mut listener_monitor = ListenerMonitor::new().expect("a timer");
         let at = |second| begin + Duration::from_secs(second);
         for second in [0, 10, 20] {
-            assert!(lookout.may_mend(at(second)));
-            lookout.mended.push(at(second));
+            assert!(listener_monitor.may_rebind(at(second)));
+            listener_monitor.rebinds.push(at(second));
         }
-        assert!(!lookout.may_mend(at(30)) && !lookout.may_mend(at(599)));
-        assert!(lookout.may_mend(at(600)));
+        assert!(!listener_monitor.may_rebind(at(30)) && !listener_monitor.may_rebind(at(599)));
+        assert!(listener_monitor.may_rebind(at(600)));
     }
 }

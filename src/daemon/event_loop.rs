@@ -10,7 +10,7 @@
 //!   waitid(WNOHANG), pidfd_open, pidfd_send_signal, kill of a process group, prctl
 //!                                          tables of the kernel
 //!   fork                                   copies our own small memory; entering the control group, the directory and
-//!                                          the program is the child's, and nobody waits for it (process/exec.rs)
+//!                                          the program is the child's, and nobody waits for it (process/spawn.rs)
 //!   recvmsg, recv, read, accept            never blocking; descriptors that come along are closed by a thread (peer.rs)
 //!   connect, send, write                   never blocking, to workers' private sockets, templates, clients of the control
 //!                                          socket, the 503 helper; what does not fit is an error (probe, process, control)
@@ -28,100 +28,69 @@
 //! ```
 //!
 //! What may take long is done by other threads (tokio's), bounded in number, and comes back as a message: reading what a
-//! generation is made from (reading.rs, with a time limit), looking where paths lead (listeners.rs), measuring workers and
-//! listeners (measure.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
+//! generation is made from (reading.rs, with a time limit), looking where paths lead (listener_monitor.rs), measuring
+//! workers and listeners (measure.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
 //! `tests/systemd/standstill.rs`, stop each of them in turn and see the watchdog fed.
 
 use super::fallback::Fallback;
-use super::groups::Groups;
-use super::health_command::HealthCommands;
+use super::generation::Generation;
+use super::health::Baseline;
+use super::health::exec::HealthCommands;
 use super::hooks::Hooks;
-use super::judge::Judgement;
-use super::listeners::Lookout;
+use super::listener_monitor::ListenerMonitor;
 use super::measure::Meters;
+use super::message::Message;
 use super::orphans::Orphans;
-use super::prepare::Generation;
-use super::reading::{Read, Readers};
+use super::outbox::Outbox;
+use super::reading::Readers;
 use super::repeats::Repeats;
-use super::setup::Setup;
 use super::signals::UselessSignals;
-use super::strangers::Strangers;
+use super::startup::Setup;
+use super::timerfd::Timerfd;
+use super::unclaimed_exits::UnclaimedExits;
+use super::worker_cgroups::WorkerCgroups;
 use super::workers::Worker;
 use crate::control::{self, Call, Replier};
 use crate::journal::{self, message_id};
-use crate::listener::{AtPath, Listener};
-use crate::notify::Datagram;
+use crate::listener::Listener;
 use crate::private_socket::Binder;
-use crate::process::{Report, Signals, reap};
-use crate::supervisor::{Answer, Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
+use crate::process::{Signals, reap};
+use crate::supervisor::{Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
 use crate::systemd::{Notifier, ReloadGuard, environment};
 use crate::{exit, process};
 use rustix::process::Pid;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 /// So many messages of drivers may wait; a driver that has more waits itself.
 const INBOX: usize = 256;
 /// While nobody takes what waits for the log, it is offered again after this time.
-const LOG_AGAIN: Duration = Duration::from_millis(100);
+const LOG_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// So often the drivers' tasks get their turn before a deadline counts: they wake, read, and send.
-const DRIVER_TURNS: usize = 3;
+const MAX_DRIVER_TURNS: usize = 3;
 /// Between the core's end and ours: what descendants are left get this long to be killed and reaped.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// What a driver's task tells the shell.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// Something for the core.
-    Core(Event),
-    /// What a generation is made from was read.
-    Read(GenerationId, Box<Read>),
-    /// A template spoke, or (None) will speak no more.
-    Template(u64, Option<Report>),
-    /// A datagram on a worker's notification socket, which gives the next one when this one is dropped.
-    Notify(WorkerId, Datagram, oneshot::Sender<()>),
-    /// What came of asking a worker whether its code may serve.
-    Judged { worker: WorkerId, judgement: Judgement },
-    /// What came of greeting a worker in TLS for its judgement.
-    Greeted { worker: WorkerId, verdict: Result<(), String> },
-    /// What came of asking a worker whether it is well.
-    Probed { worker: WorkerId, answer: Answer },
-    /// The program is to be run again that judges a worker, for so long at most.
-    JudgeAgain { worker: WorkerId, patience: Duration },
-    /// The program that was run for a worker has had its time.
-    HealthCommandLate { worker: WorkerId, pid: Pid, timeout: Duration },
-    /// The kernel has killed processes of a worker, so many in all, and not the worker.
-    OutOfMemory(WorkerId, u64),
-    /// Where the paths of the listeners lead, by the inodes of their sockets.
-    Paths(BTreeMap<u64, AtPath>),
-    /// How much memory workers hold.
-    Measured(Vec<(WorkerId, u64)>),
-    /// What dead workers have left behind has had its time.
-    KillOrphans(Vec<Pid>),
-    /// The 503 helper shall be tried again.
-    RestartFallback,
-}
-
 /// A worker's end, as `sockd status` tells it.
 #[derive(Clone, Debug)]
-pub(super) struct Death {
+pub(super) struct LastExit {
     pub(super) reason: String,
     pub(super) at: SystemTime,
     pub(super) lived: Duration,
     pub(super) last_lines: Vec<String>,
 }
 
-pub(super) struct Shell {
+pub(super) struct EventLoop {
     pub(super) setup: Arc<Setup>,
     pub(super) core: Supervisor,
-    began: Instant,
+    pub(super) began: Instant,
     pub(super) began_at: SystemTime,
     pub(super) listeners: Arc<Vec<Listener>>,
-    pub(super) lookout: Lookout,
+    pub(super) listener_monitor: ListenerMonitor,
     /// The core wants to know of the first connection, and nothing listens yet.
     pub(super) watch_wanted: bool,
     pub(super) generations: BTreeMap<GenerationId, Generation>,
@@ -131,15 +100,13 @@ pub(super) struct Shell {
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     /// Whose process it is, until it is reaped.
     pub(super) worker_of: HashMap<Pid, WorkerId>,
-    /// The youngest that ever was: the core counts.
-    pub(super) last_worker: WorkerId,
-    pub(super) deaths: BTreeMap<SlotId, Death>,
+    pub(super) last_exits: BTreeMap<SlotId, LastExit>,
     pub(super) repeats: Repeats,
     /// The last lines of workers that ended, the youngest few.
-    pub(super) last_words: BTreeMap<WorkerId, Vec<String>>,
-    pub(super) templates: super::prepare::Templates,
+    pub(super) recent_stderr: BTreeMap<WorkerId, Vec<String>>,
+    pub(super) templates: super::generation::Templates,
     pub(super) hooks: Hooks,
-    pub(super) groups: Groups,
+    pub(super) worker_cgroups: WorkerCgroups,
     pub(super) fallback: Fallback,
     pub(super) health_commands: HealthCommands,
     pub(super) notifier: Notifier,
@@ -151,24 +118,26 @@ pub(super) struct Shell {
     /// Who waits for the outcome of a reload.
     pub(super) clients: BTreeMap<RequestId, Replier>,
     next_request: u64,
-    /// Answers to effects, for the core, in order.
-    pub(super) events: VecDeque<Event>,
-    pub(super) strangers: Strangers,
+    pub(super) outbox: Outbox,
+    pub(super) unclaimed_exits: UnclaimedExits,
     pub(super) orphans: Orphans,
-    pub(super) sender: mpsc::Sender<Message>,
     pub(super) finished: bool,
     /// All that was wanted was just reached: there is little to do from here on.
     pub(super) at_rest: bool,
+    /// Of the core.
+    deadline: Timerfd,
+    /// When the service manager is to hear that the loop turns.
+    watchdog: Timerfd,
     inbox: mpsc::Receiver<Message>,
     calls: mpsc::Receiver<Call>,
     signals: Signals,
     pub(super) useless_signals: UselessSignals,
 }
 
-impl Shell {
+impl EventLoop {
     pub(super) fn new(setup: Setup, listeners: Vec<Listener>, start: Start) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel(INBOX);
-        let (calls_sender, calls) = mpsc::channel(control::CLIENTS);
+        let (calls_sender, calls) = mpsc::channel(control::MAX_CLIENTS);
         let signals = Signals::new(environment::watchdog_period().is_some())?;
         match control::Server::bind() {
             Ok(server) => drop(tokio::spawn(server.serve(calls_sender))),
@@ -189,32 +158,32 @@ impl Shell {
             began,
             began_at: SystemTime::now(),
             listeners: Arc::new(listeners),
-            lookout: Lookout::new()?,
+            listener_monitor: ListenerMonitor::new()?,
             watch_wanted: false,
             generations: BTreeMap::new(),
             readers: Readers::default(),
             reading: BTreeSet::new(),
             workers: BTreeMap::new(),
             worker_of: HashMap::new(),
-            last_worker: WorkerId(0),
-            deaths: BTreeMap::new(),
+            last_exits: BTreeMap::new(),
             repeats: Repeats::default(),
-            last_words: BTreeMap::new(),
-            templates: super::prepare::Templates::default(),
+            recent_stderr: BTreeMap::new(),
+            templates: super::generation::Templates::default(),
             hooks: Hooks::default(),
-            groups: Groups::default(),
+            worker_cgroups: WorkerCgroups::default(),
             fallback: Fallback::default(),
-            health_commands: HealthCommands::new(),
+            health_commands: HealthCommands::default(),
             reload_guard: None,
             meters: Meters::default(),
             clients: BTreeMap::new(),
             next_request: 1,
-            events: VecDeque::new(),
-            strangers: Strangers::default(),
+            outbox: Outbox::new(sender),
+            unclaimed_exits: UnclaimedExits::default(),
             orphans: Orphans::default(),
-            sender,
             finished: false,
             at_rest: false,
+            deadline: Timerfd::new()?,
+            watchdog: Timerfd::new()?,
             inbox,
             calls,
             signals,
@@ -229,10 +198,11 @@ impl Shell {
 
     /// Runs until the core has stopped; returns the exit code.
     pub(super) async fn run(mut self) -> u8 {
-        let mut watchdog = environment::watchdog_period().map(interval);
-        if let Some(watchdog) = &mut watchdog {
-            watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let watchdog = environment::watchdog_period();
+        if watchdog.is_some() {
+            self.notifier.watchdog();
         }
+        self.watchdog.every(watchdog);
         let mut signals_came = false;
         while !self.finished {
             let deadline = self.core.poll_timeout().map(|(at, _)| self.began + at.since(Time::default()));
@@ -245,13 +215,13 @@ impl Shell {
                     signals_came = true;
                     self.signalled(&numbers);
                 }
-                () = tick(&mut watchdog) => self.notifier.watchdog(),
-                () = sleep_until_or_for_ever(deadline) => {
+                () = self.watchdog.tick() => self.notifier.watchdog(),
+                () = self.deadline.until(deadline) => {
                     self.hear_what_waits().await;
                     let effects = self.core.handle_timeout(self.now());
                     self.carry_out(effects);
                 }
-                () = self.lookout.ticker.tick() => {
+                () = self.listener_monitor.ticker.tick() => {
                     self.look();
                     self.measure_workers();
                     self.tell_suppressed();
@@ -260,7 +230,7 @@ impl Shell {
                 numbers = self.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.calls.recv() => self.answer(call),
                 Some(message) = self.inbox.recv() => self.receive(message),
-                () = sleep(LOG_AGAIN), if journal::is_waiting() || self.notifier.is_waiting() => {}
+                () = sleep(LOG_POLL_INTERVAL), if journal::is_waiting() || self.notifier.is_waiting() => {}
             }
             self.settle();
             journal::flush();
@@ -271,7 +241,7 @@ impl Shell {
             }
         }
         self.sweep().await;
-        self.groups.clear();
+        self.worker_cgroups.clear();
         for listener in self.listeners.iter() {
             if let Err(error) = listener.unlink_if_bound_here() {
                 tracing::warn!("cannot remove {}: {error}, ignoring", listener.address);
@@ -294,7 +264,7 @@ impl Shell {
     /// Tells the core everything that has come up, until nothing more comes of it, and shows the new state.
     fn settle(&mut self) {
         self.tell_core();
-        self.groups.clear();
+        self.worker_cgroups.clear();
         self.show();
     }
 
@@ -302,7 +272,7 @@ impl Shell {
     /// meanwhile may wait longer than the deadline.
     async fn hear_what_waits(&mut self) {
         // The drivers' tasks read their sockets, and put into the inbox what they have read.
-        for _ in 0..DRIVER_TURNS {
+        for _ in 0..MAX_DRIVER_TURNS {
             tokio::task::yield_now().await;
         }
         for _ in 0..self.inbox.len() {
@@ -313,39 +283,27 @@ impl Shell {
     }
 
     fn tell_core(&mut self) {
-        while let Some(event) = self.events.pop_front() {
+        while let Some(event) = self.outbox.next_event() {
             let effects = self.core.handle_event(self.now(), event);
             self.carry_out(effects);
         }
     }
 
-    /// Starts a task that reports to the inbox.
-    pub(super) fn later(&self, message: impl Future<Output = Option<Message>> + Send + 'static) {
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            if let Some(message) = message.await {
-                // The shell is gone when nobody receives.
-                let _ = sender.send(message).await;
-            }
-        });
-    }
-
     fn receive(&mut self, message: Message) {
         match message {
-            Message::Core(event) => self.events.push_back(event),
+            Message::Core(event) => self.outbox.event(event),
             Message::Read(generation, read) => self.configuration_read(generation, *read),
             Message::Template(template, report) => self.template_reports(template, report),
             Message::Notify(worker, datagram, _done) => self.worker_says(worker, datagram),
             Message::Judged { worker, judgement } => self.judged(worker, judgement),
             Message::Greeted { worker, verdict } => self.greeted(worker, verdict),
             Message::Probed { worker, answer } => self.probed(worker, &answer),
-            Message::JudgeAgain { worker, patience } => self.judge(worker, None, Some(patience)),
-            Message::HealthCommandLate { worker, pid, timeout } => self.health_command_late(worker, pid, timeout),
+            Message::JudgeAgain { worker, patience } => self.judge(worker, Baseline::default(), Some(patience)),
+            Message::HealthCommandLate { worker, pid } => self.health_commands.late(worker, pid),
             Message::OutOfMemory(worker, killed) => self.process_killed(worker, killed),
             Message::Paths(found) => self.paths_seen(&found),
             Message::Measured(memory) => self.workers_measured(memory),
             Message::KillOrphans(pids) => self.kill_orphans(pids),
-            Message::RestartFallback => self.restart_fallback(),
         }
     }
 
@@ -367,7 +325,7 @@ impl Shell {
         if let Some(client) = client {
             self.clients.insert(request, client);
         }
-        self.events.push_back(Event::ReloadRequested(request));
+        self.outbox.event(Event::ReloadRequested(request));
     }
 
     pub(super) fn reap_all(&mut self) {
@@ -375,10 +333,10 @@ impl Shell {
             self.orphans.forget(ended.pid);
             let known = self.worker_ended(ended)
                 || self.template_ended(ended)
-                || self.fallback_ended(ended)
-                || self.health_command_ended(ended);
+                || self.fallback.ended(ended, &mut self.outbox)
+                || self.health_commands.ended(ended, &mut self.outbox);
             if !known {
-                self.strangers.remember(Instant::now(), ended);
+                self.unclaimed_exits.remember(Instant::now(), ended);
             }
         }
     }
@@ -399,7 +357,7 @@ impl Shell {
         self.shown = None;
         self.tell_listeners();
         self.look_at_paths();
-        self.restart_fallback();
+        self.fallback.restart(&self.listeners, &mut self.outbox);
         if std::mem::take(&mut self.watch_wanted) {
             self.watch_listeners();
         }
@@ -425,19 +383,5 @@ impl Shell {
             self.fallback.forget_if_gone();
         }
         tracing::warn!("some processes could not be killed; the service manager will try");
-    }
-}
-
-async fn sleep_until_or_for_ever(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
     }
 }

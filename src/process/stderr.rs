@@ -19,7 +19,7 @@ const QUOTED: usize = 400;
 /// be slow: a process that writes short lines without end must not keep them waiting for long.
 const CHUNK: usize = 8 << 10;
 /// Between two looks whether lines are taken again.
-const BREATH: Duration = Duration::from_millis(2);
+const READ_INTERVAL: Duration = Duration::from_millis(2);
 /// What is read of a dead process before it is quoted: more than a pipe holds (pipe(7): 64 KiB).
 const LAST_CHUNKS: usize = 32;
 
@@ -58,7 +58,7 @@ impl Stderr {
     pub async fn follow(self: Arc<Self>, congested: fn() -> bool) {
         while !self.state().ended {
             while congested() {
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(READ_INTERVAL).await;
             }
             let Ok(mut ready) = self.pipe.readable().await else { return };
             if self.read_chunks(1) {
@@ -70,7 +70,7 @@ impl Stderr {
     }
 
     /// Reads what is there at this moment; true if that was all. Called before a dead process is quoted, since its
-    /// last words may still be in the pipe.
+    /// last lines may still be in the pipe.
     pub fn pump(&self) -> bool {
         self.read_chunks(LAST_CHUNKS)
     }

@@ -1,24 +1,25 @@
 //! Making a generation ready to spawn: its specification, and its template where there is one. What is on disk is read
 //! elsewhere (reading.rs).
 
+use super::event_loop::EventLoop;
 use super::hooks::Notices;
 use super::log_limit::LogLimit;
+use super::message::Message;
 use super::reading::Read;
 use super::repeats::Lines;
-use super::setup::{bind_addresses, bind_all};
-use super::shell::{Message, Shell};
 use super::spec::{Asked, spec};
+use super::startup::{bind_addresses, bind_all};
 use super::workers::verdict;
-use crate::adapter::exec::Plan;
+use crate::adapter::exec::LaunchPlan;
 use crate::adapter::python::{self, Python};
-use crate::adapter::report::Report as ServerReport;
+use crate::adapter::server_settings::ServerSettings;
 use crate::adapter::{Adapter, Making};
 use crate::app::{Address, Command};
 use crate::config::Settings;
 use crate::journal::{self, message_id};
 use crate::listener::Permissions;
-use crate::process::{Child, End, Ended, ForkRequest, Hello, Life, Report, Stderr, Template};
-use crate::supervisor::{Answer, Event, GenerationId, PREPARE_TIMEOUT, Role, Spec, WorkerId};
+use crate::process::{Child, End, Ended, ForkRequest, Hello, Life, Stderr, Template, TemplateMessage};
+use crate::supervisor::{Event, GenerationId, PREPARE_TIMEOUT, Role, Spec, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub(super) struct Generation {
     pub(super) adapter: &'static Adapter,
     pub(super) command: Command,
     /// How its workers are executed, if no template forks them.
-    pub(super) plan: Plan,
+    pub(super) plan: LaunchPlan,
     pub(super) spec: Option<Spec>,
     /// Whether its workers serve one request at a time.
     pub(super) silent_when_busy: bool,
@@ -42,10 +43,6 @@ pub(super) struct Generation {
     pub(super) speaks_uwsgi: bool,
     /// `health.command`, ready to be executed.
     pub(super) health_command: Option<Command>,
-    /// How its workers answer when they are asked for their judgement.
-    pub(super) answered: Option<Answer>,
-    /// How the generation before it answered.
-    pub(super) usual: Option<Answer>,
     /// Its template, by number.
     pub(super) template: Option<u64>,
 }
@@ -96,27 +93,12 @@ impl Templates {
     }
 }
 
-impl Generation {
-    /// What is usual after it: how it answered, or else how the one before it did.
-    fn usual(&self) -> Option<Answer> {
-        self.answered.clone().or_else(|| self.usual.clone())
-    }
-
-    /// Takes note of an answer; one that tells nothing does not replace one that did.
-    pub(super) fn remember(&mut self, answer: Answer) {
-        if !self.answered.as_ref().is_some_and(Answer::tells) && (answer.tells() || matches!(answer, Answer::Silent(_)))
-        {
-            self.answered = Some(answer);
-        }
-    }
-}
-
-impl Shell {
+impl EventLoop {
     /// Reads everything afresh. Answers with an event when it was read, or when the template has spoken.
     pub(super) fn prepare(&mut self, id: GenerationId) {
         self.reading.insert(id);
         let reading = self.readers.read(&self.setup);
-        self.later(async move { Some(Message::Read(id, Box::new(reading.await))) });
+        self.outbox.later(async move { Some(Message::Read(id, Box::new(reading.await))) });
     }
 
     /// What there was to read has been read.
@@ -132,7 +114,7 @@ impl Shell {
             self.fallback.show(page.as_deref());
         }
         if let Err(why) = read.generation.and_then(|generation| self.begin_generation(id, generation, read.template)) {
-            self.events.push_back(Event::PrepareFailed { generation: id, why });
+            self.outbox.event(Event::PrepareFailed { generation: id, why });
         }
     }
 
@@ -143,7 +125,6 @@ impl Shell {
         template: Option<(Command, &'static Python)>,
     ) -> Result<(), String> {
         let name = generation.adapter.conventions.name;
-        generation.usual = self.generations.get(&self.core.overview(self.now()).generation).and_then(Generation::usual);
         match template {
             None => {
                 if generation.settings.workers.preload == Some(true) {
@@ -155,19 +136,19 @@ impl Shell {
                 self.warn_of_other_addresses(id, name, generation.plan.listen.clone());
                 let spec = spec(&generation.settings, &Asked::from(&generation.plan));
                 generation.spec = Some(spec.clone());
-                self.events.push_back(Event::Prepared { generation: id, spec });
+                self.outbox.event(Event::Prepared { generation: id, spec });
             }
             Some((command, python)) => {
                 // It may import the application.
                 let limit = generation.settings.workers.start_timeout;
                 if limit > PREPARE_TIMEOUT {
-                    self.events.push_back(Event::Preparing { generation: id, limit });
+                    self.outbox.event(Event::Preparing { generation: id, limit });
                 }
                 generation.template = Some(self.boot_template(id, &command, python)?);
             }
         }
         // While the template boots, since it takes a while.
-        self.groups.open(&generation.settings.workers);
+        self.worker_cgroups.open(&generation.settings.workers);
         self.generations.insert(id, generation);
         Ok(())
     }
@@ -179,13 +160,14 @@ impl Shell {
             Stderr::new(move |line| taken.take(line)).map_err(|error| format!("cannot make a pipe: {error}"))?;
         let (phase, hook_state) = self.hooks.life(id);
         let life = Life { phase, hook_state, bound: !self.listeners.is_empty(), workers: self.worker_processes() };
-        let template = Template::boot(command, [python.program, python::BOOT], &life, std::os::fd::AsFd::as_fd(&write))
+        let package = python.package()?;
+        let template = Template::boot(command, [&package, python::BOOTSTRAP], &life, std::os::fd::AsFd::as_fd(&write))
             .map_err(|error| error.to_string())?;
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         self.templates.last += 1;
         let number = self.templates.last;
         let reports = template.reports();
-        let sender = self.sender.clone();
+        let sender = self.outbox.sender();
         tokio::spawn(async move {
             loop {
                 let report = reports.next().await;
@@ -233,7 +215,7 @@ impl Shell {
         Ok(number)
     }
 
-    /// The templates that open log files afresh when they are told, and by which signal.
+    /// The templates that open log files afresh at a signal, and that signal.
     pub(super) fn templates_that_reopen(&self) -> impl Iterator<Item = (&Child, i32)> {
         self.templates.running.values().filter_map(|booted| {
             let reopen = self.generations.get(&booted.generation?)?.adapter.conventions.reopen?;
@@ -241,10 +223,9 @@ impl Shell {
         })
     }
 
-    /// Has a process of the template wait in the control group of the worker that this generation will want next, if
-    /// nobody else's comes in between: moving there takes long, and a dead worker's successor is waited for.
-    pub(super) fn place_next(&mut self, generation: GenerationId) {
-        let next = WorkerId(self.last_worker.0 + 1);
+    /// Has a process of the template wait in the control group of the next worker, if this generation makes it: moving
+    /// there takes long, and a dead worker's successor is waited for.
+    pub(super) fn place_next(&mut self, generation: GenerationId, next: WorkerId) {
         let Some(Generation { settings, template: Some(number), .. }) = self.generations.get(&generation) else {
             return;
         };
@@ -252,7 +233,7 @@ impl Shell {
         if !booted.said_hello || booted.placed == Some(next) {
             return;
         }
-        let Some((_, entrance)) = self.groups.make(next, &settings.workers) else { return };
+        let Some((_, entrance)) = self.worker_cgroups.make(next, &settings.workers) else { return };
         // The order itself brings the same descriptor: nothing is lost with this one.
         if booted.template.place(next.0, std::os::fd::AsFd::as_fd(&entrance)).is_ok() {
             booted.placed = Some(next);
@@ -274,17 +255,17 @@ impl Shell {
         self.pass_notices_on(notices);
     }
 
-    pub(super) fn template_reports(&mut self, number: u64, report: Option<Report>) {
+    pub(super) fn template_reports(&mut self, number: u64, report: Option<TemplateMessage>) {
         let Some(booted) = self.templates.running.get_mut(&number) else { return };
         match report {
-            Some(Report::Hello(hello)) => {
+            Some(TemplateMessage::Hello(hello)) => {
                 booted.said_hello = true;
                 booted.lines.give_up();
                 if let Some(id) = booted.generation {
                     self.template_ready(number, id, hello);
                 }
             }
-            Some(Report::Forked { worker, pid, hook_state }) => {
+            Some(TemplateMessage::Forked { worker, pid, hook_state }) => {
                 let worker = WorkerId(worker);
                 if booted.ordered.remove(&worker) {
                     self.worker_forked(worker, pid, hook_state);
@@ -292,33 +273,33 @@ impl Shell {
                     self.forked_unasked(number, worker, pid);
                 }
             }
-            Some(Report::Failed { worker, error }) => {
+            Some(TemplateMessage::Failed { worker, error }) => {
                 let worker = WorkerId(worker);
                 if booted.ordered.remove(&worker) {
                     self.not_made(worker, error);
                 }
             }
-            Some(Report::Noted { .. }) => self.notice_noted(number),
-            Some(Report::HookState(state)) => {
+            Some(TemplateMessage::Noted { .. }) => self.notice_noted(number),
+            Some(TemplateMessage::HookState(state)) => {
                 if let Some(id) = booted.generation {
                     self.hooks.left(id, Some(state));
                 }
             }
             // Nothing better follows.
-            Some(Report::Garbage(text)) if !booted.said_hello && booted.generation.is_some() => {
+            Some(TemplateMessage::Garbage(text)) if !booted.said_hello && booted.generation.is_some() => {
                 if let Some(id) = booted.generation {
                     self.release(id);
                     let why = format!("the template says what makes no sense: {text:?}");
-                    self.events.push_back(Event::PrepareFailed { generation: id, why });
+                    self.outbox.event(Event::PrepareFailed { generation: id, why });
                 }
             }
-            Some(Report::Garbage(text)) if booted.garbage.allows(Instant::now()) => {
+            Some(TemplateMessage::Garbage(text)) if booted.garbage.allows(Instant::now()) => {
                 tracing::warn!("the template says what makes no sense: {text:?}, ignoring");
             }
-            Some(Report::Garbage(_)) => {}
+            Some(TemplateMessage::Garbage(_)) => {}
             None => {
                 booted.silent = true;
-                self.bury_template(number);
+                self.finish_template_exit(number);
             }
         }
     }
@@ -350,11 +331,11 @@ impl Shell {
                 Event::PrepareFailed { generation: id, why }
             }
         };
-        self.events.push_back(event);
+        self.outbox.event(event);
     }
 
     fn take_report(&mut self, number: u64, id: GenerationId, hello: Hello) -> Result<Spec, String> {
-        let report = ServerReport::read(&hello.message)?;
+        let report = ServerSettings::read(&hello.message)?;
         if let Some(booted) = self.templates.running.get_mut(&number) {
             booted.follows_workers = report.follows_workers;
             booted.follows_service = report.follows_service;
@@ -450,12 +431,12 @@ impl Shell {
         let Some((number, booted)) = found else { return false };
         booted.end = Some(ended.end);
         let number = *number;
-        self.bury_template(number);
+        self.finish_template_exit(number);
         true
     }
 
     /// Once a template is dead and all its reports are read, nothing more will come of it.
-    fn bury_template(&mut self, number: u64) {
+    fn finish_template_exit(&mut self, number: u64) {
         let Some(Booted { end: Some(end), silent: true, .. }) = self.templates.running.get(&number) else { return };
         let end = *end;
         let Some(mut booted) = self.templates.running.remove(&number) else { return };
@@ -475,7 +456,7 @@ impl Shell {
         if let Some(generation) = self.generations.get_mut(&id) {
             generation.template = None;
         }
-        self.events.push_back(if booted.said_hello {
+        self.outbox.event(if booted.said_hello {
             Event::PreparationLost { generation: id, why: format!("the template ended: {why}") }
         } else {
             Event::PrepareFailed { generation: id, why }

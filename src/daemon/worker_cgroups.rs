@@ -1,7 +1,8 @@
-//! The control groups of the workers, where systemd lets us have them: made before a worker, killed and removed after
-//! it. What is missing is told once, and workers go on without.
+//! The cgroup of each worker, where systemd lets us have one: made before the worker, killed and removed after it. What is
+//! missing is said once, and workers go on without.
 
-use super::shell::{Message, Shell};
+use super::event_loop::EventLoop;
+use super::message::Message;
 use crate::cgroup::{Absent, Group, Limits, OomWatch, OutOfMemory, Tree};
 use crate::config::{self, size};
 use crate::supervisor::WorkerId;
@@ -18,10 +19,10 @@ const SURVIVAL: Duration = Duration::from_secs(1);
 
 /// What we have of control groups.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
+pub(super) struct WorkerCgroups {
     state: State,
-    /// Whether it was told that a group could not be made.
-    told: bool,
+    /// Whether it was reported that a group could not be made.
+    reported: bool,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ enum State {
     Open(Tree),
 }
 
-impl Groups {
+impl WorkerCgroups {
     /// Puts our unit's control group in order, the first time. Called when templates boot, which takes longer, and
     /// before the first worker is made.
     pub(super) fn open(&mut self, settings: &config::Workers) {
@@ -61,12 +62,12 @@ impl Groups {
                 // A predecessor's workers hold its sockets, and nobody watches them.
                 for group in tree.left_behind() {
                     tracing::warn!("killing what a sockd before us left in {}", group.name());
-                    bury(&mut tree, group);
+                    remove_when_empty(&mut tree, group);
                 }
                 State::Open(tree)
             }
             Err(why) => {
-                // Without a unit there is nothing to mend.
+                // Without a unit there is nothing to fix.
                 if !matches!(why, Absent::NoUnit) {
                     tracing::info!("workers have no control groups of their own: {why}");
                 }
@@ -83,7 +84,7 @@ impl Groups {
         match made {
             Ok((entrance, group)) => Some((group, entrance)),
             Err(error) => {
-                if !std::mem::replace(&mut self.told, true) {
+                if !std::mem::replace(&mut self.reported, true) {
                     tracing::warn!("cannot make a control group for worker {worker}: {error}, going on without");
                 }
                 None
@@ -92,9 +93,9 @@ impl Groups {
     }
 
     /// Kills what a dead worker left in its group; the group goes when that is dead.
-    pub(super) fn bury(&mut self, group: Group) {
+    pub(super) fn remove_when_empty(&mut self, group: Group) {
         if let State::Open(tree) = &mut self.state {
-            bury(tree, group);
+            remove_when_empty(tree, group);
         }
     }
 
@@ -128,9 +129,9 @@ impl Groups {
     }
 }
 
-fn bury(tree: &mut Tree, group: Group) {
+fn remove_when_empty(tree: &mut Tree, group: Group) {
     let name = group.name();
-    if let Err(error) = tree.bury(group)
+    if let Err(error) = tree.remove_when_empty(group)
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!("cannot kill what is left in {name}: {error}");
@@ -141,12 +142,12 @@ fn and_it_had(peak: Option<u64>) -> String {
     peak.map(|peak| format!("; it had {}", size::show(peak))).unwrap_or_default()
 }
 
-impl Shell {
+impl EventLoop {
     /// Listens for the kernel killing processes of a worker that lives on.
     pub(super) fn watch_memory(&self, id: WorkerId, group: &Group) -> Option<AbortHandle> {
         // Without the memory controller there is nothing to hear.
         let mut watch = OomWatch::new(group).ok()?;
-        let sender = self.sender.clone();
+        let sender = self.outbox.sender();
         let listening = tokio::spawn(async move {
             while let Ok(killed) = watch.killed().await {
                 sleep(SURVIVAL).await;

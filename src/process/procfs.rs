@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 /// No more descendants than this are looked at: a fork bomb must not hold us up.
-const MOST: usize = 4096;
+const MAX_PROCESSES: usize = 4096;
 
 /// All living descendants of a process, at one moment (proc(5), /proc/PID/task/TID/children).
 pub fn descendants(pid: Pid) -> Vec<Pid> {
@@ -14,7 +14,7 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     let mut parent = pid;
     loop {
         found.extend(children(parent));
-        if found.len() >= MOST || next >= found.len() {
+        if found.len() >= MAX_PROCESSES || next >= found.len() {
             return found;
         }
         parent = found[next];

@@ -1,7 +1,7 @@
-//! From what systemd and the command line give to a running shell.
+//! Startup: from what systemd and the command line give to a running event loop.
 
-use super::shell::Shell;
-use crate::adapter::gunicorn::{self, Known};
+use super::event_loop::EventLoop;
+use crate::adapter::gunicorn::{self, GunicornArgs};
 use crate::adapter::{self, Making};
 use crate::app::{Address, text};
 use crate::config::{self, Options, Settings};
@@ -16,6 +16,8 @@ use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
+use tokio::runtime::{self, Runtime};
 
 /// What stays the same as long as this instance lives.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub struct Setup {
     pub greeting: Option<String>,
 }
 
-/// Runs an instance until it is told to stop. Call it before any thread exists.
+/// Runs an instance until it is asked to stop. Call it before any thread exists.
 pub fn run(options: Options, greeting: Option<String>) -> ExitCode {
     let held = process::hold_signals(systemd::environment::watchdog_period().is_some());
     let code = set_up_and_serve(options, greeting, held);
@@ -156,7 +158,7 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
         return bind_all(plan.listen.iter(), None, plan.mode, listen.backlog.unwrap_or(DEFAULT_BACKLOG));
     };
     let environment = config::resolve_environment(settings, &setup.environment).map_err(text)?;
-    let known = Known::read(invocation.arguments, &environment);
+    let known = GunicornArgs::read(invocation.arguments, &environment);
     let directory = settings.directory.as_ref().unwrap_or(&setup.directory);
     let directory = directory.join(text::to_os(known.chdir.as_deref().unwrap_or_default()));
     let look_up = |host: &str, port| listener::look_up(host, port).map_err(|error| error.to_string());
@@ -177,9 +179,9 @@ pub(super) fn bind_addresses(
     let mut addresses = Vec::new();
     for bind in binds {
         let cannot = |why| format!("--bind {}: {why}", text::to_os(bind).display());
-        let address = match Known::name(bind) {
+        let address = match GunicornArgs::name(bind) {
             Some((host, port)) => look_up(&host, port).map(|address| Some(Address::Tcp(address))),
-            None => Known::address(bind),
+            None => GunicornArgs::address(bind),
         };
         match address.map_err(cannot)? {
             Some(Address::Unix(path)) => addresses.push(Address::Unix(directory.join(path))),
@@ -218,15 +220,15 @@ fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
     if let Err(error) = process::raise_descriptor_limit() {
         tracing::warn!("cannot raise the limit of descriptors: {error}; large pools may not come up");
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!("cannot make an event loop: {error}");
+            tracing::error!("cannot make an event loop: {}", process::explain(&error));
             return ExitCode::from(exit::FAILURE);
         }
     };
     let code = runtime.block_on(async {
-        match Shell::new(setup, listeners, start) {
+        match EventLoop::new(setup, listeners, start) {
             Ok(shell) => ExitCode::from(shell.run().await),
             Err(error) => {
                 tracing::error!("cannot watch for signals: {error}");
@@ -237,4 +239,22 @@ fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
     // What other threads still wait for is what nobody waits for: a disk, or the close of somebody else's descriptor.
     runtime.shutdown_background();
     code
+}
+
+/// A runtime whose `spawn_blocking` never panics. tokio's does where a thread cannot be made (EAGAIN at the unit's TasksMax=)
+/// and there is none; where there is one, what is to be done waits until the next thread can be made. So one is kept, which
+/// does nothing else: those that work leave after ten idle seconds.
+///
+/// # Errors
+/// EAGAIN: the first thread cannot be made. EMFILE.
+fn runtime() -> io::Result<Runtime> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    // The one that is kept would panic: another one asks whether there is room.
+    let _ = thread::Builder::new().spawn(|| {})?.join();
+    drop(runtime.spawn_blocking(|| {
+        loop {
+            thread::park()
+        }
+    }));
+    Ok(runtime)
 }

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// The first inherited descriptor (sd_listen_fds(3)): that of the first of [`Launch::descriptors`].
+/// The first inherited descriptor (sd_listen_fds(3)): that of the first of [`SpawnRequest::descriptors`].
 pub const FIRST_DESCRIPTOR: usize = 3;
 const FIRST: RawFd = FIRST_DESCRIPTOR as RawFd;
 /// The exit code of a process that could not execute its program, as shells have it.
@@ -26,7 +26,7 @@ const PID_DIGITS: usize = 10;
 
 /// One execution: what, and with which descriptors.
 #[derive(Debug)]
-pub struct Launch<'a> {
+pub struct SpawnRequest<'a> {
     /// What is executed.
     pub command: &'a Command,
     /// Added to the command's environment, replacing what has the same name.
@@ -76,9 +76,9 @@ const FIRST_REAL_TIME_SIGNAL: i32 = 34;
 
 /// Why a program could not be executed.
 #[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
+pub enum SpawnError {
     /// The system has no process or descriptor left.
-    #[error("cannot execute {program}: {source}")]
+    #[error("cannot execute {program}: {}", super::rlimit::explain(source))]
     Execute {
         /// The program.
         program: PathBuf,
@@ -93,7 +93,7 @@ pub enum LaunchError {
     },
 }
 
-impl Launch<'_> {
+impl SpawnRequest<'_> {
     /// Makes a process that executes the program as the leader of a new session, with every signal as systemd leaves it.
     ///
     /// It does not wait until that has happened: the program may lie on a disk that does not answer, and the control
@@ -101,12 +101,12 @@ impl Launch<'_> {
     /// [`NOT_EXECUTED`].
     ///
     /// # Errors
-    /// [`LaunchError`]; no process is left behind then.
-    pub fn spawn(&self) -> Result<Child, LaunchError> {
+    /// [`SpawnError`]; no process is left behind then.
+    pub fn spawn(&self) -> Result<Child, SpawnError> {
         let (program, words) = self.command.executed();
         let directory = &self.command.directory;
-        let failed = |source: io::Error| LaunchError::Execute { program: program.clone(), source };
-        let zero = || LaunchError::ZeroByte { program: program.clone() };
+        let failed = |source: io::Error| SpawnError::Execute { program: program.clone(), source };
+        let zero = || SpawnError::ZeroByte { program: program.clone() };
         let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| zero());
 
         let arguments = strings(words.iter().map(|a| a.as_bytes().to_vec())).ok_or_else(zero)?;
@@ -134,7 +134,7 @@ impl Launch<'_> {
             group: self.group.map(|group| group.as_raw_fd()),
             parent_death: self.parent_death,
             sheltered: self.sheltered,
-            descriptor_limit: super::limit::original(),
+            descriptor_limit: super::rlimit::original(),
             cannot_execute: [b"cannot execute ", program.as_os_str().as_bytes(), b": "].concat(),
             cannot_enter: [b"cannot work in the directory ", directory.as_os_str().as_bytes(), b": "].concat(),
         };
@@ -429,7 +429,7 @@ mod tests {
             ("/dev/null", "/", "cannot execute /dev/null: Permission denied\n"),
             ("/bin/true", "/nowhere", "cannot work in the directory /nowhere: No such file or directory\n"),
         ] {
-            let launch = Launch {
+            let request = SpawnRequest {
                 command: &command(program, directory),
                 environment: &BTreeMap::new(),
                 descriptors: &[],
@@ -440,7 +440,7 @@ mod tests {
                 parent_death: Signal::TERM,
                 sheltered: false,
             };
-            let child = launch.spawn().expect("a process");
+            let child = request.spawn().expect("a process");
             let status = rustix::process::waitpid(Some(child.pid()), rustix::process::WaitOptions::empty());
             let status = status.expect("a child").expect("it ended").1;
             assert_eq!(status.exit_status(), Some(NOT_EXECUTED));
@@ -470,7 +470,7 @@ mod tests {
         {
             let (mut read, write) = io::pipe().expect("a pipe");
             let null = File::open("/dev/null").expect("it is there");
-            let launch = Launch {
+            let request = SpawnRequest {
                 command: &command,
                 environment: &BTreeMap::new(),
                 descriptors: &[],
@@ -481,7 +481,7 @@ mod tests {
                 parent_death: Signal::TERM,
                 sheltered,
             };
-            let child = launch.spawn().expect("a process");
+            let child = request.spawn().expect("a process");
             drop(write);
             let mut said = String::new();
             read.read_to_string(&mut said).expect("text");

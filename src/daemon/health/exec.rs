@@ -1,0 +1,150 @@
+//! `health.command`: a program that is run to find out whether a worker is well, in place of an HTTP request.
+//!
+//! It runs like a worker, in the same directory and environment, with the worker's process id in SOCKD_WORKER_PID and
+//! without a socket. At most one runs for each worker, and none outlives `health.timeout`.
+
+use super::Purpose;
+use crate::app::Command;
+use crate::daemon::message::Message;
+use crate::daemon::outbox::Outbox;
+use crate::process::{self, Child, End, Ended, SpawnRequest, Stderr};
+use crate::supervisor::{Answers, Event, ProbeOutcome, WorkerEvent, WorkerId};
+use rustix::process::{Pid, Signal};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Between two runs for a worker that may be on its way still.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The programs that run, at most one for each worker.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct HealthCommands(BTreeMap<WorkerId, Running>);
+
+/// What is run, and for what.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) command: Command,
+    /// Then it is killed.
+    pub(super) timeout: Duration,
+    /// The worker's process, if it has one.
+    pub(super) pid: Option<Pid>,
+    /// Whether workers of its generation say when they are ready: one that does not may be on its way still.
+    pub(super) says_ready: bool,
+    pub(super) purpose: Purpose,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Running {
+    request: Request,
+    child: Child,
+    stderr: Arc<Stderr>,
+    begun: Instant,
+    /// It was killed after its time.
+    late: bool,
+    /// It is the second one for the same question.
+    again: bool,
+}
+
+impl HealthCommands {
+    /// Whether this process is one of these programs.
+    pub(in crate::daemon) fn has_process(&self, pid: Pid) -> bool {
+        self.0.values().any(|running| running.child.pid() == pid)
+    }
+
+    /// Runs the program for this worker; its end answers.
+    pub(super) fn run(&mut self, id: WorkerId, request: &Request, outbox: &mut Outbox) {
+        if let Err(why) = self.spawn(id, request, false, outbox) {
+            answer(id, request, Duration::ZERO, Err(format!("health.command: {why}")), outbox);
+        }
+    }
+
+    fn spawn(&mut self, id: WorkerId, request: &Request, again: bool, outbox: &Outbox) -> Result<(), String> {
+        let pid = request.pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+        let environment: BTreeMap<OsString, OsString> =
+            [("SOCKD_WORKER_PID".into(), pid.to_string().into()), ("SOCKD_WORKER".into(), id.to_string().into())]
+                .into();
+        let (stderr, write) = Stderr::new(|_| {}).map_err(|error| error.to_string())?;
+        let spawn = SpawnRequest {
+            command: &request.command,
+            environment: &environment,
+            descriptors: &[],
+            listen_names: None,
+            stderr: Some(write.as_fd()),
+            pipes: None,
+            group: None,
+            parent_death: Signal::KILL,
+            sheltered: false,
+        };
+        let child = spawn.spawn().map_err(|error| error.to_string())?;
+        let (pid, timeout) = (child.pid(), request.timeout);
+        self.0
+            .insert(id, Running { request: request.clone(), child, stderr, begun: Instant::now(), late: false, again });
+        outbox.later(async move {
+            sleep(timeout).await;
+            Some(Message::HealthCommandLate { worker: id, pid })
+        });
+        Ok(())
+    }
+
+    /// It had its time.
+    pub(in crate::daemon) fn late(&mut self, id: WorkerId, pid: Pid) {
+        if let Some(running) = self.0.get_mut(&id)
+            && running.child.pid() == pid
+        {
+            running.late = true;
+            let _ = running.child.kill();
+        }
+    }
+
+    /// Whether it was one of these programs that ended.
+    pub(in crate::daemon) fn ended(&mut self, ended: Ended, outbox: &mut Outbox) -> bool {
+        let found = self.0.iter().find(|(_, running)| running.child.pid() == ended.pid);
+        let Some(id) = found.map(|(id, _)| *id) else { return false };
+        let Some(running) = self.0.remove(&id) else { return false };
+        let Running { request, stderr, begun, late, again, .. } = running;
+        // Ended by what was sent to the whole unit, it says nothing of the worker.
+        if let (false, End::Signal(number), false) = (late, ended.end, again)
+            && process::concerns_the_unit(number)
+            && self.spawn(id, &request, true, outbox).is_ok()
+        {
+            return true;
+        }
+        stderr.pump();
+        let tail = stderr.tail();
+        let verdict = match (late, ended.end) {
+            (true, _) => Err(format!("health.command did not end within {:?}", request.timeout)),
+            (false, End::Code(0)) => Ok(()),
+            (false, end) => Err(match tail.reason() {
+                Some(reason) => format!("health.command: {end}: {reason}"),
+                None => format!("health.command: {end}"),
+            }),
+        };
+        answer(id, &request, begun.elapsed(), verdict, outbox);
+        true
+    }
+}
+
+/// Reports what came of the program, which took so long, or has it run again where the worker may be on its way still.
+fn answer(id: WorkerId, request: &Request, took: Duration, verdict: Result<(), String>, outbox: &mut Outbox) {
+    if let Purpose::Judgement(Some(patience)) = request.purpose
+        && let Some(patience) =
+            patience.checked_sub(took + RETRY_INTERVAL).filter(|_| verdict.is_err() && !request.says_ready)
+    {
+        outbox.later(async move {
+            sleep(RETRY_INTERVAL).await;
+            Some(Message::JudgeAgain { worker: id, patience })
+        });
+        return;
+    }
+    let event = match (request.purpose, verdict) {
+        (Purpose::Judgement(_), verdict) => WorkerEvent::Judged { verdict, answers: Answers::default() },
+        (Purpose::Probe, Ok(())) => WorkerEvent::Probed(ProbeOutcome::Healthy),
+        (Purpose::Probe, Err(why)) => WorkerEvent::Probed(ProbeOutcome::BadAnswer(why)),
+    };
+    outbox.event(Event::Worker(id, event));
+}

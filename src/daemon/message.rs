@@ -1,0 +1,43 @@
+//! What tasks and threads of the daemon report: the loop's inbox.
+
+use super::health::http::Judgement;
+use super::reading::Read;
+use crate::listener::AtPath;
+use crate::notify::Datagram;
+use crate::process::TemplateMessage;
+use crate::supervisor::{Answer, Event, GenerationId, WorkerId};
+use rustix::process::Pid;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// One report.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something for the core.
+    Core(Event),
+    /// What a generation is made from was read.
+    Read(GenerationId, Box<Read>),
+    /// A template spoke, or (None) will speak no more.
+    Template(u64, Option<TemplateMessage>),
+    /// A datagram on a worker's notification socket, which gives the next one when this one is dropped.
+    Notify(WorkerId, Datagram, oneshot::Sender<()>),
+    /// What came of asking a worker whether its code may serve.
+    Judged { worker: WorkerId, judgement: Judgement },
+    /// What came of greeting a worker in TLS for its judgement.
+    Greeted { worker: WorkerId, verdict: Result<(), String> },
+    /// What came of asking a worker whether it is well.
+    Probed { worker: WorkerId, answer: Answer },
+    /// The program is to be run again that judges a worker, for so long at most.
+    JudgeAgain { worker: WorkerId, patience: Duration },
+    /// The program that was run for a worker has had its time.
+    HealthCommandLate { worker: WorkerId, pid: Pid },
+    /// The kernel has killed processes of a worker, so many in all, and not the worker.
+    OutOfMemory(WorkerId, u64),
+    /// Where the paths of the listeners lead, by the inodes of their sockets.
+    Paths(BTreeMap<u64, AtPath>),
+    /// How much memory workers hold.
+    Measured(Vec<(WorkerId, u64)>),
+    /// What dead workers have left behind has had its time.
+    KillOrphans(Vec<Pid>),
+}
