@@ -1,4 +1,4 @@
-//! Problems with what people wrote, shown so that a tired reader can mend them.
+//! Problems with what people wrote, shown so that a tired reader can fix them.
 //!
 //! Owns the rendering of problems: a one-line form for the journal, and a long one with the line, a caret and a help.
 //! It never decides what is a problem, never reads a file and never asks whether it writes to a terminal.
@@ -13,8 +13,8 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use crate::printable::{for_terminal, is_command};
 
-/// So many problems are shown at most; of the others only the number is told.
-const SHOWN: usize = 50;
+/// So many problems are shown at most; the others are only counted.
+const MAX_SHOWN: usize = 50;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,12 +103,12 @@ impl Source {
 
 impl Diagnostics {
     /// Remembers the text of a file, so that its lines can be shown: all but those that touch the `secret` bytes. Of
-    /// these only line and column are told.
+    /// these only line and column are shown.
     pub fn add_source(&mut self, file: &Path, text: impl Into<String>, secret: Vec<Range<usize>>) {
         self.sources.insert(file.to_owned(), Source { text: text.into(), secret });
     }
 
-    /// Remembers the text of a file of which nothing may be shown, so that lines and columns can be told.
+    /// Remembers the text of a file of which nothing may be shown, so that lines and columns can be named.
     pub fn add_secret_source(&mut self, file: &Path, text: impl Into<String>) {
         let text = text.into();
         let all = 0..text.len();
@@ -189,14 +189,14 @@ impl Diagnostics {
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
-        for diagnostic in self.list.iter().take(SHOWN) {
+        for diagnostic in self.list.iter().take(MAX_SHOWN) {
             if !text.is_empty() {
                 text.push('\n');
             }
             text.push_str(&self.render_one(diagnostic, &renderer));
             text.push('\n');
         }
-        if let Some(more) = self.list.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        if let Some(more) = self.list.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
             text.push_str(&format!("\nand {more} more\n"));
         }
         for_terminal(&text, colour)

@@ -18,13 +18,17 @@
 //!    signals, timers)       +--- Effects ---+            says what to do
 //! ```
 //!
-//! [`supervisor`] is the decision core: a synchronous, deterministic state machine. It is told what happened
-//! (`handle_event`, `handle_timeout`) and returns what to do (`Effects`). It never asks the time, the dice or the
+//! [`supervisor`] is the decision core: a synchronous, deterministic state machine. It gets what happened
+//! (`handle_event`, `handle_timeout`) and returns what to do (`Effects`). It never asks for the time, randomness or the
 //! system. [`daemon`] is the shell around it: one event loop that owns all state, feeds events in and carries effects
 //! out. Each driver owns one outside thing: [`process`] worker processes, [`listener`] inherited sockets, [`notify`]
-//! the workers' notification sockets, [`fallback`] the 503 answers, [`systemd`] the service manager above us,
-//! [`journal`] the log, [`control`] the socket of `sockd status`, [`queue`] the kernel's view of waiting connections,
-//! [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside.
+//! the workers' notification sockets, [`scoreboard`] what they show in memory, [`fallback`] the 503 answers,
+//! [`systemd`] the service manager above us, [`journal`] the log, [`control`] the socket of `sockd status`, [`queue`]
+//! the kernel's view of waiting connections, [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside.
+//!
+//! Workers of Python servers are forked by a template, a Python process that runs `sockd_worker`, a package of Python's
+//! in `src/adapter/python`. It travels in memory ([`process::Template`]); nothing of it is installed. It would hide an
+//! application's own module of that name.
 //!
 //! # Who may import whom
 //!
@@ -34,7 +38,7 @@
 //!   cli
 //!   daemon   doctor
 //!   process
-//!   listener notify probe cgroup queue fallback systemd journal control
+//!   listener notify probe cgroup queue fallback scoreboard systemd journal control
 //!   config
 //!   adapter
 //!   sock_diag           (what drivers that ask the kernel about sockets share)
@@ -69,6 +73,7 @@ pub mod probe;
 pub mod process;
 pub mod queue;
 pub mod regular_file;
+pub mod scoreboard;
 pub mod sock_diag;
 pub mod suggestion;
 pub mod supervisor;

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_told_from_commands() {
+    fn letters_are_distinguished_from_commands() {
         for command in
             ['\0', '\n', '\r', '\t', '\u{1b}', '\u{7f}', '\u{85}', '\u{9b}', '\u{2028}', '\u{2029}', '\u{202e}']
         {

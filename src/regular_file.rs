@@ -2,7 +2,7 @@
 //!
 //! A path that a user or a configuration names may lead to a named pipe, a device, a socket or a file without end, and
 //! may lead elsewhere a moment later. Owns: the one way in which such a file is opened and read. Never: waits for a
-//! writer, or holds more than it was told to.
+//! writer, or holds more than the caller asked for.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata, OpenOptions};

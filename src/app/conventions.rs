@@ -10,8 +10,8 @@ pub struct Conventions {
     pub drain_signals: &'static [i32],
     /// The signal at the end of the service: stop accepting, finish the requests in flight, close the rest.
     pub stop_signal: i32,
-    /// How a worker is told to open its log files afresh, as logrotate's `kill -USR1` means it. None: its server knows no
-    /// signal for that.
+    /// How a worker is asked to open its log files afresh, as logrotate's `kill -USR1` means it. None: its server knows
+    /// no signal for that.
     pub reopen: Option<Reopen>,
     /// What exit codes other than zero mean.
     pub exits: &'static [(i32, ExitMeaning)],
@@ -29,7 +29,7 @@ pub struct Reopen {
 /// What a worker's exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitMeaning {
-    /// The worker ended as it was told to.
+    /// The worker ended as it was asked to.
     Clean,
     /// The worker could not start; the text says why in the server's words.
     FailedToStart(&'static str),

@@ -1,4 +1,4 @@
-//! The group of one worker: how it is entered, what it costs, how it ends.
+//! The cgroup of a worker: how it is entered, what it costs, how it ends.
 
 use super::file;
 use std::fs::{self, OpenOptions};
@@ -65,7 +65,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// A descriptor for the worker: whoever writes `0` to it is in the group from then on, with all it forks.
+    /// A descriptor for the worker: a process that writes `0` to it is in the group from then on, with all it forks.
     ///
     /// # Errors
     /// ENOENT if somebody removed the group, EMFILE when there are no descriptors left.
@@ -98,7 +98,7 @@ impl Group {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// What the kernel was told to hold it to.
+    /// The limits that the kernel was given for it.
     pub fn limits(&self) -> Limits {
         self.limits
     }

@@ -54,7 +54,7 @@ pub struct Tree {
     /// How often the unit's own limit had been reached when it was last looked at, and when that number last grew.
     unit_oom: (u64, Option<Instant>),
     /// The groups of workers that are dead, until what they had started is dead too.
-    graves: Vec<Group>,
+    defunct: Vec<Group>,
 }
 
 impl Tree {
@@ -85,7 +85,7 @@ impl Tree {
         if below == 0 {
             move_in(&unit)?;
         }
-        Ok(Self { no_memory: enable_memory(&unit).err(), unit_oom: (unit_oom(&unit), None), graves: Vec::new(), unit })
+        Ok(Self { no_memory: enable_memory(&unit).err(), unit_oom: (unit_oom(&unit), None), defunct: Vec::new(), unit })
     }
 
     /// Why there is no account of memory, and no limit can be set.
@@ -93,7 +93,7 @@ impl Tree {
         self.no_memory
     }
 
-    /// The groups of workers that a predecessor left behind, to be buried.
+    /// The groups of workers that a predecessor left behind, to be removed.
     pub fn left_behind(&self) -> Vec<Group> {
         worker_directories(&self.unit).into_iter().map(|path| Group { path, limits: Limits::default() }).collect()
     }
@@ -105,10 +105,10 @@ impl Tree {
     /// cannot be set.
     pub fn group(&mut self, worker: u64, limits: Limits) -> io::Result<Group> {
         let path = self.unit.join(format!("{WORKER}{worker}"));
-        // A predecessor had a worker of this number too. Its group is no grave any more: that would be cleared away
-        // before anybody has moved in. If it can go, it goes, since it would tell of that worker's death.
-        for grave in self.graves.extract_if(.., |grave| grave.path == path) {
-            let _ = grave.remove();
+        // A predecessor had a worker of this number too. Its group leaves the defunct ones, or it would be removed
+        // before a process moves in. If it can go, it goes, since it still counts that worker's events.
+        for defunct in self.defunct.extract_if(.., |defunct| defunct.path == path) {
+            let _ = defunct.remove();
         }
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -127,15 +127,15 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Group::kill`]; the group goes when its last process has ended by itself.
-    pub fn bury(&mut self, group: Group) -> io::Result<()> {
+    pub fn remove_when_empty(&mut self, group: Group) -> io::Result<()> {
         let killed = group.kill();
-        self.graves.push(group);
+        self.defunct.push(group);
         killed
     }
 
-    /// Removes the buried groups in which nobody lives any more.
+    /// Removes the defunct groups in which no process lives any more.
     pub fn clear(&mut self) {
-        self.graves.retain(|group| group.remove().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy));
+        self.defunct.retain(|group| group.remove().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy));
     }
 
     /// Whose memory ran out, when the kernel has just killed a process of this group.
@@ -227,7 +227,7 @@ fn worker_directories(unit: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    /// A directory with files as the kernel would show them, and what it is told is to be read in them.
+    /// A directory with files as the kernel would show them, with the given content.
     fn played(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let unit = std::env::temp_dir().join(format!("sockd-cgroup-{name}-{}", std::process::id()));
         fs::create_dir_all(&unit).expect("a directory");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn tree(unit: &Path) -> Tree {
-        Tree { unit: unit.to_owned(), no_memory: Some("played"), unit_oom: (unit_oom(unit), None), graves: Vec::new() }
+        Tree { unit: unit.to_owned(), no_memory: Some("played"), unit_oom: (unit_oom(unit), None), defunct: Vec::new() }
     }
 
     #[test]
@@ -253,15 +253,15 @@ mod tests {
     }
 
     #[test]
-    fn a_grave_whose_number_is_wanted_again_is_not_cleared_away() {
-        let unit = played("graves", &[]);
+    fn a_defunct_group_whose_number_is_wanted_again_is_not_removed() {
+        let unit = played("defunct", &[]);
         for name in ["worker-1", "worker-2"] {
             fs::create_dir_all(unit.join(name)).expect("a directory");
         }
         let mut tree = tree(&unit);
         for group in tree.left_behind() {
             // The kernel alone makes cgroup.kill.
-            assert_eq!(tree.bury(group).expect_err("no such file").kind(), io::ErrorKind::NotFound);
+            assert_eq!(tree.remove_when_empty(group).expect_err("no such file").kind(), io::ErrorKind::NotFound);
         }
         let group = tree.group(1, Limits::default()).expect("a directory");
         tree.clear();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_memory_ran_out_is_told_apart() {
+    fn whose_memory_ran_out_is_distinguished() {
         let unit = played("oom", &[("memory.events.local", "oom 4\n"), ("memory.max", "1073741824\n")]);
         let mut tree = tree(&unit);
         let group = tree.group(1, Limits::default()).expect("a directory");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Where the hierarchy is mounted (systemd.resource-control(5)).
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
 /// No more processes than this are listed.
-const MOST: usize = 4096;
+const MAX_PROCESSES: usize = 4096;
 /// Directories below the unit's are looked into so deep.
 const DEEPEST: usize = 4;
 
@@ -53,7 +53,7 @@ fn collect(directory: &Path, depth: usize, found: &mut Vec<Pid>) {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     // A process that our name space does not know is listed as 0 (cgroups(7)).
     let pids = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).filter_map(Pid::from_raw);
-    found.extend(pids.take(MOST.saturating_sub(found.len())));
+    found.extend(pids.take(MAX_PROCESSES.saturating_sub(found.len())));
     if depth == DEEPEST {
         return;
     }

@@ -1,4 +1,4 @@
-//! Hearing of it when the kernel kills a process of a group for want of memory.
+//! OOM kills: hearing of it when the kernel kills a process of a group for want of memory.
 
 use super::group::Group;
 use std::io;
@@ -20,7 +20,7 @@ impl OomWatch {
     /// ENOENT without the memory controller, EMFILE when there are no descriptors left.
     pub fn new(group: &Group) -> io::Result<Self> {
         let mut watch = Self { events: watch(group.memory_events()?)?, seen: 0 };
-        // Readiness is told from what was last read.
+        // The kernel signals a change since the last read.
         watch.seen = watch.count()?;
         Ok(watch)
     }

@@ -29,7 +29,7 @@ use crate::systemd::unit_name::INSTANCES;
 use super::{adopt, next_step, output};
 use account::Way;
 
-/// What `sockd check` is told.
+/// The options of `sockd check`.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  sockd check\n  sockd check gunicorn.service\n  sockd check /etc/sockd/web.toml\n  sockd check -- venv/bin/gunicorn --workers 3 myproject.wsgi:application"

@@ -15,7 +15,7 @@ use crate::{daemon, exit};
 const FIRST_PORT: u16 = 8000;
 /// So many ports are tried.
 const PORTS: u16 = 100;
-/// Three can be told apart, and losing one leaves two.
+/// Three can be distinguished, and losing one leaves two.
 const WORKERS: u32 = 3;
 
 /// Short, so that a person sees a hang found.

@@ -17,9 +17,9 @@ use super::output;
 use crate::exit;
 
 /// A visitor who says nothing for so long is left alone.
-const PATIENCE: Duration = Duration::from_secs(5);
+const VISITOR_TIMEOUT: Duration = Duration::from_secs(5);
 /// More of a request than this is not read (bytes).
-const LONGEST_HEAD: u64 = 8192;
+const MAX_HEAD: u64 = 8192;
 
 /// The options of `demo-worker`.
 #[derive(Debug, Args)]
@@ -71,9 +71,9 @@ fn notify(state: NotifyState<'_>) {
 }
 
 fn answer(stream: &TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut reader = BufReader::new(stream.take(LONGEST_HEAD));
+    stream.set_read_timeout(Some(VISITOR_TIMEOUT))?;
+    stream.set_write_timeout(Some(VISITOR_TIMEOUT))?;
+    let mut reader = BufReader::new(stream.take(MAX_HEAD));
     let mut request = String::new();
     reader.read_line(&mut request)?;
     let mut line = String::new();

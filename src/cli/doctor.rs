@@ -21,7 +21,7 @@ use crate::systemd::UnitName;
 #[command(
     after_help = "Examples:\n  sockd doctor\n  sockd doctor gunicorn\n  sockd doctor gunicorn --host www.example.com\n  \
                   sockd doctor gunicorn --path /shop/\n  \
-                  sockd doctor --json gunicorn | jq '.[].findings[].mend'\n\n\
+                  sockd doctor --json gunicorn | jq '.[].findings[].fix'\n\n\
                   It changes nothing. As any visitor does, it asks for a page, which starts a service that waits\n\
                   for its first connection. Run it as root to see everything.\n\n\
                   Exit codes:\n  0  no link is broken, as far as was checked\n  1  a link is broken\n  4  no such unit"

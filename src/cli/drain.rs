@@ -16,7 +16,7 @@ use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal}
 use crate::cgroup;
 
 /// Visitors wait in the queue until the service has been restarted: a slow request must not keep them for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The options of `drain`.
 #[derive(Debug, Args)]
@@ -29,21 +29,21 @@ pub struct Arguments {}
 pub fn run(_: &Arguments) -> ExitCode {
     // systemd sets MAINPID while the main process lives (systemd.service(5)): then it is sockd who stops the workers.
     if std::env::var_os("MAINPID").is_none() {
-        wait_for_workers(Instant::now() + PATIENCE);
+        wait_for_workers(Instant::now() + DRAIN_TIMEOUT);
     }
     ExitCode::SUCCESS
 }
 
 /// Tells every process of the unit, once, to finish, and waits until all have ended.
 fn wait_for_workers(end: Instant) {
-    let mut told = BTreeSet::new();
+    let mut signalled = BTreeSet::new();
     loop {
         let others = cgroup::processes_of_own_unit().into_iter().filter(|pid| *pid != getpid());
         let processes: Vec<_> =
             others.filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
         for (pid, process) in &processes {
-            if told.insert(pid.as_raw_nonzero()) {
-                // One that has ended meanwhile is as good as told.
+            if signalled.insert(pid.as_raw_nonzero()) {
+                // One that has ended meanwhile needs no signal.
                 let _ = pidfd_send_signal(process, Signal::TERM);
             }
         }

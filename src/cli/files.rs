@@ -135,7 +135,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// As far as it can: there is an error to be told already.
+    /// As far as it can: there is an error to be reported already.
     fn take_back(self) {
         for (path, before) in self.files.into_iter().rev() {
             let _ = match before {

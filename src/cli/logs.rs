@@ -68,7 +68,7 @@ fn fail(message: &str) -> ExitCode {
 
 /// Everything of a unit: what its processes wrote, and what systemd says of it.
 ///
-/// The last words of a process that is gone before the journal looks at it belong to no unit. sockd's own name theirs;
+/// The last lines of a process that is gone before the journal looks at it belong to no unit. sockd's own name theirs;
 /// they are taken from the unit's user alone, because anybody could write such a field.
 fn of_unit(unit: &str, uid: Option<&str>) -> Vec<String> {
     let mut matches =

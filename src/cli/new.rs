@@ -73,8 +73,8 @@ struct Application {
 /// 78 when what was said could not run.
 pub fn run(arguments: &Arguments) -> ExitCode {
     if arguments.undo {
-        let told = undo(&arguments.name, &arguments.root).map_err(adopt::as_root);
-        return match told.and_then(|text| output::print(&text).map_err(|error| error.to_string())) {
+        let undone = undo(&arguments.name, &arguments.root).map_err(adopt::as_root);
+        return match undone.and_then(|text| output::print(&text).map_err(|error| error.to_string())) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => {
                 output::complain(&why);
@@ -104,7 +104,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         file.path = arguments.root.join(file.path.strip_prefix("/").unwrap_or(&file.path));
     }
     let there = files.iter().any(|file| !matches!(files::find(&file.path, ""), Ok(Found::Nothing)));
-    // What is there already is told first: nothing could be written anyway.
+    // What is there already is reported first: nothing could be written anyway.
     let command = application.command.iter().map(OsString::from).collect();
     let problems = check::of_new(&application.user, Path::new(&application.directory), command);
     if problems.has_errors() && !there {
@@ -113,7 +113,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(exit::CONFIG);
     }
     let written = files::write_all(&files, None).and_then(|()| {
-        let text = told(&files, &application);
+        let text = summary(&files, &application);
         output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))
     });
     match written {
@@ -234,7 +234,7 @@ fn ask(question: &str, example: &str, check: impl Fn(&str) -> Result<String, Str
 }
 
 fn words(line: &str) -> Result<Vec<String>, String> {
-    match crate::adapter::words::split(line) {
+    match crate::adapter::shlex::split(line) {
         Ok(words) if words.is_empty() => Err("there is no command".to_owned()),
         Ok(words) => Ok(words),
         Err(why) => Err(why.to_owned()),
@@ -380,7 +380,7 @@ impl Application {
 }
 
 /// What was written, and what is typed next.
-fn told(files: &[NewFile], application: &Application) -> String {
+fn summary(files: &[NewFile], application: &Application) -> String {
     let Application { name, enable, domain, .. } = application;
     let address = application.address();
     let visit = match address.starts_with('/') {

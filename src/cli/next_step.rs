@@ -12,7 +12,7 @@ use crate::systemd::unit_name::INSTANCES;
 const SERVERS: [&str; 9] =
     ["gunicorn", "uwsgi", "uvicorn", "hypercorn", "daphne", "granian", "waitress", "puma", "php-fpm"];
 /// So many commands are listed.
-const MOST: usize = 12;
+const MAX_CANDIDATES: usize = 12;
 
 /// The units that run sockd, by their files, and the instances that have a configuration.
 pub fn running() -> Vec<String> {
@@ -53,9 +53,9 @@ pub fn of_running(command: &str) -> String {
 
 fn list(what: &str, command: &str, units: &[String]) -> String {
     let mut text = format!("{what}:");
-    units.iter().take(MOST).for_each(|unit| text.push_str(&format!("\n  sockd {command} {unit}")));
-    if units.len() > MOST {
-        text.push_str(&format!("\n  and {} more", units.len() - MOST));
+    units.iter().take(MAX_CANDIDATES).for_each(|unit| text.push_str(&format!("\n  sockd {command} {unit}")));
+    if units.len() > MAX_CANDIDATES {
+        text.push_str(&format!("\n  and {} more", units.len() - MAX_CANDIDATES));
     }
     text
 }
@@ -66,10 +66,10 @@ mod tests {
 
     #[test]
     fn a_long_list_is_cut() {
-        let units: Vec<String> = (0..MOST + 3).map(|number| format!("a{number}.service")).collect();
+        let units: Vec<String> = (0..MAX_CANDIDATES + 3).map(|number| format!("a{number}.service")).collect();
         let text = list("these", "reload", &units);
         assert!(text.starts_with("these:\n  sockd reload a0.service\n") && text.ends_with("\n  and 3 more"), "{text}");
-        assert_eq!(text.lines().count(), MOST + 2);
+        assert_eq!(text.lines().count(), MAX_CANDIDATES + 2);
         assert_eq!(list("this", "adopt", &units[..1]), "this:\n  sockd adopt a0.service");
     }
 }

@@ -70,8 +70,8 @@ fn fail(message: &str) -> ExitCode {
 }
 
 /// Who is asked: the main process of the unit that is named, or of the one that we run in ourselves, as the service
-/// manager tells it; without a unit the only instance of our own user. Whoever else listens under a name like sockd's,
-/// another user or a worker, is never asked.
+/// manager tells it; without a unit the only instance of our own user. Others that listen under a name like sockd's,
+/// other users or workers, are never asked.
 async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
     let (pid, what) = match unit {
         Some(unit) => (main_process(&unit.to_string())?, unit.to_string()),

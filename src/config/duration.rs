@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 /// The longest time a setting takes: 365 days. It keeps sums with the clock far from their limits.
-pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const UNITS: &str = "the units are us, ms, s, min, h, d and w";
 
-/// Reads a time from 0 to [`LONGEST`].
+/// Reads a time from 0 to [`MAX`].
 ///
 /// # Errors
 /// What is wrong with the text.
@@ -34,13 +34,13 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             .ok_or_else(|| format!("{text:?} is not a time: write \"30s\", \"5min\" or \"1min 30s\""))?;
         rest = after.trim_start();
     }
-    if total > LONGEST.as_nanos() {
+    if total > MAX.as_nanos() {
         return Err(format!("{text:?} is too long: at most 365 days"));
     }
     u64::try_from(total).map(Duration::from_nanos).map_err(|_| format!("{text:?} is too long: at most 365 days"))
 }
 
-/// Reads a time of more than zero, to [`LONGEST`].
+/// Reads a time of more than zero, to [`MAX`].
 ///
 /// # Errors
 /// What is wrong with the text.
@@ -122,7 +122,7 @@ mod tests {
             assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         assert_eq!(parse("7us"), Ok(Duration::from_micros(7)));
-        assert_eq!(parse("365d"), Ok(LONGEST));
+        assert_eq!(parse("365d"), Ok(MAX));
     }
 
     #[test]

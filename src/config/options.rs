@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::adapter::words;
+use crate::adapter::shlex;
 use crate::app::{Address, text};
 
 use super::{Start, duration, inherited};
@@ -20,8 +20,8 @@ pub fn with_dashes(words: &[OsString], error: &clap::Error) -> Option<String> {
     (!word.starts_with('-') && !words.iter().any(|other| other == "--")).then_some(())?;
     let at = words.iter().position(|other| other.to_str() == Some(word))?;
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-    let before = words[..at].iter().map(|word| format!(" {}", words::join(&[word]))).collect::<String>();
-    Some(format!("sockd run{before} -- {}", words::join(&words[at..])))
+    let before = words[..at].iter().map(|word| format!(" {}", shlex::join(&[word]))).collect::<String>();
+    Some(format!("sockd run{before} -- {}", shlex::join(&words[at..])))
 }
 
 /// Options that override the configuration file.
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_without_dashes_is_told_where_they_belong() {
+    fn an_error_says_where_the_dashes_of_a_command_belong() {
         let meant = |line: &str| {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             with_dashes(&words, &Line::try_parse_from(&words).expect_err(line))

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::Path;
 
-use crate::adapter::exec::{Exec, Plan, Told};
+use crate::adapter::exec::{Exec, LaunchPlan, ServerInputs};
 use crate::app::Command;
 use crate::regular_file;
 
@@ -13,13 +13,13 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// A directory of a server's configuration files is read up to here.
 const NAMES_LIMIT: usize = 1000;
 
-/// Reads what a server is told: the command as `written`, the environment and directory of the resolved one, and the
+/// Reads the server's settings: the command as `written`, the environment and directory of the resolved one, and the
 /// files that they name.
 ///
 /// # Errors
 /// A file that cannot be read, or what cannot be run under sockd; the place is named.
-pub fn plan(exec: &Exec, written: &[OsString], command: &Command) -> Result<Plan, String> {
-    (exec.plan)(&Told {
+pub fn plan(exec: &Exec, written: &[OsString], command: &Command) -> Result<LaunchPlan, String> {
+    (exec.plan)(&ServerInputs {
         command: written,
         environment: &command.environment,
         directory: &command.directory,

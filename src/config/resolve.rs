@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::adapter::launcher::Variable;
-use crate::adapter::{self, development, words};
+use crate::adapter::{self, development, shlex};
 use crate::app::Command;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::regular_file;
@@ -25,7 +25,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 /// The longest first line the kernel reads of a script, in bytes (BINPRM_BUF_SIZE).
 const SCRIPT_HEAD: u64 = 256;
 /// So many names of a directory are compared with one that is not there.
-const MOST_COMPARED: usize = 4096;
+const MAX_COMPARED: usize = 4096;
 
 /// The environment of the workers: what is inherited, without what speaks of sockd alone, then the environment files,
 /// then the settings' own variables. A later one wins.
@@ -148,7 +148,7 @@ fn for_development(command: &[OsString], directory: &Path) -> Option<Diagnostic>
     projects.sort();
     let instead = development::instead(command, projects.first().map(String::as_str))?;
     let message = format!("{}: it takes no socket from sockd, which could not watch its workers", instead.why);
-    Some(Diagnostic::error(message).help(format!("write {}", words::join(&instead.command))))
+    Some(Diagnostic::error(message).help(format!("write {}", shlex::join(&instead.command))))
 }
 
 /// The working directory with its symbolic links resolved.
@@ -251,7 +251,7 @@ fn not_installed(path: &Path) -> Option<Diagnostic> {
 
 /// The program of a directory with the name that is nearest to one.
 fn alike_in(directory: &Path, name: &str) -> Option<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST_COMPARED);
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MAX_COMPARED);
     let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     nearest(name, names.iter().map(String::as_str)).map(|alike| directory.join(alike).display().to_string())
 }
@@ -275,7 +275,7 @@ fn executable_interpreter(script: &Path, interpreter: &Path) -> Result<(), Diagn
     };
     let (script, interpreter) = (script.display(), interpreter.display());
     let message = format!("cannot execute {script}: its first line names {interpreter}: {why}");
-    let help = "if the virtual environment was moved, or its Python removed by an upgrade, make it anew";
+    let help = "if the virtual environment was moved, or its Python removed by an upgrade, create it again";
     Err(Diagnostic::error(message).help(help))
 }
 

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_python_is_told_apart() {
+    fn what_is_no_python_is_distinguished() {
         let path = std::env::temp_dir().join(format!("sockd-script-{}", std::process::id()));
         let look = |bytes: &[u8]| {
             std::fs::write(&path, bytes).expect("written");

@@ -55,7 +55,7 @@ pub struct Workers {
     pub start_timeout: Duration,
     /// A worker that can tell nothing of itself is ready when it has lived so long.
     pub ready_after: Duration,
-    /// A worker told to stop is killed after this time. `None`: what the server's own options say, else 30 seconds.
+    /// A worker that is asked to stop is killed after this time. `None`: what the server's own options say, else 30 s.
     pub stop_timeout: Option<Duration>,
     /// A worker that was replaced may finish its requests for so long. `None`: as `stop_timeout`.
     pub drain_timeout: Option<Duration>,

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_is_told_apart() {
+    fn each_failure_is_distinguished() {
         let end = "client: 127.0.0.1, server: example.com, request: \"GET / HTTP/1.1\", upstream: \
                    \"http://unix:/run/gunicorn.sock:/\", host: \"example.com\"";
         let unix = "/run/gunicorn.sock";

@@ -5,15 +5,15 @@
 //! Never: judges. A golden case of tests/doctor/cases is one of these values, written as TOML.
 
 pub mod alike;
-mod answer;
+mod collect;
 mod database;
 mod disk;
-mod gather;
+mod http;
 mod journal;
-pub mod place;
+mod nginx_files;
+pub mod path_access;
 mod process;
 mod program;
-mod site;
 
 use std::collections::BTreeSet;
 
@@ -22,13 +22,13 @@ use serde::{Deserialize, Serialize};
 use crate::control::Status;
 use crate::systemd::details::Details;
 
-pub use gather::{Question, application_units, gather};
+pub use collect::{Question, application_units, gather};
 
 /// Everything that was seen of one unit and its surroundings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Facts {
-    /// The name that a browser asks for, if the user told it.
+    /// The name that a browser asks for, if the user gave one.
     pub host: Option<String>,
     /// The path of the page that was asked for; empty for `/`.
     pub path: String,
@@ -38,7 +38,7 @@ pub struct Facts {
     pub now_us: u64,
     /// The service.
     pub service: Details,
-    /// Whether it was started anew while it was asked for a page.
+    /// Whether it was restarted while it was asked for a page.
     pub restarted: bool,
     /// The files that define it, in the order in which they count: its unit file, its drop-ins, sockd's configuration.
     pub definition: Vec<File>,
@@ -65,7 +65,7 @@ pub struct Facts {
     /// Listening sockets that concern us: at our addresses, at those of Nginx, and those of the service's processes.
     pub listening: Vec<Listening>,
     /// Every path that Nginx passes to, or that the application listens on.
-    pub places: Vec<Place>,
+    pub places: Vec<PathFacts>,
     /// What is known of Nginx.
     pub nginx: Nginx,
     /// net.core.somaxconn.
@@ -168,7 +168,7 @@ pub struct Listening {
     pub in_flight: Option<u32>,
     /// The lower 32 bits of the inode of the file that a unix socket was bound to.
     pub file_inode: Option<u32>,
-    /// Whoever has it that is no process of the service: `apache2 (pid 812, apache2.service)`. Empty: nobody that we see.
+    /// The process that has it, if it is none of the service: `apache2 (pid 812, apache2.service)`. Empty: unknown.
     pub holder: String,
 }
 
@@ -215,7 +215,7 @@ pub struct Permissions {
 /// A path where a unix socket should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Place {
+pub struct PathFacts {
     /// The path.
     pub path: String,
     /// `socket`, `file`, `directory`, `missing`; empty when we may not look.

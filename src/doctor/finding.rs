@@ -98,13 +98,13 @@ pub struct Finding {
     /// What only a person can do, before the command if there is one: the change of a program's text. `None`: nothing.
     pub by_hand: Option<String>,
     /// The one command that fixes it, for a root shell, as it is to be typed. Empty: no command can.
-    pub mend: Fix,
+    pub fix: Fix,
 }
 
 impl Finding {
     pub(super) fn error(id: &'static str, link: Link, what: impl Into<String>) -> Self {
-        let (what, why, mend) = (what.into(), String::new(), Fix::default());
-        Self { id, link, severity: Severity::Error, what, why, by_hand: None, mend }
+        let (what, why, fix) = (what.into(), String::new(), Fix::default());
+        Self { id, link, severity: Severity::Error, what, why, by_hand: None, fix }
     }
 
     pub(super) fn warning(id: &'static str, link: Link, what: impl Into<String>) -> Self {
@@ -120,11 +120,11 @@ impl Finding {
     }
 
     /// What it costs visitors belongs to the reason, which comes first.
-    pub(super) fn mend(mut self, mend: Fix) -> Self {
-        if !mend.note().is_empty() {
-            self.why = format!("{}; {}", self.why, mend.note());
+    pub(super) fn fix(mut self, fix: Fix) -> Self {
+        if !fix.note().is_empty() {
+            self.why = format!("{}; {}", self.why, fix.note());
         }
-        Self { mend, ..self }
+        Self { fix, ..self }
     }
 }
 

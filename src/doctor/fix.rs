@@ -6,7 +6,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::chain::quote;
+use super::target::quote;
 use crate::systemd::details::Details;
 
 /// A command, as it is to be typed. Empty: no command can fix it.
@@ -131,7 +131,7 @@ impl Change {
         Self { afterwards, ..self }
     }
 
-    /// The change, and at once the word of whoever reads it: it is taken back if that one refuses it.
+    /// The change, then at once a check by the program that reads it: the change is taken back if that fails.
     pub(super) fn checked(self, check: Fix) -> Fix {
         let afterwards =
             if self.afterwards.is_empty() { String::new() } else { format!("{}; ", self.afterwards.command) };
@@ -154,7 +154,7 @@ fn escaped(letter: char, special: &str) -> impl Iterator<Item = char> {
     special.contains(letter).then_some('\\').into_iter().chain([letter])
 }
 
-/// Nginx reads its configuration anew, if there is no mistake in it.
+/// Nginx reads its configuration again, if there is no mistake in it.
 pub(super) fn reload_nginx() -> Fix {
     test_nginx().then(Fix::run("systemctl reload nginx"))
 }

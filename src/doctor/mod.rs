@@ -1,7 +1,7 @@
 //! `sockd doctor`: the guide's troubleshooting as a program.
 //!
 //! It walks browser -> Nginx -> path -> socket -> descriptor -> worker -> application, says which link of that chain is
-//! broken, and with which one command it is mended. It works for units that run sockd and for those that run an
+//! broken, and with which one command it is fixed. It works for units that run sockd and for those that run an
 //! application server by itself.
 //!
 //! Owns: the facts ([`facts`], all IO), the rules (`rules`, pure functions with golden cases in tests/doctor/cases)
@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 mod account;
-pub(crate) mod chain;
 mod error_log;
 pub mod facts;
 pub mod finding;
@@ -20,6 +19,7 @@ mod nginx;
 pub mod permission;
 mod remedy;
 mod rules;
+pub(crate) mod target;
 mod traceback;
 
 pub use facts::{Facts, Problem};

@@ -7,9 +7,9 @@
 use super::facts::File;
 
 /// Blocks are not followed deeper than this.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 /// No more directives than this are looked at, in all files together.
-const MOST: usize = 50_000;
+const MAX_DIRECTIVES: usize = 50_000;
 
 /// A directive: its words, and the block behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ fn block(tokens: &mut Tokens<'_>, file: &str, all: &[File], depth: usize, count:
     let mut line = 0;
     while let Some((token, at)) = tokens.next() {
         *count += 1;
-        if *count > MOST || depth > DEEPEST {
+        if *count > MAX_DIRECTIVES || depth > MAX_DEPTH {
             break;
         }
         match token {

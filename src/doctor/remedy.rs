@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use super::chain::{self, quote};
 use super::facts::{Facts, File};
 use super::fix::{self, Change, Fix};
+use super::target::{self, quote};
 use crate::adapter;
 
 /// Modules whose distribution has another name.
@@ -109,12 +109,12 @@ fn normal(name: &str) -> String {
 
 /// Begins again after the definition was changed by hand.
 pub fn read_again(facts: &Facts) -> Fix {
-    read(facts).then(chain::again(facts))
+    read(facts).then(target::again(facts))
 }
 
 /// systemd reads the definition; sockd, if it runs there, says whether it is right.
 fn read(facts: &Facts) -> Fix {
-    let check = match chain::is_under_sockd(facts) {
+    let check = match target::is_under_sockd(facts) {
         true => Fix::run(format!("sockd check {}", quote(&facts.service.name))),
         false => Fix::default(),
     };
@@ -123,14 +123,14 @@ fn read(facts: &Facts) -> Fix {
 
 /// The same of a service that serves: what would not start stops nothing.
 pub fn renew(facts: &Facts) -> Fix {
-    read(facts).then(chain::prove(facts)).then(chain::again(facts))
+    read(facts).then(target::prove(facts)).then(target::again(facts))
 }
 
 /// Where the definition is changed that counts, and what has it read: sockd's own configuration is read by a reload.
 pub fn changed_by_hand(facts: &Facts) -> (&str, Fix) {
     let place = facts.definition.last().map_or(facts.service.fragment_path.as_str(), |file| file.path.as_str());
-    let own = chain::is_under_sockd(facts) && is_configuration(place);
-    (place, if own { chain::load(facts) } else { renew(facts) })
+    let own = target::is_under_sockd(facts) && is_configuration(place);
+    (place, if own { target::load(facts) } else { renew(facts) })
 }
 
 fn is_configuration(place: &str) -> bool {

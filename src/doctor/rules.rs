@@ -76,7 +76,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         findings.extend(examined.findings);
     }
     let broken = |findings: &[Finding]| findings.iter().any(|finding| finding.severity == Severity::Error);
-    // The error of a whole chain is often that what was mended has not been read yet: that comes first.
+    // The error of a whole chain is often that what was fixed has not been read yet: that comes first.
     if broken(&findings) || facts.answers.iter().any(|answer| answer.status.is_none_or(|status| status >= 500)) {
         let unread = findings.iter_mut().filter(|finding| UNREAD.contains(&finding.id));
         unread.for_each(|finding| finding.severity = Severity::Error);

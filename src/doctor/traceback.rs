@@ -3,7 +3,7 @@
 //! Owns: finding the last one, the error it ends in, and the application's own line in it.
 //! Never: trusts the lines: they are the application's, and anything may stand in them.
 
-/// A traceback, as far as it says what to mend.
+/// A traceback, as far as it says what to fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traceback {
     /// Its last line: `ModuleNotFoundError: No module named 'foo'`.
@@ -74,7 +74,9 @@ fn frame(line: &str) -> Option<(&str, usize)> {
 }
 
 fn is_library(file: &str) -> bool {
+    // Names that Python makes, and sockd's own code (bootstrap.py).
     file.starts_with('<')
+        || file.starts_with("/proc/self/fd/")
         || file.contains("/bin/")
         || file.contains("/site-packages/")
         || file.contains("/dist-packages/")
@@ -169,6 +171,10 @@ ModuleNotFoundError: No module named 'requests'
             None
         );
         assert_eq!(last(&lines("nothing")), None);
+        let text = "Traceback (most recent call last):\n  File \"/proc/self/fd/5\", line 137, in <module>\n    \
+                    run_package()\n  File \"<sockd>/sockd_worker.template\", line 40, in run\n    live(server)\n\
+                    ModuleNotFoundError: No module named 'hello'\n";
+        assert_eq!(last(&lines(text)).expect("a traceback").place, None);
         for bad in ["--index-url=x", "a; reboot", "../a"] {
             let error = format!("ModuleNotFoundError: No module named '{bad}'");
             assert_eq!(Traceback { error, place: None }.missing_module(), None);

@@ -53,13 +53,13 @@ pub(super) fn is_complete(bytes: &[u8], searched: usize) -> bool {
 }
 
 /// The 503 for a request whose head begins with `bytes`, with `page` in place of the built-in one. What is no request
-/// gets the same answer as plain text: that the site is away is true for everybody. `dice` is any number; pages that
+/// gets the same answer as plain text: that the site is away is true for everybody. `random` is any number; pages that
 /// come back by themselves are spread by it.
-pub(super) fn answer(bytes: &[u8], page: Option<&str>, retry_after: u32, dice: u32) -> Vec<u8> {
+pub(super) fn answer(bytes: &[u8], page: Option<&str>, retry_after: u32, random: u32) -> Vec<u8> {
     let request = if bytes.first() == Some(&0) { read_uwsgi(bytes) } else { read_http(bytes) };
     let (kind, body): (_, Cow<'_, str>) = match request.format {
         Format::Html => {
-            let built_in = || page::built_in(request.method != Method::Other, retry_after, dice);
+            let built_in = || page::built_in(request.method != Method::Other, retry_after, random);
             ("text/html; charset=utf-8", page.map_or_else(|| built_in().into(), Cow::from))
         }
         Format::Json => {

@@ -1,4 +1,4 @@
-//! The 503 answers: what visitors get while no worker can start.
+//! The 503 fallback: what visitors get while no worker can start.
 //!
 //! Purpose: tell a visitor at once, and in the language of the request, that the site is away for a moment, instead of
 //! leaving the connection in the queue until it times out.

@@ -29,11 +29,11 @@ pub fn read(path: &Path) -> Result<String, String> {
 }
 
 /// The built-in page. One that was asked for (`again`) asks for itself again after `retry_after` seconds or a little
-/// later, as `dice` falls, so that not everybody comes back in the same second. One that answers a form does not: the
+/// later, by `random`, so that not everybody comes back in the same second. One that answers a form does not: the
 /// browser would ask for it without what was sent.
-pub(super) fn built_in(again: bool, retry_after: u32, dice: u32) -> String {
+pub(super) fn built_in(again: bool, retry_after: u32, random: u32) -> String {
     let base = retry_after.max(SOONEST);
-    let seconds = base + dice % (base / 3 + 2);
+    let seconds = base + random % (base / 3 + 2);
     let (refresh, seconds, advice) = if again {
         let refresh = format!("\n<meta http-equiv=\"refresh\" content=\"{seconds}\">");
         let advice = "This page tries again by itself in about {{SPAN}}. There is nothing you need to do.";
@@ -74,13 +74,13 @@ mod tests {
 
     #[test]
     fn a_page_that_was_asked_for_comes_back_after_the_time_and_not_all_in_the_same_second() {
-        let refresh = |retry_after, dice| -> u32 {
-            let page = built_in(true, retry_after, dice);
+        let refresh = |retry_after, random| -> u32 {
+            let page = built_in(true, retry_after, random);
             let (_, rest) = page.split_once("http-equiv=\"refresh\" content=\"").expect("it asks for itself");
             rest.split_once('"').expect("a number").0.parse().expect("a number")
         };
         for retry_after in [1, 9, 60, 3600] {
-            let all: Vec<u32> = (0..100).map(|dice| refresh(retry_after, dice)).collect();
+            let all: Vec<u32> = (0..100).map(|random| refresh(retry_after, random)).collect();
             let (least, most) = (*all.iter().min().expect("some"), *all.iter().max().expect("some"));
             assert_eq!(least, retry_after.max(SOONEST));
             assert!(most > least && most <= least + least / 3 + 1, "{retry_after}: {least} to {most}");

@@ -25,7 +25,7 @@ const MAX_ANSWERS: usize = 64;
 /// The most bytes read of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 /// How long a visitor may take to send the head, and then to take the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const VISITOR_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long, and how much, of what a visitor still sends is read after the answer.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 const MAX_DRAIN: usize = 64 << 10;
@@ -232,10 +232,10 @@ impl Shared {
     /// One visitor. A `UnixStream` around a TCP socket does no harm: read, write, shutdown and the timeouts of a
     /// socket are the same calls for both.
     fn answer(&self, visitor: &UnixStream) {
-        // Whoever is too slow, resets the connection or hangs up is gone, and there is nobody to tell.
+        // A visitor that is too slow, resets the connection or hangs up is gone: there is nobody to tell.
         let reply = |head: Vec<u8>| {
-            let dice = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros());
-            answer(&head, self.page.as_deref(), self.retry_after.load(Ordering::Relaxed), dice)
+            let random = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros());
+            answer(&head, self.page.as_deref(), self.retry_after.load(Ordering::Relaxed), random)
         };
         if let Ok(Some(head)) = read_head(visitor)
             && send(visitor, &reply(head)).is_ok()
@@ -265,7 +265,7 @@ fn left(deadline: Instant) -> io::Result<Option<Duration>> {
 
 /// Reads until the head is whole, too long, or cut off by the visitor; `None` when there was nothing at all.
 fn read_head(mut visitor: &UnixStream) -> io::Result<Option<Vec<u8>>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + VISITOR_TIMEOUT;
     let mut head = vec![0; MAX_HEAD];
     let mut length = 0;
     while length < MAX_HEAD {
@@ -289,7 +289,7 @@ fn read_head(mut visitor: &UnixStream) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn send(mut visitor: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + VISITOR_TIMEOUT;
     while !bytes.is_empty() {
         visitor.set_write_timeout(left(deadline)?)?;
         match visitor.write(bytes) {

@@ -23,7 +23,7 @@ ids! {
     WORKER_READY = "9d63b0f8af2c03ca0c78e12343f9aa78";
     /// A worker was asked to finish its requests and accept no more.
     WORKER_DRAINING = "f3c6bc47eed38eefab8e08dc28d90106";
-    /// A worker ended as it was told to.
+    /// A worker ended as it was asked to.
     WORKER_EXITED = "15b672d095abde20574d4a8d521b4e18";
     /// A worker ended that nobody had asked to.
     WORKER_DIED = "7dd4da8d097c6ab70e7ddf08588fee22";
@@ -32,7 +32,7 @@ ids! {
     /// A worker gave no sign of life in time and is taken away.
     WORKER_HUNG = "a618c2a1531e2df23e077edd353c4bfe";
     /// A worker fails its probes; its successor is started first.
-    WORKER_AILS = "18f05ea87aff476886f06e6c2d0aa89f";
+    WORKER_UNHEALTHY = "18f05ea87aff476886f06e6c2d0aa89f";
     /// A worker that failed its probes answers them again.
     WORKER_RECOVERED = "3f932baa7f7f4501a5519197dbcf3c96";
     /// A worker did not end within its stop-timeout and was sent SIGKILL.
@@ -53,7 +53,7 @@ ids! {
     RELOAD_FINISHED = "b5cdc7d24015b5cf8bac681fb33c303e";
     /// A reload was given up; the old generation never stopped.
     RELOAD_REFUSED = "ffb85c1ac822ea2118b5a2bc55eb109b";
-    /// The supervisor was told to stop and drains its workers.
+    /// The supervisor was asked to stop and drains its workers.
     STOPPING = "8ca121ea9a6cc9ea23480ab4a39c2364";
     /// The last worker is gone; the supervisor ends.
     STOPPED = "ff33a5cac38772db763d45922836e498";

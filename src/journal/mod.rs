@@ -20,7 +20,7 @@
 //! `warn`, `info`, `debug`, `trace`) sets the least important level that is written; it is `info` when unset.
 //!
 //! Nobody waits for the log: what journald, a pipe or a terminal does not take at once is kept within limits, and given
-//! again with the next message or by [`flush`], which the event loop calls. What is lost is counted, and the count told.
+//! again with the next message or by [`flush`], which the event loop calls. The number of lost messages is logged.
 #![forbid(unsafe_code)]
 
 mod human;

@@ -1,7 +1,7 @@
 //! The log for journald: a datagram of fields for each message.
 //!
 //! Owns: the form of the datagram (systemd's docs/JOURNAL_NATIVE_PROTOCOL), and which fields every message has.
-//! Never: writes a field longer than [`LONGEST`], so that a message always fits a datagram.
+//! Never: writes a field longer than [`MAX_FIELD`], so that a message always fits a datagram.
 //!
 //! tracing-journald does the same, but sends in a way that waits while journald's queue is full, on a socket that it
 //! shows to nobody: a journald that stands still would stop the supervisor.
@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::outlet::Outlet;
 
 /// What a field may hold (bytes); journald splits longer lines of streams, too. A datagram may have about 200 KB.
-const LONGEST: usize = 48 << 10;
+const MAX_FIELD: usize = 48 << 10;
 
 /// A layer of tracing that writes to journald.
 pub struct Native {
@@ -80,7 +80,7 @@ fn priority(level: Level) -> &'static str {
 
 /// Adds a field. A value of several lines goes with its length (64 bits, little-endian) in front of it.
 fn put(datagram: &mut Vec<u8>, name: &str, value: &str) {
-    let mut length = value.len().min(LONGEST);
+    let mut length = value.len().min(MAX_FIELD);
     while !value.is_char_boundary(length) {
         length -= 1;
     }
@@ -159,6 +159,6 @@ mod tests {
         let long = "ü".repeat(100_000);
         let fields = parse(&message(&[], Level::ERROR, &format!("x{long}")));
         let kept = field(&fields, "MESSAGE");
-        assert!(kept.len() <= LONGEST && kept.len() > LONGEST - 2 && format!("x{long}").starts_with(&kept));
+        assert!(kept.len() <= MAX_FIELD && kept.len() > MAX_FIELD - 2 && format!("x{long}").starts_with(&kept));
     }
 }

@@ -1,7 +1,7 @@
-//! The way out for messages: never waited for.
+//! The log queue: messages on their way to the journal or to stderr, which nobody waits for.
 //!
 //! Owns: the descriptor that takes them, those that it does not take yet, and the count of those that were lost. What
-//! comes while the reader stands still is kept in order, up to [`MOST_WAITING`]; what comes after that is counted, and
+//! comes while the reader stands still is kept in order, up to [`MAX_QUEUED_BYTES`]; what comes after that is counted, and
 //! the count is a message of its own as soon as messages flow again.
 //! Never: waits, but at the end of the program and for a bounded time; changes the flags of a descriptor that it shares
 //! with others.
@@ -19,7 +19,7 @@ use rustix::fs::{FileType, OFlags, fstat};
 use rustix::net::{SendFlags, send};
 
 /// So much waits for its reader (bytes of memory): some hundred messages. The kernel's own queue comes before it.
-const MOST_WAITING: usize = 192 << 10;
+const MAX_QUEUED_BYTES: usize = 192 << 10;
 /// What a message costs besides its bytes.
 const OVERHEAD: usize = 96;
 /// Where journald listens (systemd's docs/JOURNAL_NATIVE_PROTOCOL).
@@ -29,17 +29,17 @@ const PIPE_BUF: usize = 4096;
 /// A reader that has taken nothing for so long stands still: who writes much need not wait for it.
 const STANDSTILL: Duration = Duration::from_secs(1);
 /// Between two attempts at the end of the program.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What takes messages.
 pub(super) enum Target {
     /// journald's socket: a datagram for each message.
     Journal(UnixDatagram),
-    /// A description of stderr's pipe or terminal that nobody shares, so that it can be told not to block.
+    /// A description of stderr's pipe or terminal that nobody shares, so that it can be set not to block.
     Own(File),
-    /// A stderr that is a socket: each call is told not to block.
+    /// A stderr that is a socket: each call asks not to block.
     Socket,
-    /// A stderr of another kind, or one that cannot be opened anew: asked before each write.
+    /// A stderr of another kind, or one that cannot be opened again: asked before each write.
     Polled,
 }
 
@@ -155,7 +155,7 @@ impl Outlet {
     pub(super) fn write(&self, message: Vec<u8>) {
         let mut waiting = self.waiting();
         self.pass_on(&mut waiting);
-        if waiting.bytes + message.len() > MOST_WAITING {
+        if waiting.bytes + message.len() > MAX_QUEUED_BYTES {
             waiting.lost += 1;
             return;
         }
@@ -180,7 +180,7 @@ impl Outlet {
     /// Whether much waits for a reader that is at work.
     pub(super) fn is_congested(&self) -> bool {
         let waiting = self.waiting();
-        waiting.bytes > MOST_WAITING / 2 && waiting.last_taken.is_some_and(|at| at.elapsed() < STANDSTILL)
+        waiting.bytes > MAX_QUEUED_BYTES / 2 && waiting.last_taken.is_some_and(|at| at.elapsed() < STANDSTILL)
     }
 
     /// Waits for what waits to be taken, and no longer than `limit`.
@@ -188,7 +188,7 @@ impl Outlet {
         let end = Instant::now() + limit;
         self.flush();
         while self.is_waiting() && Instant::now() < end {
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(POLL_INTERVAL);
             self.flush();
         }
     }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_and_told_when_messages_flow_again() {
+    fn what_does_not_fit_is_counted_and_logged_when_messages_flow_again() {
         let (mut reader, target) = pipe();
         let outlet = outlet(target);
         let line = |number: usize| format!("{number:5} {}\n", "x".repeat(1000));
@@ -281,7 +281,7 @@ mod tests {
         }
         let kept = came.lines().count() - 1;
         // What was kept, and what the pipe held.
-        let most = (MOST_WAITING + (64 << 10)) / 1007;
+        let most = (MAX_QUEUED_BYTES + (64 << 10)) / 1007;
         assert!((most * 3 / 4..=most).contains(&kept), "{kept} of 1000 came, {most} would be the most");
         let wanted: String = (0..kept).map(line).collect();
         assert!(came == format!("{wanted}{} lost\n", 1000 - kept), "the count of the lost comes last");

@@ -21,7 +21,7 @@ use super::outlet::{Outlet, Target};
 /// Where the log of this program goes.
 static OUTLET: OnceLock<Arc<Outlet>> = OnceLock::new();
 /// At the end of the program messages that wait have this long to be taken.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub fn is_congested() -> bool {
 /// At the end of the program: waits for a second at most until everything is taken.
 pub fn finish() {
     if let Some(outlet) = OUTLET.get() {
-        outlet.finish(LAST_WORDS);
+        outlet.finish(FINISH_TIMEOUT);
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
 use tokio::runtime::Handle;
 
-use super::{AtPath, Holder, Listener, Permissions, socket_file};
+use super::{AtPath, Listener, Permissions, SocketOwner, socket_file};
 use crate::app::Address;
 use crate::sock_diag;
 
@@ -25,7 +25,7 @@ pub enum BindError {
         /// The address that was asked for.
         address: Address,
         /// Who has it, where that can be known: our own user's processes, or any when we are root.
-        holder: Option<Holder>,
+        holder: Option<SocketOwner>,
     },
     /// Something that is no socket stands at the path; it is left alone.
     #[error("cannot listen on unix:{}: {what} stands there, which sockd does not remove", path.display())]
@@ -107,8 +107,8 @@ impl Listener {
     /// backlog and, as far as we may, the permissions of this one. Connections that wait here stay here.
     ///
     /// # Errors
-    /// As [`bind`]: what listens at the path by now is left alone. A group or an owner that could not be given is told
-    /// in the second value; the socket is bound all the same.
+    /// As [`bind`]: what listens at the path by now is left alone. A group or an owner that could not be given is in
+    /// the second value; the socket is bound all the same.
     pub fn bind_again(&self, permissions: Permissions) -> Result<(Self, Option<io::Error>), BindError> {
         let mut listener = bind(&self.address, None, Some(permissions.mode), self.backlog)?;
         listener.name.clone_from(&self.name);
@@ -135,7 +135,7 @@ impl Listener {
         if !self.is_bound_here() {
             return Ok(());
         }
-        // By a descriptor of the file itself: whoever owns the directory may put something else there at any time.
+        // By a descriptor of the file itself: the owner of the directory may put something else there at any time.
         let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&file)?;
         if !self.file.is_file(&stat) {
@@ -235,7 +235,7 @@ fn clear_stale(address: &Address, path: &Path, at: &SocketAddrUnix) -> Result<()
 ///
 /// Asked through tokio, because rustix cannot represent the pid 0 that the kernel gives for a process outside our pid
 /// name space.
-fn peer(probe: OwnedFd) -> Option<Holder> {
+fn peer(probe: OwnedFd) -> Option<SocketOwner> {
     let stream = UnixStream::from(probe);
     let runtime;
     let handle = match Handle::try_current() {
@@ -247,16 +247,16 @@ fn peer(probe: OwnedFd) -> Option<Holder> {
     };
     let _inside = handle.enter();
     let stream = tokio::net::UnixStream::from_std(stream).ok()?;
-    stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0).map(Holder::of_pid)
+    stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0).map(SocketOwner::of_pid)
 }
 
 /// Who listens on an address, by the socket's inode.
-fn holder_of(address: &Address) -> Option<Holder> {
+fn holder_of(address: &Address) -> Option<SocketOwner> {
     match address {
-        Address::Tcp(address) => Holder::of_sockets(&sock_diag::tcp_holders(*address).ok()?),
-        Address::Unix(path) => Holder::of_sockets(&sock_diag::unix_holders(path.as_os_str().as_bytes()).ok()?),
+        Address::Tcp(address) => SocketOwner::of_sockets(&sock_diag::tcp_holders(*address).ok()?),
+        Address::Unix(path) => SocketOwner::of_sockets(&sock_diag::unix_holders(path.as_os_str().as_bytes()).ok()?),
         Address::Abstract(name) => {
-            Holder::of_sockets(&sock_diag::unix_holders(&[&[0], name.as_bytes()].concat()).ok()?)
+            SocketOwner::of_sockets(&sock_diag::unix_holders(&[&[0], name.as_bytes()].concat()).ok()?)
         }
     }
 }

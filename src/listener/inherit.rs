@@ -1,4 +1,4 @@
-//! Taking over the descriptors of LISTEN_FDS (sd_listen_fds(3)).
+//! Socket activation: taking over the descriptors of LISTEN_FDS (sd_listen_fds(3)).
 
 use std::env;
 use std::fmt;
@@ -75,7 +75,7 @@ pub enum Kind {
     SequentialPacket,
     /// A stream socket with a peer: Accept=yes, or StandardInput=socket.
     Connected,
-    /// A stream socket that was never told to listen.
+    /// A stream socket on which listen(2) was never called.
     NotListening,
     /// A socket of a family other than AF_UNIX, AF_INET and AF_INET6.
     OtherSocket,
@@ -139,7 +139,7 @@ fn lines(bad: &[BadDescriptor]) -> String {
 /// Takes every descriptor that the service manager handed over, in its order; none when there are none.
 ///
 /// Call it first in `main`, before any thread or runtime exists: it removes LISTEN_FDS and LISTEN_PID from the
-/// environment (LISTEN_FDNAMES stays; whoever makes a worker's environment drops it), and no other code may have
+/// environment (LISTEN_FDNAMES stays; the code that makes a worker's environment drops it), and no other code may have
 /// opened a descriptor in between. A second call finds none.
 ///
 /// - LISTEN_FDS unset or 0: none. LISTEN_PID of another process: none, for they are not meant for us. LISTEN_PID unset

@@ -3,16 +3,16 @@
 //! Purpose: take every descriptor of LISTEN_FDS or bind an address, keep the backlog as it was wanted, tell when a
 //! connection waits, tell when the socket's path leads elsewhere, and clean up the socket file that we made.
 //!
-//! Owns: the descriptors. Each is close-on-exec; workers get duplicates from whoever starts them.
+//! Owns: the descriptors. Each is close-on-exec; workers get duplicates from the code that starts them.
 //!
 //! Never: accepts a connection, and never touches O_NONBLOCK. That flag belongs to the open file description, which
 //! the service manager and every worker share, and each kind of server has its own opinion of it.
 #![forbid(unsafe_code)]
 
 mod bind;
-mod holder;
 mod inherit;
 mod lookup;
+mod socket_owner;
 mod wait;
 
 use std::fmt;
@@ -27,9 +27,9 @@ use crate::app::Address;
 use crate::sock_diag;
 
 pub use bind::{BindError, bind};
-pub use holder::Holder;
 pub use inherit::{BadDescriptor, InheritError, Kind, inherit};
 pub use lookup::look_up;
+pub use socket_owner::SocketOwner;
 pub use wait::wait_readable;
 
 /// A listening stream socket.
@@ -64,9 +64,9 @@ pub struct SocketFile {
 pub enum AtPath {
     /// The socket's own file; or it is a socket without one (TCP, abstract).
     Ours(Option<Permissions>),
-    /// Nothing: whoever connects by the path gets ENOENT.
+    /// Nothing: a client that connects by the path gets ENOENT.
     Nothing,
-    /// Another file: whoever connects by the path arrives elsewhere, or nowhere.
+    /// Another file: a client that connects by the path arrives elsewhere, or nowhere.
     Another,
     /// That cannot be seen from here.
     Unknown,

@@ -14,8 +14,6 @@ pub enum Message {
     Sick,
     /// X_SOCKD_RETIRE=1: the worker has served as many requests as it should.
     Retire,
-    /// X_SOCKD_SERVED=…: so many requests has the worker finished.
-    Served(u64),
     /// STATUS=…, without control characters and not too long.
     Status(String),
 }
@@ -35,7 +33,6 @@ pub fn parse(datagram: &[u8]) -> Result<Vec<Message>, &'static str> {
             ("WATCHDOG", "1") => messages.push(Message::Heartbeat),
             ("WATCHDOG", "trigger") => messages.push(Message::Sick),
             ("X_SOCKD_RETIRE", "1") => messages.push(Message::Retire),
-            ("X_SOCKD_SERVED", number) => messages.extend(number.parse().ok().map(Message::Served)),
             ("STATUS", status) => {
                 let status = status.chars().filter(|c| !c.is_control()).take(STATUS_LIMIT).collect();
                 messages.push(Message::Status(status));
@@ -57,8 +54,6 @@ mod tests {
             Ok(vec![Message::Ready, Message::Status("up".to_owned())])
         );
         assert_eq!(parse(b"WATCHDOG=1"), Ok(vec![Message::Heartbeat]));
-        assert_eq!(parse(b"WATCHDOG=1\nX_SOCKD_SERVED=7"), Ok(vec![Message::Heartbeat, Message::Served(7)]));
-        assert_eq!(parse(b"X_SOCKD_SERVED=-7"), Ok(vec![]));
         assert_eq!(parse(b"READY=0"), Ok(vec![]));
         assert_eq!(parse(b""), Ok(vec![]));
     }

@@ -1,7 +1,7 @@
 //! A service or socket unit in detail, for `sockd doctor`.
 //!
 //! Owns: which properties are looked at, and reading them from D-Bus or, where there is none, from `systemctl show`.
-//! Never: judges. What a value means is for whoever asked.
+//! Never: judges. What a value means is for the caller.
 
 use serde::{Deserialize, Serialize};
 
@@ -131,7 +131,7 @@ impl Details {
             result: source.text("Result"),
             main_pid: source.number("MainPID"),
             invocation_id: source.id("InvocationID"),
-            // A restart by Restart= is not told by the first, and a socket has not the second.
+            // A restart by Restart= does not show in the first, and a socket has not the second.
             last_start_us: source
                 .microseconds("InactiveExitTimestampMonotonic")
                 .max(source.microseconds("ExecMainStartTimestampMonotonic")),
@@ -231,7 +231,7 @@ impl Source for Properties {
     fn list(&mut self, name: &str) -> Vec<String> {
         let text = show::first(self, name);
         // Assignments are quoted as a shell would; names never are.
-        crate::adapter::words::split(text).unwrap_or_default()
+        crate::adapter::shlex::split(text).unwrap_or_default()
     }
 
     fn flag(&mut self, name: &str) -> bool {

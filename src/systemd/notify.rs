@@ -1,4 +1,4 @@
-//! What we tell the service manager: sd_notify(3).
+//! sd_notify(3) to the service manager: READY=1, STATUS=, RELOADING=1, the watchdog.
 //!
 //! Owns: the NOTIFY_SOCKET of our own unit, the last STATUS= sent, and the debt of a READY=1 after RELOADING=1.
 //! Never: fails. A message that cannot be sent is logged once; without NOTIFY_SOCKET nothing is sent at all.
@@ -8,7 +8,7 @@
 //! cannot be sent, it goes out with the next message that can.
 //!
 //! The crate sd-notify writes the messages. The sending is here, because its own takes no abstract socket (a container
-//! manager may pass one) and looks the variable up anew each time.
+//! manager may pass one) and looks the variable up each time.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ use sd_notify::NotifyState;
 pub const STATUS_LIMIT: usize = 512;
 /// So many messages wait for room in the manager's queue, to which every process of the machine may send; more are lost.
 /// The event loop does not wait.
-const MOST_UNSENT: usize = 64;
+const MAX_UNSENT: usize = 64;
 
 /// The way to the service manager. Clones speak through the same socket and share what was said.
 #[derive(Clone, Debug)]
@@ -155,7 +155,7 @@ impl Notifier {
     /// Sends what waits, as far as there is room.
     pub fn flush(&self) {
         if let Some(line) = &self.line {
-            // A manager that is gone is told of with the next message.
+            // A manager that is gone is reported with the next message.
             let _ = line.pass_on(&mut line.said().unsent, None);
         }
     }
@@ -208,7 +208,7 @@ impl Line {
             match self.socket.send_to_addr(first.as_bytes(), &self.manager) {
                 Ok(_) => drop(unsent.pop_front()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    unsent.truncate(MOST_UNSENT);
+                    unsent.truncate(MAX_UNSENT);
                     return Ok(());
                 }
                 Err(error) => {

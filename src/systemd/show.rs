@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_programs_words_and_its_end_are_told() {
+    fn a_programs_words_and_its_end_are_reported() {
         assert_eq!(output("sh", &["-c", "echo out; echo err >&2"]), Ok((true, "out\nerr\n".to_owned())));
         assert_eq!(output("sh", &["-c", "exit 3"]), Ok((false, String::new())));
         assert!(output("/nowhere/at-all", &[]).expect_err("it is not there").starts_with("cannot run /nowhere/at-all"));

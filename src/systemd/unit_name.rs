@@ -1,7 +1,7 @@
 //! The name of a unit: completed in one way, whichever command it was typed at.
 //!
 //! Owns: what a name may look like, and which unit a short one means.
-//! Never: asks systemd. Whether there is such a unit is for whoever asks about it.
+//! Never: asks systemd. Whether there is such a unit is for the caller.
 
 use std::fmt;
 use std::path::Path;
@@ -25,7 +25,7 @@ const TYPES: [&str; 11] = [
     ".scope",
 ];
 /// systemd's own limit, UNIT_NAME_MAX, in bytes.
-const LONGEST: usize = 255;
+const MAX_LENGTH: usize = 255;
 
 /// A unit's name, complete with its type: `gunicorn.service`, `sockd@shop.example.com.service`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +73,7 @@ impl UnitName {
         if written.is_empty() {
             return bad("it is empty");
         }
-        if name.len() > LONGEST {
+        if name.len() > MAX_LENGTH {
             return bad("it is longer than 255 bytes");
         }
         // systemd.unit(5). A name is never taken for an option of systemctl or journalctl.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_of_sockd_are_told() {
+    fn instances_of_sockd_are_recognised() {
         for (name, instance) in [
             ("sockd@shop.example.com.service", Some("shop.example.com")),
             ("sockd@.service", None),

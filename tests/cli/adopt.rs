@@ -3,12 +3,12 @@
 //! A case holds the unit's files, each below a line `#### PATH`, as systemd orders them; before them, after `#!`: the
 //! unit's name where it is not that of the first file, its sockets, `socket` where one is wanted, and of an .ini who may
 //! write it where that is not root: `holder USER`, or everybody: `open`.
-//! SOCKD_BLESS=1 writes the texts anew; read the difference before it is committed.
+//! SOCKD_BLESS=1 writes the texts again; read the difference before it is committed.
 
 use std::path::{Path, PathBuf};
 
 use sockd::cli::adopt::emperor;
-use sockd::cli::adopt::holder::{Holder, Owner};
+use sockd::cli::adopt::file_owner::{Owner, Writers};
 use sockd::cli::adopt::proposal::{Done, MARK, Proposal};
 use sockd::cli::adopt::service::{self, Surroundings, propose};
 use sockd::cli::adopt::unit::Unit;
@@ -39,14 +39,14 @@ fn adopt(case: &str) -> Result<Proposal, String> {
         .map(|(path, text)| (path.into(), text))
         .collect();
     let mut around = Surroundings { sockd: "/usr/bin/sockd".into(), ..Surroundings::default() };
-    let mut holder = Holder::Root;
+    let mut holder = Writers::Root;
     let mut name = files[0].0.file_name().expect("a name").to_str().expect("text").to_owned();
     for line in head.lines() {
         match line.strip_prefix("#! ").expect(line).split_once(' ') {
             Some(("sockets", sockets)) => around.sockets = sockets.split(' ').map(str::to_owned).collect(),
             Some(("unit", unit)) => name = unit.to_owned(),
-            Some(("holder", user)) => holder = Holder::User(owner(user)),
-            None if line == "#! open" => holder = Holder::Others("everybody may write /srv/sites".to_owned()),
+            Some(("holder", user)) => holder = Writers::User(owner(user)),
+            None if line == "#! open" => holder = Writers::Others("everybody may write /srv/sites".to_owned()),
             None if line == "#! socket" => around.socket_wanted = true,
             other => panic!("{other:?}"),
         }
@@ -107,7 +107,7 @@ fn accounts_that_are_not_here_are_refused() {
     }
 }
 
-/// What is shown with `+` and without a mark is what is written, and each setting has been told why.
+/// What is shown with `+` and without a mark is what is written, and each setting has its reason.
 #[test]
 fn what_is_shown_is_what_is_written() {
     for (path, case) in cases() {
@@ -154,7 +154,7 @@ fn the_command_is_the_units_own_behind_sockd() {
 
 /// A line that is changed after the adoption is named, and so is the one that wins.
 #[test]
-fn a_command_that_was_changed_afterwards_is_told() {
+fn a_command_that_was_changed_afterwards_is_reported() {
     let file = Path::new("/etc/systemd/system/gunicorn.service");
     let text =
         |workers| format!("[Service]\nUser=sammy\nExecStart=/srv/venv/bin/gunicorn \\\n  --workers {workers} a:b\n");
@@ -162,9 +162,9 @@ fn a_command_that_was_changed_afterwards_is_told() {
     let around = Surroundings { sockd: "/usr/bin/sockd".into(), ..Surroundings::default() };
     let proposal = propose(&unit(3), &around, &|_| Err(String::new())).expect("adopted");
     let drop_in = &proposal.files[0];
-    let told = |workers| service::overridden(&unit(workers), &drop_in.path, drop_in.text().as_str());
-    assert_eq!(told(3), None);
-    let problem = told(5).expect("it is another command");
+    let overridden = |workers| service::overridden(&unit(workers), &drop_in.path, drop_in.text().as_str());
+    assert_eq!(overridden(3), None);
+    let problem = overridden(5).expect("it is another command");
     let (first, rest) = problem.message.split_once(": ").expect("a place");
     assert_eq!(first, "/etc/systemd/system/gunicorn.service:3");
     assert!(rest.contains("/etc/systemd/system/gunicorn.service.d/sockd.conf:"), "{rest}");

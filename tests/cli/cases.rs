@@ -1,12 +1,12 @@
 //! `sockd status`, rendered: each report in `status/*.json` against the text beside it, at 80 and at 120 columns.
 //!
-//! SOCKD_BLESS=1 writes the texts anew; read the difference before it is committed.
+//! SOCKD_BLESS=1 writes the texts again; read the difference before it is committed.
 
 use std::path::{Path, PathBuf};
 
 use sockd::cli::status::layout::columns;
 use sockd::cli::status::render::render;
-use sockd::cli::status::report::Report;
+use sockd::cli::status::report::StatusReport;
 
 fn cases() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/status");
@@ -17,7 +17,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn report(case: &Path) -> Report {
+fn report(case: &Path) -> StatusReport {
     let text = std::fs::read_to_string(case).expect("a case");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display()))
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use sockd::adapter::uwsgi::ini::Section;
 use sockd::cli::adopt::emperor;
-use sockd::cli::adopt::holder::Holder;
+use sockd::cli::adopt::file_owner::Writers;
 use sockd::cli::adopt::proposal::Proposal;
 use sockd::cli::adopt::service::{self, Surroundings};
 use sockd::cli::adopt::unit::Unit;
@@ -160,7 +160,7 @@ fn is_name(name: &str) -> bool {
 }
 
 fn adopt_ini(ini: &Path, text: &str) -> Result<Proposal, String> {
-    let around = emperor::Surroundings { uwsgi: "/usr/bin/uwsgi".into(), emperor: None, holder: Holder::Root };
+    let around = emperor::Surroundings { uwsgi: "/usr/bin/uwsgi".into(), emperor: None, holder: Writers::Root };
     emperor::propose(ini, text, &around)
 }
 

@@ -102,7 +102,7 @@ fn an_application_gets_its_files() {
 }
 
 #[test]
-fn it_listens_where_it_is_told() {
+fn it_listens_at_the_address_that_is_given() {
     for (listen, passes, visit) in [
         ("/run/shop.sock", "http://unix:/run/shop.sock", "curl --unix-socket /run/shop.sock localhost"),
         ("127.0.0.1:8000", "http://127.0.0.1:8000", "curl 127.0.0.1:8000"),

@@ -235,7 +235,7 @@ fn the_default_file_documents_every_key_at_its_default() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_told() {
+fn a_file_that_cannot_be_read_is_reported() {
     for (file, part) in [("/nowhere/web.toml", "No such file"), ("/", "directory")] {
         let text = load(file, &[]).expect_err("there is nothing to read").to_string();
         assert!(text.starts_with(&format!("cannot read {file}: ")) && text.contains(part), "{text}");

@@ -33,7 +33,7 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        Self::with_patience(sockd::control::PATIENCE)
+        Self::with_patience(sockd::control::CLIENT_TIMEOUT)
     }
 
     fn with_patience(patience: Duration) -> Self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sockd::control::{CLIENTS, Outcome, REQUEST_LIMIT, Request, Status};
+use sockd::control::{MAX_CLIENTS, Outcome, REQUEST_LIMIT, Request, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Lab, Raw, status, within_limit};
@@ -126,10 +126,10 @@ fn of_a_hundred_connections_sixteen_are_served() {
         for _ in 0..100 {
             clients.push(lab.connect().await);
         }
-        for turned_away in &mut clients[CLIENTS..] {
+        for turned_away in &mut clients[MAX_CLIENTS..] {
             assert_eq!(turned_away.refused().await, "busy");
         }
-        for served in &mut clients[..CLIENTS] {
+        for served in &mut clients[..MAX_CLIENTS] {
             served.write("{\"command\":\"status\"}\n").await;
             lab.call().await.replier.status(status());
             assert!(served.line().await.is_some_and(|line| line["status"].is_object()));
@@ -142,7 +142,7 @@ fn of_a_hundred_connections_sixteen_are_served() {
 fn a_client_that_goes_away_frees_its_place_and_stops_nothing() {
     within_limit(async {
         let mut lab = Lab::new();
-        for _ in 0..2 * CLIENTS {
+        for _ in 0..2 * MAX_CLIENTS {
             let mut client = lab.connect().await;
             client.write("{\"command\":\"reload\",\"wait\":true}\n").await;
             let call = lab.call().await;

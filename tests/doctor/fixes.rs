@@ -111,7 +111,7 @@ fn checked_fixes(check: &str) -> Vec<(String, Facts, String)> {
     let mut found = Vec::new();
     for case in cases() {
         for finding in diagnosis(&case).findings {
-            let fix = finding.mend.as_str();
+            let fix = finding.fix.as_str();
             if fix
                 .split_once(check)
                 .is_some_and(|(before, _)| before.contains("/etc/nginx") || before.contains("sed -i"))
@@ -171,7 +171,7 @@ fn what_a_server_does_not_start_with_is_taken_back() {
 fn no_change_of_nginx_is_left_behind() {
     for case in cases() {
         for finding in diagnosis(&case).findings {
-            let fix = finding.mend.as_str();
+            let fix = finding.fix.as_str();
             if let Some((before, _)) = fix.split_once("nginx -t") {
                 let changes = before.contains("/etc/nginx");
                 assert!(!changes || before.ends_with("{ ") && fix.contains("false; }; }"), "{}: {fix}", case.display());
@@ -181,7 +181,7 @@ fn no_change_of_nginx_is_left_behind() {
 }
 
 /// Under sockd, code and configuration are loaded by a reload; a restart is for what needs a new main process, and the
-/// reader is told so.
+/// finding says so.
 #[test]
 fn a_restart_of_sockd_says_why_it_is_one() {
     let mut reloads = 0;
@@ -192,10 +192,10 @@ fn a_restart_of_sockd_says_why_it_is_one() {
             continue;
         }
         for finding in diagnosis(&case).findings {
-            let fix = finding.mend.as_str();
+            let fix = finding.fix.as_str();
             let ends = ["systemctl restart gunicorn", "systemctl stop gunicorn"].iter().any(|end| fix.contains(end));
-            let told = finding.why.contains("it takes a new main process");
-            assert_eq!(ends, told, "{}: {}: {fix}", case.display(), finding.why);
+            let says_why = finding.why.contains("it takes a new main process");
+            assert_eq!(ends, says_why, "{}: {}: {fix}", case.display(), finding.why);
             reloads += usize::from(fix.contains("sockd reload"));
         }
     }

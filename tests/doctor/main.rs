@@ -5,7 +5,7 @@
 //! takes the place of the site's, and so do `answers` and
 //! `way`, which only make sense whole.
 //!
-//! SOCKD_BLESS=1 writes the texts anew; read the difference before it is committed.
+//! SOCKD_BLESS=1 writes the texts again; read the difference before it is committed.
 
 mod fixes;
 
@@ -68,7 +68,7 @@ fn diagnosis(case: &Path) -> Diagnosis {
 }
 
 #[test]
-fn each_case_is_told_as_its_text_says() {
+fn each_case_is_reported_as_its_text_says() {
     let bless = std::env::var_os("SOCKD_BLESS").is_some();
     let mut wrong = String::new();
     for case in cases() {
@@ -83,7 +83,7 @@ fn each_case_is_told_as_its_text_says() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// A case is named after the rule that it is for, and that rule is the first that the reader is told to mend.
+/// A case is named after the rule that it is for, and that rule is the first that the reader is asked to fix.
 #[test]
 fn each_case_finds_what_it_is_named_after() {
     let mut found = BTreeSet::new();
@@ -97,7 +97,7 @@ fn each_case_finds_what_it_is_named_after() {
             _ => {
                 let first = diagnosis.findings.first().unwrap_or_else(|| panic!("{name}: nothing was found"));
                 assert_eq!(first.id, rule, "{name}: {diagnosis:?}");
-                let says_how = !first.mend.is_empty() || first.by_hand.is_some();
+                let says_how = !first.fix.is_empty() || first.by_hand.is_some();
                 assert!(!first.why.is_empty() && says_how, "{name}: {first:?}");
                 found.insert(first.id);
             }
@@ -214,7 +214,7 @@ fn the_keys_for_programs_stay() {
         (&finding["id"], &finding["link"], &finding["severity"]),
         (&"socket-not-started".into(), &"socket".into(), &"error".into())
     );
-    assert_eq!(finding["mend"], "systemctl enable --now gunicorn.socket");
+    assert_eq!(finding["fix"], "systemctl enable --now gunicorn.socket");
     for key in ["what", "why", "by_hand"] {
         assert!(finding.get(key).is_some(), "{key}");
     }

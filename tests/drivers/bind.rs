@@ -136,7 +136,7 @@ fn what_is_no_socket_is_never_touched() {
 }
 
 #[test]
-fn a_missing_directory_is_told() {
+fn a_missing_directory_is_reported() {
     let directory = Directory::new();
     let error = unix(&directory.join("no/x.sock")).expect_err("no directory").to_string();
     assert!(error.contains("No such file or directory"), "{error}");

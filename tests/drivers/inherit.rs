@@ -139,7 +139,7 @@ fn what_is_not_for_us_is_left() {
 fn numbers_that_lie_are_named() {
     let directory = Directory::new();
     let listener = unix(&directory);
-    let told = |before: &str, variables: &[(&str, &str)]| {
+    let report_of = |before: &str, variables: &[(&str, &str)]| {
         inherited(vec![listener.as_fd().try_clone_to_owned().expect("a duplicate")], before, variables)
     };
     for (before, variables, wanted) in [
@@ -152,7 +152,7 @@ fn numbers_that_lie_are_named() {
         ("ulimit -n 64; LISTEN_PID=$$; export LISTEN_PID", &[("LISTEN_FDS", "100000")], "at most 64 descriptors"),
         (OWN_PID, &[("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "a:b")], "LISTEN_FDNAMES has 2 names"),
     ] {
-        let report = told(before, variables);
+        let report = report_of(before, variables);
         assert!(report.starts_with("error: ") && report.contains(wanted), "{variables:?}: {report}");
     }
 }
@@ -194,7 +194,7 @@ fn what_is_no_listener_is_named_with_a_remedy() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_that_is_wrong_is_reported_at_once() {
     let datagram = UnixDatagram::unbound().expect("a socket");
     let (one, _other) = UnixStream::pair().expect("a pair");
     let report = inherited(vec![datagram.into(), one.into()], OWN_PID, &[("LISTEN_FDS", "2")]);

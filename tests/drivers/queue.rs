@@ -61,7 +61,7 @@ fn flies(listener: &Listener, connections: u32) {
 }
 
 #[test]
-fn waiting_and_accepted_connections_are_told_apart() {
+fn waiting_and_accepted_connections_are_distinguished() {
     let directory = Directory::new();
     for address in addresses(&directory, 1) {
         let listener = listener(&address);
@@ -162,7 +162,7 @@ fn no_privilege_is_needed() {
 }
 
 #[test]
-fn another_network_name_space_is_told_and_not_taken_for_an_empty_queue() {
+fn another_network_name_space_is_reported_and_not_taken_for_an_empty_queue() {
     let directory = Directory::new();
     for address in addresses(&directory, 5) {
         let listener = listener(&address);

@@ -1,7 +1,7 @@
 //! The manual pages and the completions below `packaging/`, made of the command line's definition and of the file of
 //! defaults, and compared with what lies there.
 //!
-//! SOCKD_BLESS=1 cargo test --test manual writes them anew.
+//! SOCKD_BLESS=1 cargo test --test manual writes them again.
 
 mod configuration;
 mod page;
@@ -76,7 +76,7 @@ fn what_is_shipped_is_what_the_program_says() {
     }
     assert!(
         stale.is_empty(),
-        "stale below packaging: {}. The command line or the file of defaults changed: write them anew with\n\n    \
+        "stale below packaging: {}. The command line or the file of defaults changed: write them again with\n\n    \
          SOCKD_BLESS=1 cargo test --test manual\n",
         stale.join(", ")
     );

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SOME_VISITS: u64 = 40;
 
 /// The command of a "Next:" list that begins so.
-pub fn told(said: &str, start: &str) -> String {
+pub fn next_command(said: &str, start: &str) -> String {
     let line = said.lines().find_map(|line| line.strip_prefix("  ").filter(|line| line.starts_with(start)));
     let line = line.unwrap_or_else(|| panic!("no command {start:?} in:\n{said}"));
     line.split("  ").next().expect("split gives one").to_owned()
@@ -39,7 +39,7 @@ pub fn there_and_back(machine: &Machine) {
     let refused = machine.run_as("sammy", "sockd adopt --write gunicorn");
     assert!(refused.code == 1 && refused.stderr.contains("; try it with sudo"), "{refused}");
     machine.run("test ! -e /etc/systemd/system/gunicorn.service.d").succeeded();
-    let write = told(&shown, "sudo sockd adopt --write gunicorn.service");
+    let write = next_command(&shown, "sudo sockd adopt --write gunicorn.service");
 
     let written = machine.run(&write).says("wrote /etc/systemd/system/gunicorn.service.d/sockd.conf").succeeded();
     machine.run("stat -c '%a %U' /etc/systemd/system/gunicorn.service.d/sockd.conf").says("644 root").succeeded();
@@ -49,7 +49,7 @@ pub fn there_and_back(machine: &Machine) {
     machine.run("systemctl show --property NeedDaemonReload gunicorn").says("=no").succeeded();
     load.wait_for_visits(SOME_VISITS);
 
-    machine.run(&told(&written, "systemctl restart")).succeeded();
+    machine.run(&next_command(&written, "systemctl restart")).succeeded();
     machine.wait_for("sockd's three workers", PATIENCE, "sockd status gunicorn | grep '3 of 3 ready'");
     let adopted = main_process(machine, "gunicorn");
     assert!(adopted.starts_with("/usr/bin/sockd run -- /home/sammy"), "{adopted}");
@@ -76,8 +76,9 @@ pub fn there_and_back(machine: &Machine) {
     // Again: nothing to do, and said so.
     machine.run("sockd adopt gunicorn").says("gunicorn.service is adopted already").succeeded();
     let again = machine.run("sockd adopt --write gunicorn").says("gunicorn.service is adopted already").succeeded();
-    let undone = machine.run(&told(&again, "sockd adopt --undo")).says("removed /etc/systemd/system/").succeeded();
-    machine.run(&told(&undone, "systemctl restart")).succeeded();
+    let undone =
+        machine.run(&next_command(&again, "sockd adopt --undo")).says("removed /etc/systemd/system/").succeeded();
+    machine.run(&next_command(&undone, "systemctl restart")).succeeded();
     machine.run(&guide::visit("/")).says("Greetings from").succeeded();
     assert_eq!(main_process(machine, "gunicorn"), before);
     machine.run("test ! -e /etc/systemd/system/gunicorn.service.d").succeeded();
@@ -101,14 +102,14 @@ pub fn a_missing_socket_is_made(machine: &Machine) {
     let shown = machine.run("sockd adopt myproject").says("`sockd adopt --socket myproject.service`").succeeded();
     assert!(!shown.contains("[Socket]"), "{shown}");
     let shown = machine.run("sockd adopt --socket myproject").says("+ SocketMode=0770").succeeded();
-    let written = machine.run(&told(&shown, "sockd adopt --write --socket")).succeeded();
+    let written = machine.run(&next_command(&shown, "sockd adopt --write --socket")).succeeded();
     units::verify(machine, "myproject.service myproject.socket");
-    machine.run(&told(&written, "systemctl stop myproject.service &&")).succeeded();
+    machine.run(&next_command(&written, "systemctl stop myproject.service &&")).succeeded();
     assert_eq!(machine.run(socket).succeeded(), own);
     assert_eq!(machine.run(&guide::visit("/")).succeeded(), page);
     machine.run("systemctl is-enabled myproject.socket").says("enabled").succeeded();
 
-    // Whoever waits in the queue is served: that is what the socket unit is for.
+    // A visitor that waits in the queue is served: that is what the socket unit is for.
     let load = Load::begin(machine, &["/home/sammy/myproject/myproject.sock"]);
     machine.run("systemctl restart myproject").succeeded();
     load.wait_for_visits(SOME_VISITS);
@@ -118,7 +119,7 @@ pub fn a_missing_socket_is_made(machine: &Machine) {
 
     machine.run("sockd adopt --write myproject").says("is adopted already").succeeded();
     let undone = machine.run("sockd adopt --undo myproject").says("myproject.socket\n").succeeded();
-    machine.run(&told(&undone, "systemctl stop myproject.socket &&")).succeeded();
+    machine.run(&next_command(&undone, "systemctl stop myproject.socket &&")).succeeded();
     machine.wait_for("gunicorn's own socket", PATIENCE, &format!("{} | grep {}", guide::visit("/"), "Hello"));
     assert_eq!(machine.run(socket).succeeded(), own);
     let main = main_process(machine, "myproject");

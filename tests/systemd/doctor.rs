@@ -1,4 +1,4 @@
-//! `sockd doctor` on the guide's site: each fault is made for real, named, and mended by the command that it prints.
+//! `sockd doctor` on the guide's site: each fault is made for real, named, and fixed by the command that it prints.
 //!
 //! Owns: the faults. Must never: help a command along; it is executed as it is printed, by root's shell.
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::guide::visit;
 use crate::machine::Machine;
 
-/// The most findings that are mended one after the other, as the doctor advises.
+/// The most findings that are fixed one after the other, as the doctor advises.
 const STEPS: usize = 4;
 /// Visitors who start the service again and again, as long as its socket listens.
 const VISITORS: &str =
@@ -29,7 +29,7 @@ fn ask(machine: &Machine, arguments: &str) -> (i32, Value) {
 fn first(found: &Value) -> (&str, &str) {
     let finding = &found[0]["findings"][0];
     let text = |key: &str| finding[key].as_str().unwrap_or_default();
-    (text("id"), text("mend"))
+    (text("id"), text("fix"))
 }
 
 /// A fault, and what the doctor must say and do about it.
@@ -455,15 +455,15 @@ fn a_reload_is_refused(machine: &Machine) {
     let (code, found) = ask(machine, "gunicorn");
     let mut findings = found[0]["findings"].as_array().into_iter().flatten();
     let finding = findings.find(|finding| finding["id"] == "reload-refused").unwrap_or_else(|| panic!("{found:#}"));
-    let mend = finding["mend"].as_str().unwrap_or_default();
-    assert_eq!((code, mend), (0, "sockd reload gunicorn.service"), "{found:#}");
+    let fix = finding["fix"].as_str().unwrap_or_default();
+    assert_eq!((code, fix), (0, "sockd reload gunicorn.service"), "{found:#}");
     let what = finding["what"].as_str().unwrap_or_default();
     assert!(what.contains("RuntimeError: half a deploy"), "{found:#}");
     let line = machine.run(&format!("grep -n 'half a deploy' {WSGI} | cut -d: -f1")).succeeded();
     assert_eq!(finding["by_hand"], format!("correct {WSGI}:{}", line.trim()), "{found:#}");
     assert_eq!(machine.run(&visit("/")).succeeded(), good, "the old workers serve");
     machine.run(&format!("cp -p /root/wsgi.py {WSGI}")).succeeded();
-    machine.run(mend).succeeded();
+    machine.run(fix).succeeded();
     assert_eq!(ids(machine), before);
 }
 

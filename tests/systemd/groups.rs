@@ -49,21 +49,21 @@ fn groups(machine: &Machine) -> Vec<String> {
 
 /// Every worker is in the group of its number, the spare in that of the next, sockd and the template are beside them,
 /// and that is all there is.
-fn everybody_is_in_place(machine: &Machine, told: &Value) {
+fn everybody_is_in_place(machine: &Machine, status: &Value) {
     let mut expected = vec!["supervisor".to_owned()];
-    for worker in told["workers"].as_array().expect("a list") {
+    for worker in status["workers"].as_array().expect("a list") {
         let group = format!("worker-{}", worker["id"]);
         machine.run(&format!("cat {UNIT}/{group}/cgroup.procs")).says(&format!("{}\n", worker["pid"])).succeeded();
         expected.push(group);
     }
     let youngest =
-        told["workers"].as_array().and_then(|all| all.iter().filter_map(|worker| worker["id"].as_u64()).max());
+        status["workers"].as_array().and_then(|all| all.iter().filter_map(|worker| worker["id"].as_u64()).max());
     let next = format!("worker-{}", youngest.expect("a worker") + 1);
     machine.wait_for("the spare in its place", PATIENCE, &format!("grep . {UNIT}/{next}/cgroup.procs"));
     expected.push(next);
     expected.sort();
     machine.wait_until("the groups of the living alone", PATIENCE, || (groups(machine) == expected).then_some(()));
-    machine.run(&format!("cat {UNIT}/supervisor/cgroup.procs")).says(&format!("{}\n", told["pid"])).succeeded();
+    machine.run(&format!("cat {UNIT}/supervisor/cgroup.procs")).says(&format!("{}\n", status["pid"])).succeeded();
     machine.run(&format!("test -z \"$(cat {UNIT}/cgroup.procs)\"")).succeeded();
 }
 
@@ -87,11 +87,11 @@ pub fn nothing_outlives_its_worker(machine: &Machine) {
     life::application(machine, LEAVING);
     machine.run("systemctl start gunicorn").succeeded();
     machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
-    let told = complete(machine);
-    everybody_is_in_place(machine, &told);
+    let status = complete(machine);
+    everybody_is_in_place(machine, &status);
     let shown = machine.run("systemctl status gunicorn").says("─supervisor\n");
-    workers(&told).iter().fold(shown, |shown, pid| shown.says(&format!("─{pid} "))).says("─worker-").succeeded();
-    assert!(told["workers"][0]["cpu_ms"].is_u64(), "{told:#}");
+    workers(&status).iter().fold(shown, |shown, pid| shown.says(&format!("─{pid} "))).says("─worker-").succeeded();
+    assert!(status["workers"][0]["cpu_ms"].is_u64(), "{status:#}");
     machine.run("journalctl -q -u gunicorn | grep -c 'the memory controller is not available'").says("1\n").succeeded();
 
     // One that is killed.
@@ -105,12 +105,12 @@ pub fn nothing_outlives_its_worker(machine: &Machine) {
     let old = workers(&complete(machine));
     machine.run("systemctl reload gunicorn").succeeded();
     gone(machine, left);
-    let told = machine.wait_until("the new generation alone", PATIENCE, || {
-        Some(complete(machine)).filter(|told| workers(told).is_disjoint(&old))
+    let status = machine.wait_until("the new generation alone", PATIENCE, || {
+        Some(complete(machine)).filter(|status| workers(status).is_disjoint(&old))
     });
     let group = machine.run(&format!("test ! -d {UNIT}/.control || rmdir {UNIT}/.control"));
     group.succeeded();
-    everybody_is_in_place(machine, &told);
+    everybody_is_in_place(machine, &status);
 
     // One that is in the way of a stop.
     let (_, left) = leave(machine);
@@ -127,12 +127,12 @@ pub fn a_successor_makes_order(machine: &Machine) {
     machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
     for kill_mode in ["mixed", "process"] {
         edit(machine, &format!("KillMode={kill_mode}\nExecStop="));
-        let told = complete(machine);
-        let old = workers(&told);
+        let status = complete(machine);
+        let old = workers(&status);
         let (_, left) = leave(machine);
-        machine.run(&format!("kill -KILL {}", told["pid"])).succeeded();
+        machine.run(&format!("kill -KILL {}", status["pid"])).succeeded();
         let another = "main=$(systemctl show -P MainPID gunicorn); test $main != 0 -a $main != ";
-        machine.wait_for("another sockd", PATIENCE, &format!("{another}{}", told["pid"]));
+        machine.wait_for("another sockd", PATIENCE, &format!("{another}{}", status["pid"]));
         machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
         old.iter().chain([&left]).for_each(|pid| gone(machine, *pid));
         everybody_is_in_place(machine, &complete(machine));
@@ -142,7 +142,7 @@ pub fn a_successor_makes_order(machine: &Machine) {
 }
 
 /// A generic command as root in a delegated group, and where systemd 257 has put sockd into a group below already.
-pub fn whoever_the_user_is(machine: &Machine) {
+pub fn with_any_user(machine: &Machine) {
     machine.write_file(
         "/etc/systemd/system/page.service",
         0o644,
@@ -161,19 +161,19 @@ pub fn whoever_the_user_is(machine: &Machine) {
     machine.run(&format!("test ! -e {unit}")).succeeded();
 }
 
-/// Without Delegate=yes nothing is moved and nothing made, whoever the user is; it is said once.
+/// Without Delegate=yes nothing is moved and nothing made, whatever the user; it is said once.
 pub fn what_is_not_delegated_is_not_touched(machine: &Machine) {
     let guides = guide::service_unit(crate::PREFIX, "");
     life::site(machine, &guides);
     let alone = |why: &str, count: &str| {
         machine.run("systemctl restart gunicorn").succeeded();
         machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
-        let told = complete(machine);
+        let status = complete(machine);
         assert_eq!(groups(machine), [""; 0], "{why}");
-        let ours = machine.run(&format!("cat {UNIT}/cgroup.procs")).says(&format!("{}\n", told["pid"]));
-        workers(&told).iter().fold(ours, |ours, pid| ours.says(&format!("{pid}\n"))).succeeded();
-        assert!(told["workers"][0]["memory_bytes"].is_u64(), "{told:#}");
-        let lines = format!("journalctl --sync; journalctl -q -u gunicorn _PID={} | grep -cF '{why}'", told["pid"]);
+        let ours = machine.run(&format!("cat {UNIT}/cgroup.procs")).says(&format!("{}\n", status["pid"]));
+        workers(&status).iter().fold(ours, |ours, pid| ours.says(&format!("{pid}\n"))).succeeded();
+        assert!(status["workers"][0]["memory_bytes"].is_u64(), "{status:#}");
+        let lines = format!("journalctl --sync; journalctl -q -u gunicorn _PID={} | grep -cF '{why}'", status["pid"]);
         machine.run(&lines).says(count).succeeded();
     };
     alone("workers have no control groups of their own: the unit does not say Delegate=yes", "1\n");

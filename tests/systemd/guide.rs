@@ -230,14 +230,14 @@ pub fn django_nginx(machine: &Machine) {
         .succeeded();
 }
 
-/// Step 9 of the Django guide: every fault it names shows as it says, and is gone when mended.
+/// Step 9 of the Django guide: every fault it names shows as it says, and is gone when fixed.
 pub fn django_troubleshooting(machine: &Machine) {
     machine.run("curl -sS -H 'Host: another.example' 127.0.0.1").says("Welcome to nginx!").succeeded();
 
     let site = "/etc/nginx/sites-available/myproject";
     let fault = format!("sed -i 's,/run/gunicorn.sock,/run/another.sock,' {site}; systemctl restart nginx");
-    let mend = format!("sed -i 's,/run/another.sock,/run/gunicorn.sock,' {site}; systemctl restart nginx");
-    bad_gateway(machine, &fault, "(2: No such file or directory)", &mend);
+    let fix = format!("sed -i 's,/run/another.sock,/run/gunicorn.sock,' {site}; systemctl restart nginx");
+    bad_gateway(machine, &fault, "(2: No such file or directory)", &fix);
 
     bad_gateway(machine, "chmod 600 /run/gunicorn.sock", "(13: Permission denied)", "chmod 666 /run/gunicorn.sock");
 
@@ -341,14 +341,14 @@ if __name__ == \"__main__\":
     trial.stop();
 }
 
-/// A faulty 502 page of Nginx, with the reason in its error log; then mended.
-pub fn bad_gateway(machine: &Machine, fault: &str, reason: &str, mend: &str) {
+/// A faulty 502 page of Nginx, with the reason in its error log; then fixed.
+pub fn bad_gateway(machine: &Machine, fault: &str, reason: &str, fix: &str) {
     machine.run(fault).succeeded();
     machine.run(&visit("/")).says("502 Bad Gateway").succeeded();
     machine.run(&format!("tail -n 1 /var/log/nginx/error.log | grep -F {}", quote(reason))).succeeded();
-    machine.run(mend).succeeded();
+    machine.run(fix).succeeded();
     let page = machine.run(&visit("/")).succeeded();
-    assert!(!page.contains("502 Bad Gateway"), "mended, and still: {page}");
+    assert!(!page.contains("502 Bad Gateway"), "fixed, and still: {page}");
 }
 
 /// A script that asks Nginx for a page of the site and prints it, whatever its status.

@@ -102,7 +102,7 @@ fn found_and_replaced(machine: &Machine, since: f64, wanted: &[&str], before: &B
         assert!(std::time::Instant::now() < limit, "{what}: {missing:?} is missing in the journal:\n{journal}");
         journal = journal_since(machine, since);
     }
-    machine.wait_for(&format!("{what}: the end of whoever hung"), PATIENCE, "! pgrep -x curl");
+    machine.wait_for(&format!("{what}: the end of the visitors that hung"), PATIENCE, "! pgrep -x curl");
     machine.wait_until(&format!("{what}: a successor"), PATIENCE, || {
         let serving = life::workers(&life::complete(machine));
         (before.is_empty() || !before.is_subset(&serving)).then_some(())

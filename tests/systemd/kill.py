@@ -16,8 +16,8 @@ import time
 def main():
     unit, seed = sys.argv[1:3]
     least = int(sys.argv[3]) if len(sys.argv) > 3 else 2
-    told = json.loads(subprocess.run(["sockd", "status", "--json", unit], stdout=subprocess.PIPE).stdout)[0]["sockd"]
-    ready = [w for w in told["workers"] if w["state"] == "ready" and w["generation"] == told["generation"]]
+    status = json.loads(subprocess.run(["sockd", "status", "--json", unit], stdout=subprocess.PIPE).stdout)[0]["sockd"]
+    ready = [w for w in status["workers"] if w["state"] == "ready" and w["generation"] == status["generation"]]
     if len(ready) < least:
         return
     victim = random.Random(int(seed)).choice(ready)

@@ -1,7 +1,7 @@
 //! Visitors who stay: WebSockets and streams across a reload and a restart, while others come and go.
 //!
 //! Owns: an ASGI site under our better unit, the program `lasting.py` (who stays), and what must hold for both kinds of
-//! visitors: a reload cuts nobody before drain-timeout, a restart tells whoever stays and does not wait for them.
+//! visitors: a reload cuts nobody before drain-timeout, a restart notifies those who stay and does not wait for them.
 //! Must never: take a broken connection for a closed one: a WebSocket ends by a close frame, with its code.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ const STREAMS: usize = 2;
 
 /// Long enough that a slow host gets from the reload to the looks at the draining workers.
 const DRAIN_SECONDS: f64 = 15.0;
-/// sockd kills whoever is left 5 s after drain-timeout; the rest is for a slow host.
+/// sockd kills the workers that are left 5 s after drain-timeout; the rest is for a slow host.
 const DRAIN_LIMIT_SECONDS: f64 = DRAIN_SECONDS + 5.0 + 10.0;
 /// A WebSocket that is closed while it serves pauses for no longer: it is echoed ten times a second.
 const LONGEST_PAUSE_SECONDS: f64 = 3.0;
@@ -136,10 +136,10 @@ pub fn a_reload_cuts_nobody(machine: &Machine) {
     let before = life::now(machine);
     machine.run("systemctl reload gunicorn").succeeded();
     let reloaded = life::now(machine);
-    let status = machine.run("sockd status gunicorn; sockd status --json gunicorn >/run/told");
+    let status = machine.run("sockd status gunicorn; sockd status --json gunicorn >/run/status");
     let status = status.says("Workers: 3 of 3 ready").says(" draining ").succeeded();
-    let told: serde_json::Value = serde_json::from_str(&machine.run("cat /run/told").succeeded()).expect("JSON");
-    let draining: BTreeSet<u64> = told[0]["sockd"]["workers"]
+    let json: serde_json::Value = serde_json::from_str(&machine.run("cat /run/status").succeeded()).expect("JSON");
+    let draining: BTreeSet<u64> = json[0]["sockd"]["workers"]
         .as_array()
         .expect("a list")
         .iter()

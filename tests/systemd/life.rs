@@ -1,7 +1,7 @@
 //! A site's everyday life and its accidents, on a booted machine with visitors who come all the time.
 //!
 //! Owns: a small site under the guide's own unit or our better one, and what must hold when its processes are killed,
-//! its code is broken and mended, its units are reloaded and restarted, or somebody only looks.
+//! its code is broken and fixed, its units are reloaded and restarted, or somebody only looks.
 //! Must never: take a count of lost requests for given: what may be lost is said at each accident.
 
 use std::collections::BTreeSet;
@@ -22,8 +22,8 @@ pub const SOCKET: &str = "/run/gunicorn.sock";
 pub const BETTER: &str = include_str!("../../units/examples/better/gunicorn.service");
 /// How many workers either unit has; each has one request in its hands at most.
 pub const WORKERS: usize = 3;
-/// After its code is mended the site serves within this time, in seconds, while visitors come.
-const MENDED_SECONDS: f64 = 3.0;
+/// After its code is fixed the site serves within this time, in seconds, while visitors come.
+const FIXED_SECONDS: f64 = 3.0;
 
 /// A page that says hello, and that talks on request.
 const APPLICATION: &str = "\
@@ -61,16 +61,16 @@ pub fn edit(machine: &Machine, lines: &str) {
 pub fn complete(machine: &Machine) -> Value {
     machine.wait_until("three workers that serve, and nothing else under way", PATIENCE, || {
         let json = machine.run("sockd status --json gunicorn");
-        let told: Value = serde_json::from_str(&json.stdout).ok()?;
-        let told = &told[0]["sockd"];
-        let workers = told["workers"].as_array()?;
+        let status: Value = serde_json::from_str(&json.stdout).ok()?;
+        let status = &status[0]["sockd"];
+        let workers = status["workers"].as_array()?;
         let ready = workers.len() == WORKERS && workers.iter().all(|worker| worker["state"] == "ready");
-        (ready && told["reload"]["state"] == "idle").then(|| told.clone())
+        (ready && status["reload"]["state"] == "idle").then(|| status.clone())
     })
 }
 
-pub fn workers(told: &Value) -> BTreeSet<u64> {
-    told["workers"].as_array().expect("a list").iter().map(|worker| worker["pid"].as_u64().expect("a pid")).collect()
+pub fn workers(status: &Value) -> BTreeSet<u64> {
+    status["workers"].as_array().expect("a list").iter().map(|worker| worker["pid"].as_u64().expect("a pid")).collect()
 }
 
 /// Every process in the unit's control group.
@@ -81,11 +81,11 @@ fn processes(machine: &Machine) -> BTreeSet<u64> {
 
 /// The template and its spare: of the unit's processes the two that are neither sockd nor a worker. The template leads
 /// the process group of both.
-fn template_and_spare(machine: &Machine, told: &Value) -> [u64; 2] {
-    let known = workers(told);
+fn template_and_spare(machine: &Machine, status: &Value) -> [u64; 2] {
+    let known = workers(status);
     let leader = |pid: u64| machine.run(&format!("ps -o pgid= {pid}")).stdout.trim().parse().unwrap_or(0);
     machine.wait_until("one template and its spare", PATIENCE, || {
-        let main = told["pid"].as_u64().expect("a pid");
+        let main = status["pid"].as_u64().expect("a pid");
         let others: Vec<u64> =
             processes(machine).into_iter().filter(|pid| *pid != main && !known.contains(pid)).collect();
         let &[one, other] = others.as_slice() else { return None };
@@ -137,17 +137,17 @@ pub fn everybody_tells_the_same_story(machine: &Machine) {
     machine.run("systemctl start gunicorn").succeeded();
     assert_eq!(property(machine, "StatusText"), "waiting for the first connection");
     machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost/talk")).says("hello").succeeded();
-    let told = complete(machine);
-    let line = told["status_line"].as_str().expect("a text");
+    let status = complete(machine);
+    let line = status["status_line"].as_str().expect("a text");
     assert_eq!(line, "serving, 3 of 3 workers, generation 1");
     assert_eq!(property(machine, "StatusText"), line);
-    assert_eq!(property(machine, "MainPID"), told["pid"].to_string());
-    assert_eq!(told["unit"], "gunicorn.service");
-    let mut ours = workers(&told);
-    ours.insert(told["pid"].as_u64().unwrap_or(0));
-    ours.extend(template_and_spare(machine, &told));
+    assert_eq!(property(machine, "MainPID"), status["pid"].to_string());
+    assert_eq!(status["unit"], "gunicorn.service");
+    let mut ours = workers(&status);
+    ours.insert(status["pid"].as_u64().unwrap_or(0));
+    ours.extend(template_and_spare(machine, &status));
     assert_eq!(processes(machine), ours, "the unit's processes and those that sockd knows");
-    let shown = machine.run("systemctl status gunicorn").says(line).says(&format!("Main PID: {}", told["pid"]));
+    let shown = machine.run("systemctl status gunicorn").says(line).says(&format!("Main PID: {}", status["pid"]));
     let shown = shown.succeeded();
     // systemctl writes the numbers of one control group one below the other.
     let is_of = |line: &str, pid: &u64| {
@@ -180,7 +180,7 @@ fn who_may_look(machine: &Machine, line: &str) {
     machine.run_as("sammy", "sockd status gunicorn").says(line).says("Workers: 3 of 3 ready").succeeded();
     let other = machine.run("setpriv --reuid postgres --regid postgres --clear-groups sockd status gunicorn");
     let other = other.says("Active: active (running)").succeeded();
-    assert!(!other.contains("Workers: "), "a stranger was told about the workers:\n{other}");
+    assert!(!other.contains("Workers: "), "a stranger was shown the workers:\n{other}");
     let reload = machine.run("setpriv --reuid postgres --regid postgres --clear-groups sockd reload gunicorn");
     assert_eq!((reload.code, reload.stderr.as_str()), (1, "sockd: error: cannot reload: only root and sammy may\n"));
 
@@ -197,9 +197,9 @@ fn the_journal(machine: &Machine) {
         let lines = machine.run(&format!("journalctl --sync; journalctl -q -o json {matches}")).succeeded();
         lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     };
-    let told = complete(machine);
+    let status = complete(machine);
     // MESSAGE_ID of a worker that is ready.
-    for worker in told["workers"].as_array().expect("a list") {
+    for worker in status["workers"].as_array().expect("a list") {
         let id = &worker["id"];
         let ready = entries(&format!("MESSAGE_ID=9d63b0f8af2c03ca0c78e12343f9aa78 SOCKD_WORKER={id}"));
         assert_eq!(ready.len(), 1, "worker {id} was ready once: {ready:#?}");
@@ -212,7 +212,7 @@ fn the_journal(machine: &Machine) {
         ] {
             assert_eq!(ready[0][field], value, "{field} of {:#}", ready[0]);
         }
-        assert_eq!(ready[0]["_PID"], told["pid"].to_string());
+        assert_eq!(ready[0]["_PID"], status["pid"].to_string());
     }
 
     // Of the two lines of /talk the one to stdout is the worker's own, the one to stderr passes through sockd.
@@ -230,7 +230,7 @@ fn the_journal(machine: &Machine) {
     assert_eq!(stdout["_PID"], speaker(&stdout), "{stdout:#}");
     let stderr = said("stderr");
     assert_eq!(stderr["MESSAGE_ID"], "8f86f7cae8a791453ecc0386c91a5b47", "{stderr:#}");
-    let workers = told["workers"].as_array().expect("a list");
+    let workers = status["workers"].as_array().expect("a list");
     let worker =
         workers.iter().find(|worker| speaker(&stderr) == worker["pid"].to_string().as_str()).expect("a worker's pid");
     assert_eq!(stderr["SOCKD_WORKER"], worker["id"].to_string(), "{stderr:#}");
@@ -245,15 +245,15 @@ pub fn any_process_of_our_unit_may_die(machine: &Machine) {
     let mut accidents = workers_and_template_die(machine, &load);
 
     // sockd itself: ExecStop= lets its workers finish before systemd kills what is left, and starts it again.
-    let told = complete(machine);
-    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), 0));
-    restarted(machine, &told);
+    let status = complete(machine);
+    accidents.push(kill(machine, "KILL", status["pid"].as_u64().expect("a pid"), 0));
+    restarted(machine, &status);
 
     // A sockd that does nothing any more is found out by the watchdog, and the workers serve until then.
-    let told = complete(machine);
-    kill(machine, "STOP", told["pid"].as_u64().expect("a pid"), 0);
+    let status = complete(machine);
+    kill(machine, "STOP", status["pid"].as_u64().expect("a pid"), 0);
     load.wait_for_visits(30);
-    restarted(machine, &told);
+    restarted(machine, &status);
     assert_eq!(property(machine, "NRestarts"), "2");
     let journal = machine.journal("gunicorn");
     assert!(journal.contains("Watchdog timeout (limit 2s)!"), "{journal}");
@@ -276,24 +276,25 @@ for entry in map(json.loads, sys.stdin):
 /// The spare, the template and the workers die, one after the other; returns what that may have cost.
 fn workers_and_template_die(machine: &Machine, load: &Load) -> Vec<Accident> {
     let mut accidents = Vec::new();
-    let told = complete(machine);
+    let status = complete(machine);
     // Neither holds a request: nothing may be lost with them.
-    let [template, spare] = template_and_spare(machine, &told);
+    let [template, spare] = template_and_spare(machine, &status);
     accidents.push(kill(machine, "KILL", spare, 0));
     machine.wait_until("another spare", PATIENCE, || {
-        let [same, other] = template_and_spare(machine, &told);
+        let [same, other] = template_and_spare(machine, &status);
         (same == template && other != spare).then_some(())
     });
     accidents.push(kill(machine, "KILL", template, 0));
     load.wait_for_visits(30);
-    machine
-        .wait_until("another template", PATIENCE, || (template_and_spare(machine, &told)[0] != template).then_some(()));
-    for pid in workers(&told) {
+    machine.wait_until("another template", PATIENCE, || {
+        (template_and_spare(machine, &status)[0] != template).then_some(())
+    });
+    for pid in workers(&status) {
         accidents.push(kill(machine, "KILL", pid, 1));
         machine.wait_until("a successor", PATIENCE, || (!workers(&complete(machine)).contains(&pid)).then_some(()));
         load.wait_for_visits(10);
     }
-    assert_eq!(complete(machine)["pid"], told["pid"], "sockd has lived through all of it");
+    assert_eq!(complete(machine)["pid"], status["pid"], "sockd has lived through all of it");
     accidents
 }
 
@@ -312,17 +313,17 @@ pub fn any_process_of_the_guides_unit_may_die(machine: &Machine) {
     site(machine, &guide::service_unit(crate::PREFIX, ""));
     let load = Load::begin(machine, &[SOCKET]);
     let mut accidents = workers_and_template_die(machine, &load);
-    let told = complete(machine);
+    let status = complete(machine);
     // systemd sends the workers SIGTERM, at which they finish the request in their hands.
-    accidents.push(kill(machine, "KILL", told["pid"].as_u64().expect("a pid"), 0));
-    restarted(machine, &told);
+    accidents.push(kill(machine, "KILL", status["pid"].as_u64().expect("a pid"), 0));
+    restarted(machine, &status);
     load.wait_for_visits(30);
     machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
     judge(&load.finish(), &accidents, "processes of the guide's unit killed");
 }
 
 /// Broken code under the guide's own unit: a page that says so through Nginx, no limit that makes the socket fail, and
-/// within seconds of the mending the site is back, with nobody having typed anything.
+/// within seconds of the fix the site is back, with nobody having typed anything.
 pub fn a_broken_application_is_answered_for(machine: &Machine) {
     site(machine, &guide::service_unit(crate::PREFIX, ""));
     application(machine, "import no_such_module\n");
@@ -353,7 +354,7 @@ pub fn a_broken_application_is_answered_for(machine: &Machine) {
     machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
     assert_eq!(property(machine, "NRestarts"), "0");
 
-    let mended: f64 = machine.run("date +%s.%N").succeeded().trim().parse().expect("a time");
+    let fixed: f64 = machine.run("date +%s.%N").succeeded().trim().parse().expect("a time");
     application(machine, APPLICATION);
     machine.wait_for("the page", PATIENCE, &format!("[ \"$(curl -sS --unix-socket {SOCKET} localhost)\" = hello ]"));
     complete(machine);
@@ -361,8 +362,8 @@ pub fn a_broken_application_is_answered_for(machine: &Machine) {
     machine.run(&guide::visit("/")).says("hello").succeeded();
     let record = load.finish();
     let served = record.visits.iter().find(|visit| !visit.failed()).expect("somebody was served");
-    eprintln!("mended and served after {:.0} ms", (served.ended() - mended) * 1000.0);
-    assert!(served.ended() - mended < MENDED_SECONDS, "mended at {mended}, first served {served}");
+    eprintln!("fixed and served after {:.0} ms", (served.ended() - fixed) * 1000.0);
+    assert!(served.ended() - fixed < FIXED_SECONDS, "fixed at {fixed}, first served {served}");
     let lost: Vec<_> = record.visits.iter().filter(|visit| !matches!(visit.status, 200 | 503)).collect();
     assert!(lost.is_empty(), "neither the page nor a 503:\n{}", list(lost));
     let late = |visit: &&Visit| visit.failed() && visit.began > served.ended() + 1.0;
@@ -370,7 +371,7 @@ pub fn a_broken_application_is_answered_for(machine: &Machine) {
     assert!(late.is_empty(), "turned away although the site serves:\n{}", list(late));
 }
 
-/// Somebody removes the socket file: what everybody says names the command that mends it, while sockd runs and after a
+/// Somebody removes the socket file: what everybody says names the command that fixes it, while sockd runs and after a
 /// restart of the service alone, which brings nothing back.
 pub fn a_socket_file_is_removed(machine: &Machine) {
     let visit = format!("curl -sS --unix-socket {SOCKET} localhost");
@@ -381,20 +382,20 @@ pub fn a_socket_file_is_removed(machine: &Machine) {
         machine.run(&visit).says("hello").succeeded();
         machine.run(&format!("rm {SOCKET}; {cause}")).succeeded();
         let alarm = machine.wait_until("the alarm", PATIENCE, || {
-            let told: Value = serde_json::from_str(&machine.run("sockd status --json gunicorn").stdout).ok()?;
-            Some(told[0]["sockd"]["listeners"][0]["alarm"].as_str()?.to_owned())
+            let status: Value = serde_json::from_str(&machine.run("sockd status --json gunicorn").stdout).ok()?;
+            Some(status[0]["sockd"]["listeners"][0]["alarm"].as_str()?.to_owned())
         });
         assert!(alarm.starts_with(&format!("nothing is left at unix:{SOCKET}: ")), "{alarm}");
         let status = machine.run("sockd status gunicorn").says("nothing is left at");
         assert_eq!(status.code, NOBODY_SERVED, "{status}");
-        // Whoever asks is told at once; the journal and STATUS hear of it at the next look.
+        // A client that asks gets it at once; the journal and STATUS show it after the next look.
         machine.wait_until("the journal's alarm", PATIENCE, || {
             let journal = machine.run("journalctl -q -u gunicorn SOCKD_EVENT=path-lost -o cat").stdout;
             let status = property(machine, "StatusText");
-            let told = property(machine, "Type") != "notify" || status.starts_with(&format!("{alarm} ("));
-            (journal.contains(&alarm) && told).then_some(())
+            let shown = property(machine, "Type") != "notify" || status.starts_with(&format!("{alarm} ("));
+            (journal.contains(&alarm) && shown).then_some(())
         });
-        let (_, command) = alarm.split_once("to mend it: ").expect("it names a command");
+        let (_, command) = alarm.split_once("to fix it: ").expect("it names a command");
         machine.run(command).succeeded();
         machine.run(&visit).says("hello").succeeded();
         machine.run("systemctl is-active gunicorn.socket gunicorn.service").says("active\nactive\n").succeeded();
@@ -406,15 +407,15 @@ pub fn a_socket_file_is_removed(machine: &Machine) {
 pub fn what_an_administrator_types(machine: &Machine) {
     site(machine, BETTER);
     let load = Load::begin(machine, &[SOCKET]);
-    let told = complete(machine);
+    let status = complete(machine);
     machine.run("systemctl daemon-reload").succeeded();
     load.wait_for_visits(20);
-    assert_eq!(workers(&complete(machine)), workers(&told), "daemon-reload touched the workers");
+    assert_eq!(workers(&complete(machine)), workers(&status), "daemon-reload touched the workers");
     // A changed setting holds after daemon-reload and a restart, and a stop is but a pause.
     edit(machine, "Environment=COLOUR=blue");
     machine.run("systemctl restart gunicorn").succeeded();
-    let told = complete(machine);
-    for pid in workers(&told) {
+    let status = complete(machine);
+    for pid in workers(&status) {
         machine.run(&format!("tr '\\0' '\\n' </proc/{pid}/environ | grep COLOUR=blue")).succeeded();
     }
     machine.run("systemctl stop gunicorn").succeeded();
@@ -476,7 +477,7 @@ pub fn who_asks_for_a_reload(machine: &Machine) {
     machine.wait_until("the rollout that nobody waits for", PATIENCE, || (generation() == 5).then_some(()));
 }
 
-/// The socket goes and comes again while visitors come: whoever waits in its queue at that moment is reset, and nobody else
+/// The socket goes and comes again while visitors come: a visitor in its queue at that moment is reset, and nobody else
 /// is refused for longer than it takes. So it is under our unit and under the guide's, whose Requires= stops the service
 /// first. A unit without it keeps its socket: the command fails, and nobody notices.
 pub fn a_socket_may_be_restarted(machine: &Machine) {
@@ -552,6 +553,6 @@ pub fn a_socket_of_our_own(machine: &Machine) {
     machine.wait_for("another socket file", PATIENCE, &format!("test -S {socket}"));
     machine.run(&format!("curl -sS --unix-socket {socket} localhost")).says("hello").succeeded();
     assert_eq!(machine.run(&names).succeeded(), before);
-    machine.run("journalctl -q -u myproject SOCKD_EVENT=path-mended -o cat").says("bound it again").succeeded();
+    machine.run("journalctl -q -u myproject SOCKD_EVENT=path-rebound -o cat").says("bound it again").succeeded();
     machine.run(&format!("systemctl stop myproject; test ! -e {socket}")).succeeded();
 }

@@ -104,7 +104,7 @@ on_every_release! { read:
         machine.run("stat --format '%a %U %G' '/home/sammy/a file'").says("640 sammy sammy").succeeded();
         machine.run("cat '/home/sammy/a file'").says("it's here").succeeded();
 
-        let first = machine.spawn("echo begun; echo told >&2; exec sleep infinity");
+        let first = machine.spawn("echo begun; echo warned >&2; exec sleep infinity");
         let second = machine.spawn_as("sammy", "whoami");
         second.finish().says("sammy").succeeded();
         let unit = first.unit().to_owned();
@@ -165,27 +165,27 @@ on_every_release! { read:
         );
     }
 
-    /// Each fault of the guide's troubleshooting: named by the doctor, mended by its command.
-    fn the_doctor_mends_the_guides_faults_on_plain_gunicorn(machine) {
+    /// Each fault of the guide's troubleshooting: named by the doctor, fixed by its command.
+    fn the_doctor_fixes_the_guides_faults_on_plain_gunicorn(machine) {
         install(machine);
         guide::django(machine, "");
         doctor::the_guides_faults(machine);
     }
 
-    fn the_doctor_mends_the_guides_faults_on_sockd(machine) {
+    fn the_doctor_fixes_the_guides_faults_on_sockd(machine) {
         install(machine);
         guide::django(machine, PREFIX);
         doctor::the_guides_faults(machine);
     }
 
     /// And those that were found beside it.
-    fn the_doctor_mends_other_faults_on_plain_gunicorn(machine) {
+    fn the_doctor_fixes_other_faults_on_plain_gunicorn(machine) {
         install(machine);
         guide::django(machine, "");
         doctor::other_faults(machine, "");
     }
 
-    fn the_doctor_mends_other_faults_on_sockd(machine) {
+    fn the_doctor_fixes_other_faults_on_sockd(machine) {
         install(machine);
         guide::django(machine, PREFIX);
         doctor::other_faults(machine, PREFIX);
@@ -198,8 +198,8 @@ on_every_release! { read:
         doctor::what_sockd_knows(machine);
     }
 
-    /// Faults made for real: named by the doctor, mended by the command that it prints.
-    fn the_doctor_mends_the_flask_guides_site(machine) {
+    /// Faults made for real: named by the doctor, fixed by the command that it prints.
+    fn the_doctor_fixes_the_flask_guides_site(machine) {
         install(machine);
         guide::flask(machine, "");
         doctor::the_flask_guides_faults(machine);
@@ -282,7 +282,7 @@ on_every_release! { read:
     fn a_successor_makes_order(machine) {
         install(machine);
         groups::a_successor_makes_order(machine);
-        groups::whoever_the_user_is(machine);
+        groups::with_any_user(machine);
     }
 
     fn what_is_not_delegated_is_not_touched(machine) {

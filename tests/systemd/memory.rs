@@ -88,7 +88,7 @@ fn memory_in_a_virtual_machine() {
 
     says("unit-limit", ": killed by the kernel: out of memory, the unit's limit (MemoryMax=128M) is reached; it had ");
     says("memory-high", "over memory-high");
-    says("memory-high", "stalls are told");
+    says("memory-high", "stalls are reported");
     says("recycling", "hello");
     says("recycling", "replaced");
     says("recycling", "of memory, more than 64.0M; its successor is started first");

@@ -65,10 +65,10 @@ fn pools(machine: &Machine, version: &str, more: &str) {
 
 fn workers(machine: &Machine) -> BTreeSet<u64> {
     machine.wait_until("the worker", PATIENCE, || {
-        let told: Value = serde_json::from_str(&machine.run("sockd status --json php").stdout).ok()?;
-        let told = &told[0]["sockd"];
-        let one = told["workers"].as_array()?.len() == 1 && told["workers"][0]["state"] == "ready";
-        one.then(|| life::workers(told))
+        let status: Value = serde_json::from_str(&machine.run("sockd status --json php").stdout).ok()?;
+        let status = &status[0]["sockd"];
+        let one = status["workers"].as_array()?.len() == 1 && status["workers"][0]["state"] == "ready";
+        one.then(|| life::workers(status))
     })
 }
 
@@ -96,7 +96,7 @@ pub fn lives(machine: &Machine) {
     machine.run(&format!("kill -KILL {}", first.first().expect("one"))).succeeded();
     machine.wait_for("the end of its children", PATIENCE, &format!("test ! -e /proc/{child}"));
     visit("/");
-    assert!(workers(machine).is_disjoint(&first), "the dead one is told to live");
+    assert!(workers(machine).is_disjoint(&first), "the dead one is shown as alive");
 
     let old = workers(machine);
     let load = Load::begin(machine, &[NGINX]);
@@ -117,7 +117,7 @@ pub fn lives(machine: &Machine) {
     let new = workers(machine);
 
     pools(machine, version, "pm.nonsense = 1\n");
-    assert_ne!(machine.run("systemctl reload php").code, 0, "a broken reload was told to be a good one");
+    assert_ne!(machine.run("systemctl reload php").code, 0, "a broken reload was reported as a good one");
     let journal = machine.journal("php");
     let refusal = journal.lines().find(|line| line.contains(" refused: exit 78: ")).unwrap_or_default();
     assert!(refusal.contains("unknown entry 'pm.nonsense'"), "{journal}");
@@ -142,8 +142,8 @@ fn signals_are_sent(machine: &Machine) {
     let sockd = "systemctl show -P MainPID php";
     let before = machine.run(sockd).succeeded();
     let generation = || {
-        let told: Value = serde_json::from_str(&machine.run("sockd status --json php").stdout).ok()?;
-        told[0]["sockd"]["generation"].as_u64()
+        let status: Value = serde_json::from_str(&machine.run("sockd status --json php").stdout).ok()?;
+        status[0]["sockd"]["generation"].as_u64()
     };
     let visit = |path: &str| {
         machine.wait_for("the page", PATIENCE, &format!("curl -sS 127.0.0.1:8080{path} | grep '^hello from '"));

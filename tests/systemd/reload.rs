@@ -2,7 +2,7 @@
 //! service is restarted and workers are killed.
 //!
 //! Owns: the deploys, and what must hold after each and over all: no request failed but in the hands of a killed
-//! worker, no visitor waited for somebody's import, every command told the truth.
+//! worker, no visitor waited for somebody's import, every command reported the truth.
 //! Must never: wait for time to pass, or give the site a rest: the visitors come from the first deploy to the last.
 
 use std::time::Duration;
@@ -73,7 +73,7 @@ urlpatterns = [path('', page)]
     machine.write_file_as("sammy", &format!("{PROJECT}/myproject/urls.py"), 0o644, &text);
 }
 
-/// Deploys good code, with a text by which it is told apart.
+/// Deploys good code, with a text by which it is recognised.
 ///
 /// The file has another length each time: Python takes a file that was written in the same second and is as long for
 /// the one that it has compiled.
@@ -108,8 +108,8 @@ struct Fault {
     reason: &'static str,
     /// What the journal says, besides.
     journal: &'static str,
-    /// A script that mends it.
-    mend: &'static str,
+    /// A script that fixes it.
+    fix: &'static str,
     /// Whether a worker is killed while the code is broken, and what becomes of its place.
     death: Death,
 }
@@ -132,7 +132,7 @@ const FAULTS: [Fault; 11] = [
         fault: "echo 'sook = \"1s\"' >>/etc/sockd/gunicorn.toml",
         reason: "sook",
         journal: "/etc/sockd/gunicorn.toml:8",
-        mend: "sed -i /sook/d /etc/sockd/gunicorn.toml",
+        fix: "sed -i /sook/d /etc/sockd/gunicorn.toml",
         death: Death::Unseen,
     },
     Fault {
@@ -140,7 +140,7 @@ const FAULTS: [Fault; 11] = [
         fault: "echo 'workers = = 3' >/home/sammy/myprojectdir/gunicorn.conf.py",
         reason: "SyntaxError: invalid syntax",
         journal: "workers = = 3",
-        mend: "rm /home/sammy/myprojectdir/gunicorn.conf.py",
+        fix: "rm /home/sammy/myprojectdir/gunicorn.conf.py",
         death: Death::Unseen,
     },
     Fault {
@@ -148,7 +148,7 @@ const FAULTS: [Fault; 11] = [
         fault: "mv /home/sammy/myprojectdir/myprojectenv /home/sammy/myprojectdir/elsewhere",
         reason: "/home/sammy/myprojectdir/myprojectenv/bin/gunicorn",
         journal: "refused",
-        mend: "mv /home/sammy/myprojectdir/elsewhere /home/sammy/myprojectdir/myprojectenv",
+        fix: "mv /home/sammy/myprojectdir/elsewhere /home/sammy/myprojectdir/myprojectenv",
         death: Death::Unseen,
     },
     Fault {
@@ -156,7 +156,7 @@ const FAULTS: [Fault; 11] = [
         fault: "echo 'import no_such_module' >>/home/sammy/myprojectdir/myproject/wsgi.py",
         reason: "ModuleNotFoundError: No module named 'no_such_module'",
         journal: "import no_such_module",
-        mend: "sed -i /no_such_module/d /home/sammy/myprojectdir/myproject/wsgi.py",
+        fix: "sed -i /no_such_module/d /home/sammy/myprojectdir/myproject/wsgi.py",
         death: Death::BacksOff,
     },
     Fault {
@@ -164,7 +164,7 @@ const FAULTS: [Fault; 11] = [
         fault: "echo 'DEBUG = = True' >>/home/sammy/myprojectdir/myproject/settings.py",
         reason: "SyntaxError: invalid syntax",
         journal: "DEBUG = = True",
-        mend: "sed -i '/= =/d' /home/sammy/myprojectdir/myproject/settings.py",
+        fix: "sed -i '/= =/d' /home/sammy/myprojectdir/myproject/settings.py",
         death: Death::Unseen,
     },
     Fault {
@@ -173,7 +173,7 @@ const FAULTS: [Fault; 11] = [
                 sed -i 's/^start-timeout = \"30s\"/start-timeout = \"2s\"/' /etc/sockd/gunicorn.toml",
         reason: "not ready within 2s",
         journal: "myproject/wsgi.py\", line",
-        mend: "sed -i /3600/d /home/sammy/myprojectdir/myproject/wsgi.py
+        fix: "sed -i /3600/d /home/sammy/myprojectdir/myproject/wsgi.py
                sed -i 's/^start-timeout = \"2s\"/start-timeout = \"30s\"/' /etc/sockd/gunicorn.toml",
         death: Death::Unseen,
     },
@@ -183,7 +183,7 @@ const FAULTS: [Fault; 11] = [
                 /home/sammy/myprojectdir/myproject/urls.py",
         reason: "GET / answers 500 where the serving workers answer 200",
         journal: "KeyError: ",
-        mend: "sed -i 's/    raise KeyError.*# HttpResponse/    return HttpResponse/' \
+        fix: "sed -i 's/    raise KeyError.*# HttpResponse/    return HttpResponse/' \
                /home/sammy/myprojectdir/myproject/urls.py",
         death: Death::BacksOff,
     },
@@ -193,7 +193,7 @@ const FAULTS: [Fault; 11] = [
                 /home/sammy/myprojectdir/myproject/urls.py",
         reason: "exit 7",
         journal: "exit 7",
-        mend: "sed -i /Timer/d /home/sammy/myprojectdir/myproject/urls.py",
+        fix: "sed -i /Timer/d /home/sammy/myprojectdir/myproject/urls.py",
         // What takes its place serves, and takes its visitors along when it ends: nobody could have known.
         death: Death::None,
     },
@@ -202,7 +202,7 @@ const FAULTS: [Fault; 11] = [
         fault: "sed -i 's/^application = /app = /' /home/sammy/myprojectdir/myproject/wsgi.py",
         reason: "Failed to find attribute 'application' in 'myproject.wsgi'.",
         journal: "exit 4",
-        mend: "sed -i 's/^app = /application = /' /home/sammy/myprojectdir/myproject/wsgi.py",
+        fix: "sed -i 's/^app = /application = /' /home/sammy/myprojectdir/myproject/wsgi.py",
         death: Death::Unseen,
     },
     Fault {
@@ -220,7 +220,7 @@ def post_fork(server, worker):
 END",
         reason: "it is ready but holds none of the sockets it was given: it listens elsewhere",
         journal: "it listens elsewhere",
-        mend: "rm /home/sammy/myprojectdir/gunicorn.conf.py",
+        fix: "rm /home/sammy/myprojectdir/gunicorn.conf.py",
         death: Death::Unseen,
     },
     Fault {
@@ -228,7 +228,7 @@ END",
         fault: "mv /etc/sockd/gunicorn.env /etc/sockd/gunicorn.lost",
         reason: "/etc/sockd/gunicorn.env",
         journal: "/etc/sockd/gunicorn.env",
-        mend: "mv /etc/sockd/gunicorn.lost /etc/sockd/gunicorn.env",
+        fix: "mv /etc/sockd/gunicorn.lost /etc/sockd/gunicorn.env",
         death: Death::Unseen,
     },
 ];
@@ -300,7 +300,7 @@ pub fn under_the_guides_unit(machine: &Machine) {
 }
 
 /// While the old workers serve, everybody says what stands on the disk, and nothing that the doctor names loads it. When the
-/// last of them is gone visitors are told so, and after the mending they get their page.
+/// last of them is gone visitors get 503, and after the fix they get their page.
 fn everybody_dies_over_refused_code(machine: &Machine) {
     let fault =
         FAULTS.iter().find(|fault| fault.name == "an import of a module that is not there").expect("it is there");
@@ -314,15 +314,15 @@ fn everybody_dies_over_refused_code(machine: &Machine) {
     let bare = |line: &&str| line.contains("systemctl restart gunicorn") && !proves(line);
     assert_eq!(doctor.stdout.lines().find(bare), None, "it would load that code: {doctor}");
 
-    let told = sockd_status(machine);
+    let status = sockd_status(machine);
     let pids: Vec<String> =
-        told["workers"].as_array().expect("a list").iter().map(|worker| worker["pid"].to_string()).collect();
+        status["workers"].as_array().expect("a list").iter().map(|worker| worker["pid"].to_string()).collect();
     machine.run(&format!("kill -KILL {}", pids.join(" "))).succeeded();
     let code = "curl -sS -o /dev/null -w '%{http_code}' --unix-socket /run/gunicorn.sock localhost";
     assert_eq!(machine.run(code).succeeded(), "503");
     let status = machine.run("sockd status gunicorn").says(fault.reason);
     assert_eq!(status.code, 150, "{status}");
-    machine.run(fault.mend).succeeded();
+    machine.run(fault.fix).succeeded();
     machine.wait_for("the page", PATIENCE, &format!("[ \"$({code})\" = 200 ]"));
     wait_complete(machine);
 }
@@ -375,24 +375,24 @@ fn broken_deploy(load: &Load, way: Way, fault: &Fault, round: usize, diary: &mut
     if fault.death == Death::BacksOff {
         let what = format!("the empty slot to back off because of {}", fault.reason);
         machine.wait_until(&what, PATIENCE, || {
-            let told = sockd_status(machine);
+            let status = sockd_status(machine);
             let because = |slot: &Value| {
                 let reason = slot["last_death"]["reason"].as_str().unwrap_or_default();
                 slot["retry_in_ms"].is_number() && reason.contains(fault.reason)
             };
-            told["slots"].as_array()?.iter().any(because).then_some(())
+            status["slots"].as_array()?.iter().any(because).then_some(())
         });
         machine.run("sockd status gunicorn").says("Workers: 2 of 3 ready").succeeded();
     }
 }
 
-/// The code is mended and changed; the reload succeeds, and the new text is served. A worker of the old generation dies
+/// The code is fixed and changed; the reload succeeds, and the new text is served. A worker of the old generation dies
 /// while the new one takes over.
 fn good_deploy(load: &Load, way: Way, fault: &Fault, round: usize, diary: &mut Diary) {
     let machine = load.machine();
     let before = generation(machine);
     let from = moment(machine);
-    machine.run(fault.mend).succeeded();
+    machine.run(fault.fix).succeeded();
     deploy_text(machine, round + 1).succeeded();
     let reload = machine.spawn(&way.script(before + 2));
     machine.wait_for("the rollout to begin", PATIENCE, "sockd status gunicorn | grep -F '(reload: '");
@@ -414,14 +414,14 @@ const STATUS: &str = "systemctl show --property StatusText --value gunicorn";
 /// The reload was refused: everybody says so and why, and the unit is as active as before.
 fn refused(machine: &Machine, way: Way, fault: &Fault, generation: u64) {
     let name = fault.name;
-    let told = sockd_status(machine);
-    let line = told["status_line"].as_str().unwrap_or_default();
+    let status = sockd_status(machine);
+    let line = status["status_line"].as_str().unwrap_or_default();
     let expected = format!("serving, 3 of 3 workers, generation {generation} (reload to {} refused: ", generation + 1);
     assert!(line.starts_with(&expected) && line.contains(fault.reason), "{name}: the status is {line:?}");
-    let refusal = &told["reload"]["last_refused"];
-    assert!(refusal["reason"].as_str().is_some_and(|reason| reason.contains(fault.reason)), "{name}: {told:#}");
+    let refusal = &status["reload"]["last_refused"];
+    assert!(refusal["reason"].as_str().is_some_and(|reason| reason.contains(fault.reason)), "{name}: {status:#}");
     assert_eq!(refusal["generation"], generation + 1, "{name}");
-    assert_eq!(told["generation"], generation, "{name}");
+    assert_eq!(status["generation"], generation, "{name}");
     machine.run("sockd status gunicorn").says("Refused: the reload to ").succeeded();
     if way != Way::Hangup {
         assert_eq!(machine.run(STATUS).succeeded().trim(), line, "{name}: systemd shows another status than sockd");

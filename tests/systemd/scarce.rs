@@ -17,7 +17,7 @@ pub fn a_site_lives_without(machine: &Machine) {
     life::site(machine, &guide::service_unit("", ""));
     machine.run("sockd adopt --write gunicorn").succeeded();
     let load = Load::begin(machine, &[life::SOCKET]);
-    let told = life::complete(machine);
+    let status = life::complete(machine);
     let mut accidents = Vec::new();
 
     // All that a cleaner may take for old, and more.
@@ -33,7 +33,7 @@ pub fn a_site_lives_without(machine: &Machine) {
 
     // No descriptor is left to it, then no process.
     let (main, all) =
-        (format!("MAIN={}", told["pid"]), "find /sys/fs/cgroup/system.slice/gunicorn.service -name cgroup.procs");
+        (format!("MAIN={}", status["pid"]), "find /sys/fs/cgroup/system.slice/gunicorn.service -name cgroup.procs");
     let limits = [
         ("--nofile=$(($(ls /proc/$MAIN/fd | wc -l) + 1))", "Too many open files", "$MAIN"),
         ("--nproc=1", "Resource temporarily unavailable", &format!("$({all} -exec cat {{}} +)")),
@@ -59,7 +59,7 @@ pub fn a_site_lives_without(machine: &Machine) {
         machine.run(&set(&format!("{name}=1000"))).succeeded();
         life::complete(machine);
         machine.run("sockd reload gunicorn").succeeded();
-        assert_eq!(life::complete(machine)["pid"], told["pid"], "sockd lives through it");
+        assert_eq!(life::complete(machine)["pid"], status["pid"], "sockd lives through it");
     }
     let record = load.finish();
     let unexplained = record.unexplained(&accidents);

@@ -65,8 +65,8 @@ fn lives(machine: &Machine, server: &str) {
     let victim = old.first().expect("three workers");
     machine.run(&format!("kill -KILL {victim}")).succeeded();
     machine.wait_until("its successor", PATIENCE, || {
-        let told = life::workers(&life::complete(machine));
-        (!told.contains(victim)).then_some(())
+        let workers = life::workers(&life::complete(machine));
+        (!workers.contains(victim)).then_some(())
     });
 
     let load = Load::begin(machine, &[SOCKET]);
@@ -82,7 +82,7 @@ fn lives(machine: &Machine, server: &str) {
 
     life::application(machine, "import a_module_that_is_missing\n");
     let reload = machine.run("systemctl reload gunicorn");
-    assert_ne!(reload.code, 0, "{server}: a broken reload was told to be a good one");
+    assert_ne!(reload.code, 0, "{server}: a broken reload was reported as a good one");
     let journal = machine.journal("gunicorn");
     for wanted in ["Traceback (most recent call last):", "No module named 'a_module_that_is_missing'"] {
         assert!(journal.contains(wanted), "{server}: no {wanted:?} in the journal:\n{journal}");

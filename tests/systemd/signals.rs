@@ -88,14 +88,14 @@ pub fn a_unit_is_sent_everything(machine: &Machine) {
 /// Twice: the files that logrotate makes grow, the old ones do not, and no process keeps one of them open.
 fn logs_are_rotated(load: &Load) {
     let machine = load.machine();
-    let told = life::complete(machine);
+    let status = life::complete(machine);
     for rotation in 1..=2 {
         machine.run("logrotate --force /etc/logrotate.d/gunicorn").succeeded();
         let old = format!("find /proc/[0-9]*/fd -lname '{LOGS}/*.log.*' -printf '%p %l\\n' 2>/dev/null || true");
         machine.wait_for("the old files to be left", PATIENCE, &format!("! ({old}) | grep ."));
         let sizes = format!("stat -c '%s %i' {LOGS}/access.log.* {LOGS}/error.log.*");
         let before = machine.run(&sizes).succeeded();
-        // Whoever comes later writes to the new files, too: what a worker is forked from has opened them afresh.
+        // A later worker writes to the new files, too: what it is forked from has opened them afresh.
         let mut grow = vec!["access.log"];
         if rotation == 1 {
             machine.run("systemctl reload gunicorn").succeeded();
@@ -108,14 +108,14 @@ fn logs_are_rotated(load: &Load) {
             machine.run(&format!("test -s {LOGS}/{new}")).succeeded();
         }
     }
-    assert_eq!(life::complete(machine)["pid"], told["pid"], "sockd has lived through it");
+    assert_eq!(life::complete(machine)["pid"], status["pid"], "sockd has lived through it");
 }
 
 /// Nobody's time runs out while the unit is frozen, or sockd is stopped. systemd's watchdog does not count the time of a
 /// frozen unit either.
 fn everybody_stands_still(load: &Load) {
     let machine = load.machine();
-    let told = life::complete(machine);
+    let status = life::complete(machine);
     for pause in [
         format!("systemctl freeze gunicorn; {FROZEN}; systemctl thaw gunicorn"),
         format!(
@@ -134,7 +134,7 @@ fn everybody_stands_still(load: &Load) {
             (life::now(machine) > thawed + seconds + 1.0).then_some(())
         });
         let after = life::complete(machine);
-        assert_eq!((&after["pid"], life::workers(&after)), (&told["pid"], life::workers(&told)), "after `{pause}`");
+        assert_eq!((&after["pid"], life::workers(&after)), (&status["pid"], life::workers(&status)), "after `{pause}`");
     }
     assert_eq!(life::property(machine, "NRestarts"), "0");
 }
@@ -142,8 +142,8 @@ fn everybody_stands_still(load: &Load) {
 /// To every process of the unit, while it serves, while it reloads and while it stops.
 fn signals_are_sent(load: &Load) {
     let machine = load.machine();
-    let told = life::complete(machine);
-    let generation = told["generation"].as_u64().expect("a number");
+    let status = life::complete(machine);
+    let generation = status["generation"].as_u64().expect("a number");
     machine.run(&format!("for signal in {}; do systemctl kill -s $signal gunicorn; done", harmless())).succeeded();
     machine.wait_until("the reload that SIGHUP asks for", PATIENCE, || {
         (life::complete(machine)["generation"] == generation + 1).then_some(())
@@ -166,7 +166,7 @@ def application(environ, start_response):
         (life::complete(machine)["generation"].as_u64()? > generation + 1).then_some(())
     });
     load.wait_for_visits(50);
-    assert_eq!(life::complete(machine)["pid"], told["pid"], "sockd has lived through it");
+    assert_eq!(life::complete(machine)["pid"], status["pid"], "sockd has lived through it");
 
     let visitor = machine.spawn(&format!("curl -fsS --unix-socket {} localhost/slow", life::SOCKET));
     machine.wait_for("a request of some length", PATIENCE, "sockd status gunicorn | grep -E '[1-9][0-9]* in flight'");
@@ -175,7 +175,7 @@ def application(environ, start_response):
     machine.run(&all_at_once("gunicorn")).succeeded();
     visitor.finish().says("hello").succeeded();
     let after = life::complete(machine);
-    assert_ne!(after["pid"], told["pid"], "it was stopped");
+    assert_ne!(after["pid"], status["pid"], "it was stopped");
     load.wait_for_visits(50);
     assert_eq!(life::property(machine, "Result"), "success");
     assert_eq!(life::property(machine, "NRestarts"), "0");
@@ -186,7 +186,7 @@ def application(environ, start_response):
 fn faults_are_sent(machine: &Machine) {
     let others: Vec<i32> = FATAL.into_iter().filter(|number| *number != ABRT).collect();
     for signals in [others, vec![ABRT]] {
-        let told = life::complete(machine);
+        let status = life::complete(machine);
         let send: String =
             signals.iter().map(|number| format!("systemctl kill -s {number} gunicorn; sleep 0.2\n")).collect();
         machine.run(&send).succeeded();
@@ -194,10 +194,10 @@ fn faults_are_sent(machine: &Machine) {
         machine.wait_for("the page", PATIENCE, &format!("[ \"$({visit})\" = hello ]"));
         let after = machine.wait_until("other workers", PATIENCE, || {
             let after = life::complete(machine);
-            life::workers(&after).is_disjoint(&life::workers(&told)).then_some(after)
+            life::workers(&after).is_disjoint(&life::workers(&status)).then_some(after)
         });
         let lives = !signals.contains(&ABRT);
-        assert_eq!(after["pid"] == told["pid"], lives, "sockd after {signals:?}");
+        assert_eq!(after["pid"] == status["pid"], lives, "sockd after {signals:?}");
         assert_eq!(life::property(machine, "NRestarts"), if lives { "0" } else { "1" });
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::adopt::told;
+use crate::adopt::next_command;
 use crate::load::{Load, list};
 use crate::machine::{Machine, Release};
 use crate::units;
@@ -172,7 +172,7 @@ fn replaced(machine: &Machine) {
     machine.run("systemctl reload sockd@firstsite").succeeded();
     load.wait_for_visits(50);
     let record = load.finish();
-    // Before uWSGI 2.0.25 each worker that is told to leave may drop the request it has just accepted.
+    // Before uWSGI 2.0.25 each worker that is asked to leave may drop the request it has just accepted.
     let most = match machine.release() {
         Release::Bookworm => WORKERS,
         Release::Trixie => 0,
@@ -212,8 +212,8 @@ WantedBy=multi-user.target
     let page = machine.run(&visit("firstsite")).says("firstsite by sammy").succeeded();
 
     let written = machine.run("sockd adopt --write /etc/uwsgi/sites/firstsite.ini").succeeded();
-    machine.run(&told(&written, "systemctl disable --now emperor.uwsgi.service")).succeeded();
-    machine.run(&told(&written, "systemctl enable --now sockd@firstsite.socket")).succeeded();
+    machine.run(&next_command(&written, "systemctl disable --now emperor.uwsgi.service")).succeeded();
+    machine.run(&next_command(&written, "systemctl enable --now sockd@firstsite.socket")).succeeded();
     units::verify(machine, "sockd@firstsite.service sockd@firstsite.socket");
     machine.run("stat -c '%a %U %G' /run/uwsgi/firstsite.sock").says("660 sammy www-data\n").succeeded();
     machine.run("test ! -e /run/sockd/firstsite.sock").succeeded();
@@ -230,8 +230,8 @@ WantedBy=multi-user.target
     machine.run("systemctl reload sockd@firstsite").succeeded();
     assert_eq!(machine.run(&visit("firstsite")).succeeded(), page);
 
-    let undone = machine.run(&told(&written, "sockd adopt --undo")).succeeded();
-    machine.run(&told(&undone, "systemctl enable --now emperor.uwsgi.service")).succeeded();
+    let undone = machine.run(&next_command(&written, "sockd adopt --undo")).succeeded();
+    machine.run(&next_command(&undone, "systemctl enable --now emperor.uwsgi.service")).succeeded();
     machine.wait_for("the Emperor's page", PATIENCE, &format!("{} | grep -F firstsite", visit("firstsite")));
     assert_eq!(machine.run(&visit("firstsite")).succeeded(), page);
     machine

@@ -50,7 +50,7 @@ pub fn journald_is_not_waited_for(machine: &Machine) {
     life::application(machine, APPLICATION);
     life::edit(machine, "WatchdogSec=2s");
     let load = Load::begin(machine, &[life::SOCKET]);
-    let told = life::complete(machine);
+    let status = life::complete(machine);
 
     others(machine, "STOP");
     let began = life::now(machine);
@@ -62,7 +62,7 @@ pub fn journald_is_not_waited_for(machine: &Machine) {
         load.wait_for_visits(50);
         (life::now(machine) > began + STANDSTILL_SECONDS).then_some(())
     });
-    assert_eq!(life::complete(machine)["pid"], told["pid"], "sockd lives on");
+    assert_eq!(life::complete(machine)["pid"], status["pid"], "sockd lives on");
     assert_eq!(life::property(machine, "NRestarts"), "0");
     others(machine, "CONT");
 

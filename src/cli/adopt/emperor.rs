@@ -6,15 +6,15 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::holder::Holder;
+use super::file_owner::Writers;
 use super::proposal::{Draft, Proposal};
 use super::socket::Read;
-use crate::adapter::stated::values;
+use crate::adapter::declared_sockets::values;
 use crate::adapter::uwsgi::ini::{self, Line, Section};
 use crate::adapter::{self, uwsgi};
 use crate::app::Address;
 use crate::cli::file_text::{toml, unit};
-use crate::doctor::chain::quote;
+use crate::doctor::target::quote;
 use crate::printable::is_command;
 use unit::Percent;
 
@@ -26,7 +26,7 @@ pub struct Surroundings {
     /// The unit that runs the Emperor, if one was found.
     pub emperor: Option<String>,
     /// Who may write the .ini.
-    pub holder: Holder,
+    pub holder: Writers,
 }
 
 /// The files of a site's instance: its configuration, and the drop-ins of its service and its socket.
@@ -220,37 +220,37 @@ impl<'a> Site<'a> {
 
     /// Who the site runs as.
     ///
-    /// Root starts what root has written. Whoever may write the file chooses the program that runs, so that a file of a
+    /// Root starts what root has written. The account that may write the file chooses the program, so that a file of a
     /// user's runs as that user, whatever it says: otherwise root would have lent out somebody else's name.
-    fn account(&self, holder: &Holder) -> Result<Account, String> {
+    fn account(&self, holder: &Writers) -> Result<Account, String> {
         let (user, group) = (self.value("uid")?, self.value("gid")?);
         let mut notes = Vec::new();
         let owner = match holder {
-            Holder::Root => {
+            Writers::Root => {
                 if user.is_none() {
                     notes.push("there is no uid =: the site runs as www-data, which sockd@.service names".to_owned());
                 }
                 let why = "As uid= and gid= say; where one is missing, sockd@.service's www-data holds.";
                 return Ok(Account { user, group, why, notes });
             }
-            Holder::Others(what) => {
+            Writers::Others(what) => {
                 return Err(format!(
-                    "{}: {what}: whoever writes it would choose what runs, and as whom. Let root or one user alone write it",
+                    "{}: {what}: its writer would choose what runs, and as whom. Let root or one user alone write it",
                     self.ini.display()
                 ));
             }
-            Holder::User(owner) => owner,
+            Writers::User(owner) => owner,
         };
-        let mend = format!(
-            "the file is {0}'s, and whoever may write it chooses the program: adopt lets it run as {0} alone; if this is \
+        let remedy = format!(
+            "the file is {0}'s, and its writer chooses the program: adopt lets it run as {0} alone; if this is \
              meant, make the file and its directories root's first",
             owner.name
         );
         if user.as_ref().is_some_and(|user| !owner.is(user)) {
-            return Err(self.cannot("uid", &mend));
+            return Err(self.cannot("uid", &remedy));
         }
         if group.as_ref().is_some_and(|group| !owner.is_in(group)) {
-            return Err(self.cannot("gid", &format!("{} is not in that group; {mend}", owner.name)));
+            return Err(self.cannot("gid", &format!("{} is not in that group; {remedy}", owner.name)));
         }
         if user.is_none() {
             notes.push(format!("there is no uid =, and the file is {0}'s: the site runs as {0}", owner.name));
@@ -261,7 +261,7 @@ impl<'a> Site<'a> {
     }
 
     /// Where the site listens.
-    fn sockets(&self, holder: &Holder) -> Result<Vec<Address>, String> {
+    fn sockets(&self, holder: &Writers) -> Result<Vec<Address>, String> {
         let ini = self.ini.display();
         let options = [ini::UWSGI_SOCKETS, ini::HTTP_SOCKETS].concat();
         let values = self.section.values(&options).collect::<Result<Vec<_>, _>>()?;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::emperor;
-use super::holder::Holder;
+use super::file_owner::Writers;
 use super::service::drop_in_path;
 use super::unit::Unit;
 use crate::cli::next_step;
@@ -18,7 +18,7 @@ use crate::systemd::unit_files::UnitFiles;
 /// Unit files are far shorter.
 const FILE_LIMIT: u64 = 256 << 10;
 /// So many sites of an Emperor are listed.
-const MOST_SITES: usize = 64;
+const MAX_SITES: usize = 64;
 /// Where the units of users' own managers are, with the home directory before the first.
 const USER_UNITS: [&str; 3] = [".config/systemd/user", "/etc/systemd/user", "/usr/lib/systemd/user"];
 
@@ -62,7 +62,7 @@ pub fn find(name: &str) -> Result<Found, String> {
         "not-found" => return Err(not_found(name)),
         "masked" => return Err(format!("{name} is masked: systemctl unmask {name}")),
         _ if fragment.is_empty() => return Err(format!("{name} has no unit file")),
-        // Also one with faults: what they are is told from its text.
+        // Also one with faults: they are found in its text.
         _ => {}
     }
     // An alias has the files of the unit that it stands for.
@@ -114,7 +114,7 @@ pub fn sites(directories: &[String]) -> Vec<String> {
     let mut sites: Vec<String> = entries.filter_map(|entry| entry.path().into_os_string().into_string().ok()).collect();
     sites.retain(|site| site.ends_with(".ini"));
     sites.sort();
-    sites.truncate(MOST_SITES);
+    sites.truncate(MAX_SITES);
     sites
 }
 
@@ -124,7 +124,7 @@ pub fn emperor() -> Option<String> {
 }
 
 /// Which uWSGI there is, and which unit runs it as an Emperor. `holder`: who may write the site's file.
-pub fn around_uwsgi(holder: Holder) -> emperor::Surroundings {
+pub fn around_uwsgi(holder: Writers) -> emperor::Surroundings {
     // The guide's comes from PyPI, and Debian's is the other.
     let programs = ["/usr/local/bin/uwsgi", "/usr/bin/uwsgi"];
     let found = programs.into_iter().find(|program| Path::new(program).exists());
@@ -148,10 +148,10 @@ pub fn read(path: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// "cannot read PATH: why".
-pub fn site(path: &Path) -> Result<(String, Holder), String> {
+pub fn site(path: &Path) -> Result<(String, Writers), String> {
     let read = regular_file::read_text_and_metadata(path, FILE_LIMIT);
     let (text, metadata) = read.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    Ok((text, Holder::of(path, &metadata)))
+    Ok((text, Writers::of(path, &metadata)))
 }
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_completed_and_others_told() {
+    fn names_are_completed_and_others_refused() {
         assert_eq!(name("gunicorn").as_deref(), Ok("gunicorn.service"));
         assert_eq!(name("shop.example.com.service").as_deref(), Ok("shop.example.com.service"));
         assert_eq!(name("site@.service").as_deref(), Ok("site@.service"));

@@ -1,12 +1,12 @@
 //! `sockd adopt`: a service that runs its server itself is run by sockd, by one drop-in that can be taken away again.
 //!
-//! Owns: the order of things: find, propose, show or write or undo, and let systemd read its units anew.
+//! Owns: the order of things: find, propose, show or write or undo, and let systemd read its units again.
 //! Never: changes a file that it has not written itself, or restarts anything: when visitors may wait is the owner's to
 //! say. (An Emperor's site that is given back is stopped: see `undo`.)
 
 pub mod emperor;
+pub mod file_owner;
 mod find;
-pub mod holder;
 pub mod proposal;
 pub mod service;
 mod socket;
@@ -20,7 +20,7 @@ use clap::Args;
 
 use super::{check, files, next_step, output};
 use crate::diagnostic::Diagnostic;
-use crate::doctor::chain::quote;
+use crate::doctor::target::quote;
 use crate::exit;
 use crate::systemd::show;
 use files::Found;
@@ -38,7 +38,7 @@ pub struct Arguments {
     /// The service, or the .ini file of a site that uWSGI's Emperor runs
     #[arg(value_name = "UNIT or FILE.ini")]
     target: Option<String>,
-    /// Write the files, and let systemd read its units anew
+    /// Write the files, and let systemd read its units again
     #[arg(long, conflicts_with = "undo")]
     write: bool,
     /// Remove what an earlier --write has written
@@ -55,8 +55,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         output::complain(&format!("name what is to be adopted; {}", next_step::adopt()));
         return ExitCode::from(exit::USAGE);
     };
-    let told = if arguments.undo { undo(target) } else { adopt(target, arguments) };
-    match told.and_then(|text| output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))) {
+    let done = if arguments.undo { undo(target) } else { adopt(target, arguments) };
+    match done.and_then(|text| output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             output::complain(&why);
@@ -204,7 +204,7 @@ fn undo(target: &str) -> Result<String, String> {
     files::remove_all(ours.iter().map(PathBuf::as_path)).map_err(as_root)?;
     reload_manager()?;
     text.extend(ours.iter().map(|path| format!("removed {}\n", path.display())));
-    text.push_str("systemd has read its units anew.\n\nNext:\n");
+    text.push_str("systemd has read its units again.\n\nNext:\n");
     text.push_str(&format!("  {stop}{sudo}{restart}  brings the server back as it was\n"));
     Ok(text)
 }
@@ -213,7 +213,7 @@ pub(super) fn not_ours(path: &Path) -> String {
     format!("{} is not of sockd's making: move it away first", path.display())
 }
 
-/// Who may not write is told how.
+/// The advice for those who may not write.
 pub(super) fn as_root(why: String) -> String {
     if is_root() { why } else { format!("{why}; try it with sudo") }
 }
@@ -222,7 +222,7 @@ pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Lets systemd read its units anew.
+/// Lets systemd read its units again.
 pub(super) fn reload_manager() -> Result<(), String> {
     systemctl(&["daemon-reload"])
 }

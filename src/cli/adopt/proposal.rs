@@ -149,7 +149,7 @@ impl Proposal {
             Done::Before => text.push_str(&format!("{} is adopted already.\n", self.name)),
             Done::Written => {
                 self.files.iter().for_each(|draft| text.push_str(&format!("wrote {}\n", file(&draft.path))));
-                text.push_str("systemd has read its units anew.\n");
+                text.push_str("systemd has read its units again.\n");
             }
         }
         for note in &self.notes {

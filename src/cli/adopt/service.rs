@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::proposal::{Draft, Proposal};
 use super::socket::{self, Read};
 use super::unit::{Setting, Unit};
-use crate::adapter::{self, Adapter, words};
+use crate::adapter::{self, Adapter, shlex};
 use crate::cli::file_text::{Line, unit as line};
 use crate::config::duration;
 use crate::diagnostic::Diagnostic;
@@ -115,7 +115,7 @@ pub fn overridden(unit: &Unit, drop_in: &Path, text: &str) -> Option<Diagnostic>
     let adopted = Unit::read(&unit.name, [(drop_in.to_owned(), text)]);
     let counts = adopted.last("Service", "ExecStart")?;
     let (_, command) = counts.value.split_once(" -- ")?;
-    let words: Vec<OsString> = words::split(command).ok()?.into_iter().map(OsString::from).collect();
+    let words: Vec<OsString> = shlex::split(command).ok()?.into_iter().map(OsString::from).collect();
     let place = |setting: &Setting| format!("{}:{}", setting.file.display(), setting.line);
     (words != start.words).then(|| {
         let (written, counts) = (place(start.setting), place(counts));
@@ -137,7 +137,7 @@ fn start(unit: &Unit) -> Result<Start<'_>, String> {
     let bare = |text: &str| text.trim_start_matches(PREFIXES).trim_start().to_owned();
     let mut prefixes: String = setting.value.chars().take_while(|c| PREFIXES.contains(c)).collect();
     let mut written = bare(setting.raw());
-    let mut words = words::split(&bare(&setting.value)).map_err(|why| format!("{place}: ExecStart=: {why}"))?;
+    let mut words = shlex::split(&bare(&setting.value)).map_err(|why| format!("{place}: ExecStart=: {why}"))?;
     if prefixes.contains('@') {
         // The word after the program is what it is to be called; sockd calls it by its own name.
         let (program, rest) = written.split_once(char::is_whitespace).unwrap_or((&written, ""));
@@ -160,7 +160,7 @@ fn start(unit: &Unit) -> Result<Start<'_>, String> {
         let directory = unit.value("Service", "WorkingDirectory");
         let base = if directory.starts_with('/') { directory } else { "" };
         return Err(format!(
-            "{place}: ExecStart={shown} is no absolute path: systemd refuses the unit, and no drop-in can mend that; \
+            "{place}: ExecStart={shown} is no absolute path: systemd refuses the unit, and no drop-in can fix that; \
              write {base}/{shown}"
         ));
     }
@@ -175,7 +175,7 @@ fn check_kind(unit: &Unit, start: &Start<'_>) -> Result<(), String> {
         kind @ ("oneshot" | "dbus") => {
             return Err(format!("{name} is Type={kind}: that is no server that waits for connections"));
         }
-        // A template never leaves the foreground, whatever its server is told.
+        // A template never leaves the foreground, whatever its server's options say.
         "forking" if matches!(start.adapter.making, adapter::Making::Exec(_)) => {
             return Err(format!(
                 "{name} is Type=forking: sockd must see the process that serves. Let {} stay in the foreground and make \
@@ -424,6 +424,6 @@ fn next(unit: &Unit, sockets: &[String], new_socket: bool) -> Vec<(String, Strin
 /// The variables of a unit's Environment=.
 pub fn environment(unit: &Unit) -> BTreeMap<OsString, OsString> {
     let lists = unit.list("Service", "Environment");
-    let all = lists.iter().flat_map(|setting| words::split(&setting.value).unwrap_or_default());
+    let all = lists.iter().flat_map(|setting| shlex::split(&setting.value).unwrap_or_default());
     all.filter_map(|word| word.split_once('=').map(|(name, value)| (name.into(), value.into()))).collect()
 }

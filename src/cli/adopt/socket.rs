@@ -1,7 +1,7 @@
 //! The socket unit that a service lacks (the Flask guide): systemd holds open what the server has bound itself so far.
 //!
 //! Owns: where the server listens by its own options, and the socket unit that is the same to visitors.
-//! Never: guesses. What only a Python file or a variable says is told to be unknown.
+//! Never: guesses. What only a Python file or a variable says is reported as unknown.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use super::proposal::Draft;
 use super::service::environment;
 use super::unit::Unit;
-use crate::adapter::exec::{Exec, Told};
+use crate::adapter::declared_sockets::{Bind, Mode};
+use crate::adapter::exec::{Exec, ServerInputs};
 use crate::adapter::python::Python;
-use crate::adapter::stated::{Bind, Mode};
-use crate::adapter::{self, Making, gunicorn, words};
+use crate::adapter::{self, Making, gunicorn, shlex};
 use crate::app::Address;
 use crate::cli::file_text::{Line, unit as line};
 use line::Percent;
@@ -107,7 +107,7 @@ fn by_options(python: &Python, command: &[OsString], unit: &Unit, directory: &Pa
         let option = python.bind_options;
         return Err(format!("its command line has no {option}; write the socket unit by hand"));
     }
-    let address = |Bind { address, written }: &Bind| match gunicorn::Known::address(address) {
+    let address = |Bind { address, written }: &Bind| match gunicorn::GunicornArgs::address(address) {
         Ok(Some(address)) => Ok(address),
         Ok(None) => Err(format!("{written} names a socket that it is given")),
         Err(why) => Err(format!("{written}: {why}")),
@@ -126,8 +126,8 @@ fn by_options(python: &Python, command: &[OsString], unit: &Unit, directory: &Pa
 fn by_plan(exec: &Exec, command: &[OsString], unit: &Unit, directory: &Path, read: Read<'_>) -> Result<Said, String> {
     let environment = environment(unit);
     let names = |directory: &Path| Err(format!("cannot tell which files are in {}", directory.display()));
-    let told = Told { command, environment: &environment, directory, processors: 1, read, names: &names };
-    let plan = (exec.plan)(&told)?;
+    let inputs = ServerInputs { command, environment: &environment, directory, processors: 1, read, names: &names };
+    let plan = (exec.plan)(&inputs)?;
     if plan.listen.is_empty() {
         return Err("its options name no address; write the socket unit by hand".to_owned());
     }
@@ -157,7 +157,7 @@ pub fn draft(unit: &Unit, path: &Path, listens: &Listens) -> Result<Draft, Strin
         let mut why = "Owner and permissions as the server gave them to its socket.";
         for (key, own) in [("SocketUser", "User"), ("SocketGroup", "Group")] {
             let value = unit.value("Service", own);
-            if words::split(value).is_ok_and(|words| words.len() > 1) {
+            if shlex::split(value).is_ok_and(|words| words.len() > 1) {
                 return Err(format!("{} has {own}={value}, which is no name", unit.name));
             }
             if !value.is_empty() {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::doctor::facts::{Account, place};
+use crate::doctor::facts::{Account, path_access};
 use crate::doctor::permission;
 
 /// What a user wants of a file or directory.
@@ -68,9 +68,9 @@ fn denied(account: &Account, path: &Path, want: Way) -> Diagnostic {
     Diagnostic::error(message).help(help)
 }
 
-/// Whether it is permitted. Where that cannot be told (no such file, no way to it): yes.
+/// Whether it is permitted. Where that cannot be decided (no such file, no way to it): yes.
 fn may(account: &Account, want: Way, path: &Path) -> bool {
-    place::permissions(path).is_none_or(|permissions| permission::may(account, &permissions, want.bit()))
+    path_access::permissions(path).is_none_or(|permissions| permission::may(account, &permissions, want.bit()))
 }
 
 #[cfg(test)]

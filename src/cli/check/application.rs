@@ -7,9 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::adapter::gunicorn::{self, Known};
+use crate::adapter::gunicorn::{self, GunicornArgs};
 use crate::adapter::python::Launcher;
-use crate::adapter::{self, Making, stated};
+use crate::adapter::{self, Making, declared_sockets};
 use crate::app::{Command, text};
 use crate::config::{self, Script};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -53,7 +53,7 @@ pub(super) fn check(written: &[OsString], command: &Command) -> Diagnostics {
     if std::ptr::eq(server, &raw const gunicorn::PYTHON) {
         check_gunicorn(invocation.arguments, command, &packages, installed.is_some(), &mut problems);
     } else if let Some(application) = application(invocation.arguments) {
-        let own = stated::values(invocation.arguments.iter().map(|word| text::from_os(word)), &["--app-dir"]);
+        let own = declared_sockets::values(invocation.arguments.iter().map(|word| text::from_os(word)), &["--app-dir"]);
         let directory =
             own.last().map_or_else(|| command.directory.clone(), |own| command.directory.join(text::to_os(own)));
         let path = ImportPath { directory, more: Vec::new(), certain: true };
@@ -84,15 +84,15 @@ fn check_gunicorn(
     options_are_known: bool,
     problems: &mut Diagnostics,
 ) {
-    let known = Known::read(arguments, &command.environment);
+    let known = GunicornArgs::read(arguments, &command.environment);
     // gunicorn refuses them all. Of long options its own source has spoken already, if it is there.
     let spoken = |doubt: &str| options_are_known && (doubt.contains("no option \"--") || doubt.contains(" may mean "));
     for doubt in known.doubts.iter().filter(|doubt| !spoken(doubt)) {
         problems.push(Diagnostic::error(doubt.clone()));
     }
     for bind in &known.bind {
-        if let Err(why) = Known::address(bind)
-            && Known::name(bind).is_none()
+        if let Err(why) = GunicornArgs::address(bind)
+            && GunicornArgs::name(bind).is_none()
         {
             let help = "without a socket unit, sockd cannot bind it";
             problems.push(Diagnostic::warning(format!("--bind: {why}")).help(help));
@@ -174,7 +174,7 @@ enum Found {
     Yes,
     /// To a package that does not have it: this one.
     No(PathBuf),
-    /// It cannot be told: not here, or in a package that may be spread over several directories.
+    /// It cannot be decided: not here, or in a package that may be spread over several directories.
     Elsewhere,
 }
 
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told() {
+    fn what_is_missing_is_reported() {
         let project = Project::new("missing");
         let place = project.0.display().to_string();
         for (line, expected) in [
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_python_is_told() {
+    fn a_missing_python_is_reported() {
         let project = Project::new("python");
         project.file("venv/bin/gunicorn", "#!/bin/sh\n'''exec' \"/gone/bin/python3\" \"$0\" \"$@\"\n");
         assert_eq!(

@@ -4,7 +4,7 @@
 //! Python decides at run time. What is certain here is an error; what a `.pth` file, a hook or a text that makes names
 //! while it runs may still bring is not certain.
 //!
-//! Owns: Python's path as far as files tell it. Never: runs Python, or reads more than [`LONGEST`] of a file.
+//! Owns: Python's path as far as files tell it. Never: runs Python, or reads more than [`MAX_MODULE`] of a file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use crate::regular_file;
 use crate::suggestion::nearest;
 
 /// The longest module that is read, in bytes.
-const LONGEST: u64 = 1 << 20;
+const MAX_MODULE: u64 = 1 << 20;
 /// Files of site-packages that bring no modules of their own.
 const HARMLESS: [&str; 2] = ["distutils-precedence.pth", "_virtualenv.pth"];
 /// What can make names that are not written as such.
 const MAKES_NAMES: [&str; 6] = ["import *", "__getattr__", "globals(", "setattr(", "exec(", "vars("];
 
-/// Whether the first part of a module's name is installed beside the application: `None` when that cannot be told.
+/// Whether the first part of a module's name is installed beside the application: `None` when that cannot be decided.
 pub(super) fn installed(module: &str, packages: &[PathBuf], program: &Path) -> Option<bool> {
     let top = module.split('.').next().unwrap_or_default();
     if packages.is_empty() {
@@ -110,7 +110,7 @@ fn top_level(text: &str) -> Vec<&str> {
 
 /// A file's text, if it is a regular one of a sensible size.
 pub(super) fn read(path: &Path) -> Option<String> {
-    Some(String::from_utf8_lossy(&regular_file::read(path, LONGEST).ok()?).into_owned())
+    Some(String::from_utf8_lossy(&regular_file::read(path, MAX_MODULE).ok()?).into_owned())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Options that a Python server does not have, told from its own source as it is installed.
+//! Options that a Python server does not have, found by its own source as it is installed.
 //!
 //! Every one of these servers writes its options' names into one file. What stands there in quotes is what this version
 //! knows; a list of ours would be that of another version.
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_ambiguous_options_are_told() {
+    fn unknown_and_ambiguous_options_are_reported() {
         let text =
             "cli = ['-w', \"--workers\"]\n'--worker-class', \"--bind\" '--reload/--no-reload' \"--%s\" # -- '--'\n";
         let argparse = known(true, text);

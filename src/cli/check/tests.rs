@@ -1,4 +1,4 @@
-//! What is checked, and how it is told.
+//! What is checked, and how it is reported.
 
 use std::fs;
 
@@ -111,7 +111,7 @@ fn a_command_is_checked_from_here() {
 }
 
 #[test]
-fn nothing_to_look_at_is_told() {
+fn nothing_to_look_at_is_reported() {
     let instances = Instances::new("nothing");
     let why = |target: &str, place: &Path| {
         let target = (!target.is_empty()).then(|| target.to_owned());

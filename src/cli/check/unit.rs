@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
-use crate::adapter::words;
+use crate::adapter::shlex;
 use crate::config::{self, Options};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::doctor::facts::Account;
@@ -99,14 +99,14 @@ pub(super) fn environment() -> BTreeMap<OsString, OsString> {
 pub(super) fn surroundings(name: String, properties: &Properties) -> Subject {
     let mut problems = Diagnostics::default();
     let mut environment = environment();
-    let assignments = words::split(first(properties, "Environment")).unwrap_or_default();
+    let assignments = shlex::split(first(properties, "Environment")).unwrap_or_default();
     let variables = assignments.iter().filter_map(|assignment| assignment.split_once('='));
     environment.extend(variables.map(|(name, value)| (name.into(), value.into())));
 
     let user = first(properties, "User");
     let mut account = None;
     if !user.is_empty() && first(properties, "DynamicUser") != "yes" {
-        let groups = words::split(first(properties, "SupplementaryGroups")).unwrap_or_default();
+        let groups = shlex::split(first(properties, "SupplementaryGroups")).unwrap_or_default();
         match Account::find(user, first(properties, "Group"), &groups) {
             Ok(found) => account = Some(found),
             Err(why) => problems.push(Diagnostic::error(why)),
@@ -208,7 +208,7 @@ LoadState=loaded
     }
 
     #[test]
-    fn a_unit_that_does_not_run_sockd_is_told() {
+    fn a_unit_that_does_not_run_sockd_is_reported() {
         for (from, to, part) in [
             (
                 "argv[]=/usr/bin/sockd run --workers 3 -- ",
@@ -228,17 +228,17 @@ LoadState=loaded
     }
 
     #[test]
-    fn a_type_that_waits_for_the_end_is_told() {
-        for (service_type, told) in
+    fn a_type_that_waits_for_the_end_is_reported() {
+        for (service_type, waits) in
             [("forking", true), ("oneshot", true), ("notify", false), ("notify-reload", false), ("simple", false)]
         {
             let properties = parse(&format!("{SHOWN}Type={service_type}\n"));
-            assert_eq!(waits_for_the_end("web.service", &properties).is_some(), told, "{service_type}");
+            assert_eq!(waits_for_the_end("web.service", &properties).is_some(), waits, "{service_type}");
         }
     }
 
     #[test]
-    fn a_user_that_does_not_exist_is_told() {
+    fn a_user_that_does_not_exist_is_reported() {
         let text = SHOWN.replace("User=\n", "User=no-such-user-here\n");
         let subject = surroundings("web".to_owned(), &parse(&text));
         assert_eq!(subject.problems.to_string(), "there is no user no-such-user-here");

@@ -1,4 +1,4 @@
-//! Whether a server and its Python are new enough for its template, told from the names of what is installed.
+//! Whether a server and its Python are new enough for its template, read from the names of what is installed.
 //!
 //! Owns: the reading of those names. Never: runs Python, which would run what the user has installed.
 
@@ -194,10 +194,11 @@ mod tests {
     fn the_templates_have_the_same_oldest_versions() {
         for server in servers() {
             let line = format!("    oldest = {}, {}\n", server.oldest.0, server.oldest.1);
-            assert_eq!(server.program.matches("\n    oldest = ").count(), 1, "{}", server.script);
-            assert!(server.program.contains(&line), "{}", server.script);
+            let package = server.package().expect(server.script);
+            assert_eq!(package.matches("\n    oldest = ").count(), 1, "{}", server.script);
+            assert!(package.contains(&line), "{}", server.script);
         }
         let (major, minor) = OLDEST_PYTHON;
-        assert!(crate::adapter::python::BOOT.contains(&format!("if sys.version_info < ({major}, {minor}):")));
+        assert!(crate::adapter::python::BOOTSTRAP.contains(&format!("if sys.version_info < ({major}, {minor}):")));
     }
 }

@@ -109,11 +109,11 @@ impl Page {
         if let Some(by_hand) = &finding.by_hand {
             self.lines(MARGIN, "   do:   ", by_hand, Paint::Plain);
         }
-        if finding.mend.is_empty() {
+        if finding.fix.is_empty() {
             return;
         }
         let head = if finding.by_hand.is_some() { "   then: " } else { "   fix:  " };
-        self.text.push_str(&format!("{head}{}\n", Paint::Good.on(&harmless(finding.mend.as_str()), self.colour)));
+        self.text.push_str(&format!("{head}{}\n", Paint::Good.on(&harmless(finding.fix.as_str()), self.colour)));
     }
 
     fn verdict(&mut self, diagnosis: &Diagnosis) {

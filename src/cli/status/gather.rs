@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::report::{Entry, Report, Trigger};
+use super::report::{Entry, StatusReport, Trigger};
 use crate::control::{self, AskError, Instance, Status};
 use crate::systemd::bus::{Bus, BusError, Service, UnitState};
 use crate::systemd::unit_files::UnitFiles;
@@ -36,7 +36,7 @@ struct Unit {
 }
 
 /// Gathers the report for the named units, or for all of sockd's.
-pub async fn report(named: &[UnitName]) -> Report {
+pub async fn report(named: &[UnitName]) -> StatusReport {
     let (asked, bus) = tokio::join!(ask_all(), Bus::connect());
     let (asked, control_error) = match asked {
         Ok(asked) => (asked, None),
@@ -82,7 +82,7 @@ pub async fn report(named: &[UnitName]) -> Report {
         }
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Report { now_unix_ms: now.as_millis() as u64, systemd_error, entries }
+    StatusReport { now_unix_ms: now.as_millis() as u64, systemd_error, entries }
 }
 
 /// Finds the supervisors and asks all of them at once.
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_ask_is_told() {
+    fn the_user_that_may_ask_is_named() {
         let mut foreign = asked(10, "a.service");
         foreign.answer = Err(AskError::NotPermitted { uid: 33 });
         let entries = join(vec![], vec![foreign], true);

@@ -19,9 +19,9 @@ use clap::Args;
 use super::{next_step, output};
 use crate::exit;
 use crate::systemd::UnitName;
-use report::{Entry, Report};
+use report::{Entry, StatusReport};
 
-/// How often `--watch` looks anew.
+/// How often `--watch` looks again.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// The options of `status`.
@@ -38,7 +38,7 @@ pub struct Arguments {
     /// Print an array of objects for programs
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
-    /// Show it anew each second, until Ctrl-C
+    /// Show it again each second, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
 }
@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// What can be typed next where nothing of sockd's was shown.
-fn next(report: &Report) -> Vec<String> {
+fn next(report: &StatusReport) -> Vec<String> {
     if report.entries.is_empty() {
         return vec![next_step::adopt()];
     }
@@ -92,7 +92,7 @@ fn next(report: &Report) -> Vec<String> {
 }
 
 /// The array for programs, with a line break at its end.
-pub fn json(report: &Report) -> String {
+pub fn json(report: &StatusReport) -> String {
     output::json(&report.entries)
 }
 
@@ -114,7 +114,7 @@ mod tests {
             runs_sockd,
             ..Entry::default()
         };
-        let report = |entries| Report { now_unix_ms: 0, systemd_error: None, entries };
+        let report = |entries| StatusReport { now_unix_ms: 0, systemd_error: None, entries };
         let plain = next(&report(vec![entry("gunicorn.service", "loaded", Some(false))]));
         assert_eq!(plain, ["`sockd adopt gunicorn.service` shows how sockd would run its server"]);
         let missing = next(&report(vec![entry("gunicrn.service", "not-found", Some(false))]));

@@ -5,7 +5,7 @@
 
 use super::figures::{moment, size, span_ms};
 use super::layout::{Cell, Paint, harmless, table, wrap};
-use super::report::{Entry, Report, Trigger};
+use super::report::{Entry, StatusReport, Trigger};
 use crate::config;
 use crate::control::Status;
 use crate::control::message::{Listener, Probe, ReloadState, Slot, Worker, WorkerState};
@@ -22,7 +22,7 @@ const CODE_ON_DISK: &str = "the code on disk is the refused one: a restart would
                             a worker that dies, unless the application is preloaded";
 
 /// Renders the whole report. `width` is the terminal's, `None` when the reader is a program or a file.
-pub fn render(report: &Report, width: Option<usize>, colour: bool) -> String {
+pub fn render(report: &StatusReport, width: Option<usize>, colour: bool) -> String {
     let mut page =
         Page { text: String::new(), width, colour, now: report.now_unix_ms, systemd: report.systemd_error.is_none() };
     if let Some(error) = &report.systemd_error {
@@ -365,7 +365,7 @@ mod tests {
     fn no_line_is_wider_than_the_terminal_and_nothing_acts_on_it() {
         let mean = "\u{1b}[2J\u{7}日本語 ".repeat(30);
         let entry = Entry { unit: Some(mean.clone()), sockd_error: Some(mean.clone()), ..Entry::default() };
-        let report = Report { systemd_error: Some(mean), entries: vec![entry], now_unix_ms: 0 };
+        let report = StatusReport { systemd_error: Some(mean), entries: vec![entry], now_unix_ms: 0 };
         let text = render(&report, Some(60), false);
         assert!(text.lines().all(|line| columns(line) <= 60), "{text}");
         assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");

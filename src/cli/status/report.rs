@@ -12,7 +12,7 @@ use crate::systemd::bus::UnitState;
 /// Everything to be shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Report {
+pub struct StatusReport {
     /// When it was gathered: milliseconds since 1970.
     pub now_unix_ms: u64,
     /// Why systemd could not be asked; `None` when it could.
@@ -55,7 +55,7 @@ pub struct Trigger {
     pub active_state: String,
 }
 
-impl Report {
+impl StatusReport {
     /// The highest of all entries; [`exit::NOT_RUNNING`] when there are none.
     pub fn exit_code(&self) -> u8 {
         self.entries.iter().map(Entry::exit_code).max().unwrap_or(exit::NOT_RUNNING)
@@ -73,7 +73,7 @@ impl Entry {
             }
             Some(_) | None if self.sockd.as_ref().is_some_and(Status::serves_nobody) => exit::NOBODY_SERVED,
             Some(_) => exit::SUCCESS,
-            // A supervisor that was found runs, whoever started it.
+            // A supervisor that was found runs, no matter who started it.
             None if self.pid.is_some() => exit::SUCCESS,
             // 4 is "unknown" in the LSB's words.
             None => exit::NO_SUCH_UNIT,
@@ -112,7 +112,7 @@ mod tests {
             // What it said before it ended counts no more.
             (vec![nobody_served(unit("loaded", "failed"))], 3),
         ] {
-            let report = Report { entries, ..Report::default() };
+            let report = StatusReport { entries, ..StatusReport::default() };
             assert_eq!(report.exit_code(), code, "{report:?}");
         }
     }

@@ -93,7 +93,7 @@ fn without_a_directory_it_is_where_sockd_was_started() {
 }
 
 #[test]
-fn a_missing_program_is_told_with_its_remedy() {
+fn a_missing_program_is_reported_with_its_remedy() {
     let room = Room::new();
     fails(room.resolve(&["bin/gunicorn"], ""), &["bin does not exist"]);
     room.file("venv/bin/python", "", 0o755);
@@ -113,7 +113,7 @@ fn a_missing_program_is_told_with_its_remedy() {
 }
 
 #[test]
-fn what_cannot_be_executed_is_told() {
+fn what_cannot_be_executed_is_reported() {
     let room = Room::new();
     room.file("plain", "", 0o644);
     room.file("file/not", "", 0o755);
@@ -127,7 +127,7 @@ fn what_cannot_be_executed_is_told() {
 }
 
 #[test]
-fn a_script_without_its_interpreter_is_told() {
+fn a_script_without_its_interpreter_is_reported() {
     let room = Room::new();
     room.file("venv/bin/python", "", 0o755);
     room.file("venv/bin/moved", "#!/old/venv/bin/python3 -E\nimport x\n", 0o755);
@@ -138,11 +138,14 @@ fn a_script_without_its_interpreter_is_told() {
     symlink("/usr/bin/python2.1", room.0.join("venv/bin/python3")).expect("a link can be made");
     let line = format!("#!{}/venv/bin/python3\n", room.0.display());
     room.file("venv/bin/upgraded", &line, 0o755);
-    fails(room.resolve(&["venv/bin/upgraded"], ""), &["is a link to /usr/bin/python2.1, which does not exist", "anew"]);
+    fails(
+        room.resolve(&["venv/bin/upgraded"], ""),
+        &["is a link to /usr/bin/python2.1, which does not exist", "create it again"],
+    );
 }
 
 #[test]
-fn a_directory_that_cannot_be_used_is_told() {
+fn a_directory_that_cannot_be_used_is_reported() {
     let room = Room::new();
     room.file("file", "", 0o755);
     let mut settings = settings(&["/bin/sh"]);
@@ -154,7 +157,7 @@ fn a_directory_that_cannot_be_used_is_told() {
 }
 
 #[test]
-fn a_closed_directory_is_told() {
+fn a_closed_directory_is_reported() {
     // Root enters everything: then there is nothing to tell.
     if rustix::process::geteuid().is_root() {
         return;
@@ -190,7 +193,7 @@ fn the_environment_is_layered_and_scrubbed() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let room = Room::new();
     let broken = room.file("env", "A=1\nnonsense\nexport B=2\n", 0o644);
     let mut settings = settings(&["/nowhere/run"]);

@@ -1,21 +1,21 @@
 //! Names that are nearly those which the service asks for and which do not exist: programs, users, groups, modules.
 //!
-//! Owns: the lists that names are compared with. Never: reads more than [`MOST`] names of one directory.
+//! Owns: the lists that names are compared with. Never: reads more than [`MAX_NAMES`] names of one directory.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Facts, program};
-use crate::doctor::{chain, remedy};
+use crate::doctor::{remedy, target};
 use crate::suggestion::nearest;
 
 /// So many names of a directory are compared.
-const MOST: usize = 4096;
+const MAX_NAMES: usize = 4096;
 
 /// The names in a directory; none when it cannot be read.
 fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST);
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MAX_NAMES);
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
@@ -98,7 +98,7 @@ pub fn group(written: &str) -> Option<String> {
 /// The module that was probably meant by one that cannot be imported: one of the application's own directory, or of the
 /// package in it.
 pub fn module(facts: &Facts) -> Option<String> {
-    let traceback = chain::import_traceback(facts)?;
+    let traceback = target::import_traceback(facts)?;
     module_in(traceback.missing_module()?, Path::new(&facts.service.working_directory))
 }
 

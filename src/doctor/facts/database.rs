@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cluster, Database, Facts, Setting, Settings, answer, program};
-use crate::doctor::{chain, traceback};
+use super::{Cluster, Database, Facts, Setting, Settings, http, program};
+use crate::doctor::{target, traceback};
 
 /// How long a connection to this machine may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// PostgreSQL's port when the settings name none.
 const POSTGRES: u16 = 5432;
 /// Where Debian has the clusters' configurations and sockets.
@@ -22,10 +22,10 @@ const SOCKETS: &str = "/var/run/postgresql";
 pub fn settings(facts: &Facts) -> Option<Settings> {
     let service = &facts.service;
     let directory = Path::new(&service.working_directory);
-    let environment = chain::environment(service);
+    let environment = target::environment(service);
     let named = environment.get(std::ffi::OsStr::new("DJANGO_SETTINGS_MODULE")).and_then(|value| value.to_str());
     let module = named.map(str::to_owned).or_else(|| {
-        let application = chain::command(service).last()?;
+        let application = target::command(service).last()?;
         let package = application.split(':').next()?.rsplit_once('.')?.0;
         Some(format!("{package}.settings"))
     })?;
@@ -132,7 +132,7 @@ fn reach(host: &str, port: u16) -> Option<bool> {
     if host.is_empty() || host.starts_with('/') {
         let directory = if host.is_empty() { SOCKETS } else { host };
         let socket = format!("{directory}/.s.PGSQL.{port}");
-        return match answer::connect(&socket) {
+        return match http::connect(&socket) {
             Ok(_) => Some(true),
             // Somebody listens, and does not come to it.
             Err(error) => Some(error.kind() == std::io::ErrorKind::ResourceBusy),
@@ -143,7 +143,7 @@ fn reach(host: &str, port: u16) -> Option<bool> {
     let addresses: Vec<SocketAddr> = if known { (host, port).to_socket_addrs().ok()?.collect() } else { Vec::new() };
     let local: Vec<SocketAddr> = addresses.into_iter().filter(|address| address.ip().is_loopback()).collect();
     (!local.is_empty()).then_some(())?;
-    Some(local.iter().any(|address| TcpStream::connect_timeout(address, PATIENCE).is_ok()))
+    Some(local.iter().any(|address| TcpStream::connect_timeout(address, DATABASE_TIMEOUT).is_ok()))
 }
 
 /// The clusters that Debian's packages keep: /etc/postgresql/VERSION/NAME.

@@ -1,6 +1,6 @@
 //! File systems that the site writes to, and directories of static files.
 //!
-//! Owns: statvfs(3) of a few paths. Never: waits longer than [`PATIENCE`] for a disk, or reads a file.
+//! Owns: statvfs(3) of a few paths. Never: waits longer than [`DISKS_TIMEOUT`] for a disk, or reads a file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use super::{FileSystem, Served};
 use crate::doctor::nginx::Server;
 
 /// How long the disks may take, all together: a network's may not answer at all.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DISKS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where logs, temporary files, uploads and databases are, on every system.
 const WRITTEN: [&str; 7] = ["/tmp", "/var/tmp", "/run", "/var/log", "/var/lib/nginx", "/var/lib/postgresql", "/"];
 
@@ -73,7 +73,7 @@ fn within_patience<T: Send + 'static>(look: impl FnOnce() -> Vec<T> + Send + 'st
         // Nobody waits any more when the time was up.
         let _ = send.send(look());
     });
-    received.recv_timeout(PATIENCE).unwrap_or_default()
+    received.recv_timeout(DISKS_TIMEOUT).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use crate::doctor::chain;
+use crate::doctor::target;
 use crate::journal::message_id;
 use crate::systemd::details::Details;
 use crate::systemd::show;
@@ -86,7 +86,7 @@ fn select(text: &str, service: &Details, now: Duration) -> Lines {
     // An entry without a run belongs to the one before it.
     let last_stranger = entries.iter().rposition(|entry| !of_run(entry)).map_or(0, |at| at + 1);
     let entries = &entries[last_stranger..];
-    let sockd = chain::runs_sockd(service);
+    let sockd = target::runs_sockd(service);
     let loads = |entry: &Entry| match entry.id.as_deref() {
         // systemd says so of a signal that was sent, whatever sockd makes of it.
         Some(UNIT_RELOADED) => !sockd,

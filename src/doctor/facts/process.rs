@@ -1,19 +1,19 @@
 //! The service's processes and the listening sockets of this machine.
 //!
 //! Owns: reading /proc/net and /proc/PID/fd, and asking sock_diag for queues.
-//! Never: looks at more than [`MOST`] processes or descriptors of one process.
+//! Never: looks at more than [`MAX_PROCESSES`] processes or descriptors of one process.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Listening, Process};
-use crate::doctor::chain::reaches;
+use crate::doctor::target::reaches;
 use crate::systemd::unit_of_pid;
 use crate::{cgroup, sock_diag};
 
 /// No more processes, and descriptors of each, are looked at.
-const MOST: usize = 1024;
+const MAX_PROCESSES: usize = 1024;
 
 /// Every listening socket of our network name space: its inode and its address.
 pub type Table = BTreeMap<u64, String>;
@@ -77,7 +77,7 @@ pub fn processes(control_group: &str, table: &Table) -> Vec<Process> {
     let mut pids: Vec<u32> =
         cgroup::processes_of(control_group).iter().map(|pid| pid.as_raw_nonzero().get() as u32).collect();
     pids.sort_unstable();
-    pids.into_iter().take(MOST).map(|pid| process(pid, table)).collect()
+    pids.into_iter().take(MAX_PROCESSES).map(|pid| process(pid, table)).collect()
 }
 
 fn process(pid: u32, table: &Table) -> Process {
@@ -95,7 +95,7 @@ fn process(pid: u32, table: &Table) -> Process {
 /// even where its links cannot be followed, as with another group.
 fn descriptors(pid: u32) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.take(MOST).flatten() {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.take(MAX_PROCESSES).flatten() {
         match fs::read_link(entry.path()) {
             Ok(link) => {
                 let inode: Option<u64> =
@@ -129,7 +129,7 @@ pub fn listening(table: &Table, addresses: &[String], processes: &[Process]) -> 
         (held.contains(inode) && !own) || addresses.iter().any(|wanted| reaches(wanted, address))
     };
     let mut found: Vec<Listening> =
-        table.iter().filter(concerns).take(MOST).map(|(inode, address)| listener(*inode, address)).collect();
+        table.iter().filter(concerns).take(MAX_PROCESSES).map(|(inode, address)| listener(*inode, address)).collect();
     name_holders(&mut found, &held);
     found
 }
@@ -137,7 +137,7 @@ pub fn listening(table: &Table, addresses: &[String], processes: &[Process]) -> 
 /// The sockets on one of these TCP ports, whatever their host.
 pub fn on_ports(table: &Table, ports: &[u16]) -> Vec<Listening> {
     let on_port = |address: &String| address.parse::<SocketAddr>().is_ok_and(|found| ports.contains(&found.port()));
-    let sockets = table.iter().filter(|(_, address)| on_port(address)).take(MOST);
+    let sockets = table.iter().filter(|(_, address)| on_port(address)).take(MAX_PROCESSES);
     let mut found: Vec<Listening> = sockets.map(|(inode, address)| listener(*inode, address)).collect();
     name_holders(&mut found, &[]);
     found

@@ -9,11 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{File, Program, alike};
+use crate::adapter::declared_sockets::values;
 use crate::adapter::python::{Launcher, interpreter};
-use crate::adapter::stated::values;
 use crate::adapter::{self, Adapter, Making};
 use crate::config::{self, Script};
-use crate::doctor::chain;
+use crate::doctor::target;
 use crate::regular_file;
 use crate::systemd::details::Details;
 
@@ -24,15 +24,15 @@ const HEAD: u64 = 4096;
 /// The longest configuration file that is read, in bytes.
 const FILE_LIMIT: u64 = 256 << 10;
 /// So many .ini files of uWSGI's are read.
-const MOST_INI: usize = 64;
+const MAX_INI_FILES: usize = 64;
 
 /// Looks at the server's program.
 pub fn look(service: &Details) -> Program {
-    let Some(word) = chain::command(service).first() else { return Program::default() };
+    let Some(word) = target::command(service).first() else { return Program::default() };
     let candidates: Vec<PathBuf> = if word.contains('/') {
         vec![Path::new(&service.working_directory).join(word)]
     } else {
-        let environment = chain::environment(service);
+        let environment = target::environment(service);
         let path = environment.get(std::ffi::OsStr::new("PATH")).and_then(|path| path.to_str()).unwrap_or(SERVICE_PATH);
         std::env::split_paths(path).map(|directory| directory.join(word)).collect()
     };
@@ -44,19 +44,19 @@ pub fn look(service: &Details) -> Program {
     let directories: Vec<PathBuf> = candidates.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
     let missing = found.exists == Some(false);
     let alike = missing.then(|| alike::program(word, &directories, Path::new(&service.working_directory))).flatten();
-    let opaque = if chain::runs_sockd(service) { opaque(service) } else { None };
+    let opaque = if target::runs_sockd(service) { opaque(service) } else { None };
     Program { alike, opaque, ..found }
 }
 
 /// Why sockd cannot look through the program to the server that it starts. `None`: it can, or there is none.
 fn opaque(service: &Details) -> Option<String> {
-    let command: Vec<OsString> = chain::command(service).iter().map(OsString::from).collect();
+    let command: Vec<OsString> = target::command(service).iter().map(OsString::from).collect();
     let (_, command) = adapter::look_through(&command);
     match adapter::recognise(&command) {
         unknown if adapter::is_unknown(unknown) => adapter::hidden_server(&command).map(adapter::hidden_server_note),
         Adapter { making: Making::Template(server), .. } => {
             let Launcher::Script(program) = server.invocation(&command)?.launcher else { return None };
-            let mut environment = chain::environment(service);
+            let mut environment = target::environment(service);
             environment.entry("PATH".into()).or_insert_with(|| SERVICE_PATH.into());
             let path = config::find_program(program, Path::new(&service.working_directory), &environment).ok()?;
             match config::script(&path).ok()? {
@@ -107,7 +107,7 @@ pub fn read(path: &Path) -> std::io::Result<File> {
 
 /// The .ini files of a uWSGI: `--ini FILE`, `--emperor DIRECTORY`.
 pub fn uwsgi_files(service: &Details) -> Vec<File> {
-    let command = chain::command(service);
+    let command = target::command(service);
     let directory = Path::new(&service.working_directory);
     let named = values(command.iter(), &["--ini"]).into_iter().map(|file| directory.join(file));
     let mut paths: Vec<PathBuf> = named.collect();
@@ -116,7 +116,7 @@ pub fn uwsgi_files(service: &Details) -> Vec<File> {
     }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "ini"));
     paths.sort();
-    paths.iter().take(MOST_INI).filter_map(|path| read(path).ok()).collect()
+    paths.iter().take(MAX_INI_FILES).filter_map(|path| read(path).ok()).collect()
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hides_the_server_is_told_apart() {
+    fn what_hides_the_server_is_distinguished() {
         let room = std::env::temp_dir().join(format!("sockd-opaque-{}", std::process::id()));
         fs::create_dir_all(&room).expect("made");
         let pyenv =

@@ -1,10 +1,10 @@
 //! Whether the application answers, and what it says when it does not like what it was asked.
 
 use super::{Examined, resources, start};
-use crate::doctor::chain;
 use crate::doctor::facts::{Answer, Cluster, Database, Facts, Settings};
 use crate::doctor::finding::{Finding, Link, Severity};
 use crate::doctor::fix::{Change, Fix};
+use crate::doctor::target;
 use crate::doctor::{remedy, traceback};
 
 pub fn examine(facts: &Facts) -> Examined {
@@ -16,7 +16,7 @@ pub fn examine(facts: &Facts) -> Examined {
     findings.extend(unreachable_database(facts, well));
     findings.extend(resources::disks(facts));
     let Some(answer) = asked else {
-        let text = match chain::runs(&facts.service) {
+        let text = match target::runs(&facts.service) {
             true => "it was not asked for a page",
             false => "the service does not run, and was not started for this",
         };
@@ -26,7 +26,8 @@ pub fn examine(facts: &Facts) -> Examined {
         Some(status) => format!("answers {status} to {} of {}", page(facts), answer.host),
         None => format!("does not answer: {}", answer.error),
     };
-    if answer.status.is_none() && chain::expected(facts).iter().any(|e| !chain::instead(facts, &e.address).is_empty()) {
+    if answer.status.is_none() && target::expected(facts).iter().any(|e| !target::instead(facts, &e.address).is_empty())
+    {
         return Examined::follows(text).with(findings);
     }
     let explained = findings.iter().any(|finding| finding.severity == Severity::Error);
@@ -81,20 +82,20 @@ fn answered(facts: &Facts, answer: &Answer) -> Option<Finding> {
             };
             let what = format!("the application answers {status} to {}: {error}", page(facts));
             let why = "it was loaded, and an error was raised while it made the page";
-            Some(finding("application-error", what).why(why).by_hand(by_hand).mend(chain::load(facts)))
+            Some(finding("application-error", what).why(why).by_hand(by_hand).fix(target::load(facts)))
         }
         Some(_) => None,
         None if answer.error == "silent" => {
             let what = "the application gives no answer";
             let why = "every worker hangs or is busy: a slow query, an endless loop, a lock, or too few workers";
-            let no_answer = || finding("no-answer", what.to_owned()).why(why).mend(chain::load(facts));
+            let no_answer = || finding("no-answer", what.to_owned()).why(why).fix(target::load(facts));
             Some(resources::slow(facts, answer).unwrap_or_else(no_answer))
         }
         None if answer.error == "closed" => {
             let what = "the connection was closed without an answer";
             let why = "the worker that took it has ended; its log says why";
             let by_hand = format!("correct what `journalctl -u {service} -n 50` shows");
-            Some(finding("connection-closed", what.to_owned()).why(why).by_hand(by_hand).mend(chain::load(facts)))
+            Some(finding("connection-closed", what.to_owned()).why(why).by_hand(by_hand).fix(target::load(facts)))
         }
         None => None,
     }
@@ -113,7 +114,7 @@ fn disallowed_host(facts: &Facts, answer: &Answer) -> Option<Finding> {
     let Some((settings, allowed)) = settings.zip(allowed) else {
         let why = "it answers no name that the list does not have (DisallowedHost)";
         return Some(
-            finding.why(why).by_hand(format!("add '{host}' to ALLOWED_HOSTS in the settings")).mend(chain::load(facts)),
+            finding.why(why).by_hand(format!("add '{host}' to ALLOWED_HOSTS in the settings")).fix(target::load(facts)),
         );
     };
     let why = format!("{}:{} has {}", settings.file, allowed.line, list(&allowed.values));
@@ -121,7 +122,7 @@ fn disallowed_host(facts: &Facts, answer: &Answer) -> Option<Finding> {
         if allowed.values.is_empty() { ("[", format!("['{host}'")) } else { ("[", format!("['{host}', ")) };
     // The user's own file, changed by the user: root follows no links in a stranger's directory.
     let change = Change::replace(&remedy::by_user(facts), &settings.file, allowed.line, old, &new);
-    Some(finding.why(why).mend(chain::load_changed(facts, change)))
+    Some(finding.why(why).fix(target::load_changed(facts, change)))
 }
 
 fn list(values: &[String]) -> String {
@@ -150,7 +151,7 @@ fn refused(facts: &Facts, database: &Database) -> Finding {
         let why = format!("nobody listens there; {said}");
         return finding("database-not-running", what)
             .why(why)
-            .mend(Fix::run(format!("systemctl start postgresql@{name}")));
+            .fix(Fix::run(format!("systemctl start postgresql@{name}")));
     }
     let running = facts.clusters.iter().find(|cluster| cluster.reached);
     if let Some(Cluster { name, port: right, .. }) = running {
@@ -161,11 +162,11 @@ fn refused(facts: &Facts, database: &Database) -> Finding {
             Some((Settings { file, .. }, setting)) => {
                 let (old, new) = (port.to_string(), right.to_string());
                 let change = Change::replace(&remedy::by_user(facts), file, setting.line, &old, &new);
-                finding.mend(chain::load_changed(facts, change))
+                finding.fix(target::load_changed(facts, change))
             }
             None => finding
                 .by_hand(format!("write port {right} in the settings of the application"))
-                .mend(chain::load(facts)),
+                .fix(target::load(facts)),
         };
     }
     let what = format!("the database at {at} does not run");
@@ -173,7 +174,7 @@ fn refused(facts: &Facts, database: &Database) -> Finding {
     if facts.clusters.is_empty() {
         // An empty database would not be the one that is missing.
         let by_hand = "no PostgreSQL is installed here: name the machine that has the database, or install one";
-        return finding.by_hand(by_hand).mend(chain::load(facts));
+        return finding.by_hand(by_hand).fix(target::load(facts));
     }
-    finding.mend(Fix::run("systemctl start postgresql"))
+    finding.fix(Fix::run("systemctl start postgresql"))
 }

@@ -1,11 +1,11 @@
 //! Which site of Nginx answers the name that a browser asks for: `server_name` and the default page.
 
 use super::Examined;
-use crate::doctor::chain::{self, Expected, reaches};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Diagnosis, Finding, Link};
 use crate::doctor::fix::{self, Change, Fix};
 use crate::doctor::nginx::{self, Configuration, Server};
+use crate::doctor::target::{self, Expected, reaches};
 use crate::systemd::details::Details;
 
 pub fn examine(facts: &Facts) -> Examined {
@@ -15,7 +15,7 @@ pub fn examine(facts: &Facts) -> Examined {
     if facts.nginx.test_error.is_some() {
         return Examined::unseen("Nginx's configuration has a mistake: which site answers is not known");
     }
-    let expected = chain::expected(facts);
+    let expected = target::expected(facts);
     let configuration = nginx::read(&facts.nginx.files);
     let ours: Vec<&Server> = configuration.servers.iter().filter(|server| is_ours(server, &expected)).collect();
     let Some(first) = ours.first() else {
@@ -62,7 +62,7 @@ pub fn examine(facts: &Facts) -> Examined {
 pub fn idle(facts: &Facts) -> Option<Diagnosis> {
     let off = |unit: &Details| unit.active_state == "inactive" && unit.unit_file_state != "enabled";
     let unused = facts.service.load_state == "loaded" && off(&facts.service) && facts.sockets.iter().all(off);
-    let expected = chain::expected(facts);
+    let expected = target::expected(facts);
     let configuration = nginx::read(&facts.nginx.files);
     let wanted = configuration.servers.iter().any(|server| is_ours(server, &expected));
     (unused && !wanted).then(|| Diagnosis { idle: true, ..Diagnosis::of(&facts.service) })
@@ -78,7 +78,7 @@ pub fn not_enabled(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
     let file = facts.nginx.available.iter().find(|file| of_ours(nginx::read_site(file)))?;
     let finding = Finding::error("site-not-enabled", Link::Browser, format!("the site {} is not enabled", file.path));
     let why = "Nginx reads what is linked in sites-enabled; without the link its default page answers";
-    Some(finding.why(why).mend(fix::of_nginx(Change::link(&file.path, "/etc/nginx/sites-enabled"))))
+    Some(finding.why(why).fix(fix::of_nginx(Change::link(&file.path, "/etc/nginx/sites-enabled"))))
 }
 
 /// Another site answers the name: one with the same name that comes first, or the default page.
@@ -87,15 +87,15 @@ fn other_answers(all: &Configuration, ours: &Server, other: &Server, name: &str,
         let what = format!("two sites have the server_name {name}, and {} answers", other.place());
         let why = format!("of two servers with the same name on port {port} Nginx takes the first that it reads");
         let (file, line) = other.names_at.clone().unwrap_or_else(|| (other.file.clone(), other.line));
-        let mend = fix::of_nginx(Change::replace("", &file, line, name, &format!("old.{name}")));
-        return Finding::error("same-server-name", Link::Browser, what).why(why).mend(mend);
+        let fix = fix::of_nginx(Change::replace("", &file, line, name, &format!("old.{name}")));
+        return Finding::error("same-server-name", Link::Browser, what).why(why).fix(fix);
     }
     let default = all.default_server(port) == Some(other);
     let page = if default { "Nginx's default page" } else { "another site" };
     let what = format!("{name} is answered by {page}, {}", other.place());
     let names = if ours.names.is_empty() { "nothing".to_owned() } else { ours.names.join(" ") };
     let why = format!("no server_name is {name}; that of {} is {names}", ours.place());
-    Finding::error("default-page", Link::Browser, what).why(why).mend(add_name(ours, name))
+    Finding::error("default-page", Link::Browser, what).why(why).fix(add_name(ours, name))
 }
 
 /// Over IPv6 another site answers: it listens there, and ours does not.
@@ -116,8 +116,8 @@ fn other_family(all: &Configuration, ours: &Server) -> Option<Finding> {
     options.retain(|word| !matches!(word.as_str(), "default_server" | "default"));
     let line = [socket].into_iter().chain(options).collect::<Vec<_>>().join(" ");
     let script = format!("{}a\\    listen {line};", own.line);
-    let mend = fix::of_nginx(Change::edit("", &own.file, &script));
-    Some(Finding::warning("default-page-ipv6", Link::Browser, what).why(why).mend(mend))
+    let fix = fix::of_nginx(Change::edit("", &own.file, &script));
+    Some(Finding::warning("default-page-ipv6", Link::Browser, what).why(why).fix(fix))
 }
 
 /// Adds a name to a site.
@@ -136,5 +136,5 @@ fn nameless(facts: &Facts, all: &Configuration, server: &Server) -> Option<Findi
     let what = format!("the site {} has no server_name, and {} answers in its place", server.place(), default.place());
     // The machine's own name is the only one that is known here.
     let why = "a server without a name of its own is asked only if it is the default one of its port";
-    Some(Finding::error("no-server-name", Link::Browser, what).why(why).mend(add_name(server, &facts.hostname)))
+    Some(Finding::error("no-server-name", Link::Browser, what).why(why).fix(add_name(server, &facts.hostname)))
 }

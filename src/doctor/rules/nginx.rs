@@ -3,20 +3,20 @@
 use super::browser::{is_ours, not_enabled};
 use super::resources::recent_of_nginx;
 use super::{Examined, statics};
-use crate::doctor::chain::{self, Expected, Protocol, reaches};
 use crate::doctor::error_log::{self, Failure};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link};
 use crate::doctor::fix::{self, Change, Fix};
 use crate::doctor::nginx::{self, Configuration, Pass};
 use crate::doctor::remedy;
+use crate::doctor::target::{self, Expected, Protocol, reaches};
 
 pub fn examine(facts: &Facts) -> Examined {
     let nginx = &facts.nginx;
     if !nginx.installed {
         return Examined::unseen("there is no Nginx here");
     }
-    let expected = chain::expected(facts);
+    let expected = target::expected(facts);
     let configuration = nginx::read(&nginx.files);
     let mut findings = Vec::new();
     let taken = port_taken(facts);
@@ -27,15 +27,15 @@ pub fn examine(facts: &Facts) -> Examined {
     if nginx.running == Some(false) {
         findings.push(taken.unwrap_or_else(|| {
             let enabled = nginx.enabled != Some(false);
-            let mend = if enabled { "systemctl start nginx" } else { "systemctl enable --now nginx" };
+            let fix = if enabled { "systemctl start nginx" } else { "systemctl enable --now nginx" };
             let finding = Finding::error("nginx-not-running", Link::Nginx, "Nginx does not run");
-            finding.why("nobody answers browsers at all").mend(Fix::run(mend))
+            finding.why("nobody answers browsers at all").fix(Fix::run(fix))
         }));
     }
     if let Some(file) = nginx.unread.first() {
         let what = format!("{file} was changed after Nginx last read it");
         let why = "Nginx goes on with what it has read until it is reloaded";
-        findings.push(Finding::warning("nginx-not-reloaded", Link::Nginx, what).why(why).mend(fix::reload_nginx()));
+        findings.push(Finding::warning("nginx-not-reloaded", Link::Nginx, what).why(why).fix(fix::reload_nginx()));
     }
     findings.extend(wrong_protocol(&configuration, &expected));
     let mut passes = configuration.servers.iter().flat_map(|server| &server.passes);
@@ -48,7 +48,7 @@ pub fn examine(facts: &Facts) -> Examined {
         findings.extend(other_address(facts, &configuration, &expected));
         return Examined::unseen("no site passes to this application").with(findings);
     };
-    Examined::well(format!("passes to {} ({})", chain::shown(&ours.address), ours.place())).with(findings)
+    Examined::well(format!("passes to {} ({})", target::shown(&ours.address), ours.place())).with(findings)
 }
 
 /// Nginx does not run, and cannot: another program has its port.
@@ -62,7 +62,7 @@ fn port_taken(facts: &Facts) -> Option<Finding> {
         Finding::error("port-taken", Link::Nginx, what)
             .why(why)
             .by_hand(by_hand)
-            .mend(Fix::run("systemctl start nginx")),
+            .fix(Fix::run("systemctl start nginx")),
     )
 }
 
@@ -80,7 +80,7 @@ fn faulty(facts: &Facts, taken: bool) -> Option<Finding> {
     let why = "Nginx neither starts nor reloads with a mistake in its configuration";
     // Where its port is taken it cannot be started yet.
     let start = if taken { Fix::default() } else { Fix::run("systemctl reload-or-restart nginx") };
-    Some(finding.why(why).by_hand(format!("correct {at}")).mend(Fix::run("nginx -t").then(start)))
+    Some(finding.why(why).by_hand(format!("correct {at}")).fix(Fix::run("nginx -t").then(start)))
 }
 
 fn wrong_protocol(all: &Configuration, expected: &[Expected]) -> Option<Finding> {
@@ -101,7 +101,7 @@ fn wrong_protocol(all: &Configuration, expected: &[Expected]) -> Option<Finding>
         let change = Change::replace("", &pass.file, pass.line, &format!("{} {};", pass.directive, pass.written), &new);
         let why = "neither understands the other: visitors get 502";
         let finding = Finding::error("nginx-wrong-protocol", Link::Nginx, what);
-        return Some(finding.why(why).mend(fix::of_nginx(change)));
+        return Some(finding.why(why).fix(fix::of_nginx(change)));
     }
     None
 }
@@ -111,19 +111,21 @@ fn other_address(facts: &Facts, all: &Configuration, expected: &[Expected]) -> O
     let target = expected.first()?;
     let meant = dangling(facts, all);
     let Some(pass) = meant else {
-        // The browser's link says it already, and how to mend it.
+        // The browser's link says it already, and how to fix it.
         return if not_enabled(facts, expected).is_some() { None } else { Some(no_site(facts, target)) };
     };
     let made = match target.maker {
-        chain::Maker::Unit(at) => format!("{} listens on {}", facts.sockets[at].name, target.shown()),
-        chain::Maker::Server | chain::Maker::Ini(_) => format!("{} listens on {}", facts.service.name, target.shown()),
+        target::Maker::Unit(at) => format!("{} listens on {}", facts.sockets[at].name, target.shown()),
+        target::Maker::Server | target::Maker::Ini(_) => {
+            format!("{} listens on {}", facts.service.name, target.shown())
+        }
     };
-    let what = format!("Nginx passes to {}, and {made}", chain::shown(&pass.address));
+    let what = format!("Nginx passes to {}, and {made}", target::shown(&pass.address));
     let said = error_log::last(&facts.nginx.error_log, &[&pass.address]);
     let said = said.map(|line| format!("; error.log says ({})", line.words));
     let why = format!("{} names an address that nobody listens on{}", pass.place(), said.unwrap_or_default());
     let change = Change::replace("", &pass.file, pass.line, &pass.written, &rewritten(pass, target));
-    Some(Finding::error("nginx-other-address", Link::Nginx, what).why(why).mend(fix::of_nginx(change)))
+    Some(Finding::error("nginx-other-address", Link::Nginx, what).why(why).fix(fix::of_nginx(change)))
 }
 
 /// The pass to an address where nobody listens and which no other unit claims. Of several, one that error.log speaks
@@ -171,15 +173,15 @@ fn no_site(facts: &Facts, target: &Expected) -> Finding {
     let site = format!("server {{ listen 80; server_name {host}; location / {{ {pass} }} }}\\n");
     let file = format!("/etc/nginx/sites-available/{name}");
     let enabled = Change::link(&file, "/etc/nginx/sites-enabled").checked(Fix::run("nginx -t"));
-    let mend = Change::new_file(&file, &site).checked(enabled).then(Fix::run("systemctl reload nginx"));
+    let fix = Change::new_file(&file, &site).checked(enabled).then(Fix::run("systemctl reload nginx"));
     let what = format!("no site of Nginx passes to {}", target.shown());
     let why = "unless something else stands in front of it, no browser gets to the application";
-    Finding::warning("nginx-no-site", Link::Nginx, what).why(why).mend(mend)
+    Finding::warning("nginx-no-site", Link::Nginx, what).why(why).fix(fix)
 }
 
 /// What error.log says when nothing else explains it: asked by `diagnose` when no other rule found what is broken.
 pub fn without_another_cause(facts: &Facts) -> Vec<Finding> {
-    let expected = chain::expected(facts);
+    let expected = target::expected(facts);
     let addresses: Vec<&str> = expected.iter().map(|expected| expected.address.as_str()).collect();
     let last = error_log::last(&facts.nginx.error_log, &addresses);
     let full = recent_of_nginx(facts).iter().filter_map(|line| error_log::read(line));
@@ -196,14 +198,14 @@ pub fn without_another_cause(facts: &Facts) -> Vec<Finding> {
             Some(line) => error_log::meaning(line.failure),
             None => "its error.log says why; it was not checked here",
         };
-        findings.push(Finding::error("bad-gateway", Link::Nginx, what).why(why).mend(chain::load(facts)));
+        findings.push(Finding::error("bad-gateway", Link::Nginx, what).why(why).fix(target::load(facts)));
     } else if full > 0 {
         let what =
             format!("the queue was full {full} times in the last ten minutes (11: Resource temporarily unavailable)");
         let why = error_log::meaning(Failure::Full);
-        let (workers, mend) = remedy::more_workers(facts);
+        let (workers, fix) = remedy::more_workers(facts);
         let by_hand = format!("write {workers}");
-        findings.push(Finding::warning("queue-was-full", Link::Nginx, what).why(why).by_hand(by_hand).mend(mend));
+        findings.push(Finding::warning("queue-was-full", Link::Nginx, what).why(why).by_hand(by_hand).fix(fix));
     }
     let default = nginx::read(&facts.nginx.files);
     let ours = default.servers.iter().any(|server| is_ours(server, &expected));

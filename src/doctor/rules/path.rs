@@ -1,15 +1,15 @@
 //! Whether Nginx's user can get to the socket: `namei` over every directory, and the socket's own mode.
 
 use super::Examined;
-use crate::doctor::chain::{self, Expected, Maker, quote};
 use crate::doctor::error_log::{self, Failure};
-use crate::doctor::facts::{Account, Facts, Permissions, Place};
+use crate::doctor::facts::{Account, Facts, PathFacts, Permissions};
 use crate::doctor::finding::{Finding, Link};
 use crate::doctor::fix::{Change, Fix, drop_in};
 use crate::doctor::permission::{PASS, WRITE, may, mode};
+use crate::doctor::target::{self, Expected, Maker, quote};
 
 pub fn examine(facts: &Facts) -> Examined {
-    let expected = chain::expected(facts);
+    let expected = target::expected(facts);
     let mut findings = Vec::new();
     let mut text = None;
     let mut paths = 0;
@@ -54,7 +54,7 @@ fn missing(facts: &Facts, target: &Expected) -> bool {
 }
 
 /// The first directory of the way that Nginx's user may not pass.
-fn closed_way(facts: &Facts, place: &Place) -> Option<Finding> {
+fn closed_way(facts: &Facts, place: &PathFacts) -> Option<Finding> {
     let account = facts.nginx.account.as_ref()?;
     for directory in &place.way {
         let Some(permissions) = &directory.permissions else { continue };
@@ -66,8 +66,8 @@ fn closed_way(facts: &Facts, place: &Place) -> Option<Finding> {
         let said = denied(facts, &place.path);
         let home = if path.starts_with("/home/") { "; home directories are made so since 2021" } else { "" };
         let why = format!("every directory on the way to {} must have x for it{home}{said}", place.path);
-        let mend = open(account, permissions, path, 'x');
-        return Some(Finding::error("directory-closed", Link::Path, what).why(why).mend(mend));
+        let fix = open(account, permissions, path, 'x');
+        return Some(Finding::error("directory-closed", Link::Path, what).why(why).fix(fix));
     }
     None
 }
@@ -89,7 +89,7 @@ fn open(account: &Account, permissions: &Permissions, path: &str, letter: char) 
 }
 
 /// The socket itself is closed to Nginx's user.
-fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Finding> {
+fn closed_socket(facts: &Facts, target: &Expected, place: &PathFacts) -> Option<Finding> {
     let account = facts.nginx.account.as_ref()?;
     let permissions = &place.permissions;
     if may(account, permissions, WRITE) {
@@ -97,7 +97,7 @@ fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Find
     }
     let path = &place.path;
     let what = format!("Nginx's user {} may not write to {path} (mode {})", account.name, permissions.mode);
-    let (why, mend) = match target.maker {
+    let (why, fix) = match target.maker {
         Maker::Unit(at) => {
             let unit = &facts.sockets[at];
             let meant = Permissions { mode: unit.socket_mode.clone(), ..permissions.clone() };
@@ -109,8 +109,8 @@ fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Find
                 let why = format!("{} makes it so: SocketMode={}", unit.name, unit.socket_mode);
                 let lines = [format!("SocketUser={}", account.name), "SocketMode=0600".to_owned()];
                 let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-                let mend = drop_in(&unit.name, "nginx", "Socket", &lines);
-                (why, mend.then(chain::bind_again(facts)))
+                let fix = drop_in(&unit.name, "nginx", "Socket", &lines);
+                (why, fix.then(target::bind_again(facts)))
             }
         }
         Maker::Server => {
@@ -123,14 +123,14 @@ fn closed_socket(facts: &Facts, target: &Expected, place: &Place) -> Option<Find
         }
     };
     let why = format!("{why}{}", denied(facts, path));
-    Some(Finding::error("socket-closed", Link::Path, what).why(why).mend(mend))
+    Some(Finding::error("socket-closed", Link::Path, what).why(why).fix(fix))
 }
 
 /// Nothing is there although somebody listens, or something else is.
-fn wrong_file(facts: &Facts, target: &Expected, place: &Place) -> Option<Finding> {
+fn wrong_file(facts: &Facts, target: &Expected, place: &PathFacts) -> Option<Finding> {
     let path = &place.path;
-    let again = chain::bind_again(facts);
-    let listening = chain::listeners(facts, path).first().copied();
+    let again = target::bind_again(facts);
+    let listening = target::listeners(facts, path).first().copied();
     let finding = |id, what: String| Finding::error(id, Link::Path, what);
     match place.kind.as_str() {
         "missing" => {
@@ -141,24 +141,24 @@ fn wrong_file(facts: &Facts, target: &Expected, place: &Place) -> Option<Finding
             let what = format!("{path} is gone, and its socket still listens");
             let why =
                 "somebody has removed the file (a server that ends does so); no visitor finds the socket any more";
-            Some(finding("path-missing", what).why(why).mend(again))
+            Some(finding("path-missing", what).why(why).fix(again))
         }
         "file" | "directory" => {
             let what = format!("{path} is a {}, no socket", place.kind);
             let why = "nothing can listen there until it is gone";
-            Some(finding("path-not-socket", what).why(why).mend(Change::moved("", path).lasting().then(again)))
+            Some(finding("path-not-socket", what).why(why).fix(Change::moved("", path).lasting().then(again)))
         }
         "socket" => {
-            // While our own socket does not listen, whoever does is somebody else, and another link's matter.
+            // While our own socket does not listen, the listener is somebody else, and another link's matter.
             let ours = match target.maker {
                 Maker::Unit(at) => facts.sockets[at].active_state == "active",
-                Maker::Server | Maker::Ini(_) => chain::runs(&facts.service),
+                Maker::Server | Maker::Ini(_) => target::runs(&facts.service),
             };
             let inode = listening.filter(|_| ours)?.file_inode?;
             (place.inode != 0 && inode != place.inode).then_some(())?;
             let what = format!("{path} is another socket than the one that listens");
             let why = "a second one was bound to the same path in its place; visitors reach the wrong one, or nobody";
-            Some(finding("path-other-inode", what).why(why).mend(again))
+            Some(finding("path-other-inode", what).why(why).fix(again))
         }
         _ => None,
     }
@@ -169,20 +169,20 @@ fn missing_directory(facts: &Facts, target: &Expected, path: &str) -> Finding {
     let unit = &facts.service;
     let what = format!("the directory {path} does not exist");
     let name = path.strip_prefix("/run/").filter(|name| !name.contains('/'));
-    let (why, mend) = match (name, target.maker) {
+    let (why, fix) = match (name, target.maker) {
         (Some(name), Maker::Server | Maker::Ini(_)) => {
             let line = format!("RuntimeDirectory={name}");
-            let mend = drop_in(&unit.name, "runtime-directory", "Service", &[&line, "RuntimeDirectoryMode=0755"]);
-            ("/run is empty after every boot: the unit must make it", mend.then(chain::again(facts)))
+            let fix = drop_in(&unit.name, "runtime-directory", "Service", &[&line, "RuntimeDirectoryMode=0755"]);
+            ("/run is empty after every boot: the unit must make it", fix.then(target::again(facts)))
         }
         (_, maker) => {
             // systemd makes the directories of a socket unit itself, as root.
             let owner = if unit.user.is_empty() || matches!(maker, Maker::Unit(_)) { "root" } else { &unit.user };
             let make = Fix::run(format!("install -d -m 0755 -o {owner} {}", quote(path)));
-            ("the socket is made in a directory that must be there before", make.then(chain::bind_again(facts)))
+            ("the socket is made in a directory that must be there before", make.then(target::bind_again(facts)))
         }
     };
-    Finding::error("path-directory-missing", Link::Path, what).why(why).mend(mend)
+    Finding::error("path-directory-missing", Link::Path, what).why(why).fix(fix)
 }
 
 /// A private /tmp: each side sees its own.
@@ -196,10 +196,10 @@ fn private_tmp(facts: &Facts, target: &Expected, path: &str) -> Option<Finding> 
     };
     let what = format!("{unit} has PrivateTmp=yes, and the socket is {path}");
     let why = "it sees a /tmp of its own, in which the socket of the others is not; /run is the place for sockets";
-    let mend = drop_in(unit, "no-private-tmp", "Service", &["PrivateTmp=no"]);
+    let fix = drop_in(unit, "no-private-tmp", "Service", &["PrivateTmp=no"]);
     let restart = match unit {
-        "nginx.service" => Fix::run("nginx -t").then(mend).then(Fix::run("systemctl restart nginx")),
-        _ => mend.then(chain::again(facts)),
+        "nginx.service" => Fix::run("nginx -t").then(fix).then(Fix::run("systemctl restart nginx")),
+        _ => fix.then(target::again(facts)),
     };
-    Some(Finding::error("private-tmp", Link::Path, what).why(why).mend(restart))
+    Some(Finding::error("private-tmp", Link::Path, what).why(why).fix(restart))
 }

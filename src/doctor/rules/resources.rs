@@ -2,10 +2,10 @@
 //! minutes, though the page that was asked for is well.
 
 use crate::control::message::WorkerState;
-use crate::doctor::chain;
 use crate::doctor::facts::{Answer, Facts, FileSystem};
 use crate::doctor::finding::{Finding, Link, Severity};
 use crate::doctor::remedy;
+use crate::doctor::target;
 use crate::doctor::traceback;
 
 /// With less room than this, in bytes, a file system is as good as full.
@@ -27,7 +27,7 @@ fn full(facts: &Facts, disk: &FileSystem) -> Option<Finding> {
     let no_inode = disk.free_inodes == Some(0);
     let finding = |id, what: String| Finding::warning(id, Link::Application, what);
     let show = if no_inode { "du -x --inodes" } else { "du -xh" };
-    let by_hand = format!("remove what nobody needs: `{show} {} | sort -h | tail -n 20` shows it", chain::quote(path));
+    let by_hand = format!("remove what nobody needs: `{show} {} | sort -h | tail -n 20` shows it", target::quote(path));
     if !no_inode && disk.free_bytes >= FULL {
         (disk.free_bytes < NEARLY_FULL && disk.free_bytes < disk.size_bytes / 100).then_some(())?;
         let what = format!("the file system of {path} is nearly full: {} MiB are free", disk.free_bytes >> 20);
@@ -88,7 +88,7 @@ pub fn recent_errors(facts: &Facts) -> Option<Finding> {
         (Some((file, line)), _) => format!("correct {file}:{line}"),
         (None, Some((request, _))) => {
             let path = request.split(' ').nth(1).unwrap_or("/");
-            format!("`sockd doctor {unit} --path {}` asks for that page", chain::quote(path))
+            format!("`sockd doctor {unit} --path {}` asks for that page", target::quote(path))
         }
         (None, None) => format!("see what `journalctl -u {unit} -n 50` shows"),
     };
@@ -129,10 +129,10 @@ pub fn slow(facts: &Facts, answer: &Answer) -> Option<Finding> {
     let wait = if queued == 0 { String::new() } else { format!(", {queued} wait") };
     let found = Finding::warning("workers-busy", Link::Application, format!("{busy}{wait}; {took}"));
     let why = "a visitor waits in the queue until a worker has finished: with slow pages, or with too few workers";
-    let (workers, mend) = remedy::more_workers(facts);
+    let (workers, fix) = remedy::more_workers(facts);
     let by_hand = format!("make the slow pages quicker, or write {workers}");
     let severity = if silent { Severity::Error } else { Severity::Warning };
-    Some(Finding { severity, ..found.why(why).by_hand(by_hand).mend(mend) })
+    Some(Finding { severity, ..found.why(why).by_hand(by_hand).fix(fix) })
 }
 
 /// How many workers there are: sockd says it; else it is all processes but the first, which manages the others.

@@ -2,12 +2,12 @@
 
 use super::browser::is_ours;
 use super::resources::recent_of_nginx;
-use crate::doctor::chain::{Expected, quote};
 use crate::doctor::facts::{Facts, Served};
 use crate::doctor::finding::{Finding, Link};
 use crate::doctor::fix::{self, Change};
 use crate::doctor::nginx::{Configuration, Root};
 use crate::doctor::remedy;
+use crate::doctor::target::{Expected, quote};
 
 /// What browsers ask for by themselves; sites need not have it.
 const UNASKED: [&str; 3] = ["/favicon.ico", "/robots.txt", "/apple-touch-icon"];
@@ -34,10 +34,10 @@ fn missing(facts: &Facts, roots: &[&Root], served: &Served) -> Option<Finding> {
             let finding = finding("static-root", what).why(why);
             let root = roots.iter().find(|root| root.location == served.location)?;
             Some(match serve_from(root, collected) {
-                Some(change) => finding.mend(fix::of_nginx(change)),
+                Some(change) => finding.fix(fix::of_nginx(change)),
                 None => {
                     let by_hand = format!("write `alias {collected}/;` at {}:{}", root.file, root.line);
-                    finding.by_hand(by_hand).mend(fix::reload_nginx())
+                    finding.by_hand(by_hand).fix(fix::reload_nginx())
                 }
             })
         }
@@ -48,7 +48,7 @@ fn missing(facts: &Facts, roots: &[&Root], served: &Served) -> Option<Finding> {
             let python = python.map_or("python3".to_owned(), |(bin, _)| format!("{bin}/python"));
             let manage = format!("{}/manage.py", facts.service.working_directory);
             let collect = format!("{} {} collectstatic --noinput", quote(&python), quote(&manage));
-            Some(finding.mend(remedy::as_user(facts, &collect)))
+            Some(finding.fix(remedy::as_user(facts, &collect)))
         }
         _ if nothing => {
             let what = format!("{directory}, from which Nginx serves {}, {state}", served.location);

@@ -2,11 +2,11 @@
 
 use super::{Examined, start};
 use crate::control::message::WorkerState;
-use crate::doctor::chain;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link, Severity};
 use crate::doctor::fix::{Fix, drop_in};
 use crate::doctor::remedy;
+use crate::doctor::target;
 
 pub fn examine(facts: &Facts) -> Examined {
     let service = &facts.service;
@@ -14,7 +14,7 @@ pub fn examine(facts: &Facts) -> Examined {
     match start::cause(facts) {
         Some(cause) if cause.link == Link::Worker => findings.push(cause),
         Some(cause) if cause.severity == Severity::Warning => {}
-        Some(_) if !chain::runs(service) => return Examined::follows(format!("{} cannot start", service.name)),
+        Some(_) if !target::runs(service) => return Examined::follows(format!("{} cannot start", service.name)),
         Some(_) => {
             let ready = facts.status.as_ref().map_or(0, |status| ready(&status.workers));
             return Examined::follows(format!("{ready} workers are ready"));
@@ -24,7 +24,7 @@ pub fn examine(facts: &Facts) -> Examined {
     if service.load_state == "loaded" {
         findings.extend(settings(facts));
     }
-    if !chain::runs(service) && facts.sockets.iter().all(|socket| socket.active_state != "active") {
+    if !target::runs(service) && facts.sockets.iter().all(|socket| socket.active_state != "active") {
         return Examined::unseen(format!("{} does not run, and no connection starts it", service.name)).with(findings);
     }
     Examined::well(text(facts)).with(findings)
@@ -42,7 +42,7 @@ fn text(facts: &Facts) -> String {
         }
         return format!("{} of {} workers are ready", ready(&status.workers), status.wanted_workers);
     }
-    if !chain::runs(service) {
+    if !target::runs(service) {
         return format!("{} does not run; the first connection starts it", service.name);
     }
     match &facts.processes {
@@ -55,31 +55,31 @@ fn text(facts: &Facts) -> String {
 fn state(facts: &Facts) -> Option<Finding> {
     let service = &facts.service;
     let name = &service.name;
-    let again = chain::again(facts);
+    let again = target::again(facts);
     let finding = |id, what: String| Finding::error(id, Link::Worker, what);
     let last = facts.journal.iter().rev().find(|line| !line.trim().is_empty());
     let last = last.map_or(String::new(), |line| format!("; its last line is: {}", line.trim()));
     if service.result == "oom-kill" {
         let what = format!("{name} was ended because the system had no memory left for one of its processes");
         let why = "OOMPolicy=stop ends the whole service with one process; with continue the other workers live on";
-        let mend = drop_in(name, "oom-policy", "Service", &["OOMPolicy=continue"]);
-        return Some(finding("oom-killed", what).why(why).mend(mend.then(again)));
+        let fix = drop_in(name, "oom-policy", "Service", &["OOMPolicy=continue"]);
+        return Some(finding("oom-killed", what).why(why).fix(fix.then(again)));
     }
     match service.active_state.as_str() {
         "failed" if service.result == "start-limit-hit" => {
             let what = format!("{name} has failed (start-limit-hit)");
             let why = format!("it ended more often than StartLimitBurst= allows, and systemd gave up{last}");
-            Some(finding("service-start-limit", what).why(why).mend(again))
+            Some(finding("service-start-limit", what).why(why).fix(again))
         }
         "failed" => {
             let what = format!("{name} has failed ({}, status {})", service.result, service.exec_main_status);
             let why = format!("it ended by itself{last}");
-            Some(finding("service-failed", what).why(why).mend(again))
+            Some(finding("service-failed", what).why(why).fix(again))
         }
         "activating" if service.sub_state.starts_with("auto-restart") => {
             let what = format!("{name} ends again and again: {} restarts", service.n_restarts);
-            let why = format!("systemd starts it anew each time{last}");
-            Some(finding("restart-loop", what).why(why).mend(again))
+            let why = format!("systemd restarts it each time{last}");
+            Some(finding("restart-loop", what).why(why).fix(again))
         }
         "inactive" if facts.sockets.is_empty() => {
             let what = format!("{name} is not started");
@@ -87,7 +87,7 @@ fn state(facts: &Facts) -> Option<Finding> {
             Some(
                 finding("service-not-started", what)
                     .why(why)
-                    .mend(chain::start(facts, Fix::run(format!("systemctl enable --now {name}")))),
+                    .fix(target::start(facts, Fix::run(format!("systemctl enable --now {name}")))),
             )
         }
         _ => no_worker(facts),
@@ -105,7 +105,7 @@ fn no_worker(facts: &Facts) -> Option<Finding> {
     };
     let finding = Finding::error("no-worker", Link::Worker, "no worker can start; sockd keeps trying").why(why);
     let by_hand = format!("correct what `journalctl -u {} -n 50` shows", facts.service.name);
-    Some(finding.by_hand(by_hand).mend(chain::load(facts)))
+    Some(finding.by_hand(by_hand).fix(target::load(facts)))
 }
 
 /// The code on disk is code that sockd has refused: the workers go on with what they have loaded.
@@ -121,13 +121,13 @@ fn refused_reload(facts: &Facts) -> Option<Finding> {
             "a restart would load it, and so would the successor of a worker that dies; with `preload` only a restart"
         }
     };
-    let by_hand = match chain::import_traceback(facts).and_then(|found| found.place) {
+    let by_hand = match target::import_traceback(facts).and_then(|found| found.place) {
         Some((file, line)) => format!("correct {file}:{line}"),
         None => format!("correct what `journalctl -u {name} -n 50` shows"),
     };
     let finding = Finding::warning("reload-refused", Link::Worker, what);
     let why = format!("the workers serve the code from before; {next}");
-    Some(finding.why(why).by_hand(by_hand).mend(chain::load(facts)))
+    Some(finding.why(why).by_hand(by_hand).fix(target::load(facts)))
 }
 
 /// sockd starts a program that starts the server: what it promises for each worker holds for the whole of them.
@@ -136,9 +136,9 @@ fn opaque(facts: &Facts) -> Option<Finding> {
     let finding = Finding::warning("server-hidden", Link::Worker, opaque);
     let why =
         "whatever starts the server stands between: sockd sees one process, and neither its workers nor their code";
-    let (place, mend) = remedy::changed_by_hand(facts);
+    let (place, fix) = remedy::changed_by_hand(facts);
     let by_hand = format!("write the server's own line in {place}, as the Python that runs it, with -m and its module");
-    Some(finding.why(why).by_hand(by_hand).mend(mend))
+    Some(finding.why(why).by_hand(by_hand).fix(fix))
 }
 
 /// Settings of the unit that are known to break a site sooner or later.
@@ -150,27 +150,27 @@ fn settings(facts: &Facts) -> Vec<Finding> {
     if service.need_daemon_reload {
         let what = format!("{name} was changed after systemd read it");
         let why = "systemd goes on with what it has read until `daemon-reload`, and the service until it is restarted";
-        findings.push(Finding::warning("daemon-reload", Link::Worker, what).why(why).mend(remedy::renew(facts)));
+        findings.push(Finding::warning("daemon-reload", Link::Worker, what).why(why).fix(remedy::renew(facts)));
     }
     if service.oom_policy == "stop" {
         let what = format!("{name} has OOMPolicy=stop");
         let why = "when the system is out of memory, one killed worker ends the whole service";
-        let mend = drop_in(name, "oom-policy", "Service", &["OOMPolicy=continue"]);
-        findings.push(Finding::warning("oom-policy", Link::Worker, what).why(why).mend(mend));
+        let fix = drop_in(name, "oom-policy", "Service", &["OOMPolicy=continue"]);
+        findings.push(Finding::warning("oom-policy", Link::Worker, what).why(why).fix(fix));
     }
-    if chain::runs_sockd(service) && !service.delegate {
+    if target::runs_sockd(service) && !service.delegate {
         let what = format!("{name} has no Delegate=yes");
         let why = "sockd gives each worker a control group of its own only where systemd lets it";
-        let mend = drop_in(name, "delegate", "Service", &["Delegate=yes"]);
+        let fix = drop_in(name, "delegate", "Service", &["Delegate=yes"]);
         let finding = Finding::warning("delegate", Link::Worker, what).why(why);
-        findings.push(finding.mend(chain::prove(facts).then(mend).then(chain::again(facts))));
+        findings.push(finding.fix(target::prove(facts).then(fix).then(target::again(facts))));
     }
     findings.extend(opaque(facts));
     if service.unit_file_state == "disabled" && facts.sockets.is_empty() {
         let what = format!("{name} is not enabled");
         let finding = Finding::warning("service-not-enabled", Link::Worker, what);
         findings.push(
-            finding.why("nobody starts it after the next boot").mend(Fix::run(format!("systemctl enable {name}"))),
+            finding.why("nobody starts it after the next boot").fix(Fix::run(format!("systemctl enable {name}"))),
         );
     }
     findings

@@ -89,8 +89,8 @@ def main():
 
 
 class Chaos:
-    def __init__(self, service, dice):
-        self.service, self.dice = service, dice
+    def __init__(self, service, generator):
+        self.service, self.generator = service, generator
         self.begun = time.monotonic()
         self.events = []
         # The visitors' sockets that a victim had in its hands.
@@ -102,23 +102,23 @@ class Chaos:
         actions = [self.kill, self.stop, self.hang, self.grow, self.kill_helper, self.start_reload]
         end = self.begun + seconds
         while time.monotonic() < end:
-            self.dice.choice(actions)()
-            time.sleep(self.dice.uniform(0.2, 2.0))
+            self.generator.choice(actions)()
+            time.sleep(self.generator.uniform(0.2, 2.0))
 
     def note(self, what):
         self.events.append((time.monotonic() - self.begun, what))
         say("%6.1f s  %s" % self.events[-1])
 
     def ready(self):
-        told = json.loads(services.output("sockd", "status", "--json", self.service.name))[0]["sockd"]
-        return [worker["pid"] for worker in told["workers"] if worker["state"] == "ready"]
+        status = json.loads(services.output("sockd", "status", "--json", self.service.name))[0]["sockd"]
+        return [worker["pid"] for worker in status["workers"] if worker["state"] == "ready"]
 
     def seize(self):
         """Stops a worker that serves, so that its hands can be looked at. None while fewer than two others serve."""
         ready = self.ready()
         if len(ready) < WORKERS:
             return None
-        victim = self.dice.choice(ready)
+        victim = self.generator.choice(ready)
         try:
             os.kill(victim, signal.SIGSTOP)
         except ProcessLookupError:
@@ -154,7 +154,7 @@ class Chaos:
         """Of all processes one that is neither sockd nor a worker: a template or a spare."""
         others = set(self.service.pids()) - {self.service.main_pid(), *self.service.worker_pids()}
         if others:
-            victim = self.dice.choice(sorted(others))
+            victim = self.generator.choice(sorted(others))
             # It may have become a worker since, or have ended.
             if victim not in self.service.worker_pids():
                 with contextlib.suppress(ProcessLookupError):

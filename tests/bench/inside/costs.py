@@ -115,7 +115,7 @@ def visit(service):
 
 
 def measure_service(figures, service, options):
-    start_anew([service])
+    restart([service])
 
     # Workers touch their memory as they serve.
     load(service.address, options.clients, options.seconds)
@@ -132,7 +132,7 @@ def measure_service(figures, service, options):
     service.stop()
 
 
-def start_anew(services):
+def restart(services):
     """All of them up, side by side, and at rest."""
     for service in services:
         service.stop()
@@ -152,7 +152,7 @@ def measure_cold_starts(figures, services):
 
 
 def measure_requests(figures, services, options):
-    start_anew(services)
+    restart(services)
     for number in range(LOADS):
         for service in in_turns(number, services):
             busy = service.busy_us()
@@ -165,7 +165,7 @@ def measure_requests(figures, services, options):
 
 def measure_successors(figures, services):
     """With one worker nobody else can answer: the next answer is the successor's."""
-    start_anew(services)
+    restart(services)
     for number in range(SUCCESSORS):
         for service in in_turns(number, services):
             time.sleep(SERVED)
@@ -179,7 +179,7 @@ def measure_successors(figures, services):
 
 
 def measure_idle(figures, services, seconds):
-    start_anew(services)
+    restart(services)
     time.sleep(2)
     before = [{pid: idle_state(pid) for pid in service.pids()} for service in services]
     time.sleep(seconds)

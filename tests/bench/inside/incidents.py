@@ -145,7 +145,7 @@ def measure(figures, service, number):
     deploy("broken", broken=True)
     figures.add("broken status", service, systemctl("reload", service))
     figures.add("broken answered", service, sum(visit.good for visit in next_visits(service)))
-    deploy("mended")
+    deploy("fixed")
     service.stop()
 
 

@@ -7,14 +7,14 @@ use std::path::Path;
 
 /// A process that has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct SocketOwner {
     /// Its process id.
     pub pid: i32,
     /// Its name, as in `ps -o comm`; empty when it cannot be read.
     pub name: String,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for SocketOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.pid, self.name.as_str()) {
             // systemd itself listens for a socket unit until its service takes over.
@@ -25,7 +25,7 @@ impl fmt::Display for Holder {
     }
 }
 
-impl Holder {
+impl SocketOwner {
     /// The process with this id.
     pub(super) fn of_pid(pid: i32) -> Self {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

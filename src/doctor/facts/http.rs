@@ -1,7 +1,7 @@
 //! Asking for a page, as a visitor does.
 //!
 //! Owns: one connection, one request, the beginning of the answer.
-//! Never: reads more than [`LARGEST`], or waits longer than [`PATIENCE`] in all. The connection is made, or refused,
+//! Never: reads more than [`LARGEST`], or waits longer than [`ANSWER_TIMEOUT`] in all. The connection is made, or refused,
 //! at once: only sockets of this machine are asked.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::Answer;
 
 /// How long an answer may take: the first one starts the service, which imports the application.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most that is read of an answer, in bytes: the head, and where a page says what is wrong.
 const LARGEST: u64 = 64 << 10;
 /// The most that is kept of its body, in bytes.
@@ -68,14 +68,14 @@ impl Stream for UnixStream {
     }
 }
 
-/// Connects, at once for a unix socket and within [`PATIENCE`] for a port of this machine.
+/// Connects, at once for a unix socket and within [`ANSWER_TIMEOUT`] for a port of this machine.
 ///
 /// # Errors
 /// Why not; the kind is `ResourceBusy` where the queue of a unix socket is full: to wait for room could take for ever.
 pub fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     if let Ok(address) = address.parse::<SocketAddr>() {
-        return Ok(Box::new(TcpStream::connect_timeout(&address, PATIENCE)?));
+        return Ok(Box::new(TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?));
     }
     let name = match address.strip_prefix('@') {
         Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
@@ -93,9 +93,9 @@ pub fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
 }
 
 fn exchange(address: &str, host: &str, path: &str) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + ANSWER_TIMEOUT;
     let mut stream = connect(address)?;
-    stream.limit(PATIENCE)?;
+    stream.limit(ANSWER_TIMEOUT)?;
     // HTTP/1.0: the answer is not cut into pieces, and the connection ends with it.
     let agent = concat!("sockd-doctor/", env!("CARGO_PKG_VERSION"));
     let request = format!(
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_there_is_told_apart() {
+    fn a_missing_server_is_distinguished_from_one_that_refuses() {
         assert_eq!(ask("/nowhere/at/all.sock", false, "x", "/").error, "missing");
         // No test that runs beside this one is ever given a port as low as that.
         assert_eq!(ask("127.0.0.1:1", false, "x", "/").error, "refused");

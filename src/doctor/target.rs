@@ -10,10 +10,10 @@ use std::path::Path;
 use super::facts::{Answer, Facts, File, Listening};
 use super::fix::{self, Change, Fix};
 use super::traceback::{self, Traceback};
-use crate::adapter::gunicorn::Known;
-use crate::adapter::stated::{Stated, values};
+use crate::adapter::declared_sockets::{DeclaredSockets, values};
+use crate::adapter::gunicorn::GunicornArgs;
 use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
-use crate::adapter::{self, Making, words};
+use crate::adapter::{self, Making, shlex};
 use crate::app::Address;
 use crate::control::Status;
 use crate::control::message::WorkerState;
@@ -23,7 +23,7 @@ use crate::systemd::details::Details;
 pub const EXIT_GROUP: i32 = 216;
 pub const EXIT_USER: i32 = 217;
 /// So many sockets of one of uWSGI's files are looked at.
-const MOST_SOCKETS: usize = 64;
+const MAX_SOCKETS: usize = 64;
 /// The options that have uWSGI listen, and what it speaks there.
 const UWSGI_OPTIONS: [([&str; 2], Protocol); 2] = [(UWSGI_SOCKETS, Protocol::Uwsgi), (HTTP_SOCKETS, Protocol::Http)];
 
@@ -72,13 +72,13 @@ pub fn shown(address: &str) -> String {
 }
 
 /// So many addresses are named where a service listens elsewhere.
-const MOST_PLACES: usize = 3;
+const MAX_PLACES: usize = 3;
 
 /// Where sockets listen: ports first, since a server may have unix sockets that are not for visitors.
 pub fn places(sockets: &[&Listening]) -> String {
     let mut places: Vec<String> = sockets.iter().map(|socket| shown(&socket.address)).collect();
     places.sort_by_key(|place| place.starts_with("unix:"));
-    places.truncate(MOST_PLACES);
+    places.truncate(MAX_PLACES);
     places.join(" and ")
 }
 
@@ -181,7 +181,7 @@ fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
     let section = Section::read(Path::new(&file.path), &file.text);
     let mut found = Vec::new();
     for (options, protocol) in UWSGI_OPTIONS {
-        let written = section.values(&options).take(MOST_SOCKETS).filter_map(Result::ok);
+        let written = section.values(&options).take(MAX_SOCKETS).filter_map(Result::ok);
         let addresses = written.filter_map(|socket| uwsgi_address(&socket, &facts.service.working_directory));
         found.extend(addresses.map(|address| Expected { address, maker: Maker::Ini(at), protocol }));
     }
@@ -189,7 +189,7 @@ fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
 }
 
 /// What a server's own options and their variables state.
-fn stated(service: &Details) -> Option<Stated> {
+fn stated(service: &Details) -> Option<DeclaredSockets> {
     let command: Vec<OsString> = command(service).iter().map(OsString::from).collect();
     let (_, command) = adapter::look_through(&command);
     match adapter::recognise(&command).making {
@@ -201,7 +201,7 @@ fn stated(service: &Details) -> Option<Stated> {
 /// Where a server's own options have it listen, as far as they say it in numbers.
 pub fn binds(service: &Details) -> Vec<String> {
     let binds = stated(service).into_iter().flat_map(|stated| stated.binds);
-    let addresses = binds.filter_map(|bind| Known::address(&bind.address).ok().flatten());
+    let addresses = binds.filter_map(|bind| GunicornArgs::address(&bind.address).ok().flatten());
     addresses.map(|address| absolute(address, &service.working_directory)).collect()
 }
 
@@ -380,7 +380,7 @@ pub fn bind_again(facts: &Facts) -> Fix {
 
 /// A word for a shell.
 pub fn quote(text: &str) -> String {
-    words::join(&[text])
+    shlex::join(&[text])
 }
 
 #[cfg(test)]

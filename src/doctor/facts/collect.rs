@@ -8,25 +8,25 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Facts, Problem, alike, answer, database, disk, journal, place, process, program, site};
-use crate::adapter::stated::values;
+use super::{Answer, Facts, Problem, alike, database, disk, http, journal, nginx_files, path_access, process, program};
+use crate::adapter::declared_sockets::values;
 use crate::config;
 use crate::control;
-use crate::doctor::chain::{self, EXIT_GROUP, EXIT_USER, Protocol, reaches};
 use crate::doctor::nginx;
+use crate::doctor::target::{self, EXIT_GROUP, EXIT_USER, Protocol, reaches};
 use crate::systemd::bus::Bus;
 use crate::systemd::details::Details;
 use crate::systemd::show;
 use crate::systemd::unit_files::UnitFiles;
 
 /// So many other socket units are looked at.
-const MOST_SOCKETS: usize = 256;
+const MAX_SOCKETS: usize = 256;
 /// So many addresses are asked for a page.
-const MOST_ASKED: usize = 8;
+const MAX_ASKED: usize = 8;
 /// How long a service that is being started or stopped is waited for.
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two looks at it.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that waits longer in the queue waits for a worker.
 const BUSY: Duration = Duration::from_secs(1);
 /// Words that give an application server's unit away.
@@ -93,7 +93,7 @@ pub async fn application_units() -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     for name in names {
         let details = manager.details(&name).await?;
-        if chain::is_application(&details) {
+        if target::is_application(&details) {
             found.push(name);
         }
     }
@@ -106,9 +106,9 @@ pub async fn application_units() -> Result<Vec<String>, String> {
 }
 
 /// The server's command, where a configuration of sockd's names it, stands behind sockd's own as if it were written there.
-/// A file that is wrong is told of by `sockd check`.
+/// A file that is wrong is reported by `sockd check`.
 fn complete_command(service: &mut Details) {
-    if !chain::runs_sockd(service) || !chain::command(service).is_empty() {
+    if !target::runs_sockd(service) || !target::command(service).is_empty() {
         return;
     }
     let Some(file) = values(service.exec_start.iter(), &["--config"]).pop() else { return };
@@ -136,7 +136,7 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     text.unwrap_or_default().trim().clone_into(&mut facts.hostname);
     complete_command(&mut facts.service);
     let configuration = values(facts.service.exec_start.iter(), &["--config"]).pop();
-    let configuration = configuration.filter(|_| chain::runs_sockd(&facts.service));
+    let configuration = configuration.filter(|_| target::runs_sockd(&facts.service));
     facts.definition.extend(configuration.and_then(|file| program::read(Path::new(&file)).ok()));
     facts.program = program::look(&facts.service);
     let directory = PathBuf::from(&facts.service.working_directory);
@@ -144,7 +144,7 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     facts.uwsgi = program::uwsgi_files(&facts.service);
     facts.problems = problems(&facts.service.name);
     let unit = manager.details("nginx.service").await.unwrap_or_default();
-    facts.nginx = site::look(&unit, root, &mut facts.unseen);
+    facts.nginx = nginx_files::look(&unit, root, &mut facts.unseen);
     facts.settings = database::settings(&facts);
 
     facts.answers = ask(&facts);
@@ -152,7 +152,7 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     settle(&mut facts, &manager).await;
     facts.restarted = facts.service.main_pid != before;
 
-    let after = site::look(&unit, false, &mut Vec::new());
+    let after = nginx_files::look(&unit, false, &mut Vec::new());
     (facts.nginx.error_log, facts.nginx.recent) = (after.error_log, after.recent);
     status(&mut facts).await;
     sockets(&mut facts);
@@ -179,7 +179,7 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
 
 /// What may have been meant by names that do not exist.
 fn meant(facts: &mut Facts, directory: &Path) {
-    let failed = chain::fails(facts).then_some(facts.service.exec_main_status);
+    let failed = target::fails(facts).then_some(facts.service.exec_main_status);
     facts.alike_user = if failed == Some(EXIT_USER) { alike::user(&facts.service.user, directory) } else { None };
     facts.alike_group = if failed == Some(EXIT_GROUP) { alike::group(&facts.service.group) } else { None };
     facts.alike_module = alike::module(facts);
@@ -201,7 +201,7 @@ async fn units(facts: &mut Facts, manager: &Manager, name: &str) -> Result<(), S
     facts.sockets = manager.all(&triggers).await;
     let mut others = manager.sockets().await;
     others.retain(|other| !triggers.contains(other));
-    others.truncate(MOST_SOCKETS);
+    others.truncate(MAX_SOCKETS);
     facts.other_sockets = manager.all(&others).await;
     // A socket without a stream is nobody's way to a page.
     facts.other_sockets.retain(|socket| !socket.listen.is_empty());
@@ -210,7 +210,7 @@ async fn units(facts: &mut Facts, manager: &Manager, name: &str) -> Result<(), S
 
 /// Asks for pages: from the application itself, and through Nginx.
 fn ask(facts: &Facts) -> Vec<Answer> {
-    let expected = chain::expected(facts);
+    let expected = target::expected(facts);
     let configuration = nginx::read(&facts.nginx.files);
     let ours = configuration.servers.iter().find(|server| {
         server.passes.iter().any(|pass| expected.iter().any(|expected| reaches(&pass.address, &expected.address)))
@@ -222,17 +222,17 @@ fn ask(facts: &Facts) -> Vec<Answer> {
     let listens = facts.sockets.iter().any(|socket| socket.active_state == "active");
     // One that cannot start is not tried again for this: each try brings systemd nearer to giving up.
     let startable = facts.program.exists != Some(false) && facts.service.load_state == "loaded";
-    let startable = startable && matches!(facts.service.result.as_str(), "success" | "") && !chain::fails(facts);
+    let startable = startable && matches!(facts.service.result.as_str(), "success" | "") && !target::fails(facts);
     let mut answers = Vec::new();
-    if chain::runs(&facts.service) || (listens && startable) {
-        let http = expected.iter().filter(|expected| expected.protocol == Protocol::Http).take(MOST_ASKED);
+    if target::runs(&facts.service) || (listens && startable) {
+        let http = expected.iter().filter(|expected| expected.protocol == Protocol::Http).take(MAX_ASKED);
         answers.extend(http.map(|expected| ask_and_watch(&local(&expected.address), &host, path)));
         let listen = ours.and_then(|server| server.listens.iter().find(|listen| !listen.address.ends_with("443")));
         let port = listen.map(|listen| listen.port()).filter(|port| *port != 0);
         // Nginx would wait for the same, and longer.
         let silent = answers.iter().any(|answer: &Answer| answer.error == "silent");
         if let Some(port) = port.filter(|_| facts.nginx.running == Some(true) && !silent) {
-            answers.push(answer::ask(&format!("127.0.0.1:{port}"), true, &host, path));
+            answers.push(http::ask(&format!("127.0.0.1:{port}"), true, &host, path));
         }
     }
     answers
@@ -242,10 +242,10 @@ fn ask(facts: &Facts) -> Vec<Answer> {
 fn ask_and_watch(address: &str, host: &str, path: &str) -> Answer {
     let begun = Instant::now();
     let (mut answer, queued) = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| answer::ask(address, false, host, path));
+        let asked = scope.spawn(|| http::ask(address, false, host, path));
         let mut most = None;
         while !asked.is_finished() {
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(POLL_INTERVAL);
             let waiting = process::waiting(address).filter(|_| begun.elapsed() > BUSY && !asked.is_finished());
             most = waiting.filter(|waiting| *waiting > 0).max(most);
         }
@@ -263,7 +263,7 @@ fn local(address: &str) -> String {
 
 /// Asks systemd again, when what the question began has come to an end.
 async fn settle(facts: &mut Facts, manager: &Manager) {
-    let end = Instant::now() + SETTLED;
+    let end = Instant::now() + SETTLE_TIMEOUT;
     loop {
         if let Ok(service) = manager.details(&facts.service.name).await {
             facts.service = service;
@@ -274,7 +274,7 @@ async fn settle(facts: &mut Facts, manager: &Manager) {
         if !moving || Instant::now() > end {
             break;
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     complete_command(&mut facts.service);
     let names: Vec<String> = facts.sockets.iter().map(|socket| socket.name.clone()).collect();
@@ -285,7 +285,7 @@ async fn settle(facts: &mut Facts, manager: &Manager) {
 
 /// What sockd says of itself, if this service is one.
 async fn status(facts: &mut Facts) {
-    if !chain::runs_sockd(&facts.service) || !chain::runs(&facts.service) {
+    if !target::runs_sockd(&facts.service) || !target::runs(&facts.service) {
         return;
     }
     let Ok(instance) = control::of_process(facts.service.main_pid).await else {
@@ -301,14 +301,14 @@ async fn status(facts: &mut Facts) {
 /// Listening sockets, who has them, and where they are.
 fn sockets(facts: &mut Facts) {
     let table = process::absolute(&process::table(), &facts.service.working_directory);
-    if chain::runs(&facts.service) {
+    if target::runs(&facts.service) {
         let processes = process::processes(&facts.service.control_group, &table);
         if processes.iter().any(|process| process.listeners.is_none()) {
             facts.unseen.push("the descriptors of some of its processes: only root and their user may look".to_owned());
         }
         facts.processes = Some(processes);
     }
-    let mut addresses: Vec<String> = chain::expected(facts).into_iter().map(|expected| expected.address).collect();
+    let mut addresses: Vec<String> = target::expected(facts).into_iter().map(|expected| expected.address).collect();
     let configuration = nginx::read(&facts.nginx.files);
     let passes = configuration.servers.iter().flat_map(|server| &server.passes);
     addresses.extend(passes.map(|pass| pass.address.clone()));
@@ -317,7 +317,7 @@ fn sockets(facts: &mut Facts) {
     let mut paths: Vec<String> = addresses.into_iter().filter(|address| address.starts_with('/')).collect();
     // Only the static files of our own directory: /var/www is not our matter.
     let home = &facts.service.working_directory;
-    let expected = chain::expected(facts);
+    let expected = target::expected(facts);
     let ours = |server: &&nginx::Server| {
         let mut passes = server.passes.iter();
         passes.any(|pass| expected.iter().any(|expected| reaches(&pass.address, &expected.address)))
@@ -333,5 +333,5 @@ fn sockets(facts: &mut Facts) {
     paths.extend(own.map(|root| root.path.clone()));
     let mut seen = BTreeSet::new();
     paths.retain(|path| seen.insert(path.clone()));
-    facts.places = paths.iter().map(|path| place::look(path)).collect();
+    facts.places = paths.iter().map(|path| path_access::look(path)).collect();
 }

@@ -3,7 +3,7 @@
 //! The files are read rather than `nginx -T` asked: that prints nothing when there is a mistake, and wants root. What
 //! `nginx -t` says of them is a fact of its own.
 //!
-//! Owns: which files are read. Never: more than [`MOST_FILES`] of them.
+//! Owns: which files are read. Never: more than [`MAX_FILES`] of them.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -21,9 +21,9 @@ const MAIN: &str = "/etc/nginx/nginx.conf";
 const AVAILABLE: &str = "/etc/nginx/sites-available";
 const ERROR_LOG: &str = "/var/log/nginx/error.log";
 /// So many files are read, all together.
-const MOST_FILES: usize = 256;
+const MAX_FILES: usize = 256;
 /// So many error logs are read, and so much of the end of each, in bytes.
-const MOST_LOGS: usize = 4;
+const MAX_LOGS: usize = 4;
 const TAIL: u64 = 64 << 10;
 
 /// Looks at Nginx. What could not be seen is added to `unseen`.
@@ -65,7 +65,7 @@ pub fn look(unit: &Details, root: bool, unseen: &mut Vec<String>) -> Nginx {
         logs.push(ERROR_LOG.to_owned());
     }
     logs.dedup();
-    for log in logs.iter().filter(|log| log.starts_with('/')).take(MOST_LOGS) {
+    for log in logs.iter().filter(|log| log.starts_with('/')).take(MAX_LOGS) {
         match tail(Path::new(log)) {
             Ok(lines) => nginx.error_log.extend(lines),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -82,13 +82,13 @@ pub fn look(unit: &Details, root: bool, unseen: &mut Vec<String>) -> Nginx {
 fn included(main: File, unseen: &mut Vec<String>) -> Vec<File> {
     let mut files = vec![main];
     let mut at = 0;
-    while at < files.len() && files.len() < MOST_FILES {
+    while at < files.len() && files.len() < MAX_FILES {
         for pattern in nginx::includes(&files[at]) {
             let pattern = nginx::absolute(&pattern, &files);
             for path in expand(&pattern) {
                 // Types of files and the like would only make the facts long.
                 let known = files.iter().any(|file| file.path == path) || path.ends_with("/mime.types");
-                if known || files.len() >= MOST_FILES {
+                if known || files.len() >= MAX_FILES {
                     continue;
                 }
                 match program::read(Path::new(&path)) {
@@ -120,7 +120,7 @@ fn expand(pattern: &str) -> Vec<String> {
 
 /// Sites that are there and not read.
 fn available(files: &[File]) -> Vec<File> {
-    let all = expand(&format!("{AVAILABLE}/*")).into_iter().take(MOST_FILES);
+    let all = expand(&format!("{AVAILABLE}/*")).into_iter().take(MAX_FILES);
     let read = |path: &String| files.iter().any(|file| file.path == *path || file.real == *path);
     all.filter(|path| !read(path)).filter_map(|path| program::read(Path::new(&path)).ok()).collect()
 }

@@ -13,11 +13,11 @@ use crate::app::Address;
 use crate::systemd::show;
 
 /// As many links as the kernel follows (path_resolution(7)).
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// Who may write a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum Writers {
     /// Root alone.
     Root,
     /// One user, and root.
@@ -64,7 +64,7 @@ impl Owner {
     }
 }
 
-impl Holder {
+impl Writers {
     /// Finds who may write the file at `path` (absolute), whose descriptor says `metadata` of it.
     pub fn of(path: &Path, metadata: &Metadata) -> Self {
         let way = match way(path) {
@@ -107,7 +107,7 @@ impl Holder {
     }
 }
 
-/// Every directory and every link that a path passes, and what it leads to: whoever owns one of them can lead the path
+/// Every directory and every link that a path passes, and what it leads to: the owner of one of them can lead the path
 /// elsewhere.
 fn way(path: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
     let mut left: VecDeque<PathBuf> = path.components().map(|part| part.as_os_str().into()).collect();
@@ -117,7 +117,7 @@ fn way(path: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
         let metadata = fs::symlink_metadata(&next)?;
         if metadata.is_symlink() {
             links += 1;
-            if links > MOST_LINKS {
+            if links > MAX_LINKS {
                 return Err(io::Error::other("too many links"));
             }
             let target = fs::read_link(&next)?;
@@ -159,11 +159,11 @@ mod tests {
         let file = place.join("a.ini");
         fs::write(&file, "").expect("written");
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
-        let holder = |path: &Path| Holder::of(path, &fs::metadata(path).expect("there"));
-        let own = |found: &Holder| match found {
-            Holder::Root => rustix::process::getuid().is_root(),
-            Holder::User(owner) => owner.uid == rustix::process::getuid().as_raw() && owner.is(&owner.name),
-            Holder::Others(_) => false,
+        let holder = |path: &Path| Writers::of(path, &fs::metadata(path).expect("there"));
+        let own = |found: &Writers| match found {
+            Writers::Root => rustix::process::getuid().is_root(),
+            Writers::User(owner) => owner.uid == rustix::process::getuid().as_raw() && owner.is(&owner.name),
+            Writers::Others(_) => false,
         };
         for (path, bits) in [(&file, 0o644), (&place, 0o755), (&room, 0o755)] {
             mode(path, bits);
@@ -172,7 +172,7 @@ mod tests {
         for (open, bits, closed) in [(&file, 0o666, 0o644), (&place, 0o777, 0o755), (&room, 0o757, 0o755)] {
             mode(open, bits);
             let found = holder(&file);
-            assert!(matches!(&found, Holder::Others(what) if what.contains("everybody")), "{found:?}");
+            assert!(matches!(&found, Writers::Others(what) if what.contains("everybody")), "{found:?}");
             mode(open, closed);
         }
         // A sticky directory keeps what is in it; a link in an open one does not make the file safe.
@@ -181,7 +181,7 @@ mod tests {
         let link = room.join("link.ini");
         symlink(&file, &link).expect("linked");
         mode(&room, 0o777);
-        assert!(matches!(holder(&link), Holder::Others(_)));
+        assert!(matches!(holder(&link), Writers::Others(_)));
         mode(&room, 0o755);
         if rustix::process::getuid().is_root() {
             std::os::unix::fs::lchown(&link, Some(65_533), None).expect("given away");

@@ -7,14 +7,14 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::{Directory, Permissions, Place};
+use super::{Directory, PathFacts, Permissions};
 
 /// The longest access control list that is read, in bytes: some five hundred entries.
 const ACL_LIMIT: usize = 4096;
 
 /// Looks at a path.
-pub fn look(path: &str) -> Place {
-    let mut place = Place { path: path.to_owned(), ..Place::default() };
+pub fn look(path: &str) -> PathFacts {
+    let mut place = PathFacts { path: path.to_owned(), ..PathFacts::default() };
     let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
     let real = fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned());
     // The way as it is written may pass other directories than the real one.
