@@ -133,8 +133,9 @@ pub fn a_successor_makes_order(machine: &Machine) {
         machine.run(&format!("kill -KILL {}", status["pid"])).succeeded();
         let another = "main=$(systemctl show -P MainPID gunicorn); test $main != 0 -a $main != ";
         machine.wait_for("another sockd", PATIENCE, &format!("{another}{}", status["pid"]));
-        machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
+        // Not before the old workers are gone: one of them might answer, and nothing is started for it.
         old.iter().chain([&left]).for_each(|pid| gone(machine, *pid));
+        machine.run(&format!("curl -sS --unix-socket {SOCKET} localhost")).says("hello").succeeded();
         everybody_is_in_place(machine, &complete(machine));
     }
     let journal = machine.journal("gunicorn");
