@@ -22,9 +22,11 @@ import time
 import unittest
 
 PROGRAMS = os.path.join(os.path.dirname(__file__), "..", "..", "src", "adapter", "python")
-# The modules of each server's template, by the server's console script: sockd reads the same list.
+# What each server's template needs, by the server's console script: sockd reads the same list.
 with open(os.path.join(PROGRAMS, "modules.json")) as modules:
-    MODULES = json.load(modules)
+    COMMON, SERVERS = map(json.load(modules).get, ("common", "servers"))
+MODULES = {script: COMMON + server["modules"] for script, server in SERVERS.items()}
+STANDARD_LIBRARY = {script: server["standard_library"] for script, server in SERVERS.items()}
 SCRIPTS = os.path.dirname(sys.executable)
 PATIENCE = float(os.environ.get("SOCKD_TEST_PATIENCE", "60"))
 SERIAL = itertools.count()
@@ -453,9 +455,10 @@ def source(path):
 
 
 def package(server):
-    """The modules of a server's template as sockd hands them over."""
+    """What a server's template needs as sockd hands it over."""
+    head = " ".join(STANDARD_LIBRARY[server]).encode() + b"\n"
     sources = [(path.encode(), source(path)) for path in MODULES[server]]
-    return b"".join(b"%s %d\n%s" % (path, len(text), text) for path, text in sources)
+    return head + b"".join(b"%s %d\n%s" % (path, len(text), text) for path, text in sources)
 
 
 def memory(text):

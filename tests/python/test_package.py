@@ -9,8 +9,9 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from sockd_played import MODULES, PROGRAMS, source  # noqa: E402
+from sockd_played import MODULES, PROGRAMS, SCRIPTS, STANDARD_LIBRARY, source  # noqa: E402
 from test_pythons import supported  # noqa: E402
+from test_server_versions import ENVIRONMENTS  # noqa: E402
 
 SERVERS = "sockd_worker/servers/"
 # The old servers of tests/run.
@@ -23,6 +24,18 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
     for loaded in [loaded for loaded in sys.modules if loaded.startswith("sockd_worker")]:
         del sys.modules[loaded]
+"""
+
+# Run like a console script, says which of the modules it is called with the server has not imported.
+IMPORT_SERVER = """
+import sys
+script, wanted = sys.argv[1], sys.argv[2:]
+sys.argv[:] = [script, "--help"]
+try:
+    exec(open(script).read())
+except SystemExit:
+    pass
+print("missing:", [name for name in wanted if name not in sys.modules])
 """
 
 
@@ -92,6 +105,16 @@ class Modules(unittest.TestCase):
     def test_a_server_ends_with_its_own_module(self):
         for server, modules in MODULES.items():
             self.assertEqual(modules[-1], SERVERS + server.replace("-serve", "") + "_server.py")
+
+    def test_the_standard_library_is_what_every_version_of_the_server_imports(self):
+        for scripts in [SCRIPTS, *ENVIRONMENTS]:
+            for server, names in STANDARD_LIBRARY.items():
+                script = os.path.join(scripts, server)
+                with self.subTest(script=script):
+                    if os.path.exists(script):
+                        done = subprocess.run([os.path.join(scripts, "python"), "-c", IMPORT_SERVER, script, *names],
+                                              stdout=subprocess.PIPE, check=True, text=True)
+                        self.assertEqual(done.stdout.splitlines()[-1], "missing: []")
 
     def test_each_can_be_imported_from_the_disk(self):
         paths = sorted({path for modules in MODULES.values() for path in modules})
