@@ -20,8 +20,8 @@
 //!
 //! [`supervisor`] is the decision core: a synchronous, deterministic state machine. It gets what happened
 //! (`handle_event`, `handle_timeout`) and returns what to do (`Effects`). It never asks for the time, randomness or the
-//! system. [`daemon`] is the shell around it: one event loop that owns all state, feeds events in and carries effects
-//! out. Each driver owns one outside thing: [`process`] worker processes, [`listener`] inherited sockets, [`notify`]
+//! system. [`daemon`] is around it: parts that own processes, sockets and timers, and one event loop through them that
+//! feeds events in and carries effects out. Each driver owns one outside thing: [`process`] worker processes, [`listener`] inherited sockets, [`notify`]
 //! the workers' notification sockets, [`scoreboard`] what they show in memory, [`fallback`] the 503 answers,
 //! [`systemd`] the service manager above us, [`journal`] the log, [`control`] the socket of `sockd status`, [`queue`]
 //! the kernel's view of waiting connections, [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside.
@@ -30,9 +30,38 @@
 //! in `src/adapter/python`. It travels in memory ([`process::Template`]); nothing of it is installed. It would hide an
 //! application's own module of that name.
 //!
+//! # Four ways through it
+//!
+//! The guide's line to a worker:
+//! ```text
+//!   cli/run.rs -> daemon/startup.rs: listeners -> daemon/event_loop
+//!   Effect::Prepare -> daemon/reading.rs: config::load, config::resolve, adapter::recognise -> Message::Read
+//!     -> event_loop/generations.rs: daemon/templates.rs boots sockd_worker -> Report::Hello -> spec.rs -> Event::Prepared
+//!   Effect::Spawn -> workers/spawn.rs -> templates.rs: fork -> Report::Forked -> WorkerEvent::Spawned
+//!   READY=1 -> workers/notify.rs -> WorkerEvent::SaidReady -> supervisor/pool.rs: it serves
+//! ```
+//! A first connection:
+//! ```text
+//!   Effect::WatchListeners -> daemon/listener_monitor.rs: listener::wait_readable -> Event::ConnectionWaiting
+//!     -> supervisor: Effect::Spawn, as above. The connection waits in the kernel's queue for the worker's accept(2).
+//! ```
+//! A reload to its exit status:
+//! ```text
+//!   cli/reload.rs -> control/server.rs -> Call -> daemon/reload_clients.rs -> Event::ReloadRequested
+//!     -> supervisor/rollout.rs: Effect::Prepare, Effect::Spawn (a canary), Effect::Judge -> daemon/health
+//!     -> WorkerEvent::Judged -> rollout.rs: slot by slot -> Effect::Answer -> reload_clients.rs
+//!     -> control/client.rs -> cli/reload.rs: exit code
+//! ```
+//! A worker's stderr line to the journal:
+//! ```text
+//!   its pipe -> process/stderr.rs (a task: lines) -> daemon/repeats.rs (is it the same as at the last failed start?)
+//!     -> tracing -> journal: SOCKD_WORKER=, MESSAGE_ID= -> journald's socket
+//! ```
+//!
 //! # Who may import whom
 //!
-//! Arrows go down only, and drivers never import each other; `tests/layering.rs` reads the `use` lines.
+//! Arrows go down only, drivers never import each other, and no two files import each other in a circle;
+//! `tests/layering` reads the `use` lines.
 //!
 //! ```text
 //!   cli

@@ -18,6 +18,7 @@
 
 pub mod daphne;
 pub mod declared_sockets;
+mod definition;
 pub mod development;
 pub mod exec;
 pub mod generic;
@@ -34,30 +35,8 @@ pub mod uvicorn;
 pub mod uwsgi;
 pub mod waitress;
 
+pub use definition::{Adapter, Making};
 use std::ffi::OsString;
-
-use crate::app::Conventions;
-use crate::supervisor::Protocol;
-
-/// One kind of server: all that is known of it before it runs.
-#[derive(Debug)]
-pub struct Adapter {
-    /// How it wants to be treated.
-    pub conventions: Conventions,
-    /// How its workers come into being.
-    pub making: Making,
-    /// What the socket speaks on which a worker is asked.
-    pub protocol: Protocol,
-}
-
-/// How a worker comes into being.
-#[derive(Debug)]
-pub enum Making {
-    /// The command is executed once for each worker.
-    Exec(&'static exec::Exec),
-    /// A template, a process with the server loaded, forks workers on command.
-    Template(&'static python::Python),
-}
 
 /// The servers that are recognised.
 pub static ADAPTERS: &[&Adapter] = &[
@@ -71,16 +50,6 @@ pub static ADAPTERS: &[&Adapter] = &[
     &puma::ADAPTER,
     &php_fpm::ADAPTER,
 ];
-
-impl Adapter {
-    /// Whether a command, the program's name and its arguments, runs this server.
-    fn runs(&self, command: &[OsString]) -> bool {
-        match self.making {
-            Making::Template(python) => python.invocation(command).is_some(),
-            Making::Exec(exec) => (exec.runs)(command),
-        }
-    }
-}
 
 /// Tells the kind of server by its command line: the program's name, then its arguments. Any other program is
 /// [`generic`].

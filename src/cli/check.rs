@@ -7,10 +7,10 @@ mod account;
 mod application;
 mod module;
 mod options;
+mod subject;
 mod unit;
 mod version;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,8 +26,10 @@ use crate::regular_file;
 use crate::systemd::UnitName;
 use crate::systemd::unit_name::INSTANCES;
 
-use super::{adopt, next_step, output};
+use super::adopt::overridden::overridden;
+use super::{next_step, output};
 use account::Way;
+use subject::Subject;
 
 /// The options of `sockd check`.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -49,7 +51,7 @@ pub struct Arguments {
 /// What keeps a unit from working, for `sockd doctor`: of one that runs sockd, and of one that runs a server by itself.
 pub(super) fn of_unit(unit: &str) -> Diagnostics {
     let mut problems = unit::subject_of_any(unit).map(check).unwrap_or_default();
-    problems.extend(adopt::overridden(unit));
+    problems.extend(overridden(unit));
     problems
 }
 
@@ -76,24 +78,6 @@ pub(super) fn of_new(user: &str, directory: &Path, command: Vec<OsString>) -> Di
         account: Some(account),
         problems: Diagnostics::default(),
     })
-}
-
-/// One thing to check.
-#[derive(Debug)]
-struct Subject {
-    /// What it is called in messages.
-    name: String,
-    /// The options of `sockd run`, the configuration file among them.
-    options: Options,
-    /// The environment and the directory that sockd would be started with.
-    environment: BTreeMap<OsString, OsString>,
-    directory: PathBuf,
-    /// Environment files that systemd would read before; `-` as in the configuration.
-    environment_files: Vec<PathBuf>,
-    /// The user that sockd would run as. `None`: the one who asks, or root.
-    account: Option<Account>,
-    /// What was found wrong with the unit.
-    problems: Diagnostics,
 }
 
 /// Runs `sockd check`: 0 when all is well or there are warnings alone, 78 when there are errors, 1 when there was
@@ -154,7 +138,7 @@ fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, Str
         Some(file) => instance(file)?,
         None => {
             let mut subject = unit::subject(unit.as_str())?;
-            subject.problems.extend(adopt::overridden(unit.as_str()));
+            subject.problems.extend(overridden(unit.as_str()));
             subject
         }
     }])
@@ -182,22 +166,6 @@ fn file_alone(file: PathBuf) -> Result<Subject, String> {
 fn readable(file: PathBuf) -> Result<PathBuf, String> {
     let opened = regular_file::open(&file).map(drop);
     opened.map(|()| file.clone()).map_err(|error| format!("cannot read {}: {error}", file.display()))
-}
-
-impl Subject {
-    /// Something that would be run from here, by the one who asks.
-    fn here(name: String, options: Options) -> Result<Self, String> {
-        let directory = std::env::current_dir().map_err(|error| format!("cannot tell where this is: {error}"))?;
-        Ok(Self {
-            name,
-            options,
-            environment: std::env::vars_os().collect(),
-            directory,
-            environment_files: Vec::new(),
-            account: None,
-            problems: Diagnostics::default(),
-        })
-    }
 }
 
 /// All that is wrong with one subject.

@@ -1,7 +1,7 @@
 //! Writing to stdout and stderr without dying of a closed pipe.
 //!
 //! Owns: the rule when colour is used, what a failed write means, and that nothing that others wrote acts on a terminal:
-//! no other file of the command line writes to stdout or stderr (`tests/layering.rs`).
+//! no other file of the command line writes to stdout or stderr (`tests/layering`).
 //! Never: panics as `println!` does: `sockd status | head` is nothing wrong.
 
 use std::io::{self, IsTerminal, Write};

@@ -1,20 +1,23 @@
-//! Watching the listeners while they are served: queue, backlog, and whether the path of a unix socket still leads to it.
+//! The listeners, and watching them while they are served: queue, backlog, and whether the path of a unix socket still
+//! leads to it.
 //!
-//! Owns: what was seen of each listener, and what was said of it.
+//! Owns: the listeners, what was seen of each, and what was said of it.
 //! Never: looks while nobody serves, so that an instance that waits for its first connection sleeps.
 //!
 //! A path is lost when somebody removes the socket file. Some servers do so when they end: gunicorn with `-b fd://N`,
 //! daphne, uWSGI with `vacuum`. Those who are connected stay so, and nobody else comes. A socket that sockd bound itself
 //! it binds again, and a reload brings it to every worker; one that systemd bound only systemd can bind again.
 
-use super::event_loop::EventLoop;
 use super::message::Message;
+use super::outbox::Outbox;
+use super::path_alarm::{PathAlarm, socket_unit};
 use super::timerfd::Timerfd;
 use crate::journal::message_id;
-use crate::listener::{AtPath, Listener, Permissions, SocketFile};
+use crate::listener::{AtPath, Listener, Permissions, SocketFile, wait_readable};
 use crate::process::{holds_socket, listening};
 use crate::queue::{self, Depth};
-use crate::supervisor::{Overview, Phase, Role};
+use crate::supervisor::{Event, Overview, Phase, Snapshot, WorkerId};
+use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -31,9 +34,18 @@ const MAX_PLACES: usize = 4;
 const MAX_REBINDS: usize = 3;
 const REBIND_WINDOW: Duration = Duration::from_secs(600);
 
-/// What was seen at the last look.
 #[derive(Debug)]
 pub(super) struct ListenerMonitor {
+    /// What is served; none yet where only the template knows what to bind.
+    listeners: Arc<Vec<Listener>>,
+    /// The systemd unit, if there is one.
+    unit: Option<String>,
+    /// A line for people that is printed once everything listens.
+    greeting: Option<String>,
+    /// The core wants to know of the first connection, and nothing listens yet.
+    watch_wanted: bool,
+    /// Changes with what the status says of listeners.
+    revision: u64,
     pub(super) ticker: Timerfd,
     /// By the socket's inode.
     seen: BTreeMap<u64, Seen>,
@@ -72,11 +84,104 @@ struct PendingRebind {
     alarm: Option<String>,
 }
 
+/// The processes behind the listeners.
+#[derive(Debug)]
+pub(super) struct Serving {
+    /// The inodes of all sockets that only one worker was given.
+    pub(super) private: BTreeSet<u64>,
+    /// The workers that serve. A canary has never held a public socket, wherever it listens; it is refused for that by
+    /// itself.
+    pub(super) pids: Vec<Pid>,
+}
+
 impl ListenerMonitor {
     /// Must be called within a tokio runtime.
-    pub(super) fn new() -> io::Result<Self> {
-        let ticker = Timerfd::new()?;
-        Ok(Self { ticker, seen: BTreeMap::new(), rebinds: Vec::new(), pending_rebind: None, looking: false })
+    pub(super) fn new(unit: Option<String>, greeting: Option<String>) -> io::Result<Self> {
+        Ok(Self {
+            listeners: Arc::default(),
+            unit,
+            greeting,
+            watch_wanted: false,
+            revision: 0,
+            ticker: Timerfd::new()?,
+            seen: BTreeMap::new(),
+            rebinds: Vec::new(),
+            pending_rebind: None,
+            looking: false,
+        })
+    }
+
+    /// Takes the listeners, and says so.
+    pub(super) fn take(&mut self, listeners: Vec<Listener>, outbox: &Outbox) {
+        self.listeners = Arc::new(listeners);
+        self.revision += 1;
+        for listener in self.listeners.iter() {
+            let how = if listener.is_bound_here() { "listening on" } else { "inherited" };
+            tracing::info!(MESSAGE_ID = message_id::LISTENER_TAKEN, SOCKD_EVENT = "listener-taken", "{how} {listener}");
+        }
+        if let Some(greeting) = self.greeting.as_ref().filter(|_| !self.listeners.is_empty()) {
+            eprintln!("{greeting}");
+        }
+        self.look_at_paths(outbox);
+        if std::mem::take(&mut self.watch_wanted) {
+            self.watch(outbox);
+        }
+    }
+
+    /// What is served.
+    pub(super) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Changes with what the status says of listeners.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Effect::WatchListeners: waits for a connection without accepting it.
+    pub(super) fn watch(&mut self, outbox: &Outbox) {
+        if self.listeners.is_empty() {
+            self.watch_wanted = true;
+            return;
+        }
+        let listeners = Arc::clone(&self.listeners);
+        outbox.later(async move {
+            if let Err(error) = wait_readable(&listeners).await {
+                tracing::error!("cannot wait for connections: {error}; starting the workers at once");
+            }
+            Some(Message::Core(Event::ConnectionWaiting))
+        });
+    }
+
+    /// Effect::RestoreBacklogs: each server that starts sets its own on the shared sockets; daphne 4.2 cuts it to 50
+    /// (measured).
+    pub(super) fn restore_backlogs(&self) {
+        for listener in self.listeners.iter() {
+            if let Err(error) = listener.restore_backlog() {
+                tracing::warn!(
+                    MESSAGE_ID = message_id::INTERNAL_ERROR,
+                    "cannot restore the backlog of {listener}: {error}, ignoring"
+                );
+            }
+        }
+    }
+
+    /// Gives the unix sockets that we have bound for the server the owner and the mode that it would give them.
+    pub(super) fn hand_over(&self, permissions: Permissions) {
+        for listener in self.listeners.iter() {
+            if let Err(error) = listener.hand_over(permissions) {
+                tracing::warn!("cannot give {listener} its owner and mode: {error}, ignoring");
+            }
+        }
+    }
+
+    /// At the end: removes the files of what was bound here.
+    pub(super) fn unlink(&self) {
+        for listener in self.listeners.iter() {
+            if let Err(error) = listener.unlink_if_bound_here() {
+                tracing::warn!("cannot remove {}: {error}, ignoring", listener.address);
+            }
+        }
     }
 
     /// Goes on looking, or stops.
@@ -132,19 +237,20 @@ impl BacklogPressure {
     }
 }
 
-impl EventLoop {
+/// The looks.
+impl ListenerMonitor {
     /// Looks at every listener.
-    pub(super) fn look(&mut self) {
+    pub(super) fn look(&mut self, overview: &Overview, serving: impl Fn() -> Serving, outbox: &Outbox) {
         for index in 0..self.listeners.len() {
-            self.look_at_queue(index);
+            self.look_at_queue(index, overview, &serving);
         }
-        self.look_at_paths();
+        self.look_at_paths(outbox);
     }
 
-    fn look_at_queue(&mut self, index: usize) {
+    fn look_at_queue(&mut self, index: usize, overview: &Overview, serving: impl Fn() -> Serving) {
         let listener = &self.listeners[index];
         let ask = || queue::depth(&listener.address, listener.inode);
-        let seen = self.listener_monitor.seen.entry(listener.inode).or_default();
+        let seen = self.seen.entry(listener.inode).or_default();
         let mut depth = match ask() {
             Ok(depth) => depth,
             Err(error) => {
@@ -160,27 +266,26 @@ impl EventLoop {
             depth = ask().unwrap_or(depth);
         }
         seen.limit = Some(depth.limit);
-        self.look_elsewhere(index, depth);
+        // What the 503 helper accepts says nothing of the workers.
+        if !overview.fallback {
+            self.look_elsewhere(index, depth, serving);
+        }
         let listener = &self.listeners[index];
-        let Some(seen) = self.listener_monitor.seen.get_mut(&listener.inode) else { return };
+        let Some(seen) = self.seen.get_mut(&listener.inode) else { return };
         let Some(news) = seen.backlog_pressure.news(Instant::now(), depth) else { return };
-        self.tell_of_queue(listener, depth, news);
+        tell_of_queue(listener, depth, news, overview);
     }
 
     /// A worker may hold the socket and serve another one. Where connections have waited since the last look and nobody
     /// has accepted any, the kernel knows where the workers listen instead.
-    fn look_elsewhere(&mut self, index: usize, depth: Depth) {
-        // What the 503 helper accepts says nothing of the workers.
-        if self.core.overview(self.now()).fallback {
-            return;
-        }
+    fn look_elsewhere(&mut self, index: usize, depth: Depth, serving: impl Fn() -> Serving) {
         let listener = &self.listeners[index];
-        let Some(seen) = self.listener_monitor.seen.get_mut(&listener.inode) else { return };
+        let Some(seen) = self.seen.get_mut(&listener.inode) else { return };
         let before = std::mem::replace(&mut seen.unaccepted, depth.waiting);
         let accepted = || queue::in_flight(&listener.address).map_or(u32::MAX, |in_flight| in_flight.connections);
         if depth.waiting == 0 || depth.waiting < before || accepted() > 0 {
             if seen.elsewhere.take().is_some() {
-                self.shown = None;
+                self.revision += 1;
                 tracing::info!(SOCKD_EVENT = "accepted-again", "the workers accept from {listener}");
             }
             return;
@@ -188,13 +293,9 @@ impl EventLoop {
         if before == 0 || seen.elsewhere.is_some() {
             return;
         }
-        let public = self.listeners.iter().map(|listener| listener.inode);
-        let private = self.workers.values().flat_map(super::workers::Worker::private_inodes);
-        let given: BTreeSet<u64> = public.chain(private).collect();
-        // A canary has never held this socket, wherever it listens; it is refused for that by itself.
-        let serving = self.workers.values().filter(|worker| worker.role() == Role::Serving);
-        let pids = serving.filter_map(super::workers::Worker::pid);
-        let found: BTreeSet<String> = pids.flat_map(|pid| listening(pid, &given)).collect();
+        let Serving { mut private, pids } = serving();
+        private.extend(self.listeners.iter().map(|listener| listener.inode));
+        let found: BTreeSet<String> = pids.into_iter().flat_map(|pid| listening(pid, &private)).collect();
         if found.is_empty() {
             return;
         }
@@ -211,56 +312,29 @@ impl EventLoop {
             "{alarm}"
         );
         seen.elsewhere = Some(alarm);
-        self.shown = None;
-    }
-
-    fn tell_of_queue(&self, listener: &Listener, depth: Depth, news: News) {
-        let Depth { waiting, limit } = depth;
-        match news {
-            News::HalfFull => {
-                let overview = self.core.overview(self.now());
-                tracing::warn!(
-                    MESSAGE_ID = message_id::QUEUE_LONG,
-                    SOCKD_EVENT = "queue-long",
-                    SOCKD_LISTENER = %listener.name,
-                    SOCKD_WAITING = waiting,
-                    SOCKD_BACKLOG = limit,
-                    "{waiting} connections wait on {listener}, where {limit} may: {} of {} workers are ready and do not \
-                     keep up; more workers help (count in [workers], or the server's --workers), in a short rush also a \
-                     longer queue ({})",
-                    overview.ready,
-                    overview.wanted.unwrap_or(0),
-                    longer(listener, limit)
-                );
-            }
-            News::Drained => tracing::info!(
-                MESSAGE_ID = message_id::QUEUE_DRAINED,
-                SOCKD_EVENT = "queue-drained",
-                SOCKD_LISTENER = %listener.name,
-                "the queue of {listener} has drained: {waiting} of {limit} wait"
-            ),
-        }
+        self.revision += 1;
     }
 
     /// Has a thread look where the paths of unix sockets lead: they may be on a disk that does not answer.
-    pub(super) fn look_at_paths(&mut self) {
-        if std::mem::replace(&mut self.listener_monitor.looking, true) {
+    fn look_at_paths(&mut self, outbox: &Outbox) {
+        if std::mem::replace(&mut self.looking, true) {
             return;
         }
         let files: Vec<(u64, SocketFile)> = self.listeners.iter().map(|l| (l.inode, l.file().clone())).collect();
         let look = move || files.into_iter().map(|(inode, file)| (inode, file.at_path())).collect();
         let looking = tokio::task::spawn_blocking(look);
-        self.outbox.later(async move { Some(Message::Paths(looking.await.unwrap_or_default())) });
+        outbox.later(async move { Some(Message::Paths(looking.await.unwrap_or_default())) });
     }
 
-    /// This is where the paths lead, by the inodes of their sockets.
-    pub(super) fn paths_seen(&mut self, all: &BTreeMap<u64, AtPath>) {
-        self.listener_monitor.looking = false;
+    /// This is where the paths lead, by the inodes of their sockets. Whether a socket was bound again.
+    pub(super) fn paths_seen(&mut self, all: &BTreeMap<u64, AtPath>) -> bool {
+        self.looking = false;
+        let mut rebound = false;
         for index in 0..self.listeners.len() {
             // One that came meanwhile is looked at the next time.
             let Some(&found) = all.get(&self.listeners[index].inode) else { continue };
             let listener = &self.listeners[index];
-            let seen = self.listener_monitor.seen.entry(listener.inode).or_default();
+            let seen = self.seen.entry(listener.inode).or_default();
             match found {
                 AtPath::Ours(permissions) => {
                     seen.permissions = permissions;
@@ -285,34 +359,36 @@ impl EventLoop {
             if listener.is_bound_here() {
                 seen.refused = Some((Instant::now(), found));
                 match self.rebind(index) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        rebound = true;
+                        continue;
+                    }
                     Err(why) => refusal = Some(why),
                 }
             }
             self.raise_alarm(index, found, refusal.as_deref());
         }
         // What is wrong with a path is part of the status, and workers may lack a socket that was bound again.
-        self.shown = None;
-        self.catch_up();
+        self.revision += 1;
         let listeners = &self.listeners;
-        self.listener_monitor.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
+        self.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
+        rebound
     }
 
     /// What is known to be wrong with a listener's path, or what would be said if something were: for `sockd status`,
     /// which is asked at any time.
     pub(super) fn path_alarm(&self, listener: &Listener) -> (Option<String>, PathAlarm) {
-        let pending_rebind =
-            self.listener_monitor.pending_rebind.iter().filter(|pending_rebind| pending_rebind.inode == listener.inode);
-        let seen = self.listener_monitor.seen.get(&listener.inode);
+        let pending_rebind = self.pending_rebind.iter().filter(|pending_rebind| pending_rebind.inode == listener.inode);
+        let seen = self.seen.get(&listener.inode);
         let lost = seen.and_then(|seen| seen.elsewhere.clone().or_else(|| seen.alarm.clone()));
         let known = lost.or_else(|| pending_rebind.filter_map(|pending_rebind| pending_rebind.alarm.clone()).next());
-        (known, PathAlarm::new(listener, self.setup.unit.as_deref()))
+        (known, PathAlarm::new(listener, self.unit.as_deref()))
     }
 
     fn raise_alarm(&mut self, index: usize, found: AtPath, refusal: Option<&str>) {
         let listener = &self.listeners[index];
-        let Some(alarm) = PathAlarm::new(listener, self.setup.unit.as_deref()).text(found, refusal) else { return };
-        let seen = self.listener_monitor.seen.entry(listener.inode).or_default();
+        let Some(alarm) = PathAlarm::new(listener, self.unit.as_deref()).text(found, refusal) else { return };
+        let seen = self.seen.entry(listener.inode).or_default();
         if seen.alarm.as_ref() == Some(&alarm) {
             return;
         }
@@ -327,15 +403,16 @@ impl EventLoop {
 
     /// Binds a socket again that we bound before.
     fn rebind(&mut self, index: usize) -> Result<(), String> {
-        let seen = self.listener_monitor.seen.get(&self.listeners[index].inode);
+        let seen = self.seen.get(&self.listeners[index].inode);
         let permissions = seen.and_then(|seen| seen.permissions).ok_or("its permissions are not known")?;
         // What waits for a first connection on the old one would wait in vain; nobody looks in that state.
+        let may_rebind = self.may_rebind(Instant::now());
         let listeners = Arc::get_mut(&mut self.listeners).ok_or("it is being waited on")?;
-        if !self.listener_monitor.may_rebind(Instant::now()) {
+        if !may_rebind {
             return Err(format!("that was done {MAX_REBINDS} times within ten minutes, and it was removed each time"));
         }
         let (listener, refused) = listeners[index].bind_again(permissions).map_err(|error| error.to_string())?;
-        self.listener_monitor.rebinds.push(Instant::now());
+        self.rebinds.push(Instant::now());
         tracing::warn!(
             MESSAGE_ID = message_id::PATH_RESTORED,
             SOCKD_EVENT = "path-rebound",
@@ -347,32 +424,32 @@ impl EventLoop {
         }
         let seen = Seen { permissions: Some(permissions), ..Seen::default() };
         let inode = listener.inode;
-        self.listener_monitor.seen.insert(inode, seen);
+        self.seen.insert(inode, seen);
         listeners[index] = listener;
-        self.listener_monitor.pending_rebind = Some(PendingRebind { inode, asked: None, alarm: None });
-        self.fallback.restart(&self.listeners, &mut self.outbox);
+        self.pending_rebind = Some(PendingRebind { inode, asked: None, alarm: None });
         Ok(())
     }
 
-    /// Asks for a reload as long as workers serve that lack a socket that was bound again.
-    fn catch_up(&mut self) {
-        let Some(pending_rebind) = &self.listener_monitor.pending_rebind else { return };
-        let snapshot = self.core.snapshot(self.now());
+    /// Whether a socket was bound again that workers may lack.
+    pub(super) fn has_pending_rebind(&self) -> bool {
+        self.pending_rebind.is_some()
+    }
+
+    /// Whether a reload is to bring a socket that was bound again to the workers: as long as some serve that lack it.
+    pub(super) fn wants_reload(&mut self, snapshot: &Snapshot, pid_of: impl Fn(WorkerId) -> Option<Pid>) -> bool {
+        let Some(pending_rebind) = &self.pending_rebind else { return false };
         if snapshot.rollout.is_some() || snapshot.ready == 0 {
-            return;
+            return false;
         }
         let wanted = BTreeSet::from([pending_rebind.inode]);
         // Where that cannot be seen, one reload must do.
         let lacks =
             |held: Option<bool>| if pending_rebind.asked.is_none() { held != Some(true) } else { held == Some(false) };
         let mut serving = snapshot.workers.iter().filter(|w| w.phase == Phase::Ready && w.slot.is_some());
-        let lacking = serving.any(|worker| {
-            let pid = self.workers.get(&worker.worker).and_then(super::workers::Worker::pid);
-            lacks(pid.and_then(|pid| holds_socket(pid, &wanted)))
-        });
-        let Some(pending_rebind) = self.listener_monitor.pending_rebind.as_mut().filter(|_| lacking) else {
-            self.listener_monitor.pending_rebind = None;
-            return;
+        let lacking = serving.any(|worker| lacks(pid_of(worker.worker).and_then(|pid| holds_socket(pid, &wanted))));
+        let Some(pending_rebind) = self.pending_rebind.as_mut().filter(|_| lacking) else {
+            self.pending_rebind = None;
+            return false;
         };
         if pending_rebind.asked.is_some() && pending_rebind.alarm.is_none() {
             let which = self.listeners.iter().find(|listener| listener.inode == pending_rebind.inode);
@@ -384,35 +461,38 @@ impl EventLoop {
             tracing::error!(MESSAGE_ID = message_id::PATH_LOST, SOCKD_EVENT = "path-unserved", "{alarm}");
             pending_rebind.alarm = Some(alarm);
         }
-        if pending_rebind.asked.is_none_or(|asked| asked.elapsed() >= PAUSE) {
-            pending_rebind.asked = Some(Instant::now());
-            self.request_reload(None);
+        if pending_rebind.asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+            return false;
         }
+        pending_rebind.asked = Some(Instant::now());
+        true
     }
 }
 
-/// The words for what is wrong with a listener's path.
-#[derive(Debug)]
-pub(super) struct PathAlarm {
-    address: String,
-    remedy: String,
-}
-
-impl PathAlarm {
-    fn new(listener: &Listener, unit: Option<&str>) -> Self {
-        Self { address: listener.address.to_string(), remedy: remedy(listener, unit) }
-    }
-
-    /// What is wrong, if something is, why it could not be bound again, and what to do about it.
-    pub(super) fn text(&self, found: AtPath, refusal: Option<&str>) -> Option<String> {
-        let what = match found {
-            AtPath::Ours(_) | AtPath::Unknown => return None,
-            AtPath::Nothing => "nothing is left at",
-            AtPath::Another => "another file stands at",
-        };
-        let refusal = refusal.map_or_else(String::new, |why| format!(", and it cannot be bound again: {why}"));
-        let Self { address, remedy } = self;
-        Some(format!("{what} {address}: nobody can connect there{refusal}; to fix it: {remedy}"))
+fn tell_of_queue(listener: &Listener, depth: Depth, news: News, overview: &Overview) {
+    let Depth { waiting, limit } = depth;
+    match news {
+        News::HalfFull => {
+            tracing::warn!(
+                MESSAGE_ID = message_id::QUEUE_LONG,
+                SOCKD_EVENT = "queue-long",
+                SOCKD_LISTENER = %listener.name,
+                SOCKD_WAITING = waiting,
+                SOCKD_BACKLOG = limit,
+                "{waiting} connections wait on {listener}, where {limit} may: {} of {} workers are ready and do not \
+                 keep up; more workers help (count in [workers], or the server's --workers), in a short rush also a \
+                 longer queue ({})",
+                overview.ready,
+                overview.wanted.unwrap_or(0),
+                longer(listener, limit)
+            );
+        }
+        News::Drained => tracing::info!(
+            MESSAGE_ID = message_id::QUEUE_DRAINED,
+            SOCKD_EVENT = "queue-drained",
+            SOCKD_LISTENER = %listener.name,
+            "the queue of {listener} has drained: {waiting} of {limit} wait"
+        ),
     }
 }
 
@@ -427,27 +507,6 @@ fn longer(listener: &Listener, limit: u32) -> String {
     } else {
         format!("Backlog= of {}", socket_unit(listener, None).unwrap_or_else(|| "the socket unit".to_owned()))
     }
-}
-
-/// The command that makes a lost path lead to a socket again.
-fn remedy(listener: &Listener, unit: Option<&str>) -> String {
-    if listener.is_bound_here() {
-        return unit.map_or_else(|| "restart sockd".to_owned(), |unit| format!("systemctl restart {unit}"));
-    }
-    match (socket_unit(listener, unit), unit) {
-        // Both at once: systemd starts no socket whose service runs.
-        (Some(socket), Some(unit)) => format!("systemctl restart {socket} {unit}"),
-        (Some(socket), None) => format!("systemctl restart {socket}"),
-        (None, _) => format!("bind {} again and start sockd with it", listener.address),
-    }
-}
-
-/// The socket unit: FileDescriptorName= is its name unless set otherwise, and its own name is the service's.
-fn socket_unit(listener: &Listener, unit: Option<&str>) -> Option<String> {
-    if listener.name.ends_with(".socket") {
-        return Some(listener.name.clone());
-    }
-    Some(format!("{}.socket", unit?.strip_suffix(".service")?))
 }
 
 #[cfg(test)]
@@ -495,7 +554,7 @@ mod tests {
     #[tokio::test]
     async fn binding_again_has_an_end_and_begins_again_later() {
         let begin = Instant::now();
-        let mut listener_monitor = ListenerMonitor::new().expect("a timer");
+        let mut listener_monitor = ListenerMonitor::new(None, None).expect("a timer");
         let at = |second| begin + Duration::from_secs(second);
         for second in [0, 10, 20] {
             assert!(listener_monitor.may_rebind(at(second)));

@@ -4,9 +4,10 @@
 //!
 //! Owns: those threads. Never: decides what a measure means.
 
-use super::event_loop::EventLoop;
+use super::listener_monitor::ListenerMonitor;
 use super::message::Message;
-use super::workers::Worker;
+use super::outbox::Outbox;
+use super::workers::{Worker, Workers};
 use crate::cgroup::{Group, Usage};
 use crate::control::{Replier, message};
 use crate::process::usage;
@@ -56,26 +57,31 @@ impl Meter {
     }
 }
 
-impl EventLoop {
-    /// Answers `sockd status` once everything is measured.
-    pub(super) fn answer_status(&self, replier: Replier) {
-        let status = self.report();
-        if Arc::strong_count(&self.meters.alive) > MAX_THREADS {
+impl Meters {
+    /// Answers `sockd status` once everything is measured that the report lacks.
+    pub(super) fn answer_status(
+        &self,
+        status: message::Status,
+        workers: &Workers,
+        monitor: &ListenerMonitor,
+        replier: Replier,
+    ) {
+        if Arc::strong_count(&self.alive) > MAX_THREADS {
             // Others wait for what does not answer; what is known is reported without it.
             replier.status(status);
             return;
         }
         let meters: Vec<Option<Meter>> =
-            status.workers.iter().map(|worker| self.workers.get(&WorkerId(worker.id)).map(Meter::of)).collect();
-        let sockets: Vec<_> = self
-            .listeners
+            status.workers.iter().map(|worker| workers.get(WorkerId(worker.id)).map(Meter::of)).collect();
+        let sockets: Vec<_> = monitor
+            .listeners()
             .iter()
             .map(|listener| {
-                let (known, alarm) = self.path_alarm(listener);
+                let (known, alarm) = monitor.path_alarm(listener);
                 (listener.address.clone(), listener.inode, listener.file().clone(), known, alarm)
             })
             .collect();
-        let alive = Arc::clone(&self.meters.alive);
+        let alive = Arc::clone(&self.alive);
         let measured = in_time(status, move |report| {
             for (listener, (address, inode, file, known, alarm)) in sockets.into_iter().enumerate() {
                 let depth = queue::depth(&address, inode);
@@ -99,27 +105,26 @@ impl EventLoop {
         tokio::spawn(async move { replier.status(measured.await) });
     }
 
-    /// Has the memory of workers measured, where that has a limit.
-    pub(super) fn measure_workers(&mut self) {
-        let limited = |worker: &Worker| {
-            let spec = self.generations.get(&worker.generation()).and_then(|generation| generation.spec.as_ref());
-            spec.is_some_and(|spec| spec.max_memory.is_some())
-        };
-        let limited = self.workers.iter().filter(|(_, worker)| limited(worker));
-        let meters: Vec<_> = limited.map(|(id, worker)| (*id, Meter::of(worker))).collect();
-        if meters.is_empty() || std::mem::replace(&mut self.meters.busy, true) {
+    /// Has the memory of these workers measured, unless that is under way.
+    pub(super) fn measure<'a>(&mut self, workers: impl Iterator<Item = (WorkerId, &'a Worker)>, outbox: &Outbox) {
+        if self.busy {
             return;
         }
+        let meters: Vec<_> = workers.map(|(id, worker)| (id, Meter::of(worker))).collect();
+        if meters.is_empty() {
+            return;
+        }
+        self.busy = true;
         let read = move || meters.iter().filter_map(|(id, meter)| Some((*id, meter.read().memory_held()?))).collect();
         let reading = tokio::task::spawn_blocking(read);
-        self.outbox.later(async move { Some(Message::Measured(reading.await.unwrap_or_default())) });
+        outbox.later(async move { Some(Message::Measured(reading.await.unwrap_or_default())) });
     }
 
     /// So much memory workers hold.
-    pub(super) fn workers_measured(&mut self, measured: Vec<(WorkerId, u64)>) {
-        self.meters.busy = false;
+    pub(super) fn measured(&mut self, measured: Vec<(WorkerId, u64)>, outbox: &mut Outbox) {
+        self.busy = false;
         for (id, memory) in measured {
-            self.outbox.event(Event::Worker(id, WorkerEvent::Measured { memory }));
+            outbox.event(Event::Worker(id, WorkerEvent::Measured { memory }));
         }
     }
 }

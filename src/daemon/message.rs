@@ -1,7 +1,7 @@
 //! What tasks and threads of the daemon report: the loop's inbox.
 
+use super::generation::Read;
 use super::health::http::Judgement;
-use super::reading::Read;
 use crate::listener::AtPath;
 use crate::notify::Datagram;
 use crate::process::TemplateMessage;

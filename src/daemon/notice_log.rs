@@ -1,8 +1,8 @@
 //! The core's notices in words, with the journal's fields.
 
-use super::event_loop::EventLoop;
 use crate::journal::message_id;
-use crate::supervisor::{GenerationId, Notice, Progress, Retirement, WorkerRef};
+use crate::supervisor::{GenerationId, Notice, Progress, Retirement, WorkerId, WorkerRef};
+use rustix::process::Pid;
 use std::time::Duration;
 
 /// Writes one event with the fields that every event about a worker has.
@@ -32,171 +32,179 @@ macro_rules! tell_of {
     }};
 }
 
-impl EventLoop {
-    /// Writes a notice to the log, and does nothing else: what must be done is an effect of its own.
-    pub(super) fn log_notice(&self, notice: &Notice) {
-        match notice {
-            Notice::WorkerStarted(place) => {
-                let pid = self.workers.get(&place.worker).and_then(super::workers::Worker::pid);
-                let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
-                tell!(
-                    info,
-                    WORKER_STARTED,
-                    "worker-started",
-                    *place,
-                    SOCKD_PID = pid,
-                    "{} started (pid {pid})",
-                    name(*place)
-                );
-            }
-            Notice::WorkerReady { place, after } => {
-                tell!(info, WORKER_READY, "worker-ready", *place, "{}", ready(*place, *after));
-            }
-            Notice::WorkerWithoutSocket(place) => tell!(
-                warn,
-                WORKER_READY,
-                "worker-without-socket",
-                *place,
-                "{} says that it is ready but holds none of the sockets it was given: it listens elsewhere, and its \
-                 visitors will not find it; check its --bind, --port or listen setting",
-                name(*place)
-            ),
-            Notice::WorkerFailed { place, was_ready, lived, why, retry_in } => {
-                tell_failure(*place, *was_ready, *lived, why, *retry_in);
-            }
-            Notice::WorkerHangs { place, why } => {
-                tell!(
-                    error,
-                    WORKER_HUNG,
-                    "worker-hung",
-                    *place,
-                    "{} hangs: {why}; sending SIGABRT, so that it writes its stack",
-                    name(*place)
-                );
-            }
-            Notice::WorkerDrains(place) => {
-                tell!(info, WORKER_DRAINING, "worker-draining", *place, "{} finishes its requests", name(*place));
-            }
-            Notice::DrainOver(place) => tell!(
-                info,
-                WORKER_DRAINING,
-                "worker-drain-over",
-                *place,
-                "{} still has connections after drain-timeout; it is asked to close them",
-                name(*place)
-            ),
-            Notice::WorkerLeft { place, why } => {
-                tell!(info, WORKER_EXITED, "worker-exited", *place, "{} has left ({why})", name(*place));
-            }
-            Notice::WorkerKilled(place) => tell!(
-                warn,
-                WORKER_KILLED,
-                "worker-killed",
-                *place,
-                "{} did not leave in time: killed with its descendants",
-                name(*place)
-            ),
-            Notice::WorkerUnhealthy { place, why } => tell!(
-                warn,
-                WORKER_UNHEALTHY,
-                "worker-unhealthy",
-                *place,
-                "{} is not well: {why}; its successor is started first",
-                name(*place)
-            ),
-            Notice::WorkerRecovered(place) => {
-                tell!(info, WORKER_RECOVERED, "worker-recovered", *place, "{} is well again", name(*place));
-            }
-            Notice::WorkerRetires { place, why } => tell!(
-                info,
-                WORKER_REPLACED,
-                "worker-retires",
-                *place,
-                "{} {}; its successor is started first",
-                name(*place),
-                retirement(*why)
-            ),
-            Notice::PreparationFailed { generation, why, retry_in } => tell_of!(
-                error,
-                CONFIGURATION_REFUSED,
-                "preparation-failed",
-                *generation,
-                "generation {generation} cannot be made ready: {why}{}",
-                next(*retry_in)
-            ),
-            Notice::StoodStill(late) => tracing::warn!(
-                SOCKD_EVENT = "stood-still",
-                "sockd stood still, for {} at least (stopped, frozen, or the machine was): that counts for no timeout",
-                seconds(*late)
-            ),
-            Notice::FirstConnection => tracing::info!(SOCKD_EVENT = "first-connection", "a first connection arrived"),
-            Notice::Serving(generation) => {
-                let line = self.status_line();
-                tell_of!(info, SERVING, "serving", *generation, "{line}");
-            }
-            Notice::TurningAway { why } => tracing::error!(
-                MESSAGE_ID = message_id::ANSWERING_503,
-                SOCKD_EVENT = "answering-503",
-                "no worker can serve{}: {why}",
-                if self.fallback.answers() { ", answering 503" } else { "" }
-            ),
-            Notice::ServingAgain => tracing::info!(
-                MESSAGE_ID = message_id::ANSWERING_503_ENDED,
-                SOCKD_EVENT = "answering-503-ended",
-                "a worker serves, no more 503"
-            ),
-            Notice::FallbackFailed { why } => {
-                tracing::error!("cannot answer 503: {why}; visitors wait in the queue; it is tried again every second");
-            }
-            Notice::FallbackRestored => tracing::info!("visitors are answered 503 again"),
-            Notice::PoolResized { from, to } if from == to => {
-                let workers = if *to == 1 { "worker: there cannot be fewer" } else { "workers: there cannot be more" };
-                tracing::warn!(SOCKD_EVENT = "pool-resized", "it stays at {to} {workers}");
-            }
-            Notice::PoolResized { from, to } => tracing::info!(
-                SOCKD_EVENT = "pool-resized",
-                "{from} workers become {to}, until the next reload; the configuration is unchanged"
-            ),
-            Notice::RolloutBegun(generation) => {
-                tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");
-            }
-            Notice::CanaryProven(generation) => {
-                tell_of!(
-                    info,
-                    WORKER_READY,
-                    "canary-proven",
-                    *generation,
-                    "reload: generation {generation} is proven on a canary"
-                );
-            }
-            Notice::Soaking { generation, soak } => tracing::debug!(
-                SOCKD_GENERATION = generation.0,
-                "reload: watching generation {generation} for {}",
-                seconds(*soak)
-            ),
-            Notice::RolloutDone(generation) => tell_of!(
-                info,
-                RELOAD_FINISHED,
-                "reload-finished",
-                *generation,
-                "reload: generation {generation} has taken over"
-            ),
-            Notice::RolloutRefused { generation, why } => tell_of!(
-                error,
-                RELOAD_REFUSED,
-                "reload-refused",
-                *generation,
-                "reload to generation {generation} refused: {why}{}",
-                if self.core.overview(self.now()).ready > 0 { "; the old workers serve on" } else { "" }
-            ),
-            Notice::Stopping => {
-                tracing::info!(MESSAGE_ID = message_id::STOPPING, SOCKD_EVENT = "stopping", "stopping");
-            }
-            Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "interrupted while it stops: hurrying"),
-        }
-    }
+/// What the log says beside a notice.
+pub(super) trait Facts {
+    /// A worker's process.
+    fn pid(&self, worker: WorkerId) -> Option<Pid>;
+    /// The state in one line.
+    fn status_line(&self) -> String;
+    /// Whether visitors are answered 503.
+    fn answers_503(&self) -> bool;
+    /// Whether any worker serves.
+    fn somebody_serves(&self) -> bool;
 }
 
+/// Writes a notice to the log, and does nothing else: what must be done is an effect of its own.
+pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
+    match notice {
+        Notice::WorkerStarted(place) => {
+            let pid = facts.pid(place.worker).map_or(0, |pid| pid.as_raw_nonzero().get());
+            tell!(
+                info,
+                WORKER_STARTED,
+                "worker-started",
+                *place,
+                SOCKD_PID = pid,
+                "{} started (pid {pid})",
+                name(*place)
+            );
+        }
+        Notice::WorkerReady { place, after } => {
+            tell!(info, WORKER_READY, "worker-ready", *place, "{}", ready(*place, *after));
+        }
+        Notice::WorkerWithoutSocket(place) => tell!(
+            warn,
+            WORKER_READY,
+            "worker-without-socket",
+            *place,
+            "{} says that it is ready but holds none of the sockets it was given: it listens elsewhere, and its \
+             visitors will not find it; check its --bind, --port or listen setting",
+            name(*place)
+        ),
+        Notice::WorkerFailed { place, was_ready, lived, why, retry_in } => {
+            tell_failure(*place, *was_ready, *lived, why, *retry_in);
+        }
+        Notice::WorkerHangs { place, why } => {
+            tell!(
+                error,
+                WORKER_HUNG,
+                "worker-hung",
+                *place,
+                "{} hangs: {why}; sending SIGABRT, so that it writes its stack",
+                name(*place)
+            );
+        }
+        Notice::WorkerDrains(place) => {
+            tell!(info, WORKER_DRAINING, "worker-draining", *place, "{} finishes its requests", name(*place));
+        }
+        Notice::DrainOver(place) => tell!(
+            info,
+            WORKER_DRAINING,
+            "worker-drain-over",
+            *place,
+            "{} still has connections after drain-timeout; it is asked to close them",
+            name(*place)
+        ),
+        Notice::WorkerLeft { place, why } => {
+            tell!(info, WORKER_EXITED, "worker-exited", *place, "{} has left ({why})", name(*place));
+        }
+        Notice::WorkerKilled(place) => tell!(
+            warn,
+            WORKER_KILLED,
+            "worker-killed",
+            *place,
+            "{} did not leave in time: killed with its descendants",
+            name(*place)
+        ),
+        Notice::WorkerUnhealthy { place, why } => tell!(
+            warn,
+            WORKER_UNHEALTHY,
+            "worker-unhealthy",
+            *place,
+            "{} is not well: {why}; its successor is started first",
+            name(*place)
+        ),
+        Notice::WorkerRecovered(place) => {
+            tell!(info, WORKER_RECOVERED, "worker-recovered", *place, "{} is well again", name(*place));
+        }
+        Notice::WorkerRetires { place, why } => tell!(
+            info,
+            WORKER_REPLACED,
+            "worker-retires",
+            *place,
+            "{} {}; its successor is started first",
+            name(*place),
+            retirement(*why)
+        ),
+        Notice::PreparationFailed { generation, why, retry_in } => tell_of!(
+            error,
+            CONFIGURATION_REFUSED,
+            "preparation-failed",
+            *generation,
+            "generation {generation} cannot be made ready: {why}{}",
+            next(*retry_in)
+        ),
+        Notice::StoodStill(late) => tracing::warn!(
+            SOCKD_EVENT = "stood-still",
+            "sockd stood still, for {} at least (stopped, frozen, or the machine was): that counts for no timeout",
+            seconds(*late)
+        ),
+        Notice::FirstConnection => tracing::info!(SOCKD_EVENT = "first-connection", "a first connection arrived"),
+        Notice::Serving(generation) => {
+            let line = facts.status_line();
+            tell_of!(info, SERVING, "serving", *generation, "{line}");
+        }
+        Notice::TurningAway { why } => tracing::error!(
+            MESSAGE_ID = message_id::ANSWERING_503,
+            SOCKD_EVENT = "answering-503",
+            "no worker can serve{}: {why}",
+            if facts.answers_503() { ", answering 503" } else { "" }
+        ),
+        Notice::ServingAgain => tracing::info!(
+            MESSAGE_ID = message_id::ANSWERING_503_ENDED,
+            SOCKD_EVENT = "answering-503-ended",
+            "a worker serves, no more 503"
+        ),
+        Notice::FallbackFailed { why } => {
+            tracing::error!("cannot answer 503: {why}; visitors wait in the queue; it is tried again every second");
+        }
+        Notice::FallbackRestored => tracing::info!("visitors are answered 503 again"),
+        Notice::PoolResized { from, to } if from == to => {
+            let workers = if *to == 1 { "worker: there cannot be fewer" } else { "workers: there cannot be more" };
+            tracing::warn!(SOCKD_EVENT = "pool-resized", "it stays at {to} {workers}");
+        }
+        Notice::PoolResized { from, to } => tracing::info!(
+            SOCKD_EVENT = "pool-resized",
+            "{from} workers become {to}, until the next reload; the configuration is unchanged"
+        ),
+        Notice::RolloutBegun(generation) => {
+            tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");
+        }
+        Notice::CanaryProven(generation) => {
+            tell_of!(
+                info,
+                WORKER_READY,
+                "canary-proven",
+                *generation,
+                "reload: generation {generation} is proven on a canary"
+            );
+        }
+        Notice::Soaking { generation, soak } => tracing::debug!(
+            SOCKD_GENERATION = generation.0,
+            "reload: watching generation {generation} for {}",
+            seconds(*soak)
+        ),
+        Notice::RolloutDone(generation) => tell_of!(
+            info,
+            RELOAD_FINISHED,
+            "reload-finished",
+            *generation,
+            "reload: generation {generation} has taken over"
+        ),
+        Notice::RolloutRefused { generation, why } => tell_of!(
+            error,
+            RELOAD_REFUSED,
+            "reload-refused",
+            *generation,
+            "reload to generation {generation} refused: {why}{}",
+            if facts.somebody_serves() { "; the old workers serve on" } else { "" }
+        ),
+        Notice::Stopping => {
+            tracing::info!(MESSAGE_ID = message_id::STOPPING, SOCKD_EVENT = "stopping", "stopping");
+        }
+        Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "interrupted while it stops: hurrying"),
+    }
+}
 fn tell_failure(place: WorkerRef, was_ready: bool, lived: Duration, why: &str, retry_in: Option<Duration>) {
     if was_ready {
         tell!(

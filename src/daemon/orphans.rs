@@ -5,8 +5,8 @@
 //! Owns who they are and whose they may be. A number here is that of a child that was not reaped, so it names no other
 //! process; nobody is held by a descriptor. Must never touch what may belong to a worker that lives.
 
-use super::event_loop::EventLoop;
 use super::message::Message;
+use super::outbox::Outbox;
 use crate::process::{self, Child, kill_descendant};
 use crate::supervisor::WorkerId;
 use rustix::process::{Pid, Signal, getpid};
@@ -16,6 +16,18 @@ use tokio::time::sleep;
 
 /// Between SIGTERM and SIGKILL: nobody is served by them, and what they have begun nobody waits for.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Who is known to sockd.
+pub(super) trait Family {
+    /// The worker whose process this is, until it is reaped.
+    fn worker_of(&self, pid: Pid) -> Option<WorkerId>;
+    /// Whether this child of ours is something that we made, or a worker.
+    fn knows(&self, pid: Pid) -> bool;
+    /// All workers that live.
+    fn workers(&self) -> BTreeSet<WorkerId>;
+    /// Whether a template has been ordered a worker that it has not reported.
+    fn awaits_workers(&self) -> bool;
+}
 
 /// The orphans that we have.
 #[derive(Debug, Default)]
@@ -39,30 +51,26 @@ impl Orphans {
         self.known.remove(&pid);
     }
 
-    /// This worker has ended, and was this process: [`EventLoop::end_orphans`] will look.
+    /// This worker has ended, and was this process: [`Orphans::end`] will look.
     pub(super) fn look_for(&mut self, dead: WorkerId, leader: Pid) {
         self.dead.push((dead, leader));
     }
-}
 
-impl EventLoop {
     /// Ends what workers have left behind that have just ended. One look for all of them: the kernel lists every child of
     /// ours for it, and a reload ends many workers at once.
-    pub(super) fn end_orphans(&mut self) {
-        let dead = std::mem::take(&mut self.orphans.dead);
+    pub(super) fn end(&mut self, family: &impl Family, outbox: &Outbox) {
+        let dead = std::mem::take(&mut self.dead);
         let Some(&(last, _)) = dead.last() else { return };
+        let living = family.workers();
         for pid in process::children(getpid()) {
-            if !self.worker_of.contains_key(&pid)
-                && self.known_as(pid).is_none()
-                && !self.orphans.known.contains_key(&pid)
-                && let Some(suspects) = self.suspects(pid, &dead)
+            if !family.knows(pid)
+                && !self.known.contains_key(&pid)
+                && let Some(suspects) = suspects(pid, &dead, family, &living)
             {
-                self.orphans.known.insert(pid, Orphan { suspects, asked: false });
+                self.known.insert(pid, Orphan { suspects, asked: false });
             }
         }
-        let workers = &self.workers;
-        let lives = |id: &WorkerId| workers.contains_key(id);
-        let ownerless = self.orphans.known.iter_mut().filter(|(_, o)| !o.asked && !o.suspects.iter().any(lives));
+        let ownerless = self.known.iter_mut().filter(|(_, o)| !o.asked && o.suspects.is_disjoint(&living));
         let mut ending = BTreeMap::<WorkerId, Vec<Pid>>::new();
         for (pid, orphan) in ownerless {
             orphan.asked = true;
@@ -82,37 +90,41 @@ impl EventLoop {
                 "worker {dead} has left processes behind ({}{more}), which end with it",
                 numbers.join(", ")
             );
-            self.outbox.later(async move {
+            outbox.later(async move {
                 sleep(GRACE).await;
                 Some(Message::KillOrphans(ending))
             });
         }
     }
+}
 
-    /// They had their time.
-    pub(super) fn kill_orphans(&self, pids: Vec<Pid>) {
-        // A number may be that of a worker by now.
-        pids.into_iter().filter(|pid| self.known_as(*pid).is_none()).for_each(kill_descendant);
-    }
+/// They had their time. A number may be that of a worker by now.
+pub(super) fn kill_orphans(pids: Vec<Pid>, family: &impl Family) {
+    pids.into_iter().filter(|pid| !family.knows(*pid)).for_each(kill_descendant);
+}
 
-    /// The workers of whom one has started this child of ours, which is nothing that we know. Each of our workers and
-    /// templates leads a session, and what they start is in it unless it has left it. None: it is no orphan.
-    fn suspects(&self, pid: Pid, dead: &[(WorkerId, Pid)]) -> Option<BTreeSet<WorkerId>> {
-        let session = process::session(pid)?;
-        // It was started before sockd, by what executed sockd.
-        if process::session(getpid()) == Some(session) {
-            return None;
-        }
-        if let Some((worker, _)) = dead.iter().find(|(_, leader)| *leader == session) {
-            return Some([*worker].into());
-        }
-        if let Some(worker) = self.worker_of.get(&session) {
-            return Some([*worker].into());
-        }
-        // A template's spare, or what it has just become: a worker whose report is under way.
-        if self.known_as(session).is_some() || self.templates.await_workers() {
-            return None;
-        }
-        Some(self.workers.keys().copied().chain(dead.iter().map(|(id, _)| *id)).collect())
+/// The workers of whom one has started this child of ours, which is nothing that we know. Each of our workers and
+/// templates leads a session, and what they start is in it unless it has left it. None: it is no orphan.
+fn suspects(
+    pid: Pid,
+    dead: &[(WorkerId, Pid)],
+    family: &impl Family,
+    living: &BTreeSet<WorkerId>,
+) -> Option<BTreeSet<WorkerId>> {
+    let session = process::session(pid)?;
+    // It was started before sockd, by what executed sockd.
+    if process::session(getpid()) == Some(session) {
+        return None;
     }
+    if let Some((worker, _)) = dead.iter().find(|(_, leader)| *leader == session) {
+        return Some([*worker].into());
+    }
+    if let Some(worker) = family.worker_of(session) {
+        return Some([worker].into());
+    }
+    // A template's spare, or what it has just become: a worker whose report is under way.
+    if family.knows(session) || family.awaits_workers() {
+        return None;
+    }
+    Some(living.iter().copied().chain(dead.iter().map(|(id, _)| *id)).collect())
 }

@@ -4,8 +4,8 @@
 //!
 //! Owns: the threads that read, bounded in number. Never: changes anything.
 
-use super::generation::Generation;
-use super::startup::Setup;
+use super::generation::{Generation, Read};
+use super::setup::Setup;
 use crate::adapter::exec::LaunchPlan;
 use crate::adapter::python::{self, Launcher, Python};
 use crate::adapter::{self, Adapter, Making};
@@ -13,7 +13,9 @@ use crate::app::Command;
 use crate::config::{self, Script, Settings};
 use crate::diagnostic::Diagnostics;
 use crate::process;
+use crate::supervisor::GenerationId;
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,35 +28,28 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// No more threads than this wait for a disk that does not answer.
 const MAX_READERS: usize = 4;
 
-/// What was read.
-#[derive(Debug)]
-pub(super) struct Read {
-    /// What is wrong, line by line.
-    pub(super) problems: Vec<String>,
-    /// The page of the 503 helper; the outer None: the configuration does not tell.
-    pub(super) page: Option<Option<PathBuf>>,
-    /// The generation, without its specification.
-    pub(super) generation: Result<Generation, String>,
-    /// What boots its template, where it has one.
-    pub(super) template: Option<(Command, &'static Python)>,
-}
-
-impl Read {
-    fn failed(why: String) -> Self {
-        Self { problems: Vec::new(), page: None, generation: Err(why), template: None }
-    }
-}
-
 /// The threads that read.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     /// Each holds it.
     alive: Arc<()>,
+    /// The generations that are being read.
+    wanted: BTreeSet<GenerationId>,
 }
 
 impl Readers {
-    /// Reads everything afresh.
-    pub(super) fn read(&self, setup: &Arc<Setup>) -> impl Future<Output = Read> + Send + use<> {
+    /// Has everything read for a generation.
+    pub(super) fn begin(&mut self, id: GenerationId, setup: &Arc<Setup>) -> impl Future<Output = Read> + Send + use<> {
+        self.wanted.insert(id);
+        self.read(setup)
+    }
+
+    /// It was read, or is not wanted any more. Whether it was wanted until now.
+    pub(super) fn end(&mut self, id: GenerationId) -> bool {
+        self.wanted.remove(&id)
+    }
+
+    fn read(&self, setup: &Arc<Setup>) -> impl Future<Output = Read> + Send + use<> {
         let reader = Arc::clone(&self.alive);
         let free = Arc::strong_count(&self.alive) <= MAX_READERS + 1;
         let setup = Arc::clone(setup);

@@ -1,40 +1,22 @@
 //! Startup: from what systemd and the command line give to a running event loop.
 
+use super::bind::{bind_addresses, bind_all};
 use super::event_loop::EventLoop;
+use super::setup::Setup;
 use crate::adapter::gunicorn::{self, GunicornArgs};
 use crate::adapter::{self, Making};
-use crate::app::{Address, text};
+use crate::app::text;
 use crate::config::{self, Options, Settings};
 use crate::diagnostic::Diagnostics;
 use crate::journal::{self, Sink, message_id};
 use crate::listener::{self, Listener};
 use crate::supervisor::Start;
 use crate::{exit, process, systemd};
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use tokio::runtime::{self, Runtime};
-
-/// What stays the same as long as this instance lives.
-#[derive(Debug)]
-pub struct Setup {
-    /// The options of `sockd run`; the configuration is read again at each reload.
-    pub options: Options,
-    /// The environment that workers inherit from.
-    pub environment: BTreeMap<OsString, OsString>,
-    /// Where sockd was started.
-    pub directory: PathBuf,
-    /// The systemd unit, if there is one.
-    pub unit: Option<String>,
-    /// Whether systemd handed over sockets.
-    pub activated: bool,
-    /// A line for people that is printed once everything listens, in place of a log line.
-    pub greeting: Option<String>,
-}
 
 /// Runs an instance until it is asked to stop. Call it before any thread exists.
 pub fn run(options: Options, greeting: Option<String>) -> ExitCode {
@@ -168,49 +150,6 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
 
 /// gunicorn's own default.
 const DEFAULT_BACKLOG: u32 = 2048;
-
-/// What gunicorn's `--bind` settings mean; a relative path begins at `directory`, and names are for `look_up`. Sockets
-/// that gunicorn was to be given by number are left out.
-pub(super) fn bind_addresses(
-    binds: &[String],
-    directory: &Path,
-    look_up: impl Fn(&str, u16) -> Result<SocketAddr, String>,
-) -> Result<Vec<Address>, String> {
-    let mut addresses = Vec::new();
-    for bind in binds {
-        let cannot = |why| format!("--bind {}: {why}", text::to_os(bind).display());
-        let address = match GunicornArgs::name(bind) {
-            Some((host, port)) => look_up(&host, port).map(|address| Some(Address::Tcp(address))),
-            None => GunicornArgs::address(bind),
-        };
-        match address.map_err(cannot)? {
-            Some(Address::Unix(path)) => addresses.push(Address::Unix(directory.join(path))),
-            Some(address) => addresses.push(address),
-            None => {}
-        }
-    }
-    Ok(addresses)
-}
-
-/// Binds every address, or none.
-pub(super) fn bind_all<'a>(
-    addresses: impl Iterator<Item = &'a Address>,
-    umask: Option<u32>,
-    mode: Option<u32>,
-    backlog: u32,
-) -> Result<Vec<Listener>, String> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        match listener::bind(address, umask, mode, backlog) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => {
-                listeners.iter().for_each(|l: &Listener| drop(l.unlink_if_bound_here()));
-                return Err(error.to_string());
-            }
-        }
-    }
-    Ok(listeners)
-}
 
 fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
     if let Err(error) = process::become_subreaper() {

@@ -1,134 +1,104 @@
 //! Status: the one line of `STATUS=`, and the document behind `sockd status`.
 
-use super::event_loop::EventLoop;
+use super::clock::Clock;
+use super::setup::Setup;
+use super::workers::{Worker, Workers};
 use crate::cgroup::Group;
 use crate::control::message;
-use crate::supervisor::{Overview, Phase, RolloutStep, SlotId, Snapshot};
+use crate::listener::Listener;
+use crate::supervisor::{Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, Time, WorkerSnapshot};
 use std::time::{Duration, SystemTime};
 
-impl EventLoop {
-    /// Shows the service manager and the 503 helper what has changed, if anything has.
-    pub(super) fn show(&mut self) {
-        let revision = self.core.revision();
-        if self.shown.replace(revision) == Some(revision) {
-            return;
-        }
-        let overview = self.core.overview(self.now());
-        self.listener_monitor.plan(&overview);
-        self.notifier.status(&self.status_line_of(&overview));
-        if !overview.stopping {
-            self.place_next(overview.generation, overview.next_worker);
-        }
-        if overview.fallback {
-            self.fallback.set_retry_after(overview.next_attempt_in);
-        }
+/// The whole state, for `sockd status`, without what must be measured.
+pub(super) fn document(
+    setup: &Setup,
+    clock: Clock,
+    snapshot: &Snapshot,
+    listeners: &[Listener],
+    workers: &Workers,
+) -> message::Status {
+    message::Status {
+        version: message::VERSION,
+        pid: std::process::id(),
+        unit: setup.unit.clone(),
+        started_unix_ms: unix_ms(clock.wall_clock(Time::default())),
+        status_line: status_line(snapshot),
+        generation: snapshot.generation.0.into(),
+        reload: reload(snapshot, clock),
+        listeners: listeners.iter().map(listener).collect(),
+        workers: snapshot.workers.iter().map(|seen| worker(seen, snapshot, workers.get(seen.worker))).collect(),
+        slots: snapshot.slots.iter().map(|seen| slot(seen, workers)).collect(),
+        wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
+        fallback: snapshot.fallback,
+        supervisor: message::Cost::default(),
     }
+}
 
-    pub(super) fn status_line(&self) -> String {
-        self.status_line_of(&self.core.overview(self.now()))
+fn reload(snapshot: &Snapshot, clock: Clock) -> message::Reload {
+    message::Reload {
+        state: match snapshot.rollout {
+            None => message::ReloadState::Idle,
+            Some((_, RolloutStep::Preparing)) => message::ReloadState::Reading,
+            Some((_, RolloutStep::Proving)) => message::ReloadState::Canary,
+            Some((_, RolloutStep::Replacing | RolloutStep::Soaking)) => message::ReloadState::RollingOut,
+        },
+        generation: snapshot.rollout.map(|(generation, _)| generation.0.into()),
+        last_refused: snapshot.refusal.as_ref().map(|refusal| message::Refused {
+            generation: refusal.generation.0.into(),
+            reason: refusal.why.clone(),
+            at_unix_ms: unix_ms(clock.wall_clock(refusal.at)),
+            awaits_successors: Some(refusal.awaits_successors),
+        }),
     }
+}
 
-    fn status_line_of(&self, overview: &Overview) -> String {
-        self.listener_monitor.status_line(status_line(overview))
+fn listener(listener: &Listener) -> message::Listener {
+    message::Listener {
+        name: listener.name.clone(),
+        address: listener.address.to_string(),
+        ..message::Listener::default()
     }
+}
 
-    /// The whole state, for `sockd status`, without what must be measured.
-    pub(super) fn report(&self) -> message::Status {
-        let snapshot = self.core.snapshot(self.now());
-        message::Status {
-            version: message::VERSION,
-            pid: std::process::id(),
-            unit: self.setup.unit.clone(),
-            started_unix_ms: unix_ms(self.began_at),
-            status_line: status_line(&snapshot),
-            generation: snapshot.generation.0.into(),
-            reload: message::Reload {
-                state: match snapshot.rollout {
-                    None => message::ReloadState::Idle,
-                    Some((_, RolloutStep::Preparing)) => message::ReloadState::Reading,
-                    Some((_, RolloutStep::Proving)) => message::ReloadState::Canary,
-                    Some((_, RolloutStep::Replacing | RolloutStep::Soaking)) => message::ReloadState::RollingOut,
-                },
-                generation: snapshot.rollout.map(|(generation, _)| generation.0.into()),
-                last_refused: snapshot.refusal.as_ref().map(|refusal| message::Refused {
-                    generation: refusal.generation.0.into(),
-                    reason: refusal.why.clone(),
-                    at_unix_ms: unix_ms(self.wall_clock(refusal.at)),
-                    awaits_successors: Some(refusal.awaits_successors),
-                }),
-            },
-            listeners: self.report_listeners(),
-            workers: self.report_workers(&snapshot),
-            slots: self.report_slots(&snapshot),
-            wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
-            fallback: snapshot.fallback,
-            supervisor: message::Cost::default(),
-        }
+fn worker(seen: &WorkerSnapshot, snapshot: &Snapshot, made: Option<&Worker>) -> message::Worker {
+    // A slot's number is its place in the list.
+    let slot = seen.slot.and_then(|slot| snapshot.slots.get(slot.0 as usize));
+    message::Worker {
+        id: seen.worker.0,
+        slot: seen.slot.map(|slot| slot.0),
+        pid: made.and_then(Worker::pid).map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
+        state: match seen.phase {
+            Phase::Starting => message::WorkerState::Starting,
+            Phase::Ready => message::WorkerState::Ready,
+            Phase::Draining => message::WorkerState::Draining,
+            Phase::Terminating => message::WorkerState::Terminating,
+            Phase::Killing => message::WorkerState::Killing,
+        },
+        generation: seen.generation.0.into(),
+        age_ms: ms(seen.age),
+        restarts: slot.map_or(0, |slot| slot.restarts).into(),
+        memory_max_bytes: made.and_then(Worker::group).map(Group::limits).unwrap_or_default().memory_max,
+        last_probe: seen
+            .last_probe
+            .as_ref()
+            .map(|(ago, verdict)| message::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
+        ..message::Worker::default()
     }
+}
 
-    fn report_listeners(&self) -> Vec<message::Listener> {
-        let report = |listener: &crate::listener::Listener| message::Listener {
-            name: listener.name.clone(),
-            address: listener.address.to_string(),
-            ..message::Listener::default()
-        };
-        self.listeners.iter().map(report).collect()
-    }
-
-    fn report_workers(&self, snapshot: &Snapshot) -> Vec<message::Worker> {
-        // A slot's number is its place in the list.
-        let restarts =
-            |slot: Option<SlotId>| slot.and_then(|slot| snapshot.slots.get(slot.0 as usize)).map_or(0, |s| s.restarts);
-        snapshot
-            .workers
-            .iter()
-            .map(|worker| {
-                let made = self.workers.get(&worker.worker);
-                let pid = made.and_then(super::workers::Worker::pid);
-                let limits = made.and_then(super::workers::Worker::group).map(Group::limits).unwrap_or_default();
-                message::Worker {
-                    id: worker.worker.0,
-                    slot: worker.slot.map(|slot| slot.0),
-                    pid: pid.map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
-                    state: match worker.phase {
-                        Phase::Starting => message::WorkerState::Starting,
-                        Phase::Ready => message::WorkerState::Ready,
-                        Phase::Draining => message::WorkerState::Draining,
-                        Phase::Terminating => message::WorkerState::Terminating,
-                        Phase::Killing => message::WorkerState::Killing,
-                    },
-                    generation: worker.generation.0.into(),
-                    age_ms: ms(worker.age),
-                    restarts: restarts(worker.slot).into(),
-                    memory_max_bytes: limits.memory_max,
-                    last_probe: worker
-                        .last_probe
-                        .as_ref()
-                        .map(|(ago, verdict)| message::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
-                    ..message::Worker::default()
-                }
-            })
-            .collect()
-    }
-
-    fn report_slots(&self, snapshot: &Snapshot) -> Vec<message::Slot> {
-        snapshot
-            .slots
-            .iter()
-            .map(|slot| message::Slot {
-                slot: slot.slot.0,
-                worker: slot.current.map(|id| id.0),
-                successor: slot.successor.map(|id| id.0),
-                restarts: slot.restarts.into(),
-                retry_in_ms: slot.retry_in.map(ms),
-                last_death: self.last_exits.get(&slot.slot).map(|death| message::Death {
-                    reason: death.reason.clone(),
-                    at_unix_ms: unix_ms(death.at),
-                    lived_ms: ms(death.lived),
-                    last_lines: death.last_lines.clone(),
-                }),
-            })
-            .collect()
+fn slot(seen: &SlotSnapshot, workers: &Workers) -> message::Slot {
+    message::Slot {
+        slot: seen.slot.0,
+        worker: seen.current.map(|id| id.0),
+        successor: seen.successor.map(|id| id.0),
+        restarts: seen.restarts.into(),
+        retry_in_ms: seen.retry_in.map(ms),
+        last_death: workers.last_exit(seen.slot).map(|death| message::Death {
+            reason: death.reason.clone(),
+            at_unix_ms: unix_ms(death.at),
+            lived_ms: ms(death.lived),
+            last_lines: death.last_lines.clone(),
+        }),
     }
 }
 
@@ -141,7 +111,7 @@ fn unix_ms(at: SystemTime) -> u64 {
 }
 
 /// The state in one line that a person understands.
-fn status_line(snapshot: &Overview) -> String {
+pub(super) fn status_line(snapshot: &Overview) -> String {
     let workers = |count: u32| if count == 1 { "worker" } else { "workers" };
     let wanted = snapshot.wanted.unwrap_or(0);
     let base = if snapshot.stopping {

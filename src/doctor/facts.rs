@@ -8,6 +8,7 @@ pub mod alike;
 mod collect;
 mod database;
 mod disk;
+mod file;
 mod http;
 mod journal;
 mod nginx_files;

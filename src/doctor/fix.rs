@@ -6,7 +6,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::target::quote;
+use crate::adapter::shlex;
 use crate::systemd::details::Details;
 
 /// A command, as it is to be typed. Empty: no command can fix it.
@@ -186,6 +186,11 @@ pub(super) fn daemon_reload() -> Fix {
 pub(super) fn systemctl<'a>(verb: &str, units: impl IntoIterator<Item = &'a Details>) -> Fix {
     let names: Vec<String> = units.into_iter().map(|unit| quote(&unit.name)).collect();
     if names.is_empty() { Fix::default() } else { Fix::run(format!("systemctl {verb} {}", names.join(" "))) }
+}
+
+/// A word for a shell.
+pub fn quote(text: &str) -> String {
+    shlex::join(&[text])
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@
 use std::path::Path;
 
 use super::facts::{Facts, File};
+use super::fix::quote;
 use super::fix::{self, Change, Fix};
-use super::target::{self, quote};
+use super::target;
 use crate::adapter;
 
 /// Modules whose distribution has another name.

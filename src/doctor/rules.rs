@@ -6,6 +6,7 @@
 mod application;
 mod browser;
 mod descriptor;
+mod examined;
 mod nginx;
 mod path;
 mod resources;
@@ -18,37 +19,6 @@ pub use browser::idle;
 
 use super::facts::Facts;
 use super::finding::{Diagnosis, Finding, Link, Seen, Severity, State};
-
-/// What the rules of one link say.
-struct Examined {
-    /// What was seen, in one line, if nothing is wrong.
-    text: String,
-    /// Whether there was anything to look at.
-    seen: bool,
-    /// The link is broken by what another link's finding says.
-    follows: bool,
-    findings: Vec<Finding>,
-}
-
-impl Examined {
-    fn well(text: impl Into<String>) -> Self {
-        Self { text: text.into(), seen: true, follows: false, findings: Vec::new() }
-    }
-
-    fn unseen(text: impl Into<String>) -> Self {
-        Self { seen: false, ..Self::well(text) }
-    }
-
-    /// Broken, and the finding is another link's.
-    fn follows(text: impl Into<String>) -> Self {
-        Self { follows: true, ..Self::well(text) }
-    }
-
-    fn with(mut self, findings: Vec<Finding>) -> Self {
-        self.findings = findings;
-        self
-    }
-}
 
 /// Walks the chain.
 pub fn diagnose(facts: &Facts) -> Diagnosis {

@@ -8,12 +8,12 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::facts::{Answer, Facts, File, Listening};
-use super::fix::{self, Change, Fix};
+use super::fix::{self, Change, Fix, quote};
 use super::traceback::{self, Traceback};
 use crate::adapter::declared_sockets::{DeclaredSockets, values};
 use crate::adapter::gunicorn::GunicornArgs;
 use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
-use crate::adapter::{self, Making, shlex};
+use crate::adapter::{self, Making};
 use crate::app::Address;
 use crate::control::Status;
 use crate::control::message::WorkerState;
@@ -376,11 +376,6 @@ pub fn bind_again(facts: &Facts) -> Fix {
     }
     let stop = fix::systemctl("stop", facts.sockets.iter().chain([&facts.service]));
     restarts(facts, start(facts, stop.then(fix::systemctl("start", &facts.sockets))))
-}
-
-/// A word for a shell.
-pub fn quote(text: &str) -> String {
-    shlex::join(&[text])
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One request, over HTTP or in the uwsgi protocol, and the status of its answer.
 
+use super::question::{AskError, Question};
 use super::uwsgi;
 use crate::peer;
 use http_body_util::Empty;
@@ -14,7 +15,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -23,50 +23,6 @@ use tokio::time::timeout;
 const LARGEST_HEAD: usize = 64 << 10;
 /// Who asks.
 const AGENT: &str = concat!("sockd/", env!("CARGO_PKG_VERSION"), " (probe)");
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The path, with its leading slash.
-    pub path: String,
-    /// The Host header.
-    pub host: String,
-    /// More headers, name and value.
-    pub headers: Vec<(String, String)>,
-    /// How long the answer's head may take.
-    pub patience: Duration,
-    /// Whether it is asked in the uwsgi protocol.
-    pub uwsgi: bool,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// Nobody listens (any more).
-    #[error("it cannot be reached: {0}")]
-    Connect(io::Error),
-    /// It takes no connections, and its queue holds no more.
-    #[error("its queue is full")]
-    QueueFull,
-    /// Nothing came within this time.
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    /// The connection was closed without an answer.
-    #[error("it closed the connection without an answer")]
-    Closed,
-    /// What came is not HTTP.
-    #[error("its answer is not HTTP: {0}")]
-    NotHttp(hyper::Error),
-    /// What came is not TLS.
-    #[error("its answer is not TLS")]
-    NotTls,
-    /// Path or host hold what a request cannot carry.
-    #[error("the request cannot be made: {0}")]
-    Question(#[from] hyper::http::Error),
-    /// It does not fit the uwsgi protocol.
-    #[error("the request is too long for the uwsgi protocol")]
-    TooLong,
-}
 
 /// Sends `GET path` to the socket and returns the status. The body is not waited for.
 ///
@@ -196,6 +152,7 @@ mod tests {
     use crate::private_socket::Binder;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
+    use std::time::Duration;
 
     fn asked(reply: &'static [u8], patience: Duration) -> Result<StatusCode, AskError> {
         let (socket, fd) = Socket::listen(&Binder::new(None)).expect("a socket");

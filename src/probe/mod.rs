@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod http;
+mod question;
 mod socket;
 mod tls;
 mod uwsgi;
 
-pub use http::{AskError, Question, ask};
+pub use http::ask;
+pub use question::{AskError, Question};
 pub use socket::Socket;
 pub use tls::greet;

@@ -5,7 +5,8 @@
 //! and what would be answered to a request stays unknown. Any record of TLS is an answer, an alert too: a server that
 //! sends one has read its certificate and its settings.
 
-use super::http::{AskError, is_gone, open};
+use super::http::{is_gone, open};
+use super::question::AskError;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;

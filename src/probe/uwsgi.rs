@@ -3,7 +3,7 @@
 //!
 //! <https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>. Pure.
 
-use super::Question;
+use super::question::Question;
 
 /// The question as one packet. `None`: it is longer than a packet can be.
 pub(super) fn packet(question: &Question, agent: &str) -> Option<Vec<u8>> {

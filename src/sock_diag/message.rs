@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::BoundFile;
+use super::listening::BoundFile;
 
 /// Bytes of a `struct nlmsghdr`.
 pub(super) const HEADER: usize = 16;

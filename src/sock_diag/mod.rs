@@ -10,71 +10,17 @@
 //! name space of the *asker*, so a socket made elsewhere (PrivateNetwork=) is [`Error::Elsewhere`].
 #![forbid(unsafe_code)]
 
+mod error;
+mod listening;
 mod message;
 mod netlink;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
-use rustix::io::Errno;
-
+pub use error::Error;
+pub use listening::{BoundFile, Listening};
 pub use netlink::MAX_DUMP;
-
-/// Why the kernel gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The process may not open netlink sockets (EAFNOSUPPORT).
-    #[error("AF_NETLINK is not allowed here (RestrictAddressFamilies= of the unit leaves it out)")]
-    NotAllowed,
-    /// The kernel knows no such socket in this network name space.
-    #[error("the kernel does not know the socket in this network name space (PrivateNetwork= of the unit?)")]
-    Elsewhere,
-    /// The kernel has no part that answers (the modules unix_diag, inet_diag and tcp_diag).
-    #[error("this kernel has no sock_diag for the socket's family")]
-    NotBuilt,
-    /// Another failure of a system call.
-    #[error("sock_diag: {0}")]
-    System(Errno),
-    /// The kernel sent what is no answer to the question.
-    #[error("sock_diag sent an answer that makes no sense")]
-    Garbled,
-}
-
-impl From<Error> for std::io::Error {
-    fn from(error: Error) -> Self {
-        use std::io::ErrorKind;
-        let kind = match &error {
-            Error::NotAllowed | Error::NotBuilt => ErrorKind::Unsupported,
-            Error::Elsewhere => ErrorKind::NotFound,
-            Error::System(errno) => errno.kind(),
-            Error::Garbled => ErrorKind::InvalidData,
-        };
-        Self::new(kind, error)
-    }
-}
-
-/// A listening socket as the kernel sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listening {
-    /// The socket's inode, as in `/proc/PID/fd` (`socket:[INODE]`).
-    pub inode: u64,
-    /// Connections made and not yet accepted.
-    pub waiting: u32,
-    /// The most the queue holds: what listen(2) asked for, cut to net.core.somaxconn.
-    pub limit: u32,
-    /// The file a unix socket was bound to.
-    pub file: Option<BoundFile>,
-}
-
-/// The file a unix socket is bound to. Both numbers are the kernel's own: the inode's lower 32 bits, and the device
-/// as `major << 20 | minor` of the file system, which stat(2) shows differently on btrfs and overlayfs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BoundFile {
-    /// The lower 32 bits of the inode.
-    pub inode: u32,
-    /// `major << 20 | minor` of the file system.
-    pub device: u32,
-}
 
 /// Asks for the listening unix socket with this inode.
 pub fn unix_listener(inode: u64) -> Result<Listening, Error> {

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 
-use super::Error;
+use super::error::Error;
 use super::message::{HEADER, TYPE_DONE, TYPE_ERROR, TYPE_SOCKET, aligned, u16_at, u32_at};
 
 /// The most bytes read of one dump: room for about 80,000 connections.

@@ -1,7 +1,7 @@
 //! What the core wants done.
 
 use super::acceptance::Answer;
-use super::id::{GenerationId, RequestId, SlotId, WorkerId};
+use super::id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
 use super::notice::Notice;
 use std::iter::Chain;
 use std::time::Duration;
@@ -236,17 +236,6 @@ impl<'a> IntoIterator for &'a Effects {
     fn into_iter(self) -> Self::IntoIter {
         self.acts.iter().chain(&self.records)
     }
-}
-
-/// Where a worker belongs, as notices and snapshots say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerRef {
-    /// The process.
-    pub worker: WorkerId,
-    /// Its slot; a canary has none, unless it proves what a dead worker's successor is made from.
-    pub slot: Option<SlotId>,
-    /// Its generation.
-    pub generation: GenerationId,
 }
 
 #[cfg(test)]

@@ -10,8 +10,6 @@
 use super::effect::{Effect, Effects};
 use super::notice::Notice;
 use super::time::Time;
-use super::worker::Phase;
-use super::{Mode, Supervisor};
 use std::time::Duration;
 
 /// Between the loss of the helper and its next start, and between that and being taken to stay.
@@ -50,59 +48,54 @@ impl Fallback {
             Self::Lost { retry_at: at, .. } | Self::Tried { stays_at: at, .. } => Some(*at),
         }
     }
-}
 
-impl Supervisor {
-    /// With nobody who serves and nobody about to, visitors get an answer from us.
-    pub(super) fn settle_fallback(&mut self, effects: &mut Effects) {
-        let starting = || self.workers.values().any(|w| w.phase() == Phase::Starting);
-        let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
-        // Workers are looked at last: this runs at each event of each of them.
-        let wanted = self.mode == Mode::Running
-            && (self.failing.is_some() || backing_off() && !starting())
-            && !self.somebody_serves();
-        if wanted && !self.fallback.is_wanted() {
-            let why = self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
-            self.fallback = Fallback::Answering;
-            effects.notice(Notice::TurningAway { why });
-            effects.push(Effect::StartFallback);
-        } else if !wanted && self.fallback.is_wanted() {
-            self.fallback = Fallback::Off;
-            effects.notice(Notice::ServingAgain);
-            effects.push(Effect::StopFallback);
+    /// It is wanted from here on, because visitors cannot be served for this reason, or (None) not any more.
+    pub(super) fn settle(&mut self, wanted: Option<String>, effects: &mut Effects) {
+        match wanted {
+            Some(why) if !self.is_wanted() => {
+                *self = Self::Answering;
+                effects.notice(Notice::TurningAway { why });
+                effects.push(Effect::StartFallback);
+            }
+            None if self.is_wanted() => {
+                *self = Self::Off;
+                effects.notice(Notice::ServingAgain);
+                effects.push(Effect::StopFallback);
+            }
+            Some(_) | None => {}
         }
     }
 
     /// The helper ended, or could not be started.
-    pub(super) fn fallback_lost(&mut self, now: Time, why: String, effects: &mut Effects) {
+    pub(super) fn lost(&mut self, now: Time, why: String, effects: &mut Effects) {
         let retry_at = now + FALLBACK_RETRY_INTERVAL;
-        self.fallback = match std::mem::take(&mut self.fallback) {
+        *self = match std::mem::take(self) {
             // It was stopped meanwhile.
-            Fallback::Off => Fallback::Off,
-            Fallback::Answering => {
+            Self::Off => Self::Off,
+            Self::Answering => {
                 effects.notice(Notice::FallbackFailed { why: why.clone() });
-                Fallback::Lost { why, retry_at }
+                Self::Lost { why, retry_at }
             }
-            Fallback::Tried { .. } => Fallback::Lost { why, retry_at },
-            lost @ Fallback::Lost { .. } => lost,
+            Self::Tried { .. } => Self::Lost { why, retry_at },
+            lost @ Self::Lost { .. } => lost,
         };
     }
 
     /// Starts the helper again, or takes it to stay, where the time for that has come.
-    pub(super) fn fallback_due(&mut self, now: Time, effects: &mut Effects) {
-        if self.fallback.deadline().is_none_or(|at| at > now) {
+    pub(super) fn handle_timeout(&mut self, now: Time, effects: &mut Effects) {
+        if self.deadline().is_none_or(|at| at > now) {
             return;
         }
-        self.fallback = match std::mem::take(&mut self.fallback) {
-            Fallback::Lost { why, .. } => {
+        *self = match std::mem::take(self) {
+            Self::Lost { why, .. } => {
                 effects.push(Effect::StartFallback);
-                Fallback::Tried { why, stays_at: now + FALLBACK_RETRY_INTERVAL }
+                Self::Tried { why, stays_at: now + FALLBACK_RETRY_INTERVAL }
             }
-            Fallback::Tried { .. } => {
+            Self::Tried { .. } => {
                 effects.notice(Notice::FallbackRestored);
-                Fallback::Answering
+                Self::Answering
             }
-            other @ (Fallback::Off | Fallback::Answering) => other,
+            other @ (Self::Off | Self::Answering) => other,
         };
     }
 }

@@ -32,3 +32,14 @@ id! {
     /// Somebody's wish to reload: the daemon numbers them and gets one answer for each.
     RequestId(u64)
 }
+
+/// Where a worker belongs, as notices and snapshots say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerRef {
+    /// The process.
+    pub worker: WorkerId,
+    /// Its slot; a canary has none, unless it proves what a dead worker's successor is made from.
+    pub slot: Option<SlotId>,
+    /// Its generation.
+    pub generation: GenerationId,
+}

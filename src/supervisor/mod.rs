@@ -36,6 +36,7 @@ mod id;
 mod notice;
 mod pool;
 mod random;
+mod report;
 mod rollout;
 mod shutdown;
 mod slot;
@@ -48,10 +49,10 @@ mod workers;
 pub use acceptance::{
     Answer, Answers, Expectation, ProbeOutcome, Protocol, find, judge, may_improve, speaks_for_itself, usual,
 };
-pub use effect::{Announcement, Effect, Effects, Outcome, Progress, Role, Signal, WorkerRef};
+pub use effect::{Announcement, Effect, Effects, Outcome, Progress, Role, Signal};
 pub use event::{Accepts, Event, Holds, WorkerEvent};
 pub use fallback::FALLBACK_RETRY_INTERVAL;
-pub use id::{GenerationId, RequestId, SlotId, WorkerId};
+pub use id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
 pub use notice::{Notice, Retirement};
 pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Spec, Start};
@@ -62,7 +63,7 @@ use clock::Clock;
 use fallback::Fallback;
 use generation::{Generation, Preparation};
 use random::Random;
-use rollout::{Handover, Rollout};
+use rollout::state::{Handover, Rollout};
 use slot::Slot;
 use spec::VISITOR_RETRY_INTERVAL;
 use std::collections::BTreeMap;
@@ -184,7 +185,7 @@ impl Supervisor {
         match event {
             Event::ConnectionWaiting => self.connection_waiting(&mut effects),
             Event::VisitorTurnedAway => self.visitor_turned_away(now),
-            Event::FallbackLost { why } => self.fallback_lost(now, why, &mut effects),
+            Event::FallbackLost { why } => self.fallback.lost(now, why, &mut effects),
             Event::Preparing { generation, limit } => self.preparing(generation, limit, &mut effects),
             Event::Prepared { generation, spec } => self.prepared(now, generation, spec),
             Event::PrepareFailed { generation, why } => {
@@ -239,7 +240,7 @@ impl Supervisor {
             let why = format!("the application server did not load within {limit:?}");
             self.preparation_failed(now, id, why, &mut effects);
         }
-        self.fallback_due(now, &mut effects);
+        self.fallback.handle_timeout(now, &mut effects);
         self.settle(now, &mut effects);
         effects
     }

@@ -1,7 +1,6 @@
 //! What is worth a line in the log: facts, the words are the daemon's.
 
-use super::effect::WorkerRef;
-use super::id::GenerationId;
+use super::id::{GenerationId, WorkerRef};
 use std::time::Duration;
 
 /// Why a worker that is well is replaced.

@@ -1,23 +1,35 @@
 //! The pool: what a worker's event means for its slot, and how slots are filled.
 
-use super::Supervisor;
 use super::acceptance::{Answers, Baseline, ProbeOutcome};
-use super::effect::{Announcement, Effect, Effects, Progress, Role, WorkerRef};
+use super::effect::{Announcement, Effect, Effects, Progress, Role};
 use super::event::{Accepts, WorkerEvent};
 use super::generation::Generation;
 use super::health::{Health, Unhealthy};
-use super::id::{GenerationId, SlotId, WorkerId};
+use super::id::{GenerationId, SlotId, WorkerId, WorkerRef};
 use super::notice::Notice;
 use super::slot::Slot;
 use super::spec::{MANAGER_MARGIN, MAX_WORKERS, Spec};
 use super::time::Time;
 use super::worker::{Change, Phase, Worker};
+use super::{Mode, Supervisor};
 use std::time::Duration;
 
 /// A worker that cannot be asked is given so much more time than another of its code took.
 const ANSWER_TIME_MARGIN: f64 = 1.25;
 
 impl Supervisor {
+    /// With nobody who serves and nobody about to, visitors get an answer from us.
+    pub(super) fn settle_fallback(&mut self, effects: &mut Effects) {
+        let starting = || self.workers.values().any(|w| w.phase() == Phase::Starting);
+        let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
+        // Workers are looked at last: this runs at each event of each of them.
+        let wanted = self.mode == Mode::Running
+            && (self.failing.is_some() || backing_off() && !starting())
+            && !self.somebody_serves();
+        let why = || self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
+        self.fallback.settle(wanted.then(why), effects);
+    }
+
     /// Whether anything follows for others than this worker.
     pub(super) fn worker_event(
         &mut self,

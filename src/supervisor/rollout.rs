@@ -15,66 +15,20 @@
 //! changed meanwhile; all requests that wait share it. It never supersedes the running one: a script that reloads
 //! every second could otherwise keep every rollout from its end. The wait is bounded by the start timeout.
 
+pub(super) mod state;
+
 use super::effect::{Announcement, Effect, Effects, Outcome, Progress};
 use super::generation::Generation;
 use super::id::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::Notice;
 use super::slot::Slot;
-use super::snapshot::{Refusal, RolloutStep};
+use super::snapshot::Refusal;
 use super::spec::{CANARY_WATCH, HANDOVER, MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
 use super::worker::{Phase, Worker};
 use super::{Mode, Supervisor};
+use state::{Handover, Rollout, Step};
 use std::time::Duration;
-
-#[derive(Clone, Debug)]
-pub(super) struct Rollout {
-    pub(super) generation: GenerationId,
-    pub(super) requests: Vec<RequestId>,
-    step: Step,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Preparing,
-    /// Once it is proven the canary is watched for a moment.
-    Proving {
-        canary: WorkerId,
-        watch_until: Option<Time>,
-    },
-    Replacing,
-    Soaking {
-        until: Time,
-    },
-}
-
-/// The new generation serves, and the old one has just been asked to leave. A worker may accept once more before it
-/// hears that; a client that waits for the outcome shall not meet the old code after it.
-#[derive(Clone, Debug)]
-pub(super) struct Handover {
-    pub(super) requests: Vec<RequestId>,
-    pub(super) outcome: Outcome,
-    pub(super) until: Time,
-}
-
-impl Rollout {
-    pub(super) fn soak_until(&self) -> Option<Time> {
-        match self.step {
-            Step::Soaking { until } => Some(until),
-            Step::Proving { watch_until, .. } => watch_until,
-            Step::Preparing | Step::Replacing => None,
-        }
-    }
-
-    pub(super) fn step(&self) -> RolloutStep {
-        match self.step {
-            Step::Preparing => RolloutStep::Preparing,
-            Step::Proving { .. } => RolloutStep::Proving,
-            Step::Replacing => RolloutStep::Replacing,
-            Step::Soaking { .. } => RolloutStep::Soaking,
-        }
-    }
-}
 
 impl Supervisor {
     /// Begins a rollout if one was asked for, and takes the running one as far as it goes at this time.

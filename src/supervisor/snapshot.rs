@@ -1,12 +1,8 @@
 //! What the core knows, for `sockd status` and the status line.
 
-use super::health::Health;
 use super::id::{GenerationId, SlotId, WorkerId};
-use super::rollout::Rollout;
-use super::slot::Slot;
 use super::time::Time;
-use super::worker::{Phase, Worker};
-use super::{Mode, Supervisor};
+use super::worker::Phase;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -119,64 +115,5 @@ impl Deref for Snapshot {
 
     fn deref(&self) -> &Overview {
         &self.overview
-    }
-}
-
-impl Supervisor {
-    /// Grows whenever an overview may say something else than before.
-    pub fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    /// The state at this moment, without its workers and slots: that takes time and memory for each of them.
-    pub fn overview(&self, now: Time) -> Overview {
-        let now = self.clock.read(now);
-        let slots = self.slots.iter().filter_map(|slot| slot.retry_at);
-        let preparation = self.generations.get(&self.serving).and_then(|generation| generation.retry_at());
-        Overview {
-            generation: self.serving,
-            wanted: self.wanted(),
-            ready: u32::try_from(self.workers.serving_count()).unwrap_or(u32::MAX),
-            living: self.workers.len(),
-            next_worker: WorkerId(self.next_worker),
-            waiting: self.mode == Mode::Waiting,
-            stopping: matches!(self.mode, Mode::Stopping | Mode::Stopped),
-            fallback: self.fallback.is_wanted(),
-            fallback_failure: self.fallback.failure().map(str::to_owned),
-            failing: self.failing.clone(),
-            next_attempt_in: slots.chain(preparation).min().map(|at| at.since(now)),
-            rollout: self.rollout.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
-            refusal: self
-                .refusal
-                .clone()
-                .map(|refusal| Refusal { awaits_successors: !self.keeps_its_code(), ..refusal }),
-        }
-    }
-
-    /// The whole state at this moment.
-    pub fn snapshot(&self, now: Time) -> Snapshot {
-        let (outside, now) = (now, self.clock.read(now));
-        let worker = |worker: &Worker| WorkerSnapshot {
-            worker: worker.id(),
-            slot: worker.place.slot,
-            generation: worker.place.generation,
-            phase: worker.phase(),
-            age: now.since(worker.born()),
-            ready_for: worker.ready_for(now),
-            last_probe: worker.health().and_then(Health::last).map(|(at, verdict)| (now.since(*at), verdict.clone())),
-            wants_successor: worker.wants_successor(),
-        };
-        let slot = |(index, slot): (u32, &Slot)| SlotSnapshot {
-            slot: SlotId(index),
-            current: slot.current,
-            successor: slot.successor,
-            restarts: slot.restarts,
-            retry_in: slot.retry_at.map(|at| at.since(now)),
-        };
-        Snapshot {
-            overview: self.overview(outside),
-            workers: self.workers.values().map(worker).collect(),
-            slots: (0..).zip(&self.slots).map(slot).collect(),
-        }
     }
 }

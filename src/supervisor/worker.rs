@@ -8,11 +8,11 @@ mod leaving;
 mod proof;
 
 use super::acceptance::ProbeOutcome;
-use super::effect::{Effect, Effects, Role, Signal, WorkerRef};
+use super::effect::{Effect, Effects, Role, Signal};
 use super::event::WorkerEvent;
 use super::health::{Due, Health, Turn};
 use super::heartbeat::Heartbeats;
-use super::id::WorkerId;
+use super::id::{WorkerId, WorkerRef};
 use super::notice::{Notice, Retirement};
 use super::spec::{ABORT_GRACE, Spec, TOO_BIG_AFTER};
 use super::time::Time;

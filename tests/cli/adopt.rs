@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use sockd::cli::adopt::emperor;
 use sockd::cli::adopt::file_owner::{Owner, Writers};
+use sockd::cli::adopt::overridden;
 use sockd::cli::adopt::proposal::{Done, MARK, Proposal};
-use sockd::cli::adopt::service::{self, Surroundings, propose};
+use sockd::cli::adopt::service::{Surroundings, propose};
 use sockd::cli::adopt::unit::Unit;
 
 fn cases() -> Vec<(PathBuf, String)> {
@@ -162,7 +163,7 @@ fn a_command_that_was_changed_afterwards_is_reported() {
     let around = Surroundings { sockd: "/usr/bin/sockd".into(), ..Surroundings::default() };
     let proposal = propose(&unit(3), &around, &|_| Err(String::new())).expect("adopted");
     let drop_in = &proposal.files[0];
-    let overridden = |workers| service::overridden(&unit(workers), &drop_in.path, drop_in.text().as_str());
+    let overridden = |workers| overridden::compare(&unit(workers), &drop_in.path, drop_in.text().as_str());
     assert_eq!(overridden(3), None);
     let problem = overridden(5).expect("it is another command");
     let (first, rest) = problem.message.split_once(": ").expect("a place");

@@ -14,7 +14,7 @@ use crate::adapter::uwsgi::ini::{self, Line, Section};
 use crate::adapter::{self, uwsgi};
 use crate::app::Address;
 use crate::cli::file_text::{toml, unit};
-use crate::doctor::target::quote;
+use crate::doctor::fix::quote;
 use crate::printable::is_command;
 use unit::Percent;
 

@@ -7,6 +7,7 @@
 pub mod emperor;
 pub mod file_owner;
 mod find;
+pub mod overridden;
 pub mod proposal;
 pub mod service;
 mod socket;
@@ -19,8 +20,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{check, files, next_step, output};
-use crate::diagnostic::Diagnostic;
-use crate::doctor::target::quote;
+use crate::doctor::fix::quote;
 use crate::exit;
 use crate::systemd::show;
 use files::Found;
@@ -140,13 +140,6 @@ fn judged(unit: &unit::Unit) -> Result<Vec<String>, String> {
         true => Err(format!("{name} is not adopted, because sockd could not run it:\n  {}", lines.join("\n  "))),
         false => Ok(lines),
     }
-}
-
-/// What of an adopted unit no longer counts, because its command was changed where the drop-in's own line wins.
-pub(super) fn overridden(unit: &str) -> Option<Diagnostic> {
-    let drop_in = service::drop_in_path(unit);
-    let Ok(Found::Ours(text)) = files::find(&drop_in, MARK) else { return None };
-    service::overridden(&find::find(unit).ok()?.unit, &drop_in, &text)
 }
 
 /// Whether a target is a uWSGI site's file and no unit.

@@ -3,7 +3,6 @@
 //! Owns: what a unit must be to be adopted, every line of the drop-in, and the word why.
 //! Never: reads a file or asks systemd; what is not in the unit's text comes in [`Surroundings`].
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,6 @@ use super::unit::{Setting, Unit};
 use crate::adapter::{self, Adapter, shlex};
 use crate::cli::file_text::{Line, unit as line};
 use crate::config::duration;
-use crate::diagnostic::Diagnostic;
 
 /// The drop-in's file name. Drop-ins take effect in the order of their names (systemd.unit(5)): `override.conf`, which
 /// `systemctl edit` writes, comes before it.
@@ -38,14 +36,14 @@ pub struct Surroundings {
 
 /// The command of ExecStart=, taken apart.
 #[derive(Debug)]
-struct Start<'a> {
-    setting: &'a Setting,
+pub(super) struct Start<'a> {
+    pub(super) setting: &'a Setting,
     /// `-` and the like, without the `@`.
     prefixes: String,
     /// The command as it is written, with its continued lines.
     written: String,
     /// Its words. Variables and specifiers stand as they are.
-    words: Vec<OsString>,
+    pub(super) words: Vec<OsString>,
     adapter: &'static Adapter,
 }
 
@@ -108,25 +106,7 @@ pub fn command(unit: &Unit) -> Result<Vec<OsString>, String> {
     start(unit).map(|start| start.words)
 }
 
-/// A command that was changed in the unit itself after it was adopted: the drop-in, whose text is given, has another one
-/// and wins. The unit is without that drop-in.
-pub fn overridden(unit: &Unit, drop_in: &Path, text: &str) -> Option<Diagnostic> {
-    let start = start(unit).ok()?;
-    let adopted = Unit::read(&unit.name, [(drop_in.to_owned(), text)]);
-    let counts = adopted.last("Service", "ExecStart")?;
-    let (_, command) = counts.value.split_once(" -- ")?;
-    let words: Vec<OsString> = shlex::split(command).ok()?.into_iter().map(OsString::from).collect();
-    let place = |setting: &Setting| format!("{}:{}", setting.file.display(), setting.line);
-    (words != start.words).then(|| {
-        let (written, counts) = (place(start.setting), place(counts));
-        let message = format!("{written}: this ExecStart= has no effect: {counts} has another command, and wins");
-        let name = &unit.name;
-        let help = format!("`sudo sockd adopt --write {name}` takes it over, `sudo systemctl restart {name}` runs it");
-        Diagnostic::warning(message).help(help)
-    })
-}
-
-fn start(unit: &Unit) -> Result<Start<'_>, String> {
+pub(super) fn start(unit: &Unit) -> Result<Start<'_>, String> {
     let name = &unit.name;
     let setting = match unit.list("Service", "ExecStart")[..] {
         [setting] => setting,
@@ -419,11 +399,4 @@ fn next(unit: &Unit, sockets: &[String], new_socket: bool) -> Vec<(String, Strin
         _ => "puts it into effect; visitors wait in the socket's queue meanwhile",
     };
     vec![step(format!("systemctl restart {name}"), what), status]
-}
-
-/// The variables of a unit's Environment=.
-pub fn environment(unit: &Unit) -> BTreeMap<OsString, OsString> {
-    let lists = unit.list("Service", "Environment");
-    let all = lists.iter().flat_map(|setting| shlex::split(&setting.value).unwrap_or_default());
-    all.filter_map(|word| word.split_once('=').map(|(name, value)| (name.into(), value.into()))).collect()
 }

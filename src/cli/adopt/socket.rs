@@ -7,8 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::proposal::Draft;
-use super::service::environment;
-use super::unit::Unit;
+use super::unit::{Unit, environment};
 use crate::adapter::declared_sockets::{Bind, Mode};
 use crate::adapter::exec::{Exec, ServerInputs};
 use crate::adapter::python::Python;

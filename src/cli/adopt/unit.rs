@@ -3,6 +3,9 @@
 //! Owns: what holds of a unit by its text alone, and where it is written.
 //! Never: reads a file, or expands a specifier.
 
+use crate::adapter::shlex;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// One `KEY=VALUE` of a unit file.
@@ -109,6 +112,13 @@ fn settings(file: PathBuf, text: &str) -> Vec<Setting> {
         }
     }
     found
+}
+
+/// The variables of a unit's Environment=.
+pub fn environment(unit: &Unit) -> BTreeMap<OsString, OsString> {
+    let lists = unit.list("Service", "Environment");
+    let all = lists.iter().flat_map(|setting| shlex::split(&setting.value).unwrap_or_default());
+    all.filter_map(|word| word.split_once('=').map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
 #[cfg(test)]

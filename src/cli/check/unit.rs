@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::doctor::facts::Account;
 use crate::systemd::show::{self, Properties, arguments, first};
 
-use super::Subject;
+use super::subject::Subject;
 use crate::cli::next_step;
 
 /// The PATH that systemd gives its services (systemd.exec(5)).

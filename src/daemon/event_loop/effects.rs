@@ -1,15 +1,15 @@
-//! One arm for each effect of the core.
+//! One arm for each effect of the core, carried out in the order returned.
 
-use super::event_loop::{EventLoop, LastExit};
-use super::health::Baseline;
-use super::message::Message;
-use super::notice_log::progress_line;
-use crate::control;
-use crate::journal::message_id;
-use crate::listener::wait_readable;
-use crate::supervisor::{Announcement, Effect, Effects, Event, Outcome, Progress, RequestId, SlotId, WorkerId};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use super::EventLoop;
+use crate::adapter::Making;
+use crate::daemon::health::http::ProbeAddress;
+use crate::daemon::health::{self, Baseline};
+use crate::daemon::notice_log::{Facts, log_notice};
+use crate::daemon::workers::Worker;
+use crate::daemon::workers::spawn::New;
+use crate::supervisor::{Answers, Effect, Effects, Event, ProbeOutcome, WorkerEvent, WorkerId};
+use rustix::process::Pid;
+use std::time::Duration;
 
 impl EventLoop {
     /// Does what the core wants done, in its order. Answers that are known at once wait in the outbox.
@@ -18,107 +18,106 @@ impl EventLoop {
             match effect {
                 Effect::Prepare(generation) => self.prepare(generation),
                 Effect::Release(generation) => self.release(generation),
-                Effect::Conclude(generation) => self.conclude(generation),
-                Effect::Spawn { worker, generation, role } => self.spawn(worker, generation, role),
-                Effect::Inspect(worker) => self.inspect(worker),
+                Effect::Conclude(generation) => {
+                    let generation = self.generations.ready.get(&generation);
+                    generation.and_then(|g| g.template).iter().for_each(|number| self.templates.conclude(*number));
+                }
+                Effect::Spawn { worker, generation, role } => self.spawn(New { id: worker, generation, role }),
+                Effect::Inspect(worker) => {
+                    let serves = self.core.somebody_serves();
+                    self.workers.inspect(worker, self.listeners.listeners(), serves, &mut self.outbox);
+                }
                 Effect::Judge { worker, reference, remembered, may_be_busy, patience } => {
-                    self.judge(worker, Baseline { reference, remembered, may_be_busy }, patience);
+                    // A worker without a socket of its own is reached by the public one, like all that serve.
+                    let private = |id| self.workers.get(id).and_then(Worker::probe_socket).map(ProbeAddress::private);
+                    let listeners = self.listeners.listeners();
+                    let public = || listeners.first().and_then(ProbeAddress::public);
+                    let reference = reference.and_then(|id| private(id).or_else(public));
+                    let busy_on = listeners.iter().filter(|_| may_be_busy);
+                    let public = busy_on.map(|listener| listener.address.clone()).collect();
+                    self.judge(worker, Baseline { reference, remembered, public }, patience);
                 }
                 Effect::Probe { worker, doubted } => self.probe(worker, doubted),
-                Effect::ReadHeartbeat(worker) => self.read_heartbeat(worker),
-                Effect::Signal(worker, signal) => self.signal(worker, signal),
-                Effect::WatchListeners => self.watch_listeners(),
-                Effect::RestoreBacklogs => self.restore_backlogs(),
-                Effect::PassStderr(worker) => self.pass_stderr(worker),
-                Effect::RecordExit { worker, slot, lived, why } => self.record_exit(worker, slot, lived, why),
-                Effect::ReportPoolSize(workers) => self.workers_resized(workers),
-                Effect::ReleaseMemory => self.at_rest = true,
-                Effect::StartFallback => self.fallback.start(&self.listeners, &mut self.outbox),
-                Effect::StopFallback => self.fallback.stop(),
-                Effect::Announce(announcement) => self.announce(announcement),
-                Effect::ReportProgress(progress) => self.report_progress(progress),
-                Effect::Answer(request, outcome) => self.answer_reload(request, outcome),
-                Effect::Notice(notice) => self.log_notice(&notice),
-                Effect::Exit => self.finished = true,
-            }
-        }
-    }
-
-    /// Waits for a connection without accepting it.
-    pub(super) fn watch_listeners(&mut self) {
-        if self.listeners.is_empty() {
-            self.watch_wanted = true;
-            return;
-        }
-        let listeners = Arc::clone(&self.listeners);
-        self.outbox.later(async move {
-            if let Err(error) = wait_readable(&listeners).await {
-                tracing::error!("cannot wait for connections: {error}; starting the workers at once");
-            }
-            Some(Message::Core(Event::ConnectionWaiting))
-        });
-    }
-
-    fn announce(&mut self, announcement: Announcement) {
-        match announcement {
-            Announcement::Ready => self.notifier.ready(&self.status_line()),
-            Announcement::Reloading => self.reload_guard = Some(self.notifier.reloading(&self.status_line())),
-            Announcement::ReloadEnded => {
-                if let Some(guard) = self.reload_guard.take() {
-                    guard.finish(&self.status_line());
+                Effect::ReadHeartbeat(worker) => {
+                    self.workers.read_heartbeat(worker, self.clock, &mut self.outbox);
                 }
+                Effect::Signal(worker, signal) => self.workers.signal(worker, signal),
+                Effect::WatchListeners => self.listeners.watch(&self.outbox),
+                Effect::RestoreBacklogs => self.listeners.restore_backlogs(),
+                Effect::PassStderr(worker) => self.workers.pass_stderr(worker),
+                Effect::RecordExit { worker, slot, lived, why } => self.workers.record_exit(worker, slot, lived, why),
+                Effect::ReportPoolSize(workers) => self.templates.workers_resized(workers),
+                Effect::ReleaseMemory => self.progress.at_rest = true,
+                Effect::StartFallback => self.fallback.start(self.listeners.listeners(), &mut self.outbox),
+                Effect::StopFallback => self.fallback.stop(),
+                Effect::Announce(announcement) => {
+                    let line = self.status_line();
+                    self.service_manager.announce(announcement, &line);
+                }
+                Effect::ReportProgress(progress) => self.reload_clients.report(progress),
+                Effect::Answer(request, outcome) => {
+                    self.reload_clients.answer(request, outcome, |worker| self.workers.last_lines(worker));
+                }
+                Effect::Notice(notice) => log_notice(&notice, self),
+                Effect::Exit => self.progress.finished = true,
             }
-            Announcement::Stopping => self.notifier.stopping(&self.status_line()),
-            Announcement::ExtendTimeout(time) => self.notifier.extend_timeout(time),
+        }
+    }
+
+    /// Makes a worker, or orders it from its template, which will report it.
+    fn spawn(&mut self, new: New) {
+        if let Err(why) = self.try_spawn(new) {
+            self.workers.not_made(new.id, why, &mut self.outbox);
         }
     }
 
-    fn pass_stderr(&self, id: WorkerId) {
-        self.workers.get(&id).iter().for_each(|worker| worker.lines.give_up());
-    }
-
-    fn record_exit(&mut self, id: WorkerId, slot: SlotId, lived: Duration, reason: String) {
-        let last_lines = self.last_lines(id);
-        self.last_exits.insert(slot, LastExit { reason, at: SystemTime::now(), lived, last_lines });
-    }
-
-    fn report_progress(&self, progress: Progress) {
-        let step = progress_line(progress);
-        self.clients.values().for_each(|client| client.progress(&*step));
-    }
-
-    fn answer_reload(&mut self, request: RequestId, outcome: Outcome) {
-        let Some(client) = self.clients.remove(&request) else { return };
-        client.outcome(match outcome {
-            Outcome::Serving(generation) => {
-                control::Outcome { ok: true, message: format!("generation {generation} serves"), details: Vec::new() }
-            }
-            Outcome::Waiting(generation) => control::Outcome {
-                ok: true,
-                message: format!("generation {generation} is proven and waits for the first connection"),
-                details: Vec::new(),
-            },
-            Outcome::Refused { generation, why, worker } => control::Outcome {
-                ok: false,
-                message: format!("reload to generation {generation} refused: {why}"),
-                details: worker.map(|id| self.last_lines(id)).unwrap_or_default(),
-            },
-            Outcome::Stopping => {
-                control::Outcome { ok: false, message: "sockd is stopping".to_owned(), details: Vec::new() }
-            }
-        });
-    }
-
-    /// Sets the backlog of the shared sockets again: each server that starts sets its own; daphne
-    /// 4.2 cuts it to 50 (measured).
-    pub(super) fn restore_backlogs(&self) {
-        for listener in self.listeners.iter() {
-            if let Err(error) = listener.restore_backlog() {
-                tracing::warn!(
-                    MESSAGE_ID = message_id::INTERNAL_ERROR,
-                    "cannot restore the backlog of {listener}: {error}, ignoring"
-                );
+    fn try_spawn(&mut self, new: New) -> Result<(), String> {
+        let generation = self.generations.ready.get(&new.generation).ok_or("its generation was released")?;
+        let io = self.workers.begin(new, generation, &self.repeats, &self.outbox)?;
+        let listeners = self.listeners.listeners();
+        match generation.adapter.making {
+            Making::Exec(_) => self.workers.execute(new, generation, listeners, &io, &mut self.outbox),
+            Making::Template(_) => {
+                let templates = &mut self.templates;
+                let template = generation.template;
+                self.workers.order(new, listeners, &io, |request| templates.order(template, new.role, request))
             }
         }
+    }
+
+    /// Asks whether a worker's code may serve, for so long (None: once).
+    pub(super) fn judge(&mut self, id: WorkerId, baseline: Baseline, patience: Option<Duration>) {
+        if let Some(subject) = self.generations.subject(&self.workers, id) {
+            health::judge(subject, baseline, patience, &mut self.health_commands, &mut self.outbox);
+        } else {
+            self.outbox.event(Event::Worker(id, WorkerEvent::Judged { verdict: Ok(()), answers: Answers::default() }));
+        }
+    }
+
+    fn probe(&mut self, id: WorkerId, doubted: bool) {
+        if let Some(subject) = self.generations.subject(&self.workers, id) {
+            let listeners = self.listeners.listeners();
+            health::probe(subject, doubted, listeners, &mut self.health_commands, &mut self.outbox);
+        } else {
+            self.outbox.event(Event::Worker(id, WorkerEvent::Probed(ProbeOutcome::Healthy)));
+        }
+    }
+}
+
+impl Facts for EventLoop {
+    fn pid(&self, worker: WorkerId) -> Option<Pid> {
+        self.workers.get(worker).and_then(Worker::pid)
+    }
+
+    fn status_line(&self) -> String {
+        Self::status_line(self)
+    }
+
+    fn answers_503(&self) -> bool {
+        self.fallback.answers()
+    }
+
+    fn somebody_serves(&self) -> bool {
+        self.overview().ready > 0
     }
 }

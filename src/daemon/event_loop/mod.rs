@@ -1,5 +1,5 @@
-//! The event loop. It waits for signals, the core's deadline and the drivers' messages, tells the core, and carries out
-//! what the core answers.
+//! The event loop: it owns the parts of the daemon. It waits for signals, the core's deadline and the drivers' messages,
+//! tells the core, and carries out what the core answers.
 //!
 //! # What the loop asks of the system, and why each call returns at once
 //!
@@ -32,35 +32,42 @@
 //! workers and listeners (measure.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
 //! `tests/systemd/standstill.rs`, stop each of them in turn and see the watchdog fed.
 
+mod children;
+mod effects;
+mod generations;
+mod reports;
+mod signals;
+
+use super::clock::Clock;
 use super::fallback::Fallback;
 use super::generation::Generation;
-use super::health::Baseline;
 use super::health::exec::HealthCommands;
-use super::hooks::Hooks;
 use super::listener_monitor::ListenerMonitor;
 use super::measure::Meters;
 use super::message::Message;
 use super::orphans::Orphans;
 use super::outbox::Outbox;
 use super::reading::Readers;
+use super::reload_clients::ReloadClients;
 use super::repeats::Repeats;
+use super::service_manager::ServiceManager;
+use super::setup::Setup;
 use super::signals::UselessSignals;
-use super::startup::Setup;
+use super::status;
+use super::templates::Templates;
 use super::timerfd::Timerfd;
 use super::unclaimed_exits::UnclaimedExits;
-use super::worker_cgroups::WorkerCgroups;
-use super::workers::Worker;
-use crate::control::{self, Call, Replier};
+use super::workers::Workers;
+use crate::control::{self, Call};
+use crate::exit;
 use crate::journal::{self, message_id};
 use crate::listener::Listener;
-use crate::private_socket::Binder;
-use crate::process::{Signals, reap};
-use crate::supervisor::{Event, GenerationId, RequestId, SlotId, Start, Supervisor, Time, WorkerId};
-use crate::systemd::{Notifier, ReloadGuard, environment};
-use crate::{exit, process};
-use rustix::process::Pid;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::process::{Signals, release_file_pages};
+use crate::supervisor::{GenerationId, Overview, Start, Supervisor, Time};
+use crate::systemd::environment;
+use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
@@ -72,66 +79,61 @@ const INBOX: usize = 256;
 const LOG_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// So often the drivers' tasks get their turn before a deadline counts: they wake, read, and send.
 const MAX_DRIVER_TURNS: usize = 3;
-/// Between the core's end and ours: what descendants are left get this long to be killed and reaped.
-const SWEEP: Duration = Duration::from_secs(5);
 
-/// A worker's end, as `sockd status` tells it.
-#[derive(Clone, Debug)]
-pub(super) struct LastExit {
-    pub(super) reason: String,
-    pub(super) at: SystemTime,
-    pub(super) lived: Duration,
-    pub(super) last_lines: Vec<String>,
+/// The parts of the daemon, and the loop through them.
+pub(super) struct EventLoop {
+    setup: Arc<Setup>,
+    clock: Clock,
+    core: Supervisor,
+    inputs: Inputs,
+    outbox: Outbox,
+    listeners: ListenerMonitor,
+    generations: Generations,
+    templates: Templates,
+    workers: Workers,
+    /// What workers and templates write again and again.
+    repeats: Repeats,
+    exits: Exits,
+    fallback: Fallback,
+    health_commands: HealthCommands,
+    meters: Meters,
+    service_manager: ServiceManager,
+    reload_clients: ReloadClients,
+    progress: Progress,
 }
 
-pub(super) struct EventLoop {
-    pub(super) setup: Arc<Setup>,
-    pub(super) core: Supervisor,
-    pub(super) began: Instant,
-    pub(super) began_at: SystemTime,
-    pub(super) listeners: Arc<Vec<Listener>>,
-    pub(super) listener_monitor: ListenerMonitor,
-    /// The core wants to know of the first connection, and nothing listens yet.
-    pub(super) watch_wanted: bool,
-    pub(super) generations: BTreeMap<GenerationId, Generation>,
-    pub(super) readers: Readers,
-    /// The generations that are being read.
-    pub(super) reading: BTreeSet<GenerationId>,
-    pub(super) workers: BTreeMap<WorkerId, Worker>,
-    /// Whose process it is, until it is reaped.
-    pub(super) worker_of: HashMap<Pid, WorkerId>,
-    pub(super) last_exits: BTreeMap<SlotId, LastExit>,
-    pub(super) repeats: Repeats,
-    /// The last lines of workers that ended, the youngest few.
-    pub(super) recent_stderr: BTreeMap<WorkerId, Vec<String>>,
-    pub(super) templates: super::generation::Templates,
-    pub(super) hooks: Hooks,
-    pub(super) worker_cgroups: WorkerCgroups,
-    pub(super) fallback: Fallback,
-    pub(super) health_commands: HealthCommands,
-    pub(super) notifier: Notifier,
-    /// The core's revision that was shown last; None: something else has changed since.
-    pub(super) shown: Option<u64>,
-    pub(super) reload_guard: Option<ReloadGuard>,
-    pub(super) binder: Binder,
-    pub(super) meters: Meters,
-    /// Who waits for the outcome of a reload.
-    pub(super) clients: BTreeMap<RequestId, Replier>,
-    next_request: u64,
-    pub(super) outbox: Outbox,
-    pub(super) unclaimed_exits: UnclaimedExits,
-    pub(super) orphans: Orphans,
-    pub(super) finished: bool,
-    /// All that was wanted was just reached: there is little to do from here on.
-    pub(super) at_rest: bool,
+/// What the loop waits for, beside the timers of its parts.
+struct Inputs {
+    signals: Signals,
+    useless_signals: UselessSignals,
     /// Of the core.
     deadline: Timerfd,
-    /// When the service manager is to hear that the loop turns.
-    watchdog: Timerfd,
     inbox: mpsc::Receiver<Message>,
     calls: mpsc::Receiver<Call>,
-    signals: Signals,
-    pub(super) useless_signals: UselessSignals,
+}
+
+/// The generations that are there, and the threads that read for those to come.
+#[derive(Default)]
+struct Generations {
+    ready: BTreeMap<GenerationId, Generation>,
+    readers: Readers,
+}
+
+/// The ends of processes that are no worker's and no template's.
+#[derive(Default)]
+struct Exits {
+    unclaimed: UnclaimedExits,
+    orphans: Orphans,
+}
+
+/// How far the loop is.
+#[derive(Default)]
+struct Progress {
+    /// The revisions of core and listeners that were shown last.
+    shown: Option<(u64, u64)>,
+    /// All that was wanted was just reached: there is little to do from here on.
+    at_rest: bool,
+    finished: bool,
 }
 
 impl EventLoop {
@@ -145,126 +147,87 @@ impl EventLoop {
                 tracing::warn!("`sockd status` will not see this instance: no control socket ({error}), ignoring")
             }
         }
-        let began = Instant::now();
+        let clock = Clock::start();
         let seed = u64::from(std::process::id()) << 32
             ^ SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()));
         let (core, effects) = Supervisor::new(Time::default(), start, seed);
-        let mut shell = Self {
-            binder: Binder::new(environment::runtime_directory()),
-            notifier: Notifier::from_environment(),
-            shown: None,
-            setup: Arc::new(setup),
+        let mut event_loop = Self {
+            clock,
             core,
-            began,
-            began_at: SystemTime::now(),
-            listeners: Arc::new(listeners),
-            listener_monitor: ListenerMonitor::new()?,
-            watch_wanted: false,
-            generations: BTreeMap::new(),
-            readers: Readers::default(),
-            reading: BTreeSet::new(),
-            workers: BTreeMap::new(),
-            worker_of: HashMap::new(),
-            last_exits: BTreeMap::new(),
+            inputs: Inputs {
+                signals,
+                useless_signals: UselessSignals::default(),
+                deadline: Timerfd::new()?,
+                inbox,
+                calls,
+            },
+            outbox: Outbox::new(sender),
+            listeners: ListenerMonitor::new(setup.unit.clone(), setup.greeting.clone())?,
+            generations: Generations::default(),
+            templates: Templates::default(),
+            workers: Workers::new(environment::runtime_directory()),
             repeats: Repeats::default(),
-            recent_stderr: BTreeMap::new(),
-            templates: super::generation::Templates::default(),
-            hooks: Hooks::default(),
-            worker_cgroups: WorkerCgroups::default(),
+            exits: Exits::default(),
             fallback: Fallback::default(),
             health_commands: HealthCommands::default(),
-            reload_guard: None,
             meters: Meters::default(),
-            clients: BTreeMap::new(),
-            next_request: 1,
-            outbox: Outbox::new(sender),
-            unclaimed_exits: UnclaimedExits::default(),
-            orphans: Orphans::default(),
-            finished: false,
-            at_rest: false,
-            deadline: Timerfd::new()?,
-            watchdog: Timerfd::new()?,
-            inbox,
-            calls,
-            signals,
-            useless_signals: UselessSignals::default(),
+            service_manager: ServiceManager::from_environment()?,
+            reload_clients: ReloadClients::default(),
+            progress: Progress::default(),
+            setup: Arc::new(setup),
         };
-        shell.tell_listeners();
-        shell.look_at_paths();
-        shell.carry_out(effects);
-        shell.settle();
-        Ok(shell)
+        event_loop.listeners.take(listeners, &event_loop.outbox);
+        event_loop.carry_out(effects);
+        event_loop.settle();
+        Ok(event_loop)
     }
 
     /// Runs until the core has stopped; returns the exit code.
     pub(super) async fn run(mut self) -> u8 {
-        let watchdog = environment::watchdog_period();
-        if watchdog.is_some() {
-            self.notifier.watchdog();
-        }
-        self.watchdog.every(watchdog);
+        self.service_manager.begin();
         let mut signals_came = false;
-        while !self.finished {
-            let deadline = self.core.poll_timeout().map(|(at, _)| self.began + at.since(Time::default()));
+        while !self.progress.finished {
+            let deadline = self.core.poll_timeout().map(|(at, _)| self.clock.instant(at));
             // What is due comes before what others send, however much that is. The dead come first: their successors are
             // waited for.
             let signals_first = !std::mem::take(&mut signals_came);
             tokio::select! {
                 biased;
-                numbers = self.signals.next(), if signals_first => {
+                numbers = self.inputs.signals.next(), if signals_first => {
                     signals_came = true;
                     self.signalled(&numbers);
                 }
-                () = self.watchdog.tick() => self.notifier.watchdog(),
-                () = self.deadline.until(deadline) => {
+                () = self.service_manager.watchdog.tick() => self.service_manager.feed_watchdog(),
+                () = self.inputs.deadline.until(deadline) => {
                     self.hear_what_waits().await;
-                    let effects = self.core.handle_timeout(self.now());
+                    let effects = self.core.handle_timeout(self.clock.now());
                     self.carry_out(effects);
                 }
-                () = self.listener_monitor.ticker.tick() => {
-                    self.look();
-                    self.measure_workers();
-                    self.tell_suppressed();
-                    self.useless_signals.tell_suppressed(Instant::now());
-                }
-                numbers = self.signals.next(), if !signals_first => self.signalled(&numbers),
-                Some(call) = self.calls.recv() => self.answer(call),
-                Some(message) = self.inbox.recv() => self.receive(message),
-                () = sleep(LOG_POLL_INTERVAL), if journal::is_waiting() || self.notifier.is_waiting() => {}
+                () = self.listeners.ticker.tick() => self.look(),
+                numbers = self.inputs.signals.next(), if !signals_first => self.signalled(&numbers),
+                Some(call) = self.inputs.calls.recv() => self.answer(call),
+                Some(message) = self.inputs.inbox.recv() => self.receive(message),
+                () = sleep(LOG_POLL_INTERVAL), if journal::is_waiting() || self.service_manager.is_waiting() => {}
             }
             self.settle();
             journal::flush();
-            self.notifier.flush();
-            if std::mem::take(&mut self.at_rest) {
+            self.service_manager.flush();
+            if std::mem::take(&mut self.progress.at_rest) {
                 // Only for the sake of others, who may need the memory.
-                let _ = process::release_file_pages();
+                let _ = release_file_pages();
             }
         }
         self.sweep().await;
-        self.worker_cgroups.clear();
-        for listener in self.listeners.iter() {
-            if let Err(error) = listener.unlink_if_bound_here() {
-                tracing::warn!("cannot remove {}: {error}, ignoring", listener.address);
-            }
-        }
+        self.workers.cgroups.clear();
+        self.listeners.unlink();
         tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
         exit::SUCCESS
-    }
-
-    /// Time as the core sees it.
-    pub(super) fn now(&self) -> Time {
-        Time::default() + self.began.elapsed()
-    }
-
-    /// The time of day of a moment of the core's.
-    pub(super) fn wall_clock(&self, at: Time) -> SystemTime {
-        self.began_at + at.since(Time::default())
     }
 
     /// Tells the core everything that has come up, until nothing more comes of it, and shows the new state.
     fn settle(&mut self) {
         self.tell_core();
-        self.worker_cgroups.clear();
+        self.workers.cgroups.clear();
         self.show();
     }
 
@@ -275,8 +238,8 @@ impl EventLoop {
         for _ in 0..MAX_DRIVER_TURNS {
             tokio::task::yield_now().await;
         }
-        for _ in 0..self.inbox.len() {
-            let Ok(message) = self.inbox.try_recv() else { break };
+        for _ in 0..self.inputs.inbox.len() {
+            let Ok(message) = self.inputs.inbox.try_recv() else { break };
             self.receive(message);
         }
         self.tell_core();
@@ -284,104 +247,81 @@ impl EventLoop {
 
     fn tell_core(&mut self) {
         while let Some(event) = self.outbox.next_event() {
-            let effects = self.core.handle_event(self.now(), event);
+            let effects = self.core.handle_event(self.clock.now(), event);
             self.carry_out(effects);
-        }
-    }
-
-    fn receive(&mut self, message: Message) {
-        match message {
-            Message::Core(event) => self.outbox.event(event),
-            Message::Read(generation, read) => self.configuration_read(generation, *read),
-            Message::Template(template, report) => self.template_reports(template, report),
-            Message::Notify(worker, datagram, _done) => self.worker_says(worker, datagram),
-            Message::Judged { worker, judgement } => self.judged(worker, judgement),
-            Message::Greeted { worker, verdict } => self.greeted(worker, verdict),
-            Message::Probed { worker, answer } => self.probed(worker, &answer),
-            Message::JudgeAgain { worker, patience } => self.judge(worker, Baseline::default(), Some(patience)),
-            Message::HealthCommandLate { worker, pid } => self.health_commands.late(worker, pid),
-            Message::OutOfMemory(worker, killed) => self.process_killed(worker, killed),
-            Message::Paths(found) => self.paths_seen(&found),
-            Message::Measured(memory) => self.workers_measured(memory),
-            Message::KillOrphans(pids) => self.kill_orphans(pids),
         }
     }
 
     fn answer(&mut self, call: Call) {
         match call.request {
             control::Request::Status => self.answer_status(call.replier),
-            control::Request::Reload { wait: true } => self.request_reload(Some(call.replier)),
+            control::Request::Reload { wait: true } => {
+                self.outbox.event(self.reload_clients.request(Some(call.replier)));
+            }
             control::Request::Reload { wait: false } => {
-                self.request_reload(None);
+                self.outbox.event(self.reload_clients.request(None));
                 let message = "the reload has begun".to_owned();
                 call.replier.outcome(control::Outcome { ok: true, message, details: Vec::new() });
             }
         }
     }
 
-    pub(super) fn request_reload(&mut self, client: Option<Replier>) {
-        let request = RequestId(self.next_request);
-        self.next_request += 1;
-        if let Some(client) = client {
-            self.clients.insert(request, client);
-        }
-        self.outbox.event(Event::ReloadRequested(request));
+    fn answer_status(&self, replier: control::Replier) {
+        let snapshot = self.core.snapshot(self.clock.now());
+        let listeners = self.listeners.listeners();
+        let report = status::document(&self.setup, self.clock, &snapshot, listeners, &self.workers);
+        self.meters.answer_status(report, &self.workers, &self.listeners, replier);
     }
 
-    pub(super) fn reap_all(&mut self) {
-        while let Some(ended) = reap() {
-            self.orphans.forget(ended.pid);
-            let known = self.worker_ended(ended)
-                || self.template_ended(ended)
-                || self.fallback.ended(ended, &mut self.outbox)
-                || self.health_commands.ended(ended, &mut self.outbox);
-            if !known {
-                self.unclaimed_exits.remember(Instant::now(), ended);
-            }
+    /// Shows the service manager and the 503 helper what has changed, if anything has.
+    fn show(&mut self) {
+        let revision = (self.core.revision(), self.listeners.revision());
+        if self.progress.shown.replace(revision) == Some(revision) {
+            return;
         }
-    }
-
-    fn tell_listeners(&self) {
-        for listener in self.listeners.iter() {
-            let how = if listener.is_bound_here() { "listening on" } else { "inherited" };
-            tracing::info!(MESSAGE_ID = message_id::LISTENER_TAKEN, SOCKD_EVENT = "listener-taken", "{how} {listener}");
+        let overview = self.overview();
+        self.listeners.plan(&overview);
+        self.service_manager.show(&self.listeners.status_line(status::status_line(&overview)));
+        if !overview.stopping {
+            self.place_next(&overview);
         }
-        if let Some(greeting) = self.setup.greeting.as_ref().filter(|_| !self.listeners.is_empty()) {
-            eprintln!("{greeting}");
+        if overview.fallback {
+            self.fallback.set_retry_after(overview.next_attempt_in);
         }
     }
 
-    /// Takes listeners that could only be bound once the template had spoken.
-    pub(super) fn take_listeners(&mut self, listeners: Vec<Listener>) {
-        self.listeners = Arc::new(listeners);
-        self.shown = None;
-        self.tell_listeners();
-        self.look_at_paths();
-        self.fallback.restart(&self.listeners, &mut self.outbox);
-        if std::mem::take(&mut self.watch_wanted) {
-            self.watch_listeners();
-        }
+    fn overview(&self) -> Overview {
+        self.core.overview(self.clock.now())
     }
 
-    /// Kills and reaps whatever descends from us and is not known: a worker's children that outlived it.
-    async fn sweep(&mut self) {
-        let end = Instant::now() + SWEEP;
-        while Instant::now() < end {
-            while reap().is_some() {}
-            let left = process::descendants(rustix::process::getpid());
-            if left.is_empty() {
-                return;
-            }
-            // The helper that answers 503 finishes by itself; everything else has had its time.
-            if !self.fallback.is_leaving() {
-                left.into_iter().for_each(process::kill_descendant);
-            }
-            tokio::select! {
-                _ = self.signals.next() => {}
-                () = sleep(Duration::from_millis(100)) => {}
-            }
-            self.fallback.forget_if_gone();
+    /// The state in one line.
+    fn status_line(&self) -> String {
+        self.listeners.status_line(status::status_line(&self.overview()))
+    }
+
+    /// What is looked at now and then.
+    fn look(&mut self) {
+        let overview = self.overview();
+        let workers = &self.workers;
+        self.listeners.look(&overview, || workers.serving(), &self.outbox);
+        let limited = |generation: &Generation| generation.spec.as_ref().is_some_and(|spec| spec.max_memory.is_some());
+        let generations = &self.generations.ready;
+        let measured =
+            self.workers.iter().filter(|(_, worker)| generations.get(&worker.generation()).is_some_and(limited));
+        self.meters.measure(measured, &self.outbox);
+        self.workers.tell_suppressed();
+        self.inputs.useless_signals.tell_suppressed(Instant::now());
+    }
+
+    /// Whoever of a template's waits for the next worker does so in that one's control group, if its generation makes it.
+    fn place_next(&mut self, overview: &Overview) {
+        let next = overview.next_worker;
+        let generation = self.generations.ready.get(&overview.generation);
+        let Some(Generation { settings, template: Some(number), .. }) = generation else { return };
+        if self.templates.lacks_place(*number, next)
+            && let Some((_, entrance)) = self.workers.cgroups.make(next, &settings.workers)
+        {
+            self.templates.place(*number, next, entrance.as_fd());
         }
-        tracing::warn!("some processes could not be killed; the service manager will try");
     }
 }

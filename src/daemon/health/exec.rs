@@ -3,7 +3,6 @@
 //! It runs like a worker, in the same directory and environment, with the worker's process id in SOCKD_WORKER_PID and
 //! without a socket. At most one runs for each worker, and none outlives `health.timeout`.
 
-use super::Purpose;
 use crate::app::Command;
 use crate::daemon::message::Message;
 use crate::daemon::outbox::Outbox;
@@ -19,6 +18,15 @@ use tokio::time::sleep;
 
 /// Between two runs for a worker that may be on its way still.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a worker is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Effect::Judge: may its code serve? It may be asked for so long; None: once.
+    Judgement(Option<Duration>),
+    /// Effect::Probe: is it well?
+    Probe,
+}
 
 /// The programs that run, at most one for each worker.
 #[derive(Debug, Default)]

@@ -31,14 +31,14 @@ pub(in super::super) struct Judgement {
 
 /// A listening socket that is asked: where it is reached, and how the kernel knows it.
 #[derive(Clone, Debug)]
-pub(super) struct ProbeAddress {
+pub(in super::super) struct ProbeAddress {
     reach: String,
     address: Address,
     inode: u64,
 }
 
 impl ProbeAddress {
-    pub(super) fn private(socket: &probe::Socket) -> Self {
+    pub(in super::super) fn private(socket: &probe::Socket) -> Self {
         let reach = socket.address().to_owned();
         // Of a unix socket its inode tells enough.
         let address = reach.parse().map_or_else(|_| Address::Abstract(reach.clone()), Address::Tcp);
@@ -46,7 +46,7 @@ impl ProbeAddress {
     }
 
     /// Where a visitor reaches the listener. None: its path has no text.
-    pub(super) fn public(listener: &Listener) -> Option<Self> {
+    pub(in super::super) fn public(listener: &Listener) -> Option<Self> {
         let reach = match &listener.address {
             Address::Unix(path) => path.to_str()?.to_owned(),
             Address::Abstract(name) => format!("@{name}"),

@@ -1,10 +1,10 @@
 //! The cgroup of each worker, where systemd lets us have one: made before the worker, killed and removed after it. What is
 //! missing is said once, and workers go on without.
 
-use super::event_loop::EventLoop;
-use super::message::Message;
 use crate::cgroup::{Absent, Group, Limits, OomWatch, OutOfMemory, Tree};
 use crate::config::{self, size};
+use crate::daemon::message::Message;
+use crate::daemon::outbox::Outbox;
 use crate::supervisor::WorkerId;
 use crate::systemd::environment;
 use std::io;
@@ -19,7 +19,7 @@ const SURVIVAL: Duration = Duration::from_secs(1);
 
 /// What we have of control groups.
 #[derive(Debug, Default)]
-pub(super) struct WorkerCgroups {
+pub(in crate::daemon) struct WorkerCgroups {
     state: State,
     /// Whether it was reported that a group could not be made.
     reported: bool,
@@ -36,7 +36,7 @@ enum State {
 impl WorkerCgroups {
     /// Puts our unit's control group in order, the first time. Called when templates boot, which takes longer, and
     /// before the first worker is made.
-    pub(super) fn open(&mut self, settings: &config::Workers) {
+    pub(in crate::daemon) fn open(&mut self, settings: &config::Workers) {
         if matches!(self.state, State::Unopened) {
             self.open_now();
         }
@@ -77,7 +77,7 @@ impl WorkerCgroups {
     }
 
     /// The group for a worker about to be made, and the descriptor by which it enters.
-    pub(super) fn make(&mut self, worker: WorkerId, settings: &config::Workers) -> Option<(Group, OwnedFd)> {
+    pub(in crate::daemon) fn make(&mut self, worker: WorkerId, settings: &config::Workers) -> Option<(Group, OwnedFd)> {
         let State::Open(tree) = &mut self.state else { return None };
         let limits = Limits { memory_high: settings.memory_high, memory_max: settings.memory_max };
         let made = tree.group(worker.0, limits).and_then(|group| Ok((group.entrance()?, group)));
@@ -93,21 +93,37 @@ impl WorkerCgroups {
     }
 
     /// Kills what a dead worker left in its group; the group goes when that is dead.
-    pub(super) fn remove_when_empty(&mut self, group: Group) {
+    pub(in crate::daemon) fn remove_when_empty(&mut self, group: Group) {
         if let State::Open(tree) = &mut self.state {
             remove_when_empty(tree, group);
         }
     }
 
+    /// Listens for the kernel killing processes of a worker that lives on.
+    pub(super) fn watch_memory(&self, id: WorkerId, group: &Group, outbox: &Outbox) -> Option<AbortHandle> {
+        // Without the memory controller there is nothing to hear.
+        let mut watch = OomWatch::new(group).ok()?;
+        let sender = outbox.sender();
+        let listening = tokio::spawn(async move {
+            while let Ok(killed) = watch.killed().await {
+                sleep(SURVIVAL).await;
+                if sender.send(Message::OutOfMemory(id, killed)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Some(listening.abort_handle())
+    }
+
     /// Removes the groups of the dead in which nobody lives any more.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::daemon) fn clear(&mut self) {
         if let State::Open(tree) = &mut self.state {
             tree.clear();
         }
     }
 
     /// Why the kernel has killed processes of this group, for people.
-    pub(super) fn out_of_memory(&mut self, group: &Group) -> String {
+    pub(in crate::daemon) fn out_of_memory(&mut self, group: &Group) -> String {
         let State::Open(tree) = &mut self.state else { return "out of memory".to_owned() };
         let had = group.usage().memory_peak;
         match tree.out_of_memory(group) {
@@ -140,22 +156,4 @@ fn remove_when_empty(tree: &mut Tree, group: Group) {
 
 fn and_it_had(peak: Option<u64>) -> String {
     peak.map(|peak| format!("; it had {}", size::show(peak))).unwrap_or_default()
-}
-
-impl EventLoop {
-    /// Listens for the kernel killing processes of a worker that lives on.
-    pub(super) fn watch_memory(&self, id: WorkerId, group: &Group) -> Option<AbortHandle> {
-        // Without the memory controller there is nothing to hear.
-        let mut watch = OomWatch::new(group).ok()?;
-        let sender = self.outbox.sender();
-        let listening = tokio::spawn(async move {
-            while let Ok(killed) = watch.killed().await {
-                sleep(SURVIVAL).await;
-                if sender.send(Message::OutOfMemory(id, killed)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Some(listening.abort_handle())
-    }
 }

@@ -1,6 +1,7 @@
 //! What a worker says on its notification socket: who may speak there, and what it means to the core.
 
-use super::event_loop::EventLoop;
+use super::Workers;
+use crate::daemon::outbox::Outbox;
 use crate::notify::{self, Datagram};
 use crate::process::is_descendant_of;
 use crate::supervisor::{Event, WorkerEvent, WorkerId};
@@ -8,10 +9,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Uid};
 use std::time::Instant;
 
-impl EventLoop {
+impl Workers {
     /// A datagram came in on a worker's notification socket.
-    pub(super) fn worker_says(&mut self, id: WorkerId, datagram: Datagram) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+    pub(in crate::daemon) fn hear(&mut self, id: WorkerId, datagram: Datagram, outbox: &mut Outbox) {
+        let Some(worker) = self.all.get_mut(&id) else { return };
         let Some(child) = &worker.child else {
             if worker.early.len() < 8 {
                 worker.early.push(datagram);
@@ -59,7 +60,7 @@ impl EventLoop {
                     continue;
                 }
             };
-            self.outbox.event(Event::Worker(id, event));
+            outbox.event(Event::Worker(id, event));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Facts, program};
+use super::{Facts, file};
 use crate::doctor::{remedy, target};
 use crate::suggestion::nearest;
 
@@ -77,7 +77,7 @@ fn in_other_environment(environment: &Path, program: &str, working_directory: &P
 /// The user that was probably meant: one that is spelled alike, else the owner of the working directory. Neither root nor
 /// a user that another service has for itself.
 pub fn user(written: &str, working_directory: &Path) -> Option<String> {
-    let passwd = program::read(Path::new("/etc/passwd")).map(|file| file.text).unwrap_or_default();
+    let passwd = file::read(Path::new("/etc/passwd")).map(|file| file.text).unwrap_or_default();
     let entries = || passwd.lines().filter_map(|line| Some((line.split(':').next()?, line.split(':').nth(2)?)));
     let owner = fs::metadata(working_directory).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
     let owns = |id: &str| owner.is_some_and(|uid| id.parse() == Ok(uid));
@@ -90,7 +90,7 @@ pub fn user(written: &str, working_directory: &Path) -> Option<String> {
 
 /// The group that was probably meant: one that is spelled alike.
 pub fn group(written: &str) -> Option<String> {
-    let groups = program::read(Path::new("/etc/group")).map(|file| file.text).unwrap_or_default();
+    let groups = file::read(Path::new("/etc/group")).map(|file| file.text).unwrap_or_default();
     let names = groups.lines().filter_map(|line| line.split(':').next()).filter(|name| *name != "root");
     nearest(written, names).map(str::to_owned)
 }

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Facts, Problem, alike, database, disk, http, journal, nginx_files, path_access, process, program};
+use super::{
+    Answer, Facts, Problem, alike, database, disk, file, http, journal, nginx_files, path_access, process, program,
+};
 use crate::adapter::declared_sockets::values;
 use crate::config;
 use crate::control;
@@ -137,10 +139,10 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     complete_command(&mut facts.service);
     let configuration = values(facts.service.exec_start.iter(), &["--config"]).pop();
     let configuration = configuration.filter(|_| target::runs_sockd(&facts.service));
-    facts.definition.extend(configuration.and_then(|file| program::read(Path::new(&file)).ok()));
+    facts.definition.extend(configuration.and_then(|file| file::read(Path::new(&file)).ok()));
     facts.program = program::look(&facts.service);
     let directory = PathBuf::from(&facts.service.working_directory);
-    facts.requirements = program::read(&directory.join("requirements.txt")).ok();
+    facts.requirements = file::read(&directory.join("requirements.txt")).ok();
     facts.uwsgi = program::uwsgi_files(&facts.service);
     facts.problems = problems(&facts.service.name);
     let unit = manager.details("nginx.service").await.unwrap_or_default();
@@ -195,7 +197,7 @@ async fn units(facts: &mut Facts, manager: &Manager, name: &str) -> Result<(), S
     }
     let service = &facts.service;
     let written = [&service.fragment_path].into_iter().chain(&service.drop_in_paths).filter(|path| !path.is_empty());
-    facts.definition = written.filter_map(|path| program::read(Path::new(path)).ok()).collect();
+    facts.definition = written.filter_map(|path| file::read(Path::new(path)).ok()).collect();
     let mut triggers = service.triggered_by.clone();
     triggers.retain(|unit| unit.ends_with(".socket"));
     facts.sockets = manager.all(&triggers).await;

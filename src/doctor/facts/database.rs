@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cluster, Database, Facts, Setting, Settings, http, program};
+use super::{Cluster, Database, Facts, Setting, Settings, file, http};
 use crate::doctor::{target, traceback};
 
 /// How long a connection to this machine may take.
@@ -30,7 +30,7 @@ pub fn settings(facts: &Facts) -> Option<Settings> {
         Some(format!("{package}.settings"))
     })?;
     let file: PathBuf = directory.join(module.replace('.', "/") + ".py");
-    let file = program::read(&file).ok()?;
+    let file = file::read(&file).ok()?;
     let mut settings = read(&file.path, &file.text);
     if let Some(root) = &mut settings.static_root {
         let base = directory.display().to_string();
@@ -156,7 +156,7 @@ pub fn clusters() -> Vec<Cluster> {
     let mut found = Vec::new();
     for version in below(Path::new(CLUSTERS)) {
         for cluster in below(&version) {
-            let Ok(file) = program::read(&cluster.join("postgresql.conf")) else { continue };
+            let Ok(file) = file::read(&cluster.join("postgresql.conf")) else { continue };
             let port = port(&file.text);
             let part =
                 |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

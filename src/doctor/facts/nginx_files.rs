@@ -10,7 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Account, File, Nginx, process, program};
+use super::{Account, File, Nginx, file, process};
 use crate::doctor::nginx;
 use crate::regular_file;
 use crate::systemd::details::Details;
@@ -28,7 +28,7 @@ const TAIL: u64 = 64 << 10;
 
 /// Looks at Nginx. What could not be seen is added to `unseen`.
 pub fn look(unit: &Details, root: bool, unseen: &mut Vec<String>) -> Nginx {
-    let main = match program::read(Path::new(MAIN)) {
+    let main = match file::read(Path::new(MAIN)) {
         Ok(main) => main,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Nginx::default(),
         Err(error) => {
@@ -91,7 +91,7 @@ fn included(main: File, unseen: &mut Vec<String>) -> Vec<File> {
                 if known || files.len() >= MAX_FILES {
                     continue;
                 }
-                match program::read(Path::new(&path)) {
+                match file::read(Path::new(&path)) {
                     Ok(file) => files.push(file),
                     Err(error) => unseen.push(format!("{path}: {error}")),
                 }
@@ -122,7 +122,7 @@ fn expand(pattern: &str) -> Vec<String> {
 fn available(files: &[File]) -> Vec<File> {
     let all = expand(&format!("{AVAILABLE}/*")).into_iter().take(MAX_FILES);
     let read = |path: &String| files.iter().any(|file| file.path == *path || file.real == *path);
-    all.filter(|path| !read(path)).filter_map(|path| program::read(Path::new(&path)).ok()).collect()
+    all.filter(|path| !read(path)).filter_map(|path| file::read(Path::new(&path)).ok()).collect()
 }
 
 /// Files that were written, or linked, after the youngest worker was started: a reload makes new workers.

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{File, Program, alike};
+use super::{File, Program, alike, file};
 use crate::adapter::declared_sockets::values;
 use crate::adapter::python::{Launcher, interpreter};
 use crate::adapter::{self, Adapter, Making};
@@ -21,8 +21,6 @@ use crate::systemd::details::Details;
 const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 /// So much of a program is read to find its interpreter, in bytes.
 const HEAD: u64 = 4096;
-/// The longest configuration file that is read, in bytes.
-const FILE_LIMIT: u64 = 256 << 10;
 /// So many .ini files of uWSGI's are read.
 const MAX_INI_FILES: usize = 64;
 
@@ -97,14 +95,6 @@ fn program(path: PathBuf) -> Program {
     }
 }
 
-/// A file's text, if it is a regular one of a sensible size.
-pub fn read(path: &Path) -> std::io::Result<File> {
-    let text = String::from_utf8_lossy(&regular_file::read(path, FILE_LIMIT)?).into_owned();
-    let real = fs::canonicalize(path).unwrap_or_default();
-    let real = if real == path { String::new() } else { real.display().to_string() };
-    Ok(File { path: path.display().to_string(), real, text })
-}
-
 /// The .ini files of a uWSGI: `--ini FILE`, `--emperor DIRECTORY`.
 pub fn uwsgi_files(service: &Details) -> Vec<File> {
     let command = target::command(service);
@@ -116,7 +106,7 @@ pub fn uwsgi_files(service: &Details) -> Vec<File> {
     }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "ini"));
     paths.sort();
-    paths.iter().take(MAX_INI_FILES).filter_map(|path| read(path).ok()).collect()
+    paths.iter().take(MAX_INI_FILES).filter_map(|path| file::read(path).ok()).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Whether the application answers, and what it says when it does not like what it was asked.
 
-use super::{Examined, resources, start};
+use super::examined::Examined;
+use super::{resources, start};
 use crate::doctor::facts::{Answer, Cluster, Database, Facts, Settings};
 use crate::doctor::finding::{Finding, Link, Severity};
 use crate::doctor::fix::{Change, Fix};

@@ -1,6 +1,6 @@
 //! Which site of Nginx answers the name that a browser asks for: `server_name` and the default page.
 
-use super::Examined;
+use super::examined::Examined;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Diagnosis, Finding, Link};
 use crate::doctor::fix::{self, Change, Fix};

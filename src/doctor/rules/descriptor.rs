@@ -1,6 +1,7 @@
 //! Whether the service's processes have the descriptor of the socket that visitors come to.
 
-use super::{Examined, start};
+use super::examined::Examined;
+use super::start;
 use crate::adapter::declared_sockets::values;
 use crate::doctor::facts::{Facts, Listening, Process};
 use crate::doctor::finding::{Finding, Link, Severity};

@@ -1,8 +1,9 @@
 //! Whether Nginx runs, has read its configuration, and passes to where the application listens.
 
 use super::browser::{is_ours, not_enabled};
+use super::examined::Examined;
 use super::resources::recent_of_nginx;
-use super::{Examined, statics};
+use super::statics;
 use crate::doctor::error_log::{self, Failure};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link};

@@ -1,12 +1,13 @@
 //! Whether Nginx's user can get to the socket: `namei` over every directory, and the socket's own mode.
 
-use super::Examined;
+use super::examined::Examined;
 use crate::doctor::error_log::{self, Failure};
 use crate::doctor::facts::{Account, Facts, PathFacts, Permissions};
 use crate::doctor::finding::{Finding, Link};
+use crate::doctor::fix::quote;
 use crate::doctor::fix::{Change, Fix, drop_in};
 use crate::doctor::permission::{PASS, WRITE, may, mode};
-use crate::doctor::target::{self, Expected, Maker, quote};
+use crate::doctor::target::{self, Expected, Maker};
 
 pub fn examine(facts: &Facts) -> Examined {
     let expected = target::expected(facts);

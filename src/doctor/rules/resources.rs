@@ -4,8 +4,8 @@
 use crate::control::message::WorkerState;
 use crate::doctor::facts::{Answer, Facts, FileSystem};
 use crate::doctor::finding::{Finding, Link, Severity};
+use crate::doctor::fix::quote;
 use crate::doctor::remedy;
-use crate::doctor::target;
 use crate::doctor::traceback;
 
 /// With less room than this, in bytes, a file system is as good as full.
@@ -27,7 +27,7 @@ fn full(facts: &Facts, disk: &FileSystem) -> Option<Finding> {
     let no_inode = disk.free_inodes == Some(0);
     let finding = |id, what: String| Finding::warning(id, Link::Application, what);
     let show = if no_inode { "du -x --inodes" } else { "du -xh" };
-    let by_hand = format!("remove what nobody needs: `{show} {} | sort -h | tail -n 20` shows it", target::quote(path));
+    let by_hand = format!("remove what nobody needs: `{show} {} | sort -h | tail -n 20` shows it", quote(path));
     if !no_inode && disk.free_bytes >= FULL {
         (disk.free_bytes < NEARLY_FULL && disk.free_bytes < disk.size_bytes / 100).then_some(())?;
         let what = format!("the file system of {path} is nearly full: {} MiB are free", disk.free_bytes >> 20);
@@ -88,7 +88,7 @@ pub fn recent_errors(facts: &Facts) -> Option<Finding> {
         (Some((file, line)), _) => format!("correct {file}:{line}"),
         (None, Some((request, _))) => {
             let path = request.split(' ').nth(1).unwrap_or("/");
-            format!("`sockd doctor {unit} --path {}` asks for that page", target::quote(path))
+            format!("`sockd doctor {unit} --path {}` asks for that page", quote(path))
         }
         (None, None) => format!("see what `journalctl -u {unit} -n 50` shows"),
     };

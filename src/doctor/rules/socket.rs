@@ -1,6 +1,7 @@
 //! Whether somebody listens: the socket unit's state, its limits, its queue.
 
-use super::{Examined, start};
+use super::examined::Examined;
+use super::start;
 use crate::doctor::facts::{Facts, Listening};
 use crate::doctor::finding::{Finding, Link};
 use crate::doctor::fix::{self, Fix, drop_in};

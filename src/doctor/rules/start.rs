@@ -2,9 +2,10 @@
 
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link, Severity};
+use crate::doctor::fix::quote;
 use crate::doctor::fix::{self, Change, Fix};
 use crate::doctor::remedy;
-use crate::doctor::target::{self, EXIT_GROUP, EXIT_USER, quote};
+use crate::doctor::target::{self, EXIT_GROUP, EXIT_USER};
 
 /// Exit statuses of systemd itself (systemd.exec(5), "Process Exit Codes").
 const EXIT_CHDIR: i32 = 200;

@@ -4,10 +4,11 @@ use super::browser::is_ours;
 use super::resources::recent_of_nginx;
 use crate::doctor::facts::{Facts, Served};
 use crate::doctor::finding::{Finding, Link};
+use crate::doctor::fix::quote;
 use crate::doctor::fix::{self, Change};
 use crate::doctor::nginx::{Configuration, Root};
 use crate::doctor::remedy;
-use crate::doctor::target::{Expected, quote};
+use crate::doctor::target::Expected;
 
 /// What browsers ask for by themselves; sites need not have it.
 const UNASKED: [&str; 3] = ["/favicon.ico", "/robots.txt", "/apple-touch-icon"];

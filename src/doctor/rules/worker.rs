@@ -1,6 +1,7 @@
 //! Whether the service runs and its workers live, and which settings of its unit will break it.
 
-use super::{Examined, start};
+use super::examined::Examined;
+use super::start;
 use crate::control::message::WorkerState;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::{Finding, Link, Severity};

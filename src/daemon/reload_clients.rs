@@ -1,0 +1,55 @@
+//! Reload clients: who waits for the outcome of a reload (`sockd reload`), what they are sent of its steps, and the answer.
+//!
+//! Owns: the numbers of requests, and the connections of those who wait. Never: decides what a reload leads to.
+
+use super::notice_log::progress_line;
+use crate::control::{self, Replier};
+use crate::supervisor::{Event, Outcome, Progress, RequestId, WorkerId};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct ReloadClients {
+    waiting: BTreeMap<RequestId, Replier>,
+    last: u64,
+}
+
+impl ReloadClients {
+    /// The event that asks the core for a reload; the client, if there is one, waits for its outcome.
+    pub(super) fn request(&mut self, client: Option<Replier>) -> Event {
+        self.last += 1;
+        let request = RequestId(self.last);
+        if let Some(client) = client {
+            self.waiting.insert(request, client);
+        }
+        Event::ReloadRequested(request)
+    }
+
+    /// Sends all of them a step of the reload.
+    pub(super) fn report(&self, progress: Progress) {
+        let step = progress_line(progress);
+        self.waiting.values().for_each(|client| client.progress(&*step));
+    }
+
+    /// Answers one of them; a refusal comes with the last lines of the worker that failed.
+    pub(super) fn answer(
+        &mut self,
+        request: RequestId,
+        outcome: Outcome,
+        last_lines: impl FnOnce(WorkerId) -> Vec<String>,
+    ) {
+        let Some(client) = self.waiting.remove(&request) else { return };
+        let (ok, message, details) = match outcome {
+            Outcome::Serving(generation) => (true, format!("generation {generation} serves"), Vec::new()),
+            Outcome::Waiting(generation) => {
+                (true, format!("generation {generation} is proven and waits for the first connection"), Vec::new())
+            }
+            Outcome::Refused { generation, why, worker } => (
+                false,
+                format!("reload to generation {generation} refused: {why}"),
+                worker.map(last_lines).unwrap_or_default(),
+            ),
+            Outcome::Stopping => (false, "sockd is stopping".to_owned(), Vec::new()),
+        };
+        client.outcome(control::Outcome { ok, message, details });
+    }
+}
