@@ -119,7 +119,13 @@ fn probe(health: &Health, asked: &Asked) -> Option<Probe> {
     // At worst it fell silent right after an answer; a second goes to the common grid of all questions.
     let rest = patience.saturating_sub(health.timeout + Duration::from_secs(1));
     let fitting = u32::try_from(rest.as_secs() / interval.as_secs().max(1)).unwrap_or(u32::MAX);
-    Some(Probe { interval, failures: health.failures.unwrap_or(fitting.max(2)), grace: health.grace })
+    Some(Probe {
+        interval,
+        failures: health.failures.unwrap_or(fitting.max(2)),
+        grace: health.grace,
+        // A question without a path of its own is the application's start page.
+        skip_when_idle: health.command.is_empty() && health.path.is_none(),
+    })
 }
 
 #[cfg(test)]

@@ -77,6 +77,8 @@ impl Baseline {
 pub enum ProbeOutcome {
     /// It is.
     Healthy,
+    /// It was not asked, because nobody is being served: then nobody can be stuck.
+    Idle,
     /// It answers, but not what is wanted; what, for people.
     BadAnswer(String),
     /// It does not answer; why, for people.

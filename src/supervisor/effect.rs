@@ -48,8 +48,8 @@ pub enum Effect {
     Probe {
         /// Who is asked.
         worker: WorkerId,
-        /// Whether it failed when it was last asked: then it must be asked in earnest.
-        doubted: bool,
+        /// Whether it need not be asked while nobody is being served; the answer is `Idle` then.
+        skip_when_idle: bool,
     },
     /// Read when the worker's last heartbeat was, if it shows that. Answered, once, by `HeartbeatRead`, unless it ends.
     ReadHeartbeat(WorkerId),

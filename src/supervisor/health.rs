@@ -159,7 +159,7 @@ impl Health {
             self.ask_by((self.asked_at + probe.interval).max(now).round_up(GRID));
         }
         let (unhealthy, why) = match finding {
-            ProbeOutcome::Healthy => {
+            ProbeOutcome::Healthy | ProbeOutcome::Idle => {
                 self.last = Some((now, Ok(())));
                 return self.recover();
             }

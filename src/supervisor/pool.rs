@@ -104,9 +104,14 @@ impl Supervisor {
             Change::Proven => self.worker_proven(now, id, effects),
             Change::Ask if self.soaks(self.workers[id].place.generation) => self.judge(now, id, effects),
             Change::Ask => {
+                let worker = &self.workers[id];
+                // One that failed when it was last asked is asked in earnest.
                 let failed = |health: &Health| health.last().is_some_and(|(_, verdict)| verdict.is_err());
-                let doubted = self.workers[id].health().is_some_and(failed);
-                effects.push(Effect::Probe { worker: id, doubted });
+                let spec =
+                    self.generations.get(&worker.place.generation).and_then(|generation| generation.spec.as_ref());
+                let may_skip = spec.and_then(|spec| spec.probe).is_some_and(|probe| probe.skip_when_idle);
+                let skip_when_idle = may_skip && !worker.health().is_some_and(failed);
+                effects.push(Effect::Probe { worker: id, skip_when_idle });
             }
             Change::Unhealthy { why } => effects.notice(Notice::WorkerUnhealthy { place: self.workers[id].place, why }),
             Change::Recovered => self.worker_recovered(now, id, effects),

@@ -65,6 +65,9 @@ pub struct Probe {
     pub failures: u32,
     /// Failures so soon after the worker got ready do not count.
     pub grace: Duration,
+    /// Whether the question is work for the application and its access log, so that a worker that was well is not asked
+    /// while nobody is being served.
+    pub skip_when_idle: bool,
 }
 
 /// No pool is larger.

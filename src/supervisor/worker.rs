@@ -376,7 +376,7 @@ impl Worker {
     pub(super) fn asks_again(&mut self, now: Time, event: &WorkerEvent) -> Option<Change> {
         let bad = match event {
             WorkerEvent::Judged { verdict, .. } => verdict.is_err(),
-            WorkerEvent::Probed(finding) => *finding != ProbeOutcome::Healthy,
+            WorkerEvent::Probed(finding) => !matches!(finding, ProbeOutcome::Healthy | ProbeOutcome::Idle),
             WorkerEvent::Spawned
             | WorkerEvent::SpawnFailed { .. }
             | WorkerEvent::SaidReady

@@ -32,6 +32,8 @@ pub struct Records {
     /// Who asked for a successor, or was found to be too big.
     retiring: BTreeSet<WorkerId>,
     specs: BTreeMap<GenerationId, Spec>,
+    /// Until then nobody is being served.
+    idle_until: Time,
 }
 
 impl World {
@@ -46,6 +48,11 @@ impl World {
     /// From here on it is well.
     pub fn heal(&mut self, id: WorkerId) {
         self.records.sick.remove(&id);
+    }
+
+    /// From here on nobody is being served for so long.
+    pub fn be_idle(&mut self, span: Duration) {
+        self.records.idle_until = self.now + span;
     }
 
     /// It holds more memory than it may.
@@ -68,8 +75,21 @@ impl World {
     }
 
     /// The question, and when its answer comes.
-    pub(super) fn probed(&mut self, id: WorkerId, dead: bool, ill: bool) -> (Duration, ProbeOutcome) {
+    pub(super) fn probed(
+        &mut self,
+        id: WorkerId,
+        skip_when_idle: bool,
+        dead: bool,
+        ill: bool,
+    ) -> (Duration, ProbeOutcome) {
         assert!(self.records.asked.insert(id), "worker {id} is asked twice at a time\n{}", self.story());
+        // Not as recorded here: a bad answer after a pause does not count, and a judgement makes up for one.
+        let shown = self.core.snapshot(self.now).workers.into_iter().find(|worker| worker.worker == id);
+        let failed = shown.and_then(|worker| worker.last_probe).is_some_and(|(_, verdict)| verdict.is_err());
+        assert!(!(skip_when_idle && failed), "worker {id} failed and is not asked in earnest\n{}", self.story());
+        if skip_when_idle && self.now < self.records.idle_until {
+            return (ms(0), ProbeOutcome::Idle);
+        }
         match self.records.sick.get(&id) {
             _ if dead => (PATIENCE, ProbeOutcome::NoAnswer("no answer".to_owned())),
             Some((Sickness::Silent, _)) => (PATIENCE, ProbeOutcome::NoAnswer("no answer".to_owned())),
@@ -84,7 +104,7 @@ impl World {
         if let Event::Worker(id, WorkerEvent::Probed(finding)) = event {
             assert!(self.records.asked.remove(id), "answered unasked");
             match finding {
-                ProbeOutcome::Healthy => drop(self.records.failures.remove(id)),
+                ProbeOutcome::Healthy | ProbeOutcome::Idle => drop(self.records.failures.remove(id)),
                 ProbeOutcome::BadAnswer(_) | ProbeOutcome::NoAnswer(_) => {
                     *self.records.failures.entry(*id).or_default() += 1
                 }
@@ -105,7 +125,8 @@ impl World {
             let Some((Sickness::Silent, since)) = self.records.sick.get(&worker.worker) else { continue };
             let spec = &self.records.specs[&worker.generation];
             let Some(probe) = spec.probe else { continue };
-            let ready = self.now.since((*since).max(self.last_pause)).min(worker.ready_for.unwrap_or_default());
+            let since = (*since).max(self.last_pause).max(self.records.idle_until);
+            let ready = self.now.since(since).min(worker.ready_for.unwrap_or_default());
             // The first questions may fall into the grace; a second goes to the common grid.
             let found = probe.grace + (probe.interval.max(PATIENCE) + ms(1_000)) * (probe.failures + 1) + PATIENCE;
             let most = found + spec.start_timeout;

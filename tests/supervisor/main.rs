@@ -93,6 +93,10 @@ fn live(seed: u64) -> World {
             }
             17 => world.event(Event::OneMoreWorker),
             18 => world.event(Event::OneFewerWorker),
+            21 => {
+                let span = ms(world.roll(100_000));
+                world.be_idle(span);
+            }
             19 | 20 => {
                 let (duration, everybody) = (ms(world.roll(100_000)), world.roll(2) == 0);
                 world.pause(duration, everybody);

@@ -112,7 +112,7 @@ pub fn spec() -> Spec {
         stop_timeout: ms(30_000),
         watchdog: Some(ms(30_000)),
         silent_when_busy: false,
-        probe: Some(Probe { interval: ms(10_000), failures: 2, grace: ms(0) }),
+        probe: Some(Probe { interval: ms(10_000), failures: 2, grace: ms(0), skip_when_idle: true }),
         preloaded: false,
         concludes: false,
         max_age: None,
@@ -409,10 +409,10 @@ impl World {
                     let (delay, judged) = self.judged(worker, reference, remembered.as_ref(), patience);
                     self.later_worker(delay, worker, judged);
                 }
-                Effect::Probe { worker, .. } => {
+                Effect::Probe { worker, skip_when_idle } => {
                     let process = &self.processes[&worker];
                     let (dead, ill) = (process.stopped || !process.alive, process.code == Code::IsIll);
-                    let (after, finding) = self.probed(worker, dead, ill);
+                    let (after, finding) = self.probed(worker, skip_when_idle, dead, ill);
                     self.later_worker(after, worker, WorkerEvent::Probed(finding));
                 }
                 Effect::ReadHeartbeat(worker) => {

@@ -42,6 +42,23 @@ fn a_silent_worker_is_found_within_half_a_minute_and_replaced_before_it_goes() {
 }
 
 #[test]
+fn a_worker_is_not_asked_while_nobody_is_served_and_in_earnest_once_it_failed() {
+    let mut world = serving(spec());
+    let victim = world.pick_ready().expect("one of three");
+    let found = |world: &World| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerUnhealthy { place, .. } if place.worker == victim))
+    };
+    world.be_idle(ms(300_000));
+    world.sicken(victim, Sickness::Silent);
+    world.run_for(ms(299_000));
+    assert!(!found(&world) && is_ready(&world, victim), "nobody is stuck in it");
+    // A question fails once visitors have come; they leave again, and it is asked nevertheless.
+    world.run_for(ms(17_000));
+    world.be_idle(ms(300_000));
+    world.run_until(ms(30_000), "it is found", found);
+}
+
+#[test]
 fn the_last_request_of_one_that_serves_them_one_by_one_may_take_no_longer_than_any_other() {
     let mut spec = spec();
     (spec.silent_when_busy, spec.watchdog, spec.probe) = (true, Some(ms(9_000)), None);

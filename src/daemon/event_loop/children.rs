@@ -40,12 +40,7 @@ impl EventLoop {
 
     /// Ends what workers have left behind that have just ended.
     pub(super) fn end_orphans(&mut self) {
-        let children = Children {
-            workers: &self.workers,
-            templates: &self.templates,
-            fallback: &self.fallback,
-            health_commands: &self.health_commands,
-        };
+        let children = Children::new(&self.workers, &self.templates, &self.fallback, &self.health_commands);
         self.exits.orphans.end(&children, &self.outbox);
     }
 

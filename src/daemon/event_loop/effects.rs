@@ -37,7 +37,7 @@ impl EventLoop {
                     let public = busy_on.map(|listener| listener.address.clone()).collect();
                     self.judge(worker, Baseline { reference, remembered, public }, patience);
                 }
-                Effect::Probe { worker, doubted } => self.probe(worker, doubted),
+                Effect::Probe { worker, skip_when_idle } => self.probe(worker, skip_when_idle),
                 Effect::ReadHeartbeat(worker) => {
                     self.workers.read_heartbeat(worker, self.clock, &mut self.outbox);
                 }
@@ -94,10 +94,10 @@ impl EventLoop {
         }
     }
 
-    fn probe(&mut self, id: WorkerId, doubted: bool) {
+    fn probe(&mut self, id: WorkerId, skip_when_idle: bool) {
         if let Some(subject) = self.generations.subject(&self.workers, id) {
             let listeners = self.listeners.listeners();
-            health::probe(subject, doubted, listeners, &mut self.health_commands, &mut self.outbox);
+            health::probe(subject, skip_when_idle, listeners, &mut self.health_commands, &mut self.outbox);
         } else {
             self.outbox.event(Event::Worker(id, WorkerEvent::Probed(ProbeOutcome::Healthy)));
         }

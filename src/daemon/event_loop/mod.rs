@@ -30,7 +30,7 @@
 //! What may take long is done by other threads (tokio's), bounded in number, and comes back as a message: reading what a
 //! generation is made from (reading.rs, with a time limit), looking where paths lead (listener_monitor.rs), measuring
 //! workers and listeners (measure.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
-//! `tests/systemd/standstill.rs`, stop each of them in turn and see the watchdog fed.
+//! `tests/systemd/journald_stall.rs`, stop each of them in turn and see the watchdog fed.
 
 mod children;
 mod effects;
@@ -313,7 +313,7 @@ impl EventLoop {
         self.inputs.useless_signals.tell_suppressed(Instant::now());
     }
 
-    /// Whoever of a template's waits for the next worker does so in that one's control group, if its generation makes it.
+    /// The process of a template that waits for the next worker does so in that one's control group, if its generation makes it.
     fn place_next(&mut self, overview: &Overview) {
         let next = overview.next_worker;
         let generation = self.generations.ready.get(&overview.generation);

@@ -107,11 +107,6 @@ impl EventLoop {
 
     /// Who has made children.
     pub(super) fn children(&self) -> Children<'_> {
-        Children {
-            workers: &self.workers,
-            templates: &self.templates,
-            fallback: &self.fallback,
-            health_commands: &self.health_commands,
-        }
+        Children::new(&self.workers, &self.templates, &self.fallback, &self.health_commands)
     }
 }

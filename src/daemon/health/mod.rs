@@ -63,15 +63,19 @@ pub(super) fn judge(
     }
 }
 
-/// Asks a worker whether it is well; `doubted`, also where nobody is being served on the listeners.
+/// Asks a worker whether it is well, or finds out that nobody is being served on the listeners, where that will do.
 pub(super) fn probe(
     subject: Subject<'_>,
-    doubted: bool,
+    skip_when_idle: bool,
     listeners: &[Listener],
     commands: &mut HealthCommands,
     outbox: &mut Outbox,
 ) {
-    let Subject { id, worker, generation } = subject;
+    let Subject { id, worker, .. } = subject;
+    if skip_when_idle && nobody_is_served(listeners) {
+        outbox.event(Event::Worker(id, WorkerEvent::Probed(ProbeOutcome::Idle)));
+        return;
+    }
     if let Some(request) = subject.command(Purpose::Probe) {
         commands.run(id, &request, outbox);
         return;
@@ -81,12 +85,6 @@ pub(super) fn probe(
         outbox.event(Event::Worker(id, WorkerEvent::Probed(ProbeOutcome::Healthy)));
         return;
     };
-    // A question without a path of its own is the application's start page. Where nobody is being served, nobody
-    // can be stuck, and neither the application nor its access log need to be troubled.
-    if generation.settings.health.path.is_none() && !doubted && nobody_is_served(listeners) {
-        outbox.event(Event::Worker(id, WorkerEvent::Probed(ProbeOutcome::Healthy)));
-        return;
-    }
     let waits = subject.question_waits();
     outbox.later(async move {
         let answer = if waits {
