@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adopt;
+mod atomic_files;
 mod check;
 mod demo;
 mod demo_worker;
@@ -14,7 +15,6 @@ pub mod doctor;
 mod drain;
 mod fallback;
 mod file_text;
-mod files;
 mod logs;
 mod new;
 mod next_step;

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::atomic_files::{self, Content, Found, NewFile};
 use super::file_text::{Line, nginx, toml, unit};
-use super::files::{self, Content, Found, NewFile};
 use super::{adopt, check, output};
 use crate::app::{Address, ParseAddressError};
 use crate::exit;
@@ -103,7 +103,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     for file in &mut files {
         file.path = arguments.root.join(file.path.strip_prefix("/").unwrap_or(&file.path));
     }
-    let there = files.iter().any(|file| !matches!(files::find(&file.path, ""), Ok(Found::Nothing)));
+    let there = files.iter().any(|file| !matches!(atomic_files::find(&file.path, ""), Ok(Found::Nothing)));
     // What is there already is reported first: nothing could be written anyway.
     let command = application.command.iter().map(OsString::from).collect();
     let problems = check::of_new(&application.user, Path::new(&application.directory), command);
@@ -112,7 +112,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         output::complain("nothing is written: the application could not run like that");
         return ExitCode::from(exit::CONFIG);
     }
-    let written = files::write_all(&files, None).and_then(|()| {
+    let written = atomic_files::write_all(&files, None).and_then(|()| {
         let text = summary(&files, &application);
         output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))
     });
@@ -146,7 +146,7 @@ fn undo(name: &str, root: &Path) -> Result<String, String> {
         (site, format!("# The site of the application {name}, ")),
     ] {
         let path = place(path);
-        match files::find(&path, &mark)? {
+        match atomic_files::find(&path, &mark)? {
             Found::Ours(_) => ours.push(path),
             Found::Foreign => return Err(adopt::not_ours(&path)),
             Found::Nothing => {}
@@ -161,7 +161,7 @@ fn undo(name: &str, root: &Path) -> Result<String, String> {
         adopt::systemctl(&["disable", "--now", &format!("sockd@{name}.socket")])?;
         adopt::systemctl(&["disable", "--now", &format!("sockd@{name}.service")])?;
     }
-    files::remove_all(ours.iter().map(PathBuf::as_path))?;
+    atomic_files::remove_all(ours.iter().map(PathBuf::as_path))?;
     if system {
         adopt::reload_manager()?;
     }

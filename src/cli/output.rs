@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::status::layout::screen;
+use super::status::terminal::screen;
 use crate::printable::{escaped_json, for_terminal};
 
 /// Whether stdout is a terminal and NO_COLOR is unset or empty (no-color.org).

@@ -15,13 +15,22 @@ use std::collections::BTreeSet;
 /// Who has made children.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Children<'a> {
-    pub(super) workers: &'a Workers,
-    pub(super) templates: &'a Templates,
-    pub(super) fallback: &'a Fallback,
-    pub(super) health_commands: &'a HealthCommands,
+    workers: &'a Workers,
+    templates: &'a Templates,
+    fallback: &'a Fallback,
+    health_commands: &'a HealthCommands,
 }
 
-impl Children<'_> {
+impl<'a> Children<'a> {
+    pub(super) fn new(
+        workers: &'a Workers,
+        templates: &'a Templates,
+        fallback: &'a Fallback,
+        health_commands: &'a HealthCommands,
+    ) -> Self {
+        Self { workers, templates, fallback, health_commands }
+    }
+
     /// A process that a template calls a worker of its own. What it has loaded can say anything in its name: of sockd
     /// itself, of a neighbour, of one that is something else already. What we took for a worker, we would kill.
     pub(super) fn adopt(&self, pid: Pid) -> Result<Child, String> {

@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use sockd::cli::status::layout::columns;
 use sockd::cli::status::render::render;
 use sockd::cli::status::report::StatusReport;
+use sockd::cli::status::terminal::columns;
 
 fn cases() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/status");

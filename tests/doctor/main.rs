@@ -183,7 +183,7 @@ fn nothing_acts_on_the_terminal_and_lines_fit() {
         assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
         let prose = shown.lines().filter(|line| !line.starts_with("   fix:  ") && !line.starts_with("   then: "));
         for line in prose {
-            assert!(sockd::cli::status::layout::columns(line) <= 60, "{}: {line}", case.display());
+            assert!(sockd::cli::status::terminal::columns(line) <= 60, "{}: {line}", case.display());
         }
     }
 }

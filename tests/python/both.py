@@ -10,8 +10,8 @@ import subprocess
 import sys
 import unittest
 
-import sockd_played
-from sockd_played import Directory, get, wait_until
+import fake_sockd
+from fake_sockd import Directory, get, wait_until
 
 # Where the servers are: another virtual environment brings another version.
 SCRIPTS = os.environ.get("SOCKD_TEST_SCRIPTS") or os.path.dirname(sys.executable)
@@ -65,7 +65,7 @@ class Service:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         try:
-            self.process.wait(sockd_played.PATIENCE)
+            self.process.wait(fake_sockd.PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -12,8 +12,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import sockd_played  # noqa: E402
-from sockd_played import SCRIPTS, SERIAL, backlog_of, get, wait_readable  # noqa: E402
+import fake_sockd  # noqa: E402
+from fake_sockd import SCRIPTS, SERIAL, backlog_of, get, wait_readable  # noqa: E402
 
 WSGI = '''
 import os
@@ -67,7 +67,7 @@ SERVERS = [
 ]
 
 
-class AppServers(sockd_played.Case):
+class AppServers(fake_sockd.Case):
     files = {"wsgi": WSGI, "asgi": ASGI}
 
     def start(self, listener, *command, **environment):
@@ -87,7 +87,7 @@ class AppServers(sockd_played.Case):
         return process, notify
 
     def ends_with(self, process, status):
-        text, _ = process.communicate(timeout=sockd_played.PATIENCE)
+        text, _ = process.communicate(timeout=fake_sockd.PATIENCE)
         self.assertEqual(process.returncode, status, text)
 
     def test_each_as_its_adapter_takes_it(self):

@@ -1,4 +1,4 @@
-"""The templates of the ASGI servers against the real servers: the checks of checks.py, and what is each one's own."""
+"""The templates of the ASGI servers against the real servers: conformance.py, and what is each one's own."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import checks  # noqa: E402
-from sockd_played import backlog_of, get, wait_for_exit  # noqa: E402
+import conformance  # noqa: E402
+from fake_sockd import backlog_of, get, wait_for_exit  # noqa: E402
 
 UMASK = os.umask(0o22)
 os.umask(UMASK)
@@ -71,10 +71,10 @@ async def respond(scope, send):
 
 
 def setUpModule():
-    checks.set_up()
+    conformance.set_up()
 
 
-class Checks(checks.Checks):
+class Checks(conformance.Checks):
     """An ASGI server's."""
 
     source = HELLO

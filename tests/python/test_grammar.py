@@ -9,7 +9,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from sockd_played import PROGRAMS  # noqa: E402
+from fake_sockd import PROGRAMS  # noqa: E402
 
 OLDEST = 3, 7
 ADAPTERS = os.path.join(PROGRAMS, "..")

@@ -1,4 +1,4 @@
-"""The template of granian against the real server, for each of its interfaces: the checks of checks.py, and its own."""
+"""The template of granian against the real server, for each of its interfaces: conformance.py, and its own checks."""
 
 import os
 import sys
@@ -6,10 +6,10 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import checks  # noqa: E402
+import conformance  # noqa: E402
 import test_asgi  # noqa: E402
 import test_waitress  # noqa: E402
-from sockd_played import Client  # noqa: E402
+from fake_sockd import Client  # noqa: E402
 
 UMASK = test_asgi.UMASK
 
@@ -54,10 +54,10 @@ app = App()
 
 
 def setUpModule():
-    checks.set_up()
+    conformance.set_up()
 
 
-class Checks(checks.Checks):
+class Checks(conformance.Checks):
     server = module = "granian"
 
 

@@ -17,8 +17,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import sockd_played  # noqa: E402
-from sockd_played import (  # noqa: E402
+import fake_sockd  # noqa: E402
+from fake_sockd import (  # noqa: E402
     SCRIPTS, Client, Scoreboard, Template, become_subreaper, descriptors_of, get, open_files, own_pipes, wait_for_exit,
     wait_readable, wait_until)
 from websocket import WebSocket, refuses  # noqa: E402
@@ -107,7 +107,7 @@ def setUpModule():
         os.environ.pop(name, None)
 
 
-class Case(sockd_played.Case):
+class Case(fake_sockd.Case):
     files = {"hello": WSGI, "asgi_hello": ASGI}
 
 

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import both  # noqa: E402
 from both import Gunicorn, Sockd, ask  # noqa: E402
-from sockd_played import wait_until  # noqa: E402
+from fake_sockd import wait_until  # noqa: E402
 
 APPLICATION = '''
 def app(environ, start_response):

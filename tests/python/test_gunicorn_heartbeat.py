@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from sockd_played import Client, get, wait_until  # noqa: E402
+from fake_sockd import Client, get, wait_until  # noqa: E402
 from test_gunicorn import Case, setUpModule  # noqa: E402, F401
 
 

@@ -7,7 +7,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from sockd_played import descriptors_of, get, wait_until  # noqa: E402
+from fake_sockd import descriptors_of, get, wait_until  # noqa: E402
 # unittest calls the latter.
 from test_gunicorn import Case, setUpModule  # noqa: E402, F401
 

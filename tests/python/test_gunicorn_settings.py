@@ -6,8 +6,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import sockd_played  # noqa: E402
-from sockd_played import PROGRAMS, become_subreaper  # noqa: E402
+import fake_sockd  # noqa: E402
+from fake_sockd import PROGRAMS, become_subreaper  # noqa: E402
 
 sys.path.insert(0, PROGRAMS)
 
@@ -34,7 +34,7 @@ def setUpModule():
     become_subreaper()
 
 
-class Settings(sockd_played.Case):
+class Settings(fake_sockd.Case):
 
     files = {"hello": "def app(environ, start_response): pass\n"}
 

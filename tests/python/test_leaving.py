@@ -20,9 +20,9 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import checks  # noqa: E402
-import sockd_played  # noqa: E402
-from sockd_played import connect, listen_tcp, listen_unix, wait_until  # noqa: E402
+import conformance  # noqa: E402
+import fake_sockd  # noqa: E402
+from fake_sockd import connect, listen_tcp, listen_unix, wait_until  # noqa: E402
 
 ROUNDS = int(os.environ.get("SOCKD_TEST_ROUNDS", "3"))
 
@@ -231,7 +231,7 @@ class Moment:
     def settle(self, visitors):
         """Read all answers; those that nobody has accepted when the worker is gone, the test answers itself."""
         pidfd = os.pidfd_open(self.worker.pid)
-        waiting, deadline = set(visitors), time.monotonic() + sockd_played.PATIENCE
+        waiting, deadline = set(visitors), time.monotonic() + fake_sockd.PATIENCE
         is_gone = False
         try:
             while waiting:
@@ -259,7 +259,7 @@ class Moment:
             except BlockingIOError:
                 return
             with connection:
-                connection.settimeout(sockd_played.PATIENCE)
+                connection.settimeout(fake_sockd.PATIENCE)
                 connection.recv(65536)
                 connection.sendall(LEFT)
 
@@ -279,7 +279,7 @@ def template_of(case, name):
     return case.started(*server.options, "hello:app", loading="preload")
 
 
-class Leaving(sockd_played.Case):
+class Leaving(fake_sockd.Case):
 
     def nobody_is_lost(self, name):
         template, keeps = template_of(self, name), SERVERS[name].keeps
@@ -327,7 +327,7 @@ for name in SERVERS:
 
 
 def setUpModule():
-    checks.set_up()
+    conformance.set_up()
 
 
 if __name__ == "__main__":

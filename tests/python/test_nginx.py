@@ -19,10 +19,10 @@ import unittest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import both  # noqa: E402
-import sockd_played  # noqa: E402
+import fake_sockd  # noqa: E402
 import test_leaving  # noqa: E402
 from both import Sockd  # noqa: E402
-from sockd_played import Client, Directory, wait_until  # noqa: E402
+from fake_sockd import Client, Directory, wait_until  # noqa: E402
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 VISITORS = 12
@@ -101,7 +101,7 @@ class Visitors:
     def stop(self):
         self.stopping = True
         for thread in self.threads:
-            thread.join(sockd_played.PATIENCE)
+            thread.join(fake_sockd.PATIENCE)
 
 
 def wait_for_line(service, wanted):

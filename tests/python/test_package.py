@@ -9,7 +9,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from sockd_played import MODULES, PROGRAMS, SCRIPTS, STANDARD_LIBRARY, source  # noqa: E402
+from fake_sockd import MODULES, PROGRAMS, SCRIPTS, STANDARD_LIBRARY, source  # noqa: E402
 from test_pythons import supported  # noqa: E402
 from test_server_versions import ENVIRONMENTS  # noqa: E402
 

@@ -7,8 +7,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import sockd_played  # noqa: E402
-from sockd_played import become_subreaper, get  # noqa: E402
+import fake_sockd  # noqa: E402
+from fake_sockd import become_subreaper, get  # noqa: E402
 from test_grammar import OLDEST, pythons  # noqa: E402
 from test_server_versions import ENVIRONMENTS  # noqa: E402
 
@@ -34,7 +34,7 @@ def supported():
 
 
 @unittest.skipUnless(WAITRESS, "there is no environment with the oldest servers")
-class Pythons(sockd_played.Case):
+class Pythons(fake_sockd.Case):
 
     server = "waitress-serve"
     files = {"hello": APPLICATION, "broken": "raise ValueError('no')\n"}

@@ -11,9 +11,9 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import checks  # noqa: E402
-import sockd_played  # noqa: E402
-from sockd_played import Client  # noqa: E402
+import conformance  # noqa: E402
+import fake_sockd  # noqa: E402
+from fake_sockd import Client  # noqa: E402
 
 BROKEN = "import a_module_that_is_missing\n"
 MISSING = "ModuleNotFoundError: No module named 'a_module_that_is_missing'"
@@ -86,7 +86,7 @@ app = WSGIHandler()
 '''
 
 
-class Reasons(sockd_played.Case):
+class Reasons(fake_sockd.Case):
 
     def said(self, command, loading="own", listeners=(), **files):
         """All that a worker says to sockd until it ends, and how; where it gets ready it is asked before that."""
@@ -94,7 +94,7 @@ class Reasons(sockd_played.Case):
             self.directory.write(name.replace("_", "."), text)
         self.server, *arguments = command.split()
         worker = self.started(*arguments, "hello:app", loading=loading).fork(1, listeners)
-        if select.select([worker.notify, pidfd_of(self, worker)], [], [], sockd_played.PATIENCE)[0] == [worker.notify]:
+        if select.select([worker.notify, pidfd_of(self, worker)], [], [], fake_sockd.PATIENCE)[0] == [worker.notify]:
             worker.wait_ready()
             client = Client(worker.probe_path)
             self.addCleanup(client.close)
@@ -170,7 +170,7 @@ def pidfd_of(case, worker):
 
 
 def setUpModule():
-    checks.set_up()
+    conformance.set_up()
 
 
 if __name__ == "__main__":

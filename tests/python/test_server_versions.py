@@ -15,9 +15,9 @@ from unittest import mock
 sys.path.insert(0, os.path.dirname(__file__))
 
 import both  # noqa: E402
-import sockd_played  # noqa: E402
+import fake_sockd  # noqa: E402
 import test_gunicorn_both  # noqa: E402
-from sockd_played import Client, wait_until  # noqa: E402
+from fake_sockd import Client, wait_until  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENVIRONMENTS = sorted(glob.glob(os.path.join(
@@ -124,7 +124,7 @@ class Lives(both.Case):
         service.signal(signal.SIGTERM)
         self.wait_for(service, "stopping")
         self.assertEqual(self.finish(service, waiting), successor, service.output())
-        self.assertEqual(service.process.wait(sockd_played.PATIENCE), 0, service.output())
+        self.assertEqual(service.process.wait(fake_sockd.PATIENCE), 0, service.output())
         self.assertNotIn("Traceback", service.output())
 
     def begin(self, service):
@@ -159,7 +159,7 @@ class Settings(unittest.TestCase):
                     self.assertEqual(tests.returncode, 0, tests.stdout)
 
 
-class TooOld(sockd_played.Case):
+class TooOld(fake_sockd.Case):
 
     files = {"hello": APPLICATION}
 

@@ -9,8 +9,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import sockd_played  # noqa: E402
-from sockd_played import (  # noqa: E402
+import fake_sockd  # noqa: E402
+from fake_sockd import (  # noqa: E402
     Client, become_subreaper, children, get, open_files, process_group, wait_for_exit, wait_until)
 
 APPLICATION = '''
@@ -35,7 +35,7 @@ def setUpModule():
     become_subreaper()
 
 
-class Boot(sockd_played.Case):
+class Boot(fake_sockd.Case):
     """How a template begins."""
 
     files = {"hello": APPLICATION}
@@ -106,7 +106,7 @@ def on_starting(server):
         self.assertIn("ValueError: no", template.output.read_to_end())
 
 
-class LoadedLater(sockd_played.Case):
+class LoadedLater(fake_sockd.Case):
     """What gunicorn's master has loaded before it forks, and the template once nobody waits for it."""
 
     files = {"loaded": """
@@ -136,7 +136,7 @@ def app(environ, start_response):
         self.assertEqual(self.answers("-k", "gevent"), ["not loaded", "not loaded"])
 
 
-class Django(sockd_played.Case):
+class Django(fake_sockd.Case):
     """What Django leaves for the first request."""
 
     files = {"site_of_django": '''
@@ -176,7 +176,7 @@ urlpatterns = [path("", lambda request: HttpResponse("hello"))]
         self.assertEqual(client.getresponse().status, 500)
 
 
-class Sessions(sockd_played.Case):
+class Sessions(fake_sockd.Case):
     """An application that asks for a session or a process group of its own."""
 
     def test_at_import(self):
@@ -198,7 +198,7 @@ class Sessions(sockd_played.Case):
         self.assertIn("PermissionError", worker.output.read_to_end())
 
 
-class Spares(sockd_played.Case):
+class Spares(fake_sockd.Case):
     """The process that waits for the next command, and what becomes of commands when it dies."""
 
     files = {"hello": APPLICATION}
@@ -293,7 +293,7 @@ class Group:
             return reader.read()
 
 
-class Groups(sockd_played.Case):
+class Groups(fake_sockd.Case):
     """Workers enter their control groups, and the spare enters that of the next one before it is ordered."""
 
     files = {"hello": APPLICATION}

@@ -1,4 +1,4 @@
-"""The template of waitress against the real server: the checks of checks.py, and what is waitress's own."""
+"""The template of waitress against the real server: the checks of conformance.py, and what is waitress's own."""
 
 import os
 import sys
@@ -6,8 +6,8 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import checks  # noqa: E402
-from sockd_played import Client, get  # noqa: E402
+import conformance  # noqa: E402
+from fake_sockd import Client, get  # noqa: E402
 
 HELLO = '''
 import os, sys
@@ -25,10 +25,10 @@ def app(environ, start_response):
 
 
 def setUpModule():
-    checks.set_up()
+    conformance.set_up()
 
 
-class Waitress(checks.Checks):
+class Waitress(conformance.Checks):
     server = "waitress-serve"
     module = "waitress"
     source = HELLO
@@ -70,7 +70,7 @@ class Waitress(checks.Checks):
         client.request("GET", "/wait", headers={"X-Fifo": fifo})
         worker.output.read_until("in the request")
         worker.signal(15)
-        checks.wait_until(lambda: checks.refuses(worker.probe_path), "the worker accepts nobody any more")
+        conformance.wait_until(lambda: conformance.refuses(worker.probe_path), "the worker accepts nobody any more")
         self.release(fifo)
         self.assertEqual(client.getresponse().getheader("Connection"), "close")
         self.assertEqual(worker.wait(), 0)

@@ -3,7 +3,7 @@
 import errno
 import socket
 
-from sockd_played import PATIENCE
+from fake_sockd import PATIENCE
 
 
 def refuses(path):

@@ -9,10 +9,11 @@ mod groups;
 mod guide;
 mod hangs;
 mod hardening;
-mod lasting;
+mod journald_stall;
 mod life;
 mod load;
 mod logs;
+mod long_lived_connections;
 mod machine;
 mod memory;
 mod new;
@@ -23,7 +24,6 @@ mod scarce;
 mod servers;
 mod signals;
 mod sites;
-mod standstill;
 mod units;
 
 use std::io::Write;
@@ -219,12 +219,12 @@ on_every_release! { read:
 
     fn a_reload_cuts_nobody_who_stays(machine) {
         install(machine);
-        lasting::a_reload_cuts_nobody(machine);
+        long_lived_connections::a_reload_cuts_nobody(machine);
     }
 
     fn a_restart_waits_for_requests_and_for_nobody_else(machine) {
         install(machine);
-        lasting::a_restart_waits_for_requests_and_for_nobody_else(machine);
+        long_lived_connections::a_restart_waits_for_requests_and_for_nobody_else(machine);
     }
 
     fn everybody_tells_the_same_story(machine) {
@@ -382,7 +382,7 @@ on_every_release! { write:
 
     fn journald_is_not_waited_for(machine) {
         install(machine);
-        standstill::journald_is_not_waited_for(machine);
+        journald_stall::journald_is_not_waited_for(machine);
     }
 
     fn a_broken_application_is_answered_for(machine) {

@@ -19,11 +19,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{check, files, next_step, output};
+use super::{atomic_files, check, next_step, output};
 use crate::doctor::fix::quote;
 use crate::exit;
 use crate::systemd::show;
-use files::Found;
+use atomic_files::Found;
 use proposal::{Done, MARK, Proposal};
 use service::Surroundings;
 
@@ -70,10 +70,10 @@ fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
     let files: Vec<_> = proposal.files.iter().map(proposal::Draft::file).collect();
     let mut same = true;
     for draft in &proposal.files {
-        match files::find(&draft.path, MARK)? {
-            files::Found::Foreign => return Err(not_ours(&draft.path)),
-            files::Found::Ours(text) => same &= text == draft.text().as_str(),
-            files::Found::Nothing => same = false,
+        match atomic_files::find(&draft.path, MARK)? {
+            atomic_files::Found::Foreign => return Err(not_ours(&draft.path)),
+            atomic_files::Found::Ours(text) => same &= text == draft.text().as_str(),
+            atomic_files::Found::Nothing => same = false,
         }
     }
     if let Some(unit) = &unit {
@@ -83,7 +83,7 @@ fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
         (false, false) => Done::Shown,
         (true, false) => Done::Before,
         (_, true) => {
-            files::write_all(&files, Some(MARK)).map_err(as_root)?;
+            atomic_files::write_all(&files, Some(MARK)).map_err(as_root)?;
             reload_manager()?;
             if same { Done::Before } else { Done::Written }
         }
@@ -104,7 +104,7 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
     let found = find::find(&find::name(target)?)?;
     // A socket that an earlier run has written is taken for missing: it belongs to what is proposed.
     let ours = service::socket_path(&found.unit.name);
-    let adopted = matches!(files::find(&ours, MARK)?, Found::Ours(_));
+    let adopted = matches!(atomic_files::find(&ours, MARK)?, Found::Ours(_));
     let sockets = if adopted { Vec::new() } else { found.sockets };
     let around = Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted };
     let proposal = service::propose(&found.unit, &around, &find::read)?;
@@ -161,14 +161,14 @@ fn undo(target: &str) -> Result<String, String> {
         let socket = service::socket_path(&name);
         let mut written = vec![service::drop_in_path(&name)];
         // A socket unit of its own is what most services have.
-        let with_socket = matches!(files::find(&socket, MARK)?, Found::Ours(_));
+        let with_socket = matches!(atomic_files::find(&socket, MARK)?, Found::Ours(_));
         written.extend(with_socket.then(|| socket.clone()));
         let all = if name.ends_with("@.service") { format!("'{}'", name.replace("@.", "@*.")) } else { name };
         let socket = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
         (written, with_socket.then_some(socket), format!("systemctl restart {all}"))
     };
     for path in written {
-        match files::find(&path, MARK)? {
+        match atomic_files::find(&path, MARK)? {
             Found::Ours(_) => ours.push(path),
             Found::Foreign => return Err(not_ours(&path)),
             Found::Nothing => {}
@@ -194,7 +194,7 @@ fn undo(target: &str) -> Result<String, String> {
         }
         None => {}
     }
-    files::remove_all(ours.iter().map(PathBuf::as_path)).map_err(as_root)?;
+    atomic_files::remove_all(ours.iter().map(PathBuf::as_path)).map_err(as_root)?;
     reload_manager()?;
     text.extend(ours.iter().map(|path| format!("removed {}\n", path.display())));
     text.push_str("systemd has read its units again.\n\nNext:\n");

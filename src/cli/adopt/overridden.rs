@@ -6,7 +6,7 @@ use super::proposal::MARK;
 use super::service::{drop_in_path, start};
 use super::unit::{Setting, Unit};
 use crate::adapter::shlex;
-use crate::cli::files::{self, Found};
+use crate::cli::atomic_files::{self, Found};
 use crate::diagnostic::Diagnostic;
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::path::Path;
 /// A warning, if the unit's own line was changed after it was adopted.
 pub fn overridden(unit: &str) -> Option<Diagnostic> {
     let drop_in = drop_in_path(unit);
-    let Ok(Found::Ours(text)) = files::find(&drop_in, MARK) else { return None };
+    let Ok(Found::Ours(text)) = atomic_files::find(&drop_in, MARK) else { return None };
     compare(&find::find(unit).ok()?.unit, &drop_in, &text)
 }
 

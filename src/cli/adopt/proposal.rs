@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::atomic_files::{Content, NewFile};
 use super::super::file_text::{FileText, Line, unit};
-use super::super::files::{Content, NewFile};
-use super::super::status::layout::{Paint, harmless, wrap};
+use super::super::status::terminal::{Paint, harmless, wrap};
 
 /// How every file begins that `adopt` writes: by this it is known again.
 pub const MARK: &str = "# Written by `sockd adopt";

@@ -4,7 +4,7 @@
 //! Never: breaks a command into lines: it is there to be copied; or lets through what others wrote without making it
 //! harmless.
 
-use crate::cli::status::layout::{Paint, harmless, wrap};
+use crate::cli::status::terminal::{Paint, harmless, wrap};
 use crate::doctor::finding::Severity;
 use crate::doctor::{Diagnosis, Finding, Seen, State};
 
@@ -43,7 +43,7 @@ impl Page {
         for (number, line) in wrap(&harmless(text), width).iter().enumerate() {
             let before = if number == 0 { head } else { "" };
             // A head in colour is longer than it looks.
-            let space = indent.saturating_sub(crate::cli::status::layout::columns(&plain(before)));
+            let space = indent.saturating_sub(crate::cli::status::terminal::columns(&plain(before)));
             self.text.push_str(&format!("{before}{}{}\n", " ".repeat(space), paint.on(line, self.colour)));
         }
     }
@@ -103,7 +103,7 @@ impl Page {
             Severity::Warning => ("warning", Paint::Passing),
         };
         let head = format!("{number}. {}: ", paint.on(word, self.colour));
-        let indent = crate::cli::status::layout::columns(&plain(&head));
+        let indent = crate::cli::status::terminal::columns(&plain(&head));
         self.lines(indent, &head, &format!("{} [{}]", finding.what, finding.id), Paint::Plain);
         self.lines(MARGIN, "   why:  ", &finding.why, Paint::Plain);
         if let Some(by_hand) = &finding.by_hand {

@@ -3,13 +3,13 @@
 //! Owns: the options, the order of things and the exit code.
 //! Never: changes anything, or waits longer than a few seconds whatever is broken.
 
-mod figures;
-mod gather;
-pub mod layout;
+mod collect;
+mod format;
 pub mod render;
 pub mod report;
+pub mod terminal;
 
-pub(super) use gather::user_name;
+pub(super) use collect::user_name;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot set up: {error}")),
     };
-    let look = || runtime.block_on(gather::report(&arguments.units));
+    let look = || runtime.block_on(collect::report(&arguments.units));
     if arguments.watch {
         let (Some(_), Some(_)) = (output::width(), output::height()) else {
             return failed("--watch wants a terminal; for programs there is --json");

@@ -3,9 +3,9 @@
 //! Owns: every word and its place. A pure function: report, width, colour in, text out (`tests/cli/status/`).
 //! Never: asks the time or the terminal, or lets through what others wrote without making it harmless.
 
-use super::figures::{moment, size, span_ms};
-use super::layout::{Cell, Paint, harmless, table, wrap};
+use super::format::{moment, size, span_ms};
 use super::report::{Entry, StatusReport, Trigger};
+use super::terminal::{Cell, Paint, harmless, table, wrap};
 use crate::config;
 use crate::control::Status;
 use crate::control::message::{Listener, Probe, ReloadState, Slot, Worker, WorkerState};
@@ -358,7 +358,7 @@ fn memory(worker: &Worker) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::columns;
+    use super::super::terminal::columns;
     use super::*;
 
     #[test]

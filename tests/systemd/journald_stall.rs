@@ -1,8 +1,8 @@
 //! Others stand still, and sockd does not: journald and the bus are stopped while workers die, code is deployed and visitors
 //! come.
 //!
-//! Owns: the standstill, and what must hold during and after it.
-//! Must never: ask the journal while nobody writes it: that waits as long as the standstill.
+//! Owns: the stall, and what must hold during and after it.
+//! Must never: ask the journal while nobody writes it: that waits as long as the stall.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ pub fn journald_is_not_waited_for(machine: &Machine) {
     machine.run("systemctl reload gunicorn").succeeded();
     assert_eq!(life::complete(machine)["generation"], 2);
     accidents.push(a_worker_dies(&load));
-    machine.wait_until("the standstill to be long enough", PATIENCE, || {
+    machine.wait_until("the stall to be long enough", PATIENCE, || {
         load.wait_for_visits(50);
         (life::now(machine) > began + STANDSTILL_SECONDS).then_some(())
     });

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 
-import sockd_played
-from sockd_played import (
+import fake_sockd
+from fake_sockd import (
     SCRIPTS, Client, Template, become_subreaper, get, open_files, wait_for_exit, wait_until)
 from websocket import WebSocket, refuses
 
@@ -20,7 +20,7 @@ def set_up():
         os.environ.pop(name, None)
 
 
-class Checks(sockd_played.Case):
+class Checks(fake_sockd.Case):
     """What must hold of every server, in a class for each."""
 
     # The application.

@@ -1,6 +1,6 @@
 //! Visitors who stay: WebSockets and streams across a reload and a restart, while others come and go.
 //!
-//! Owns: an ASGI site under our better unit, the program `lasting.py` (who stays), and what must hold for both kinds of
+//! Owns: an ASGI site under our better unit, the program `long_lived_connections.py` (who stays), and what must hold for both kinds of
 //! visitors: a reload cuts nobody before drain-timeout, a restart notifies those who stay and does not wait for them.
 //! Must never: take a broken connection for a closed one: a WebSocket ends by a close frame, with its code.
 
@@ -72,7 +72,7 @@ fn deploy(machine: &Machine, text: &str) {
 fn site(machine: &Machine) {
     machine.run_as("sammy", "myprojectdir/myprojectenv/bin/pip install websockets").succeeded();
     machine.write_file("/etc/sockd/gunicorn.toml", 0o644, CONFIGURATION);
-    machine.write_file("/opt/lasting.py", 0o755, include_str!("lasting.py"));
+    machine.write_file("/opt/long_lived_connections.py", 0o755, include_str!("long_lived_connections.py"));
     let service = life::BETTER
         .replace("sockd run -- ", "sockd run --config /etc/sockd/gunicorn.toml -- ")
         .replace("--access-logfile - --workers 3 ", "--workers 3 -k uvicorn_worker.UvicornWorker ");
@@ -94,7 +94,7 @@ fn send_stayers(machine: &Machine) {
     machine
         .run(&format!(
             "rm -f {RECORD}
-             systemd-run --quiet --collect --unit=lasting {}/myprojectenv/bin/python /opt/lasting.py {RECORD} {} \
+             systemd-run --quiet --collect --unit=lasting {}/myprojectenv/bin/python /opt/long_lived_connections.py {RECORD} {} \
                  {WEBSOCKETS} {STREAMS}",
             life::PROJECT,
             life::SOCKET
@@ -192,7 +192,7 @@ pub fn a_restart_waits_for_requests_and_for_nobody_else(machine: &Machine) {
     machine
         .run(&format!(
             "rm -f {RECORD}
-             systemd-run --quiet --collect --unit=lasting {}/myprojectenv/bin/python /opt/lasting.py {RECORD} {} \
+             systemd-run --quiet --collect --unit=lasting {}/myprojectenv/bin/python /opt/long_lived_connections.py {RECORD} {} \
                  {WEBSOCKETS} 0",
             life::PROJECT,
             life::SOCKET

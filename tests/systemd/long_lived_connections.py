@@ -1,6 +1,6 @@
 """Visitors who stay: WebSockets that echo and streams that go on, until the server ends them.
 
-    lasting.py RECORD SOCKET WEBSOCKETS STREAMS
+    long_lived_connections.py RECORD SOCKET WEBSOCKETS STREAMS
 
 Everything that comes becomes one line of the file RECORD: who ("websocket 0", "stream 1"), when (seconds since 1970),
 and what. A WebSocket says "echo PID" ten times a second, PID being the worker who answers, then "closed CODE" with the
