@@ -49,6 +49,11 @@ def own_imports(path):
     # What is imported for annotations alone is not imported when the program runs.
     module.body = [node for node in module.body if not (
         isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")]
+    return imported(module, path)
+
+
+def imported(module, path):
+    """The paths that a module with this path imports from the package."""
     for node in ast.walk(module):
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = path.split("/")[:-node.level]
@@ -101,6 +106,16 @@ class Modules(unittest.TestCase):
                 for place, path in enumerate(modules):
                     before = {*own_imports(path), *packages(path)} - {path}
                     self.assertLessEqual(before, set(modules[:place]), path)
+
+    def test_no_modules_import_each_other(self):
+        rest = {path: set(imported(tree(path), path)) for modules in MODULES.values() for path in modules}
+        while True:
+            free = {path for path, imports in rest.items() if not imports & set(rest)}
+            if not free:
+                break
+            for path in free:
+                del rest[path]
+        self.assertEqual(rest, {})
 
     def test_a_server_ends_with_its_own_module(self):
         for server, modules in MODULES.items():

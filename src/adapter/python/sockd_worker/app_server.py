@@ -6,11 +6,13 @@ A server's module has a class derived from AppServer, and main(), which calls ru
 import gc
 import os
 
+from .pid_file import remove_pid_file, write_pid_file
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional, Tuple
 
-    from .protocol import ForkOrder
+    from .protocol import ForkOrder, Notice
 
 # A worker whose loop has not turned for so long hangs, where the server has no option for it: gunicorn's default.
 HANG_SECONDS = 30
@@ -78,6 +80,23 @@ class AppServer:
 
     def worker_exited(self, number: int, pid: int, state: "Optional[str]", call: bool) -> None:
         """A worker was reaped; `call`: and its hook is to be called here."""
+
+    def take_notice(self, notice: "Notice", call: bool) -> None:
+        """Something that hooks are to know; `call`: and hooks may be called in this process."""
+        if notice.kind == "joined":
+            self.worker_joined(notice.worker, notice.pid, notice.state)
+        elif notice.kind == "exited":
+            self.worker_exited(notice.worker, notice.pid, notice.state, notice.call and call)
+        elif notice.kind == "resized":
+            self.workers_resized(notice.workers, call)
+        elif call and notice.kind == "started":
+            if self.pid_file:
+                write_pid_file(self.pid_file, os.getppid())
+            self.service_started()
+        elif call and notice.kind == "end":
+            if self.pid_file:
+                remove_pid_file(self.pid_file, os.getppid())
+            self.service_ended()
 
     def workers_changed(self) -> None:
         """There is one more, or one fewer; only the template learns that, no spare."""

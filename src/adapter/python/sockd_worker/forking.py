@@ -265,11 +265,11 @@ class Template:
     def hear(self, notice: Notice) -> None:
         """Tell the server what the user's hooks are to know; in a spare, the template as well, which calls them."""
         if self.writer is not None:
-            notice.tell(self.server, call=False)
+            self.server.take_notice(notice, call=False)
             os.write(self.writer, notice.text + b"\n")
             return
         try:
-            notice.tell(self.server, call=True)
+            self.server.take_notice(notice, call=True)
         except (Exception, SystemExit):
             # A hook's error is shown, and ends neither the template nor the service.
             from traceback import print_exc

@@ -26,15 +26,10 @@ A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, X_SOCKD_RETIRE=1. W
 """
 
 import json
-import os
-
-from .pid_file import remove_pid_file, write_pid_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Type
-
-    from .app_server import AppServer
 
 CONTROL_FD = 3
 LIFE_FD = 6
@@ -120,23 +115,6 @@ class Notice:
             self.state, self.call = content.get("hook_state"), bool(content.get("call"))
         elif kind == "resized":
             self.workers = expect(content, "workers", int)
-
-    def tell(self, server: "AppServer", call: bool) -> None:
-        """Tell the server; `call`: hooks may be called."""
-        if self.kind == "joined":
-            server.worker_joined(self.worker, self.pid, self.state)
-        elif self.kind == "exited":
-            server.worker_exited(self.worker, self.pid, self.state, self.call and call)
-        elif self.kind == "resized":
-            server.workers_resized(self.workers, call)
-        elif call and self.kind == "started":
-            if server.pid_file:
-                write_pid_file(server.pid_file, os.getppid())
-            server.service_started()
-        elif call and self.kind == "end":
-            if server.pid_file:
-                remove_pid_file(server.pid_file, os.getppid())
-            server.service_ended()
 
 
 def failed(worker: int, why: str) -> bytes:
