@@ -26,7 +26,7 @@ pub struct DeclaredSockets {
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// In gunicorn's writing: see [`super::gunicorn::Known::address`].
+    /// In gunicorn's writing: see [`super::gunicorn::GunicornArgs::address`].
     pub address: String,
     /// As options say it, or would: `--uds /run/app.sock`.
     pub written: String,

@@ -20,7 +20,7 @@ pub struct ServerSettings {
     /// The directory it changed to, relative to where it was started.
     #[serde(deserialize_with = "path")]
     pub chdir: PathBuf,
-    /// Where the server would listen by itself, as gunicorn writes it: see [`super::gunicorn::Known::address`].
+    /// Where the server would listen by itself, as gunicorn writes it: see [`super::gunicorn::GunicornArgs::address`].
     #[serde(deserialize_with = "texts")]
     pub bind: Vec<String>,
     /// The user and the group that own its unix sockets. `None`: those who bind them.

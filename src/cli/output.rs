@@ -40,12 +40,12 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Shows the text, harmless, in the place of what the terminal shows.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn show_screen(text: &str) -> io::Result<()> {
     write(&screen(&for_terminal(text, colour_wanted()), height().unwrap_or(usize::MAX)))
 }
 
-/// A value as JSON for [`print`], with a line break at its end.
+/// A value as JSON for [`print()`], with a line break at its end.
 pub fn json(value: &impl Serialize) -> String {
     // Strings, numbers and booleans alone: serialising them cannot fail.
     escaped_json(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n"

@@ -1,8 +1,8 @@
 //! The configuration: one TOML file and the options of `sockd run`.
 //!
 //! Parsed as written, checked (all problems at once, each at its place), then lowered to [`Settings`], plain data.
-//! Owns the keys, their meaning, their ranges and their defaults (`default.toml`). [`load`] reads the one file and
-//! nothing else; [`resolve`] looks at the system, every time it is called, and finds what is really executed.
+//! Owns the keys, their meaning, their ranges and their defaults (`default.toml`). [`load()`] reads the one file and
+//! nothing else; [`resolve()`] looks at the system, every time it is called, and finds what is really executed.
 #![forbid(unsafe_code)]
 
 pub mod duration;

@@ -126,7 +126,7 @@ impl Listener {
         self.backlog
     }
 
-    /// Whether [`bind`] made it, as opposed to [`inherit`].
+    /// Whether [`bind()`] made it, as opposed to [`inherit()`].
     #[must_use]
     pub fn is_bound_here(&self) -> bool {
         self.bound_here
@@ -147,7 +147,7 @@ impl Listener {
         &self.file
     }
 
-    /// Removes the socket file if [`bind`] made it and it is still the one it made. True when it was removed.
+    /// Removes the socket file if [`bind()`] made it and it is still the one it made. True when it was removed.
     ///
     /// # Errors
     /// What unlink(2) says, as when the directory is read-only by now.

@@ -1,7 +1,7 @@
 //! Worker processes: made by exec or forked by a template, signalled through pidfds, reaped once.
 //!
 //! Two ways lead to a worker, and the caller need not care which: [`SpawnRequest::spawn`] executes a program, and a
-//! [`Template`] forks one on command. Both give a [`Child`] with a pidfd from the start. [`reap`] collects whatever
+//! [`Template`] forks one on command. Both give a [`Child`] with a pidfd from the start. [`reap()`] collects whatever
 //! ended; [`Stderr`] reads a worker's stderr.
 //!
 //! Owns every process id. Must never decide whether a process should live, and never sends a signal to a bare pid

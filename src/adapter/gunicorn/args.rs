@@ -48,7 +48,7 @@ pub struct GunicornArgs {
 }
 
 impl GunicornArgs {
-    /// Reads gunicorn's arguments (see [`super::invocation`]) and the workers' environment. The command line wins
+    /// Reads gunicorn's arguments (see [`crate::adapter::python::Python::invocation`]) and the workers' environment. The command line wins
     /// over GUNICORN_CMD_ARGS, as in gunicorn.
     pub fn read(arguments: &[OsString], environment: &BTreeMap<OsString, OsString>) -> Self {
         let variable = |name: &str| environment.get(OsStr::new(name)).map(|value| text::from_os(value));

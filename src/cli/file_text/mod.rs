@@ -1,8 +1,8 @@
 //! The text of the files that `adopt` and `new` write as root, line by line.
 //!
 //! Most of what stands in them comes from others: a user's .ini, a server's options, the name of a directory. A [`Line`]
-//! is made by the functions of [`unit`], [`toml`] and [`nginx`] alone, each of which refuses or quotes what would end the
-//! line, begin another one or mean something else in its language. [`super::files`] writes nothing but lines.
+//! is made by the functions of [`mod@unit`], [`mod@toml`] and [`mod@nginx`] alone, each of which refuses or quotes what would end the
+//! line, begin another one or mean something else in its language. [`super::atomic_files`] writes nothing but lines.
 //!
 //! Owns: that one line is one line.
 //! Never: decides what is written.
