@@ -1,5 +1,5 @@
-//! What a child of ours is: a worker, a template, the 503 helper, a health.command, or nothing that we know. Owns nothing;
-//! it must never take a template's word for it.
+//! The children of sockd, and what one of them is: a worker, a template, the 503 helper, a health.command, or nothing that
+//! we know. It must never take a template's word for it.
 
 use super::fallback::Fallback;
 use super::health::exec::HealthCommands;
@@ -12,25 +12,16 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use std::collections::BTreeSet;
 
-/// Who has made children.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Children<'a> {
-    workers: &'a Workers,
-    templates: &'a Templates,
-    fallback: &'a Fallback,
-    health_commands: &'a HealthCommands,
+/// Everything that has children of ours.
+#[derive(Debug)]
+pub(super) struct Children {
+    pub(super) workers: Workers,
+    pub(super) templates: Templates,
+    pub(super) fallback: Fallback,
+    pub(super) health_commands: HealthCommands,
 }
 
-impl<'a> Children<'a> {
-    pub(super) fn new(
-        workers: &'a Workers,
-        templates: &'a Templates,
-        fallback: &'a Fallback,
-        health_commands: &'a HealthCommands,
-    ) -> Self {
-        Self { workers, templates, fallback, health_commands }
-    }
-
+impl Children {
     /// A process that a template calls a worker of its own. What it has loaded can say anything in its name: of sockd
     /// itself, of a neighbour, of one that is something else already. What we took for a worker, we would kill.
     pub(super) fn adopt(&self, pid: Pid) -> Result<Child, String> {
@@ -60,7 +51,7 @@ impl<'a> Children<'a> {
     }
 }
 
-impl Family for Children<'_> {
+impl Family for Children {
     fn worker_of(&self, pid: Pid) -> Option<WorkerId> {
         self.workers.of_process(pid)
     }

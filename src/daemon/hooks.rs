@@ -108,6 +108,9 @@ impl Hooks {
 /// What one template is still to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
+    /// Whether its hooks must know all workers, and the service's begin and end.
+    pub(super) follows_workers: bool,
+    pub(super) follows_service: bool,
     waiting: VecDeque<Notice>,
     /// Sent at this time and not noted yet.
     under_way: Option<(Instant, Notice)>,

@@ -30,6 +30,7 @@
 //!   What parts have in common:
 //!   outbox.rs message.rs   what a part may do to the outside: an event for the core, a task that reports
 //!   generation.rs spec.rs  what workers are made from; settings and the server's own words -> Spec
+//!   output.rs              the stderr of workers and templates, to the log
 //!   bind.rs path_alarm.rs  binding addresses; what is wrong with a listener's path
 //!   timerfd.rs             timers that wake the loop once
 //!   log_limit.rs           how many lines others can bring about
@@ -57,6 +58,7 @@ mod message;
 mod notice_log;
 mod orphans;
 mod outbox;
+mod output;
 mod path_alarm;
 mod reading;
 mod reload_clients;

@@ -7,19 +7,16 @@ use super::hooks::{Hooks, Notices};
 use super::log_limit::LogLimit;
 use super::message::Message;
 use super::outbox::Outbox;
-use super::repeats::{Lines, Repeats};
+use super::output::Output;
+use super::repeats::Repeats;
 use super::workers::exit::verdict;
 use crate::adapter::python::{self, Python};
 use crate::app::{Command, Conventions};
-use crate::journal;
-use crate::process::{
-    Child, End, Ended, ForkRequest, Hello, Life, Notice, Stderr, Template, TemplateMessage, WorkerProcess,
-};
+use crate::process::{Child, End, Ended, ForkRequest, Hello, Life, Notice, Template, TemplateMessage, WorkerProcess};
 use crate::supervisor::{GenerationId, Role, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// All templates that have not ended yet, also those of generations that were released.
@@ -75,9 +72,7 @@ pub(super) struct Lost {
 struct Booted {
     template: Template,
     conventions: &'static Conventions,
-    stderr: Arc<Stderr>,
-    /// What of its lines is kept back.
-    lines: Arc<Lines>,
+    output: Output,
     /// None: it was released, and workers that it still reports are not wanted.
     generation: Option<GenerationId>,
     said_hello: bool,
@@ -87,9 +82,6 @@ struct Booted {
     ordered: BTreeSet<WorkerId>,
     /// Whether one of them was to serve.
     serves: bool,
-    /// Whether its hooks must know all workers, and the service's begin and end.
-    follows_workers: bool,
-    follows_service: bool,
     notices: Notices,
     /// How it ended; its last reports may still be on their way.
     end: Option<End>,
@@ -101,7 +93,7 @@ struct Booted {
 impl Booted {
     /// Whether it is there to hear of workers.
     fn listens(&self) -> bool {
-        self.follows_workers && self.generation.is_some() && self.end.is_none()
+        self.notices.follows_workers && self.generation.is_some() && self.end.is_none()
     }
 
     /// Has it sent, now or when it listens: before its hello nobody knows whether it will.
@@ -122,16 +114,12 @@ impl Booted {
 impl Templates {
     /// Starts one; its number.
     pub(super) fn boot(&mut self, boot: Boot<'_>, repeats: &Repeats, outbox: &Outbox) -> Result<u64, String> {
-        let lines = repeats.of_template(boot.generation);
-        let taken = Arc::clone(&lines);
-        let (stderr, write) =
-            Stderr::new(move |line| taken.take(line)).map_err(|error| format!("cannot make a pipe: {error}"))?;
+        let (output, write) = Output::follow(repeats.of_template(boot.generation))?;
         let (phase, hook_state) = self.hooks.life(boot.generation);
         let life = Life { phase, hook_state, bound: boot.bound, workers: boot.workers };
         let package = boot.python.package()?;
         let template = Template::boot(boot.command, [&package, python::BOOTSTRAP], &life, write.as_fd())
             .map_err(|error| error.to_string())?;
-        drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         self.last += 1;
         let number = self.last;
         let reports = template.reports();
@@ -148,15 +136,12 @@ impl Templates {
         let booted = Booted {
             template,
             conventions: boot.conventions,
-            stderr,
-            lines,
+            output,
             generation: Some(boot.generation),
             said_hello: false,
             placed: None,
             ordered: BTreeSet::new(),
             serves: false,
-            follows_workers: false,
-            follows_service: false,
             notices: Notices::default(),
             end: None,
             silent: false,
@@ -229,7 +214,7 @@ impl Templates {
         match message {
             Some(TemplateMessage::Hello(hello)) => {
                 booted.said_hello = true;
-                booted.lines.give_up();
+                booted.output.pass_on();
                 booted.generation.map(|generation| Report::Hello(generation, hello))
             }
             Some(TemplateMessage::Forked { worker, pid, hook_state }) => {
@@ -299,9 +284,9 @@ impl Templates {
             tracing::warn!("the template said {count} more things that make no sense, ignoring");
         }
         let generation = booted.generation?;
-        booted.stderr.pump();
-        repeats.template_ended(generation, &booted.lines);
-        let why = verdict(end, Some(booted.conventions), &booted.stderr.tail());
+        let tail = booted.output.tail();
+        repeats.template_ended(generation, booted.output.lines());
+        let why = verdict(end, Some(booted.conventions), &tail);
         self.pass_notices_on(booted.notices);
         Some(Lost { generation, said_hello: booted.said_hello, why, ordered: booted.ordered })
     }
@@ -319,7 +304,7 @@ impl Templates {
         follows_service: bool,
     ) -> bool {
         if let Some(booted) = self.running.get_mut(&number) {
-            (booted.follows_workers, booted.follows_service) = (follows_workers, follows_service);
+            (booted.notices.follows_workers, booted.notices.follows_service) = (follows_workers, follows_service);
         }
         let first = self.hooks.started(generation);
         self.hooks.left(generation, hook_state);
@@ -330,13 +315,13 @@ impl Templates {
     pub(super) fn begin_notices(&mut self, number: u64) {
         let untold = self.hooks.take_untold();
         let Some(booted) = self.running.get_mut(&number) else { return };
-        if booted.follows_workers {
+        if booted.notices.follows_workers {
             booted.send_next();
             untold.into_iter().for_each(|process| booted.enqueue(Notice::Exited { process, call: true }));
         } else {
             booted.notices.clear();
         }
-        if booted.follows_service
+        if booted.notices.follows_service
             && let Err(error) = booted.template.tell(&Notice::Started)
         {
             tracing::warn!("cannot tell the template that the service has begun: {error}, ignoring");

@@ -1,8 +1,5 @@
 //! What one datagram says: `NAME=value` lines (sd_notify(3)).
 
-/// A worker's status line is cut here (characters).
-const STATUS_LIMIT: usize = 200;
-
 /// One assignment that means something to us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -14,11 +11,9 @@ pub enum Message {
     Sick,
     /// X_SOCKD_RETIRE=1: the worker has served as many requests as it should.
     Retire,
-    /// STATUS=…, without control characters and not too long.
-    Status(String),
 }
 
-/// Reads one datagram. Lines that are not for us (MAINPID, FDSTORE, a variable of the application's own) are skipped,
+/// Reads one datagram. Lines that are not for us (STATUS, MAINPID, FDSTORE, a variable of the application's own) are skipped,
 /// as systemd does.
 ///
 /// # Errors
@@ -33,10 +28,6 @@ pub fn parse(datagram: &[u8]) -> Result<Vec<Message>, &'static str> {
             ("WATCHDOG", "1") => messages.push(Message::Heartbeat),
             ("WATCHDOG", "trigger") => messages.push(Message::Sick),
             ("X_SOCKD_RETIRE", "1") => messages.push(Message::Retire),
-            ("STATUS", status) => {
-                let status = status.chars().filter(|c| !c.is_control()).take(STATUS_LIMIT).collect();
-                messages.push(Message::Status(status));
-            }
             (_, _) => {}
         }
     }
@@ -49,22 +40,10 @@ mod tests {
 
     #[test]
     fn reads_what_services_say() {
-        assert_eq!(
-            parse(b"READY=1\nSTATUS=up\nMAINPID=7\n"),
-            Ok(vec![Message::Ready, Message::Status("up".to_owned())])
-        );
+        assert_eq!(parse(b"READY=1\nSTATUS=up\nMAINPID=7\n"), Ok(vec![Message::Ready]));
         assert_eq!(parse(b"WATCHDOG=1"), Ok(vec![Message::Heartbeat]));
         assert_eq!(parse(b"READY=0"), Ok(vec![]));
         assert_eq!(parse(b""), Ok(vec![]));
-    }
-
-    #[test]
-    fn a_status_cannot_smuggle_control_characters_or_length() {
-        let long = format!("STATUS=\x1b[31m{}\r", "x".repeat(5000));
-        let Ok(messages) = parse(long.as_bytes()) else { panic!("it is fine") };
-        let [Message::Status(status)] = &messages[..] else { panic!("one status") };
-        assert_eq!(status.chars().count(), STATUS_LIMIT);
-        assert!(status.starts_with("[31mxxx"));
     }
 
     #[test]

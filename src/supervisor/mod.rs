@@ -63,7 +63,7 @@ use clock::Clock;
 use fallback::Fallback;
 use generation::{Generation, Preparation};
 use random::Random;
-use rollout::state::{Handover, Rollout};
+use rollout::state::{Rollout, Rollouts};
 use slot::Slot;
 use spec::VISITOR_RETRY_INTERVAL;
 use std::collections::BTreeMap;
@@ -74,35 +74,43 @@ use workers::Workers;
 /// The state of one instance: its generations, slots and workers.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
-    start: Start,
     clock: Clock,
-    mode: Mode,
+    life: Life,
+    ids: Ids,
     generations: BTreeMap<GenerationId, Generation>,
     /// Empty slots are filled from this generation.
     serving: GenerationId,
     slots: Vec<Slot>,
     workers: Workers,
-    rollout: Option<Rollout>,
-    handover: Option<Handover>,
-    /// Who asked for a reload that has not begun: one rollout will serve them all.
-    waiting_requests: Vec<RequestId>,
+    rollouts: Rollouts,
     /// So many workers more, or fewer, were asked for and the pool has not been resized yet.
     worker_steps: i32,
-    refusal: Option<Refusal>,
     /// Why the last attempt to start failed, if no worker has been ready since.
     failing: Option<String>,
     last_attempt_ended: Time,
     /// Whether a worker that might have stayed silent has said READY=1: then silence proves nothing any more.
     speaks: bool,
     fallback: Fallback,
+    random: Random,
+    revision: u64,
+}
+
+/// Where the instance stands between its start and its end.
+#[derive(Clone, Debug)]
+struct Life {
+    start: Start,
+    mode: Mode,
     announced_ready: bool,
     complete: bool,
     /// Until when what makes the workers may conclude: see [`Effect::Conclude`].
     conclusion: Option<Time>,
+}
+
+/// The numbers that are given next.
+#[derive(Clone, Debug)]
+struct Ids {
     next_worker: u64,
     next_generation: u32,
-    random: Random,
-    revision: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,30 +149,28 @@ impl Supervisor {
         let mut effects = Effects::default();
         let serving = GenerationId(1);
         let mut supervisor = Self {
-            start,
             clock: Clock::new(now),
-            mode: match start {
-                Start::AtOnce => Mode::Running,
-                Start::OnConnection => Mode::Waiting,
+            life: Life {
+                start,
+                mode: match start {
+                    Start::AtOnce => Mode::Running,
+                    Start::OnConnection => Mode::Waiting,
+                },
+                announced_ready: false,
+                complete: false,
+                conclusion: None,
             },
+            ids: Ids { next_worker: 1, next_generation: 2 },
             generations: BTreeMap::new(),
             serving,
             slots: Vec::new(),
             workers: Workers::default(),
-            rollout: None,
-            handover: None,
-            waiting_requests: Vec::new(),
+            rollouts: Rollouts::default(),
             worker_steps: 0,
-            refusal: None,
             failing: None,
             last_attempt_ended: now,
             speaks: false,
             fallback: Fallback::default(),
-            announced_ready: false,
-            complete: false,
-            conclusion: None,
-            next_worker: 1,
-            next_generation: 2,
             random: Random::new(seed),
             revision: 0,
         };
@@ -262,9 +268,9 @@ impl Supervisor {
     /// end.
     fn limits_of_others(&self) -> impl Iterator<Item = Time> {
         let generations = self.generations.values().filter_map(Generation::runs_until);
-        let soak = self.rollout.as_ref().and_then(Rollout::soak_until);
-        let handover = self.handover.as_ref().map(|handover| handover.until);
-        generations.chain([soak, handover, self.conclusion].into_iter().flatten())
+        let soak = self.rollouts.current.as_ref().and_then(Rollout::soak_until);
+        let handover = self.rollouts.handover.as_ref().map(|handover| handover.until);
+        generations.chain([soak, handover, self.life.conclusion].into_iter().flatten())
     }
 
     /// The time that counts at this call.
@@ -282,8 +288,8 @@ impl Supervisor {
     fn stood_still(&mut self, now: Time, late: Duration, effects: &mut Effects) {
         effects.notice(Notice::StoodStill(late));
         self.workers.update_each(|_| true, Worker::doubt_answer);
-        let rolls = self.rollout.is_some() || self.handover.is_some();
-        let manager_waits = !self.announced_ready || rolls || self.mode == Mode::Stopping;
+        let rolls = self.rollouts.current.is_some() || self.rollouts.handover.is_some();
+        let manager_waits = !self.life.announced_ready || rolls || self.life.mode == Mode::Stopping;
         if let Some(last) = self.limits_of_others().chain(self.workers.last_limit()).max().filter(|_| manager_waits) {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(last.since(now) + MANAGER_MARGIN)));
         }
@@ -291,21 +297,22 @@ impl Supervisor {
 
     /// When something is to be done beside what the workers' own deadlines ask for, in the time that counts.
     fn other_deadlines(&self) -> impl Iterator<Item = (Time, Reason)> {
-        let ends = matches!(self.mode, Mode::Stopping | Mode::Stopped);
-        let conclusion = self.conclusion.filter(|_| self.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));
+        let ends = matches!(self.life.mode, Mode::Stopping | Mode::Stopped);
+        let conclusion =
+            self.life.conclusion.filter(|_| self.life.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));
         let slots = (0..).zip(&self.slots).filter_map(|(i, slot)| Some((slot.retry_at?, Reason::Slot(SlotId(i)))));
         let generations = self.generations.values().filter_map(|g| Some((g.deadline()?, Reason::Generation(g.id))));
-        let soak = self.rollout.as_ref().and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
-        let handover = self.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
+        let soak = self.rollouts.current.as_ref().and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
+        let handover = self.rollouts.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
         let fallback = self.fallback.deadline().map(|at| (at, Reason::Fallback));
         let others = slots.chain(generations).chain(soak).chain(handover).chain(fallback).filter(move |_| !ends);
         conclusion.into_iter().chain(others)
     }
 
     fn connection_waiting(&mut self, effects: &mut Effects) {
-        match self.mode {
+        match self.life.mode {
             Mode::Waiting => {
-                self.mode = Mode::Running;
+                self.life.mode = Mode::Running;
                 effects.notice(Notice::FirstConnection);
             }
             // The watch that saw it belongs to a time before.
@@ -331,7 +338,7 @@ impl Supervisor {
     fn preparing(&mut self, id: GenerationId, limit: Duration, effects: &mut Effects) {
         let begun = self.generations.get_mut(&id).is_some_and(|generation| generation.may_take(limit));
         // The service manager waits for READY=1: that of a start that is at once, or of a reload.
-        if begun && (!self.announced_ready || self.rollout.is_some()) {
+        if begun && (!self.life.announced_ready || self.rollouts.current.is_some()) {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(limit + MANAGER_MARGIN)));
         }
     }
@@ -349,7 +356,7 @@ impl Supervisor {
     }
 
     fn preparation_failed(&mut self, now: Time, id: GenerationId, why: String, effects: &mut Effects) {
-        if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == id) {
+        if self.rollouts.current.as_ref().is_some_and(|rollout| rollout.generation == id) {
             effects.notice(Notice::PreparationFailed { generation: id, why: why.clone(), retry_in: None });
             self.refuse_rollout(now, why, None, effects);
             return;
@@ -369,11 +376,11 @@ impl Supervisor {
             return;
         }
         // It has concluded, or cannot any more; nobody needs it.
-        if self.mode == Mode::Stopping {
+        if self.life.mode == Mode::Stopping {
             self.generations.remove(&id);
             return;
         }
-        if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == id) {
+        if self.rollouts.current.as_ref().is_some_and(|rollout| rollout.generation == id) {
             self.refuse_rollout(now, why, None, effects);
         } else if let Some(generation) = self.generations.get_mut(&id) {
             let wait = generation.failed(now, &mut self.random);
@@ -403,8 +410,8 @@ impl Supervisor {
     }
 
     fn reload_requested(&mut self, request: RequestId, effects: &mut Effects) {
-        match self.mode {
-            Mode::Waiting | Mode::Running => self.waiting_requests.push(request),
+        match self.life.mode {
+            Mode::Waiting | Mode::Running => self.rollouts.waiting.push(request),
             Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(request, Outcome::Stopping)),
         }
     }
@@ -412,7 +419,7 @@ impl Supervisor {
     /// Somebody wants more workers, or fewer. What is asked for while a rollout runs holds for the generation that serves
     /// after it.
     fn step_workers(&mut self, step: i32) {
-        match self.mode {
+        match self.life.mode {
             Mode::Waiting | Mode::Running => {
                 let most = i32::try_from(MAX_WORKERS).unwrap_or(i32::MAX);
                 self.worker_steps = (self.worker_steps + step).clamp(-most, most);
@@ -424,7 +431,7 @@ impl Supervisor {
     /// Compares what is with what is wanted, and starts what is missing.
     fn settle(&mut self, now: Time, effects: &mut Effects) {
         self.revision += 1;
-        match self.mode {
+        match self.life.mode {
             Mode::Waiting | Mode::Running => {
                 // Written only where something changes: after a fork each page that is written to is copied.
                 for slot in self.slots.iter_mut().filter(|slot| slot.retry_at.is_some_and(|at| at <= now)) {
@@ -435,7 +442,7 @@ impl Supervisor {
                 if let Some(generation) = self.generations.get_mut(&self.serving) {
                     generation.prepare_if_due(now, effects);
                 }
-                if self.mode == Mode::Running {
+                if self.life.mode == Mode::Running {
                     self.fill_slots(now, effects);
                 }
                 self.settle_fallback(effects);
@@ -448,17 +455,17 @@ impl Supervisor {
 
     fn announce(&mut self, effects: &mut Effects) {
         let ready = self.workers.serving_count();
-        let can_serve = self.start == Start::OnConnection || ready > 0 || self.fallback.is_wanted();
-        if can_serve && !self.announced_ready {
-            self.announced_ready = true;
+        let can_serve = self.life.start == Start::OnConnection || ready > 0 || self.fallback.is_wanted();
+        if can_serve && !self.life.announced_ready {
+            self.life.announced_ready = true;
             effects.push(Effect::Announce(Announcement::Ready));
         }
         let complete = self.wanted().is_some_and(|wanted| ready >= wanted as usize);
-        if complete && !self.complete {
+        if complete && !self.life.complete {
             effects.notice(Notice::Serving(self.serving));
             effects.push(Effect::ReleaseMemory);
         }
-        self.complete = complete;
+        self.life.complete = complete;
     }
 
     /// How many workers the serving generation wants, once it is known.

@@ -23,7 +23,7 @@ impl Supervisor {
         let starting = || self.workers.values().any(|w| w.phase() == Phase::Starting);
         let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
         // Workers are looked at last: this runs at each event of each of them.
-        let wanted = self.mode == Mode::Running
+        let wanted = self.life.mode == Mode::Running
             && (self.failing.is_some() || backing_off() && !starting())
             && !self.somebody_serves();
         let why = || self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
@@ -85,7 +85,7 @@ impl Supervisor {
         // Beside the old code, the new must not be ill even once.
         if let Some(why) = complaint
             && was_ready
-            && self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation)
+            && self.rollouts.current.as_ref().is_some_and(|rollout| rollout.generation == place.generation)
         {
             effects.notice(Notice::WorkerUnhealthy { place, why: why.clone() });
             self.refuse_rollout(now, why, Some(id), effects);
@@ -135,7 +135,7 @@ impl Supervisor {
         let after = now.since(worker.born());
         effects.push(Effect::RestoreBacklogs);
         effects.push(Effect::PassStderr(id));
-        if self.rollout.is_some() {
+        if self.rollouts.current.is_some() {
             effects.push(Effect::ReportProgress(Progress::WorkerReady { place, after }));
         }
         effects.notice(Notice::WorkerReady { place, after });
@@ -160,7 +160,7 @@ impl Supervisor {
         if place.generation == self.serving {
             self.slots.iter_mut().filter(|slot| slot.retry_at.is_some()).for_each(|slot| slot.retry_at = None);
         }
-        let held = self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation);
+        let held = self.rollouts.current.as_ref().is_some_and(|rollout| rollout.generation == place.generation);
         let slot = &mut self.slots[slot_id.0 as usize];
         if slot.successor == Some(id) && !held {
             let predecessor = slot.promote();
@@ -202,7 +202,7 @@ impl Supervisor {
     pub(super) fn worker_recovered(&mut self, now: Time, id: WorkerId, effects: &mut Effects) {
         let worker = &self.workers[id];
         effects.notice(Notice::WorkerRecovered(worker.place));
-        if self.rollout.is_some() || worker.wants_successor() || worker.place.generation != self.serving {
+        if self.rollouts.current.is_some() || worker.wants_successor() || worker.place.generation != self.serving {
             return;
         }
         let slot = self.slots.iter_mut().find(|slot| slot.current == Some(id));
@@ -235,7 +235,7 @@ impl Supervisor {
             why: why.to_owned(),
             retry_in,
         };
-        if self.rollout.as_ref().is_some_and(|rollout| rollout.generation == place.generation) {
+        if self.rollouts.current.as_ref().is_some_and(|rollout| rollout.generation == place.generation) {
             self.slots.iter_mut().for_each(|slot| slot.forget(id));
             effects.notice(failed(None, &why));
             self.refuse_rollout(now, why, Some(id), effects);
@@ -268,11 +268,11 @@ impl Supervisor {
     /// configuration. The next generation has its own, so what is asked for after a reload holds for what that brings, also
     /// while the reload before it still ends.
     pub(super) fn resize_pool(&mut self, now: Time, effects: &mut Effects) {
-        if self.rollout.is_some() {
+        if self.rollouts.current.is_some() {
             return;
         }
         let Some(spec) = self.generations.get_mut(&self.serving).and_then(|g| g.spec.as_mut()) else { return };
-        if self.worker_steps != 0 && self.waiting_requests.is_empty() {
+        if self.worker_steps != 0 && self.rollouts.waiting.is_empty() {
             let from = spec.workers;
             let to = from.saturating_add_signed(std::mem::take(&mut self.worker_steps)).clamp(1, MAX_WORKERS);
             spec.workers = to;
@@ -340,7 +340,7 @@ impl Supervisor {
             let stands = matches!(w.phase(), Phase::Starting | Phase::Ready);
             stands && (w.place.generation != serving || w.wants_successor())
         };
-        if self.rollout.is_some() || !self.workers.values().any(replaceable) {
+        if self.rollouts.current.is_some() || !self.workers.values().any(replaceable) {
             replacements = 0;
         }
         for index in 0..wanted {
@@ -382,8 +382,8 @@ impl Supervisor {
         spec: &Spec,
         effects: &mut Effects,
     ) -> WorkerId {
-        let id = WorkerId(self.next_worker);
-        self.next_worker += 1;
+        let id = WorkerId(self.ids.next_worker);
+        self.ids.next_worker += 1;
         let trusted = |slot: SlotId| generation != self.serving || !self.doubted(slot);
         let role = if slot.is_some_and(trusted) { Role::Serving } else { Role::Canary };
         if let (Some(slot), Role::Serving) = (slot, role) {
@@ -398,7 +398,7 @@ impl Supervisor {
         }
         // Workers that started together do not grow old together.
         spec.max_age = spec.max_age.map(|age| age.mul_f64(1.0 - self.random.fraction() / 10.0));
-        if !self.announced_ready || self.rollout.is_some() {
+        if !self.life.announced_ready || self.rollouts.current.is_some() {
             let most = spec.start_timeout + MANAGER_MARGIN;
             effects.push(Effect::Announce(Announcement::ExtendTimeout(most)));
         }
@@ -424,7 +424,7 @@ impl Supervisor {
     /// there is nothing to protect, and a preloaded generation does not ask the disk.
     pub(super) fn doubted(&self, slot: SlotId) -> bool {
         let generation = self.generations.get(&self.serving);
-        let other_code = !self.keeps_its_code() && (self.refusal.is_some() || self.rollout.is_some());
+        let other_code = !self.keeps_its_code() && (self.rollouts.refusal.is_some() || self.rollouts.current.is_some());
         let slot = &self.slots[slot.0 as usize];
         let unknown = |spec: &Spec| spec.canary && !spec.says_ready && !spec.own_socket;
         let never_seen = generation.is_some_and(|g| g.spec.as_ref().is_some_and(unknown) && g.answers_after.is_none());

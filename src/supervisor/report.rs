@@ -25,15 +25,16 @@ impl Supervisor {
             wanted: self.wanted(),
             ready: u32::try_from(self.workers.serving_count()).unwrap_or(u32::MAX),
             living: self.workers.len(),
-            next_worker: WorkerId(self.next_worker),
-            waiting: self.mode == Mode::Waiting,
-            stopping: matches!(self.mode, Mode::Stopping | Mode::Stopped),
+            next_worker: WorkerId(self.ids.next_worker),
+            waiting: self.life.mode == Mode::Waiting,
+            stopping: matches!(self.life.mode, Mode::Stopping | Mode::Stopped),
             fallback: self.fallback.is_wanted(),
             fallback_failure: self.fallback.failure().map(str::to_owned),
             failing: self.failing.clone(),
             next_attempt_in: slots.chain(preparation).min().map(|at| at.since(now)),
-            rollout: self.rollout.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
+            rollout: self.rollouts.current.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
             refusal: self
+                .rollouts
                 .refusal
                 .clone()
                 .map(|refusal| Refusal { awaits_successors: !self.keeps_its_code(), ..refusal }),

@@ -41,7 +41,7 @@ impl Supervisor {
     }
 
     fn advance_rollout(&mut self, now: Time, effects: &mut Effects) {
-        let Some(rollout) = &self.rollout else { return };
+        let Some(rollout) = &self.rollouts.current else { return };
         let id = rollout.generation;
         // Once prepared, a rollout's generation stays so: losing the preparation refuses the rollout.
         let Some(spec) = self.generations.get(&id).and_then(Generation::spawnable).cloned() else { return };
@@ -61,23 +61,23 @@ impl Supervisor {
     }
 
     fn begin_rollout_if_asked(&mut self, now: Time, effects: &mut Effects) {
-        if self.rollout.is_some() || self.handover.is_some() || self.waiting_requests.is_empty() {
+        if self.rollouts.current.is_some() || self.rollouts.handover.is_some() || self.rollouts.waiting.is_empty() {
             return;
         }
-        let generation = GenerationId(self.next_generation);
-        self.next_generation += 1;
+        let generation = GenerationId(self.ids.next_generation);
+        self.ids.next_generation += 1;
         effects.push(Effect::Announce(Announcement::Reloading));
         effects.push(Effect::Announce(Announcement::ExtendTimeout(PREPARE_TIMEOUT + MANAGER_MARGIN)));
         effects.push(Effect::ReportProgress(Progress::Preparing(generation)));
         effects.notice(Notice::RolloutBegun(generation));
-        let requests = std::mem::take(&mut self.waiting_requests);
-        self.rollout = Some(Rollout { generation, requests, step: Step::Preparing });
+        let requests = std::mem::take(&mut self.rollouts.waiting);
+        self.rollouts.current = Some(Rollout { generation, requests, step: Step::Preparing });
         self.generations.insert(generation, Generation::begin(now, generation, effects));
     }
 
     fn leave_preparing(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
         // With nobody who serves there is nothing to protect, and a visitor waits for the first worker.
-        let protects = self.mode == Mode::Waiting || self.somebody_serves();
+        let protects = self.life.mode == Mode::Waiting || self.somebody_serves();
         if spec.canary && protects {
             let canary = self.spawn(now, id, None, spec, effects);
             self.set_step(Step::Proving { canary, watch_until: None });
@@ -89,7 +89,7 @@ impl Supervisor {
     /// The canary has answered well. It is watched a little longer: a process that ends right after its first request
     /// would otherwise take a visitor along, once its code holds the public socket.
     pub(super) fn canary_proven(&mut self, now: Time, canary: WorkerId, effects: &mut Effects) {
-        let Some(Rollout { generation, step: Step::Proving { .. }, .. }) = &self.rollout else {
+        let Some(Rollout { generation, step: Step::Proving { .. }, .. }) = &self.rollouts.current else {
             self.drain(now, Some(canary), effects);
             return;
         };
@@ -98,7 +98,7 @@ impl Supervisor {
     }
 
     fn leave_proving(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
-        if self.mode == Mode::Waiting {
+        if self.life.mode == Mode::Waiting {
             self.complete_rollout(now, id, effects);
             return;
         }
@@ -178,7 +178,7 @@ impl Supervisor {
 
     /// The new generation is proven: it takes every slot, and the old one drains.
     fn complete_rollout(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
-        let Some(rollout) = self.rollout.take() else { return };
+        let Some(rollout) = self.rollouts.current.take() else { return };
         for index in 0..self.slots.len() {
             if self.slots[index].successor.is_some() {
                 let predecessor = self.slots[index].promote();
@@ -189,28 +189,28 @@ impl Supervisor {
         self.generations.remove(&old);
         effects.push(Effect::Release(old));
         self.resize_pool(now, effects);
-        self.refusal = None;
+        self.rollouts.refusal = None;
         self.failing = None;
         effects.notice(Notice::RolloutDone(id));
-        let outcome = if self.mode == Mode::Waiting { Outcome::Waiting(id) } else { Outcome::Serving(id) };
-        self.handover = Some(Handover { requests: rollout.requests, outcome, until: now + HANDOVER });
+        let outcome = if self.life.mode == Mode::Waiting { Outcome::Waiting(id) } else { Outcome::Serving(id) };
+        self.rollouts.handover = Some(Handover { requests: rollout.requests, outcome, until: now + HANDOVER });
         self.settle_handover(now, effects);
     }
 
     /// Tells the clients that asked once the old workers have left, or had the time to hear that they accept no more.
     fn settle_handover(&mut self, now: Time, effects: &mut Effects) {
-        if self.handover.is_none() {
+        if self.rollouts.handover.is_none() {
             return;
         }
         let old = self.workers.values().any(|worker| worker.place.generation != self.serving);
-        if let Some(handover) = self.handover.take_if(|handover| !old || handover.until <= now) {
+        if let Some(handover) = self.rollouts.handover.take_if(|handover| !old || handover.until <= now) {
             end_rollout(handover.requests, &handover.outcome, effects);
         }
     }
 
     /// Something was wrong with the new generation: it goes; the old one was never stopped.
     pub(super) fn refuse_rollout(&mut self, now: Time, why: String, worker: Option<WorkerId>, effects: &mut Effects) {
-        let Some(rollout) = self.rollout.take() else { return };
+        let Some(rollout) = self.rollouts.current.take() else { return };
         let id = rollout.generation;
         if let Step::Proving { canary, .. } = rollout.step {
             self.drain(now, Some(canary), effects);
@@ -239,7 +239,7 @@ impl Supervisor {
         self.generations.remove(&id);
         effects.push(Effect::Release(id));
         effects.notice(Notice::RolloutRefused { generation: id, why: why.clone() });
-        self.refusal =
+        self.rollouts.refusal =
             Some(Refusal { generation: id, why: why.clone(), at: self.clock.outside(now), awaits_successors: false });
         end_rollout(rollout.requests, &Outcome::Refused { generation: id, why, worker }, effects);
     }
@@ -247,11 +247,11 @@ impl Supervisor {
     /// Whether this generation is complete and watched before the old one goes.
     pub(super) fn soaks(&self, generation: GenerationId) -> bool {
         let soaking = |r: &Rollout| r.generation == generation && matches!(r.step, Step::Soaking { .. });
-        self.rollout.as_ref().is_some_and(soaking)
+        self.rollouts.current.as_ref().is_some_and(soaking)
     }
 
     fn set_step(&mut self, step: Step) {
-        if let Some(rollout) = &mut self.rollout {
+        if let Some(rollout) = &mut self.rollouts.current {
             rollout.step = step;
         }
     }

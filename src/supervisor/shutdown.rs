@@ -11,7 +11,7 @@ use super::{Mode, Supervisor};
 impl Supervisor {
     /// Begins to stop; while it stops, it shortens what is left of the drain.
     pub(super) fn interrupt(&mut self, now: Time, effects: &mut Effects) {
-        if self.mode == Mode::Stopping {
+        if self.life.mode == Mode::Stopping {
             effects.notice(Notice::Hurrying);
             self.workers.update_each(|_| true, |worker| worker.stop(now, HURRIED_DRAIN, effects));
         } else {
@@ -21,11 +21,11 @@ impl Supervisor {
 
     /// Begins to stop; asked again, it does nothing.
     pub(super) fn stop(&mut self, now: Time, effects: &mut Effects) {
-        if matches!(self.mode, Mode::Stopping | Mode::Stopped) {
+        if matches!(self.life.mode, Mode::Stopping | Mode::Stopped) {
             return;
         }
-        self.mode = Mode::Stopping;
-        if let Some(handover) = self.handover.take() {
+        self.life.mode = Mode::Stopping;
+        if let Some(handover) = self.rollouts.handover.take() {
             end_rollout(handover.requests, &handover.outcome, effects);
         }
         effects.push(Effect::Announce(Announcement::Stopping));
@@ -33,10 +33,10 @@ impl Supervisor {
         if std::mem::take(&mut self.fallback).is_wanted() {
             effects.push(Effect::StopFallback);
         }
-        if let Some(rollout) = self.rollout.take() {
+        if let Some(rollout) = self.rollouts.current.take() {
             end_rollout(rollout.requests, &Outcome::Stopping, effects);
         }
-        for request in std::mem::take(&mut self.waiting_requests) {
+        for request in std::mem::take(&mut self.rollouts.waiting) {
             effects.push(Effect::Answer(request, Outcome::Stopping));
         }
         if let Some(longest) = self.workers.values().map(|worker| worker.stop_timeout()).max() {
@@ -64,15 +64,15 @@ impl Supervisor {
         if !self.workers.is_empty() {
             return;
         }
-        if self.conclusion.is_none() && self.generations.contains_key(&self.serving) {
-            self.conclusion = Some(now + CONCLUSION);
+        if self.life.conclusion.is_none() && self.generations.contains_key(&self.serving) {
+            self.life.conclusion = Some(now + CONCLUSION);
             effects.push(Effect::Announce(Announcement::ExtendTimeout(CONCLUSION + MANAGER_MARGIN)));
             effects.push(Effect::Conclude(self.serving));
         }
-        let over = self.conclusion.is_none_or(|until| until <= now);
+        let over = self.life.conclusion.is_none_or(|until| until <= now);
         if over || !self.generations.contains_key(&self.serving) {
             self.release_all(|_| true, effects);
-            self.mode = Mode::Stopped;
+            self.life.mode = Mode::Stopped;
             effects.push(Effect::Exit);
         }
     }

@@ -185,7 +185,7 @@ fn leaves(tokens: &[&str], mut at: usize, base: Names) -> (usize, Vec<(Names, St
 }
 
 /// The names and signs of a text; `::` is one.
-fn tokens(code: &str) -> Vec<&str> {
+pub(super) fn tokens(code: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = code;
     while let Some(c) = rest.chars().next() {

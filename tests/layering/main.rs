@@ -4,6 +4,7 @@
 //! A failure names every offence with its place and says what to do.
 
 mod circles;
+mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

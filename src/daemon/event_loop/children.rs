@@ -1,7 +1,6 @@
 //! Reaping: whose end it was, and what else ends with it.
 
 use super::EventLoop;
-use crate::daemon::children::Children;
 use crate::process::{self, Ended, reap};
 use crate::supervisor::{Event, WorkerId};
 use rustix::process::getpid;
@@ -15,12 +14,12 @@ impl EventLoop {
     pub(super) fn reap_all(&mut self) {
         while let Some(ended) = reap() {
             self.exits.orphans.forget(ended.pid);
-            if let Some(worker) = self.workers.claim(ended) {
+            if let Some(worker) = self.children.workers.claim(ended) {
                 self.finish_exit(worker, ended);
-            } else if let Some(template) = self.templates.exited(ended) {
+            } else if let Some(template) = self.children.templates.exited(ended) {
                 self.finish_template_exit(template);
-            } else if !self.fallback.ended(ended, &mut self.outbox)
-                && !self.health_commands.ended(ended, &mut self.outbox)
+            } else if !self.children.fallback.ended(ended, &mut self.outbox)
+                && !self.children.health_commands.ended(ended, &mut self.outbox)
             {
                 self.exits.unclaimed.remember(Instant::now(), ended);
             }
@@ -29,9 +28,11 @@ impl EventLoop {
 
     /// A worker has ended.
     pub(super) fn finish_exit(&mut self, id: WorkerId, ended: Ended) {
-        let Some(gone) = self.workers.finish_exit(id, ended, &mut self.repeats, &mut self.outbox) else { return };
+        let Some(gone) = self.children.workers.finish_exit(id, ended, &mut self.exits.repeats, &mut self.outbox) else {
+            return;
+        };
         if let Some((template, role, process)) = gone.forked {
-            self.templates.worker_exited(Some(template), role, process);
+            self.children.templates.worker_exited(Some(template), role, process);
         }
         if let Some(leader) = gone.leader {
             self.exits.orphans.look_for(id, leader);
@@ -40,15 +41,14 @@ impl EventLoop {
 
     /// Ends what workers have left behind that have just ended.
     pub(super) fn end_orphans(&mut self) {
-        let children = Children::new(&self.workers, &self.templates, &self.fallback, &self.health_commands);
-        self.exits.orphans.end(&children, &self.outbox);
+        self.exits.orphans.end(&self.children, &self.outbox);
     }
 
     /// A template has ended, or will say no more; once both are so, nothing more will come of it.
     pub(super) fn finish_template_exit(&mut self, template: u64) {
-        let Some(lost) = self.templates.forget_if_over(template, &mut self.repeats) else { return };
+        let Some(lost) = self.children.templates.forget_if_over(template, &mut self.exits.repeats) else { return };
         for worker in lost.ordered {
-            self.workers.not_made(worker, format!("its template ended ({})", lost.why), &mut self.outbox);
+            self.children.workers.not_made(worker, format!("its template ended ({})", lost.why), &mut self.outbox);
         }
         if let Some(generation) = self.generations.ready.get_mut(&lost.generation) {
             generation.template = None;
@@ -70,14 +70,14 @@ impl EventLoop {
                 return;
             }
             // The helper that answers 503 finishes by itself; everything else has had its time.
-            if !self.fallback.is_leaving() {
+            if !self.children.fallback.is_leaving() {
                 left.into_iter().for_each(process::kill_descendant);
             }
             tokio::select! {
                 _ = self.inputs.signals.next() => {}
                 () = sleep(Duration::from_millis(100)) => {}
             }
-            self.fallback.forget_if_gone();
+            self.children.fallback.forget_if_gone();
         }
         tracing::warn!("some processes could not be killed; the service manager will try");
     }

@@ -20,16 +20,20 @@ impl EventLoop {
                 Effect::Release(generation) => self.release(generation),
                 Effect::Conclude(generation) => {
                     let generation = self.generations.ready.get(&generation);
-                    generation.and_then(|g| g.template).iter().for_each(|number| self.templates.conclude(*number));
+                    generation
+                        .and_then(|g| g.template)
+                        .iter()
+                        .for_each(|number| self.children.templates.conclude(*number));
                 }
                 Effect::Spawn { worker, generation, role } => self.spawn(New { id: worker, generation, role }),
                 Effect::Inspect(worker) => {
                     let serves = self.core.somebody_serves();
-                    self.workers.inspect(worker, self.listeners.listeners(), serves, &mut self.outbox);
+                    self.children.workers.inspect(worker, self.listeners.listeners(), serves, &mut self.outbox);
                 }
                 Effect::Judge { worker, reference, remembered, may_be_busy, patience } => {
                     // A worker without a socket of its own is reached by the public one, like all that serve.
-                    let private = |id| self.workers.get(id).and_then(Worker::probe_socket).map(ProbeAddress::private);
+                    let private =
+                        |id| self.children.workers.get(id).and_then(Worker::probe_socket).map(ProbeAddress::private);
                     let listeners = self.listeners.listeners();
                     let public = || listeners.first().and_then(ProbeAddress::public);
                     let reference = reference.and_then(|id| private(id).or_else(public));
@@ -39,24 +43,26 @@ impl EventLoop {
                 }
                 Effect::Probe { worker, skip_when_idle } => self.probe(worker, skip_when_idle),
                 Effect::ReadHeartbeat(worker) => {
-                    self.workers.read_heartbeat(worker, self.clock, &mut self.outbox);
+                    self.children.workers.read_heartbeat(worker, self.clock, &mut self.outbox);
                 }
-                Effect::Signal(worker, signal) => self.workers.signal(worker, signal),
+                Effect::Signal(worker, signal) => self.children.workers.signal(worker, signal),
                 Effect::WatchListeners => self.listeners.watch(&self.outbox),
                 Effect::RestoreBacklogs => self.listeners.restore_backlogs(),
-                Effect::PassStderr(worker) => self.workers.pass_stderr(worker),
-                Effect::RecordExit { worker, slot, lived, why } => self.workers.record_exit(worker, slot, lived, why),
-                Effect::ReportPoolSize(workers) => self.templates.workers_resized(workers),
+                Effect::PassStderr(worker) => self.children.workers.pass_stderr(worker),
+                Effect::RecordExit { worker, slot, lived, why } => {
+                    self.children.workers.record_exit(worker, slot, lived, why)
+                }
+                Effect::ReportPoolSize(workers) => self.children.templates.workers_resized(workers),
                 Effect::ReleaseMemory => self.progress.at_rest = true,
-                Effect::StartFallback => self.fallback.start(self.listeners.listeners(), &mut self.outbox),
-                Effect::StopFallback => self.fallback.stop(),
+                Effect::StartFallback => self.children.fallback.start(self.listeners.listeners(), &mut self.outbox),
+                Effect::StopFallback => self.children.fallback.stop(),
                 Effect::Announce(announcement) => {
                     let line = self.status_line();
                     self.service_manager.announce(announcement, &line);
                 }
                 Effect::ReportProgress(progress) => self.reload_clients.report(progress),
                 Effect::Answer(request, outcome) => {
-                    self.reload_clients.answer(request, outcome, |worker| self.workers.last_lines(worker));
+                    self.reload_clients.answer(request, outcome, |worker| self.children.workers.last_lines(worker));
                 }
                 Effect::Notice(notice) => log_notice(&notice, self),
                 Effect::Exit => self.progress.finished = true,
@@ -67,37 +73,37 @@ impl EventLoop {
     /// Makes a worker, or orders it from its template, which will report it.
     fn spawn(&mut self, new: New) {
         if let Err(why) = self.try_spawn(new) {
-            self.workers.not_made(new.id, why, &mut self.outbox);
+            self.children.workers.not_made(new.id, why, &mut self.outbox);
         }
     }
 
     fn try_spawn(&mut self, new: New) -> Result<(), String> {
         let generation = self.generations.ready.get(&new.generation).ok_or("its generation was released")?;
-        let io = self.workers.begin(new, generation, &self.repeats, &self.outbox)?;
+        let io = self.children.workers.begin(new, generation, &self.exits.repeats, &self.outbox)?;
         let listeners = self.listeners.listeners();
         match generation.adapter.making {
-            Making::Exec(_) => self.workers.execute(new, generation, listeners, &io, &mut self.outbox),
+            Making::Exec(_) => self.children.workers.execute(new, generation, listeners, &io, &mut self.outbox),
             Making::Template(_) => {
-                let templates = &mut self.templates;
+                let templates = &mut self.children.templates;
                 let template = generation.template;
-                self.workers.order(new, listeners, &io, |request| templates.order(template, new.role, request))
+                self.children.workers.order(new, listeners, &io, |request| templates.order(template, new.role, request))
             }
         }
     }
 
     /// Asks whether a worker's code may serve, for so long (None: once).
     pub(super) fn judge(&mut self, id: WorkerId, baseline: Baseline, patience: Option<Duration>) {
-        if let Some(subject) = self.generations.subject(&self.workers, id) {
-            health::judge(subject, baseline, patience, &mut self.health_commands, &mut self.outbox);
+        if let Some(subject) = self.generations.subject(&self.children.workers, id) {
+            health::judge(subject, baseline, patience, &mut self.children.health_commands, &mut self.outbox);
         } else {
             self.outbox.event(Event::Worker(id, WorkerEvent::Judged { verdict: Ok(()), answers: Answers::default() }));
         }
     }
 
     fn probe(&mut self, id: WorkerId, skip_when_idle: bool) {
-        if let Some(subject) = self.generations.subject(&self.workers, id) {
+        if let Some(subject) = self.generations.subject(&self.children.workers, id) {
             let listeners = self.listeners.listeners();
-            health::probe(subject, skip_when_idle, listeners, &mut self.health_commands, &mut self.outbox);
+            health::probe(subject, skip_when_idle, listeners, &mut self.children.health_commands, &mut self.outbox);
         } else {
             self.outbox.event(Event::Worker(id, WorkerEvent::Probed(ProbeOutcome::Healthy)));
         }
@@ -106,7 +112,7 @@ impl EventLoop {
 
 impl Facts for EventLoop {
     fn pid(&self, worker: WorkerId) -> Option<Pid> {
-        self.workers.get(worker).and_then(Worker::pid)
+        self.children.workers.get(worker).and_then(Worker::pid)
     }
 
     fn status_line(&self) -> String {
@@ -114,7 +120,7 @@ impl Facts for EventLoop {
     }
 
     fn answers_503(&self) -> bool {
-        self.fallback.answers()
+        self.children.fallback.answers()
     }
 
     fn somebody_serves(&self) -> bool {

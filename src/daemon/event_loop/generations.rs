@@ -44,7 +44,7 @@ impl EventLoop {
             tracing::error!(MESSAGE_ID = message_id::CONFIGURATION_REFUSED, SOCKD_GENERATION = id.0, "{line}");
         }
         if let Some(page) = read.page {
-            self.fallback.show(page.as_deref());
+            self.children.fallback.show(page.as_deref());
         }
         if let Err(why) = read.generation.and_then(|generation| self.begin_generation(id, generation, read.template)) {
             self.outbox.event(Event::PrepareFailed { generation: id, why });
@@ -83,13 +83,13 @@ impl EventLoop {
                     command: &command,
                     python,
                     bound: !self.listeners.listeners().is_empty(),
-                    workers: self.workers.forked_processes(),
+                    workers: self.children.workers.forked_processes(),
                 };
-                generation.template = Some(self.templates.boot(boot, &self.repeats, &self.outbox)?);
+                generation.template = Some(self.children.templates.boot(boot, &self.exits.repeats, &self.outbox)?);
             }
         }
         // While the template boots, since it takes a while.
-        self.workers.cgroups.open(&generation.settings.workers);
+        self.children.workers.cgroups.open(&generation.settings.workers);
         self.generations.ready.insert(id, generation);
         Ok(())
     }
@@ -98,8 +98,8 @@ impl EventLoop {
     pub(super) fn release(&mut self, id: GenerationId) {
         self.generations.readers.end(id);
         let template = self.generations.ready.remove(&id).and_then(|generation| generation.template);
-        for worker in template.map(|number| self.templates.release(number)).unwrap_or_default() {
-            self.workers.not_made(worker, "its template was given up".to_owned(), &mut self.outbox);
+        for worker in template.map(|number| self.children.templates.release(number)).unwrap_or_default() {
+            self.children.workers.not_made(worker, "its template was given up".to_owned(), &mut self.outbox);
         }
     }
 
@@ -113,7 +113,7 @@ impl EventLoop {
     pub(super) fn template_ready(&mut self, number: u64, id: GenerationId, hello: Hello) {
         match self.take_report(number, id, hello) {
             Ok(spec) => {
-                self.templates.begin_notices(number);
+                self.children.templates.begin_notices(number);
                 self.outbox.event(Event::Prepared { generation: id, spec });
             }
             Err(why) => self.refuse(id, why),
@@ -123,7 +123,7 @@ impl EventLoop {
     fn take_report(&mut self, number: u64, id: GenerationId, hello: Hello) -> Result<Spec, String> {
         let report = ServerSettings::read(&hello.message)?;
         let (workers, service) = (report.follows_workers, report.follows_service);
-        let first = self.templates.take_hello(number, id, hello.hook_state, workers, service);
+        let first = self.children.templates.take_hello(number, id, hello.hook_state, workers, service);
         let directory =
             self.generations.ready.get(&id).map_or_else(PathBuf::new, |g| g.command.directory.join(&report.chdir));
         // What the template could not look up is not looked up here, where everybody would wait.
@@ -136,7 +136,7 @@ impl EventLoop {
                 return Err(format!("nothing to listen on: {:?} cannot be bound", report.bind));
             }
             self.listeners.take(listeners, &self.outbox);
-            self.fallback.restart(self.listeners.listeners(), &mut self.outbox);
+            self.children.fallback.restart(self.listeners.listeners(), &mut self.outbox);
         } else {
             match addresses {
                 Ok(addresses) => self.compare_addresses(id, &addresses),

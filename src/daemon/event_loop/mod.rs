@@ -38,6 +38,7 @@ mod generations;
 mod reports;
 mod signals;
 
+use super::children::Children;
 use super::clock::Clock;
 use super::fallback::Fallback;
 use super::generation::Generation;
@@ -89,13 +90,8 @@ pub(super) struct EventLoop {
     outbox: Outbox,
     listeners: ListenerMonitor,
     generations: Generations,
-    templates: Templates,
-    workers: Workers,
-    /// What workers and templates write again and again.
-    repeats: Repeats,
+    children: Children,
     exits: Exits,
-    fallback: Fallback,
-    health_commands: HealthCommands,
     meters: Meters,
     service_manager: ServiceManager,
     reload_clients: ReloadClients,
@@ -119,9 +115,11 @@ struct Generations {
     readers: Readers,
 }
 
-/// The ends of processes that are no worker's and no template's.
+/// What is known of processes beyond their end.
 #[derive(Default)]
 struct Exits {
+    /// What those that cannot start write again and again.
+    repeats: Repeats,
     unclaimed: UnclaimedExits,
     orphans: Orphans,
 }
@@ -164,12 +162,13 @@ impl EventLoop {
             outbox: Outbox::new(sender),
             listeners: ListenerMonitor::new(setup.unit.clone(), setup.greeting.clone())?,
             generations: Generations::default(),
-            templates: Templates::default(),
-            workers: Workers::new(environment::runtime_directory()),
-            repeats: Repeats::default(),
+            children: Children {
+                workers: Workers::new(environment::runtime_directory()),
+                templates: Templates::default(),
+                fallback: Fallback::default(),
+                health_commands: HealthCommands::default(),
+            },
             exits: Exits::default(),
-            fallback: Fallback::default(),
-            health_commands: HealthCommands::default(),
             meters: Meters::default(),
             service_manager: ServiceManager::from_environment()?,
             reload_clients: ReloadClients::default(),
@@ -218,7 +217,7 @@ impl EventLoop {
             }
         }
         self.sweep().await;
-        self.workers.cgroups.clear();
+        self.children.workers.cgroups.clear();
         self.listeners.unlink();
         tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
         exit::SUCCESS
@@ -227,7 +226,7 @@ impl EventLoop {
     /// Tells the core everything that has come up, until nothing more comes of it, and shows the new state.
     fn settle(&mut self) {
         self.tell_core();
-        self.workers.cgroups.clear();
+        self.children.workers.cgroups.clear();
         self.show();
     }
 
@@ -269,8 +268,8 @@ impl EventLoop {
     fn answer_status(&self, replier: control::Replier) {
         let snapshot = self.core.snapshot(self.clock.now());
         let listeners = self.listeners.listeners();
-        let report = status::document(&self.setup, self.clock, &snapshot, listeners, &self.workers);
-        self.meters.answer_status(report, &self.workers, &self.listeners, replier);
+        let report = status::document(&self.setup, self.clock, &snapshot, listeners, &self.children.workers);
+        self.meters.answer_status(report, &self.children.workers, &self.listeners, replier);
     }
 
     /// Shows the service manager and the 503 helper what has changed, if anything has.
@@ -286,7 +285,7 @@ impl EventLoop {
             self.place_next(&overview);
         }
         if overview.fallback {
-            self.fallback.set_retry_after(overview.next_attempt_in);
+            self.children.fallback.set_retry_after(overview.next_attempt_in);
         }
     }
 
@@ -302,14 +301,17 @@ impl EventLoop {
     /// What is looked at now and then.
     fn look(&mut self) {
         let overview = self.overview();
-        let workers = &self.workers;
+        let workers = &self.children.workers;
         self.listeners.look(&overview, || workers.serving(), &self.outbox);
         let limited = |generation: &Generation| generation.spec.as_ref().is_some_and(|spec| spec.max_memory.is_some());
         let generations = &self.generations.ready;
-        let measured =
-            self.workers.iter().filter(|(_, worker)| generations.get(&worker.generation()).is_some_and(limited));
+        let measured = self
+            .children
+            .workers
+            .iter()
+            .filter(|(_, worker)| generations.get(&worker.generation()).is_some_and(limited));
         self.meters.measure(measured, &self.outbox);
-        self.workers.tell_suppressed();
+        self.children.workers.tell_suppressed();
         self.inputs.useless_signals.tell_suppressed(Instant::now());
     }
 
@@ -318,10 +320,10 @@ impl EventLoop {
         let next = overview.next_worker;
         let generation = self.generations.ready.get(&overview.generation);
         let Some(Generation { settings, template: Some(number), .. }) = generation else { return };
-        if self.templates.lacks_place(*number, next)
-            && let Some((_, entrance)) = self.workers.cgroups.make(next, &settings.workers)
+        if self.children.templates.lacks_place(*number, next)
+            && let Some((_, entrance)) = self.children.workers.cgroups.make(next, &settings.workers)
         {
-            self.templates.place(*number, next, entrance.as_fd());
+            self.children.templates.place(*number, next, entrance.as_fd());
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What tasks and threads report: each report to the part that it concerns.
 
 use super::EventLoop;
-use crate::daemon::children::Children;
 use crate::daemon::health::{self, Baseline};
 use crate::daemon::message::Message;
 use crate::daemon::orphans::kill_orphans;
@@ -16,33 +15,33 @@ impl EventLoop {
             Message::Core(event) => self.outbox.event(event),
             Message::Read(generation, read) => self.configuration_read(generation, *read),
             Message::Template(template, message) => {
-                if let Some(report) = self.templates.receive(template, message) {
+                if let Some(report) = self.children.templates.receive(template, message) {
                     self.template_reports(template, report);
                 }
             }
-            Message::Notify(worker, datagram, _done) => self.workers.hear(worker, datagram, &mut self.outbox),
+            Message::Notify(worker, datagram, _done) => self.children.workers.hear(worker, datagram, &mut self.outbox),
             Message::Judged { worker: id, judgement } => {
-                if let Some(worker) = self.workers.get(id) {
+                if let Some(worker) = self.children.workers.get(id) {
                     self.outbox.event(health::judged(id, worker, judgement));
                 }
             }
             Message::Greeted { worker: id, verdict } => {
-                if let Some(worker) = self.workers.get(id) {
+                if let Some(worker) = self.children.workers.get(id) {
                     self.outbox.event(health::was_greeted(id, worker, verdict));
                 }
             }
             Message::Probed { worker, answer } => self.probed(worker, &answer),
             Message::JudgeAgain { worker, patience } => self.judge(worker, Baseline::default(), Some(patience)),
-            Message::HealthCommandLate { worker, pid } => self.health_commands.late(worker, pid),
-            Message::OutOfMemory(worker, killed) => self.workers.process_killed(worker, killed),
+            Message::HealthCommandLate { worker, pid } => self.children.health_commands.late(worker, pid),
+            Message::OutOfMemory(worker, killed) => self.children.workers.process_killed(worker, killed),
             Message::Paths(found) => {
                 if self.listeners.paths_seen(&found) {
-                    self.fallback.restart(self.listeners.listeners(), &mut self.outbox);
+                    self.children.fallback.restart(self.listeners.listeners(), &mut self.outbox);
                 }
                 self.bring_rebound_sockets();
             }
             Message::Measured(memory) => self.meters.measured(memory, &mut self.outbox),
-            Message::KillOrphans(pids) => kill_orphans(pids, &self.children()),
+            Message::KillOrphans(pids) => kill_orphans(pids, &self.children),
         }
     }
 
@@ -50,14 +49,14 @@ impl EventLoop {
         match report {
             Report::Hello(generation, hello) => self.template_ready(template, generation, hello),
             Report::Forked { worker, pid, hook_state } => {
-                self.workers.set_hook_state(worker, hook_state);
+                self.children.workers.set_hook_state(worker, hook_state);
                 self.worker_forked(worker, pid);
             }
-            Report::ForkedUnasked { worker, pid } => match self.children().adopt(pid) {
+            Report::ForkedUnasked { worker, pid } => match self.children.adopt(pid) {
                 Ok(child) => drop(child.kill()),
-                Err(why) => self.templates.warn_of_unasked(template, worker, &why),
+                Err(why) => self.children.templates.warn_of_unasked(template, worker, &why),
             },
-            Report::NotForked { worker, why } => self.workers.not_made(worker, why, &mut self.outbox),
+            Report::NotForked { worker, why } => self.children.workers.not_made(worker, why, &mut self.outbox),
             Report::Nonsense(generation, why) => self.refuse(generation, why),
             Report::Silent => self.finish_template_exit(template),
         }
@@ -65,7 +64,7 @@ impl EventLoop {
 
     /// A template has made the worker that it was ordered.
     fn worker_forked(&mut self, id: WorkerId, pid: Pid) {
-        let Some(template) = self.workers.get(id).map(|worker| worker.template()) else { return };
+        let Some(template) = self.children.workers.get(id).map(|worker| worker.template()) else { return };
         // It may have died before we heard of it; then its number may belong to somebody else already.
         if let Some(ended) = self.exits.unclaimed.take(Instant::now(), pid) {
             self.outbox.event(Event::Worker(id, WorkerEvent::Spawned));
@@ -73,23 +72,23 @@ impl EventLoop {
             self.end_orphans();
             return;
         }
-        let child = match self.children().adopt(pid) {
+        let child = match self.children.adopt(pid) {
             Ok(child) => child,
             Err(why) => {
-                self.workers.not_made(id, why, &mut self.outbox);
+                self.children.workers.not_made(id, why, &mut self.outbox);
                 return;
             }
         };
-        if let Some(process) = self.workers.forked(id, child, &mut self.outbox) {
-            self.templates.worker_joined(template, &process);
+        if let Some(process) = self.children.workers.forked(id, child, &mut self.outbox) {
+            self.children.templates.worker_joined(template, &process);
         }
     }
 
     fn probed(&mut self, id: WorkerId, answer: &Answer) {
-        self.workers.set_unanswered(id, matches!(answer, Answer::Silent(_) | Answer::NotAccepted(_)));
-        let Some(subject) = self.generations.subject(&self.workers, id) else { return };
+        self.children.workers.set_unanswered(id, matches!(answer, Answer::Silent(_) | Answer::NotAccepted(_)));
+        let Some(subject) = self.generations.subject(&self.children.workers, id) else { return };
         let event = health::probed(id, subject.generation, answer);
-        self.workers.read_requests(id, &mut self.outbox);
+        self.children.workers.read_requests(id, &mut self.outbox);
         self.outbox.event(event);
     }
 
@@ -99,14 +98,9 @@ impl EventLoop {
             return;
         }
         let snapshot = self.core.snapshot(self.clock.now());
-        let workers = &self.workers;
+        let workers = &self.children.workers;
         if self.listeners.wants_reload(&snapshot, |id| workers.get(id)?.pid()) {
             self.outbox.event(self.reload_clients.request(None));
         }
-    }
-
-    /// Who has made children.
-    pub(super) fn children(&self) -> Children<'_> {
-        Children::new(&self.workers, &self.templates, &self.fallback, &self.health_commands)
     }
 }

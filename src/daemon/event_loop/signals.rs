@@ -38,12 +38,12 @@ impl EventLoop {
             let workers = self.core.snapshot(self.clock.now()).workers;
             workers.iter().filter(|worker| worker.phase == Phase::Starting).map(|worker| worker.worker).collect()
         };
-        let workers = self.workers.iter().filter_map(|(id, worker)| {
+        let workers = self.children.workers.iter().filter_map(|(id, worker)| {
             let (child, reopen) = worker.reopens()?;
             (reopen.while_starting || !starting.contains(&id)).then_some((child, reopen.signal))
         });
         let mut signalled = 0;
-        for (child, signal) in self.templates.reopening().chain(workers) {
+        for (child, signal) in self.children.templates.reopening().chain(workers) {
             match child.signal(by_number(signal)) {
                 Ok(()) => signalled += 1,
                 Err(error) => tracing::error!("cannot signal process {}: {error}", child.pid()),

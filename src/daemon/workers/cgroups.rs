@@ -3,19 +3,64 @@
 
 use crate::cgroup::{Absent, Group, Limits, OomWatch, OutOfMemory, Tree};
 use crate::config::{self, size};
+use crate::daemon::log_limit::LogLimit;
 use crate::daemon::message::Message;
 use crate::daemon::outbox::Outbox;
 use crate::supervisor::WorkerId;
 use crate::systemd::environment;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 /// A worker that the kernel kills for want of memory is reaped within this time; one that lives on lost a process that
 /// it had started.
 const SURVIVAL: Duration = Duration::from_secs(1);
+
+/// A worker's control group, with all that it starts.
+#[derive(Debug, Default)]
+pub(super) struct WorkerCgroup {
+    pub(super) group: Option<Group>,
+    watching: Option<AbortHandle>,
+    /// How many processes of it the kernel had killed for want of memory when that was last reported.
+    pub(super) oom_kills_reported: u64,
+    /// The lines about them.
+    pub(super) kills: LogLimit,
+}
+
+impl Drop for WorkerCgroup {
+    fn drop(&mut self) {
+        self.watching.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl WorkerCgroup {
+    /// Listens for the kernel killing processes of a worker that lives on.
+    pub(super) fn watch(id: WorkerId, group: Group, outbox: &Outbox) -> Self {
+        // Without the memory controller there is nothing to hear.
+        let watching = OomWatch::new(&group).ok().map(|mut watch| {
+            let sender = outbox.sender();
+            let listening = tokio::spawn(async move {
+                while let Ok(killed) = watch.killed().await {
+                    sleep(SURVIVAL).await;
+                    if sender.send(Message::OutOfMemory(id, killed)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            listening.abort_handle()
+        });
+        Self { group: Some(group), watching, oom_kills_reported: 0, kills: LogLimit::default() }
+    }
+
+    /// Says how many lines about killed processes were not written, once their time is over, or at its end.
+    pub(super) fn tell_suppressed(&mut self, id: WorkerId, now: Instant, end: bool) {
+        if let Some(count) = self.kills.suppressed(now, end) {
+            tracing::warn!(SOCKD_WORKER = id.0, "the kernel killed processes of worker {id} {count} more times");
+        }
+    }
+}
 
 /// What we have of control groups.
 #[derive(Debug, Default)]
@@ -97,22 +142,6 @@ impl WorkerCgroups {
         if let State::Open(tree) = &mut self.state {
             remove_when_empty(tree, group);
         }
-    }
-
-    /// Listens for the kernel killing processes of a worker that lives on.
-    pub(super) fn watch_memory(&self, id: WorkerId, group: &Group, outbox: &Outbox) -> Option<AbortHandle> {
-        // Without the memory controller there is nothing to hear.
-        let mut watch = OomWatch::new(group).ok()?;
-        let sender = outbox.sender();
-        let listening = tokio::spawn(async move {
-            while let Ok(killed) = watch.killed().await {
-                sleep(SURVIVAL).await;
-                if sender.send(Message::OutOfMemory(id, killed)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Some(listening.abort_handle())
     }
 
     /// Removes the groups of the dead in which nobody lives any more.

@@ -39,14 +39,12 @@ impl Workers {
         let mut worker = self.all.remove(&id)?;
         let forked = worker.template.map(|template| (template, worker.role, worker.as_process(id, pid)));
         worker.tell_suppressed(id, true);
-        // Its last lines may still be in the pipe.
-        worker.stderr.pump();
-        repeats.worker_ended(id, worker.generation, &worker.lines);
-        let tail = worker.stderr.tail();
+        let tail = worker.output.tail();
+        repeats.worker_ended(id, worker.generation, worker.output.lines());
         let mut why = verdict(end, Some(worker.conventions), &tail);
         let mut leader = None;
-        if let Some(group) = worker.group.take() {
-            if group.oom_kills().is_some_and(|kills| kills > worker.oom_kills_reported) {
+        if let Some(group) = worker.cgroup.group.take() {
+            if group.oom_kills().is_some_and(|kills| kills > worker.cgroup.oom_kills_reported) {
                 let cause = self.cgroups.out_of_memory(&group);
                 why = match end {
                     End::Signal(KILL) => format!("killed by the kernel: {cause}"),
@@ -69,10 +67,12 @@ impl Workers {
     pub(in crate::daemon) fn process_killed(&mut self, id: WorkerId, killed: u64) {
         // One that has ended has had its verdict.
         let Some(worker) = self.all.get_mut(&id) else { return };
-        let Some(group) = worker.group.as_ref().filter(|_| killed > worker.oom_kills_reported) else { return };
-        worker.oom_kills_reported = killed;
+        let Some(group) = worker.cgroup.group.as_ref().filter(|_| killed > worker.cgroup.oom_kills_reported) else {
+            return;
+        };
+        worker.cgroup.oom_kills_reported = killed;
         let cause = self.cgroups.out_of_memory(group);
-        if !worker.kills.allows(Instant::now()) {
+        if !worker.cgroup.kills.allows(Instant::now()) {
             return;
         }
         tracing::warn!(

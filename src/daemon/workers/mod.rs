@@ -10,27 +10,25 @@ mod heartbeat;
 mod notify;
 pub(super) mod spawn;
 
-use self::cgroups::WorkerCgroups;
+use self::cgroups::{WorkerCgroup, WorkerCgroups};
+use self::notify::Notifications;
 use super::listener_monitor::Serving;
-use super::log_limit::LogLimit;
 use super::outbox::Outbox;
-use super::repeats::Lines;
+use super::output::Output;
 use crate::app::{Conventions, Reopen};
 use crate::cgroup::Group;
 use crate::listener::Listener;
 use crate::notify::Datagram;
 use crate::private_socket::Binder;
 use crate::probe;
-use crate::process::{Child, Stderr, Tail, WorkerProcess, held_sockets, signal_by_number};
+use crate::process::{Child, Tail, WorkerProcess, held_sockets, signal_by_number};
 use crate::queue;
 use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, SlotId, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::task::AbortHandle;
 
 /// How many of a dead worker's last lines are quoted.
 const QUOTED_LINES: usize = 20;
@@ -69,37 +67,17 @@ pub(super) struct Worker {
     probes: Vec<probe::Socket>,
     conventions: &'static Conventions,
     child: Option<Child>,
-    stderr: Arc<Stderr>,
-    /// What of its lines is kept back.
-    lines: Arc<Lines>,
-    listening: AbortHandle,
+    output: Output,
+    notifications: Notifications,
     /// The template that was ordered to fork it.
     template: Option<u64>,
     /// What hooks have left in its object.
     hook_state: Option<String>,
     /// What it shows of itself, if it does.
     scoreboard: Option<Scoreboard>,
-    /// What it said before its template reported it.
-    early: Vec<Datagram>,
-    /// Its control group, with all that it starts.
-    group: Option<Group>,
-    watching: Option<AbortHandle>,
-    /// How many processes of its group the kernel had killed for want of memory when that was last reported.
-    oom_kills_reported: u64,
+    cgroup: WorkerCgroup,
     /// The last question to it had no answer.
     unanswered: bool,
-    /// Its own STATUS=.
-    status: Option<String>,
-    /// The lines about its notifications that are refused, and about processes of its own that the kernel kills.
-    refusals: LogLimit,
-    kills: LogLimit,
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.listening.abort();
-        self.watching.iter().for_each(AbortHandle::abort);
-    }
 }
 
 impl Worker {
@@ -143,7 +121,7 @@ impl Worker {
     }
 
     pub(super) fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
+        self.cgroup.group.as_ref()
     }
 
     pub(super) fn pid(&self) -> Option<Pid> {
@@ -153,18 +131,13 @@ impl Worker {
     /// Says how many lines about it were not written, once their time is over, or at its end.
     fn tell_suppressed(&mut self, id: WorkerId, end: bool) {
         let now = Instant::now();
-        if let Some(count) = self.refusals.suppressed(now, end) {
-            tracing::warn!(SOCKD_WORKER = id.0, "{count} more notifications of worker {id} were refused, ignoring");
-        }
-        if let Some(count) = self.kills.suppressed(now, end) {
-            tracing::warn!(SOCKD_WORKER = id.0, "the kernel killed processes of worker {id} {count} more times");
-        }
+        self.notifications.tell_suppressed(id, now, end);
+        self.cgroup.tell_suppressed(id, now, end);
     }
 
     /// The last line of its stderr that names an error.
     pub(super) fn last_error(&self) -> Option<String> {
-        self.stderr.pump();
-        self.stderr.tail().error().map(str::to_owned)
+        self.output.tail().error().map(str::to_owned)
     }
 }
 
@@ -225,7 +198,7 @@ impl Workers {
 
     /// Effect::PassStderr: what it writes is not kept back any more.
     pub(super) fn pass_stderr(&self, id: WorkerId) {
-        self.all.get(&id).iter().for_each(|worker| worker.lines.give_up());
+        self.all.get(&id).iter().for_each(|worker| worker.output.pass_on());
     }
 
     /// Effect::Signal.
@@ -242,7 +215,7 @@ impl Workers {
             Signal::Abort => child.signal(rustix::process::Signal::ABORT),
             Signal::Kill => {
                 // A worker that has not entered its group yet is killed as one without.
-                let group = worker.group.as_ref().map_or(Ok(()), Group::kill);
+                let group = worker.group().map_or(Ok(()), Group::kill);
                 child.kill().and(group)
             }
         };
@@ -269,9 +242,7 @@ impl Workers {
 
     /// Keeps the last lines of the workers that ended last, for those who ask why.
     fn remember_last_lines(&mut self, id: WorkerId, tail: &Tail) {
-        let lines: Vec<String> = tail.lines().map(str::to_owned).collect();
-        let skip = lines.len().saturating_sub(QUOTED_LINES);
-        self.recent_stderr.insert(id, lines.into_iter().skip(skip).collect());
+        self.recent_stderr.insert(id, quoted(tail));
         while self.recent_stderr.len() > MAX_REMEMBERED {
             self.recent_stderr.pop_first();
         }
@@ -279,13 +250,18 @@ impl Workers {
 
     /// The last lines of a worker, dead or alive.
     pub(super) fn last_lines(&self, id: WorkerId) -> Vec<String> {
-        if let Some(worker) = self.all.get(&id) {
-            worker.stderr.pump();
-            let lines: Vec<String> = worker.stderr.tail().lines().map(str::to_owned).collect();
-            let skip = lines.len().saturating_sub(QUOTED_LINES);
-            return lines.into_iter().skip(skip).collect();
+        match self.all.get(&id) {
+            Some(worker) => quoted(&worker.output.tail()),
+            None => self.recent_stderr.get(&id).cloned().unwrap_or_default(),
         }
-        self.recent_stderr.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// A datagram came in on a worker's notification socket.
+    pub(super) fn hear(&mut self, id: WorkerId, datagram: Datagram, outbox: &mut Outbox) {
+        if let Some(worker) = self.all.get_mut(&id) {
+            let process = worker.pid();
+            worker.notifications.hear(id, process, datagram, outbox);
+        }
     }
 
     /// Looks whether the worker, or one of its descendants, holds one of our sockets.
@@ -307,6 +283,13 @@ impl Workers {
         };
         outbox.event(Event::Worker(id, WorkerEvent::Inspected { holds, accepts }));
     }
+}
+
+/// What is quoted of a process's last lines.
+fn quoted(tail: &Tail) -> Vec<String> {
+    let lines: Vec<String> = tail.lines().map(str::to_owned).collect();
+    let skip = lines.len().saturating_sub(QUOTED_LINES);
+    lines.into_iter().skip(skip).collect()
 }
 
 /// Whether a worker that holds these sockets takes what waits on the public ones.

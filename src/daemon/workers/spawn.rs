@@ -1,26 +1,23 @@
 //! Making a worker's process: executed by sockd itself, or ordered from a template.
 
+use super::cgroups::WorkerCgroup;
+use super::notify::Notifications;
 use super::{Worker, Workers, by_number};
 use crate::adapter::exec::WorkerFds;
 use crate::app::Address;
 use crate::daemon::generation::Generation;
-use crate::daemon::log_limit::LogLimit;
-use crate::daemon::message::Message;
 use crate::daemon::outbox::Outbox;
+use crate::daemon::output::Output;
 use crate::daemon::repeats::Repeats;
-use crate::journal;
 use crate::listener::Listener;
 use crate::notify;
 use crate::probe;
-use crate::process::{Child, FIRST_DESCRIPTOR, ForkRequest, SpawnRequest, Stderr, WorkerProcess, memory_file};
+use crate::process::{Child, FIRST_DESCRIPTOR, ForkRequest, SpawnRequest, WorkerProcess, memory_file};
 use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Event, GenerationId, Role, WorkerEvent, WorkerId};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
 /// Which worker is to be made, and for what.
 #[derive(Clone, Copy, Debug)]
@@ -53,12 +50,8 @@ impl Workers {
         let socket = notify::Socket::bind(&self.binder)
             .map_err(|error| format!("cannot make the worker's notification socket: {error}"))?;
         let notify = socket.address();
-        let lines = repeats.of_worker(id, new.generation, role);
-        let taken = Arc::clone(&lines);
-        let (follow, stderr) =
-            Stderr::new(move |line| taken.take(line)).map_err(|error| format!("cannot make a pipe: {error}"))?;
-        drop(tokio::spawn(Arc::clone(&follow).follow(journal::is_congested)));
-        let listening = listen(id, socket, outbox);
+        let (output, stderr) = Output::follow(repeats.of_worker(id, new.generation, role))?;
+        let notifications = Notifications::listen(id, socket, outbox);
         let (group, entrance) = self.cgroups.make(id, &generation.settings.workers).unzip();
         let worker = Worker {
             generation: new.generation,
@@ -66,20 +59,13 @@ impl Workers {
             probes: Vec::new(),
             conventions: &generation.adapter.conventions,
             child: None,
+            output,
+            notifications,
             template: None,
             hook_state: None,
-            stderr: follow,
-            lines,
-            listening,
             scoreboard: None,
-            early: Vec::new(),
-            watching: group.as_ref().and_then(|group| self.cgroups.watch_memory(id, group, outbox)),
-            group,
-            oom_kills_reported: 0,
+            cgroup: group.map(|group| WorkerCgroup::watch(id, group, outbox)).unwrap_or_default(),
             unanswered: false,
-            status: None,
-            refusals: LogLimit::default(),
-            kills: LogLimit::default(),
         };
         self.all.insert(id, worker);
         Ok(WorkerIo { notify, stderr, entrance })
@@ -191,7 +177,7 @@ impl Workers {
     ) -> Option<WorkerProcess> {
         outbox.event(Event::Worker(id, WorkerEvent::Spawned));
         self.adopt(id, child);
-        for datagram in std::mem::take(&mut self.all.get_mut(&id)?.early) {
+        for datagram in self.all.get_mut(&id)?.notifications.take_early() {
             self.hear(id, datagram, outbox);
         }
         self.all.get(&id)?.forked_process(id)
@@ -199,7 +185,7 @@ impl Workers {
 
     /// Gives up a worker that has no process and will have none.
     pub(in crate::daemon) fn not_made(&mut self, id: WorkerId, why: String, outbox: &mut Outbox) {
-        if let Some(group) = self.all.remove(&id).and_then(|mut worker| worker.group.take()) {
+        if let Some(group) = self.all.remove(&id).and_then(|mut worker| worker.cgroup.group.take()) {
             self.cgroups.remove_when_empty(group);
         }
         outbox.event(Event::Worker(id, WorkerEvent::SpawnFailed { why }));
@@ -224,21 +210,4 @@ impl Workers {
         }
         Ok(fd)
     }
-}
-
-/// Listens on a worker's notification socket.
-fn listen(id: WorkerId, socket: notify::Socket, outbox: &Outbox) -> AbortHandle {
-    let sender = outbox.sender();
-    let listening = tokio::spawn(async move {
-        while let Ok((datagram, packet)) = socket.receive().await {
-            // One of each worker at a time: one that sends more waits, and the others' turn comes.
-            let (done, is_done) = oneshot::channel();
-            if sender.send(Message::Notify(id, datagram, done)).await.is_err() {
-                return;
-            }
-            let _ = is_done.await;
-            socket.done(packet).await;
-        }
-    });
-    listening.abort_handle()
 }

@@ -2,9 +2,21 @@
 
 use super::super::effect::Outcome;
 use super::super::id::{GenerationId, RequestId, WorkerId};
-use super::super::snapshot::RolloutStep;
+use super::super::snapshot::{Refusal, RolloutStep};
 use super::super::time::Time;
 
+/// The reloads of an instance.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Rollouts {
+    pub(in super::super) current: Option<Rollout>,
+    pub(in super::super) handover: Option<Handover>,
+    /// Who asked for a reload that has not begun: one rollout will serve them all.
+    pub(in super::super) waiting: Vec<RequestId>,
+    /// The last one, if it was refused.
+    pub(in super::super) refusal: Option<Refusal>,
+}
+
+/// A rollout under way.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Rollout {
     pub(in super::super) generation: GenerationId,
