@@ -3,6 +3,5 @@
 mod adopt;
 mod cases;
 mod foreign;
-mod mutation;
 mod new;
 mod program;

@@ -14,44 +14,7 @@ use sockd::cli::adopt::proposal::Proposal;
 use sockd::cli::adopt::service::{self, Surroundings};
 use sockd::cli::adopt::unit::Unit;
 
-const ROUNDS: usize = 4000;
-/// What ends a line, begins another, or means something to systemd, to a shell or to uWSGI.
-const NASTY: [&str; 34] = [
-    "\r",
-    "\n",
-    "\0",
-    "\r\n",
-    "\\",
-    "\\\n",
-    "\\\r",
-    " \\\n",
-    "%",
-    "%%",
-    "%i",
-    "%(uid)",
-    "%n",
-    "\"",
-    "'",
-    " ",
-    "\t",
-    "\u{85}",
-    "\u{2028}",
-    "\u{2029}",
-    "\u{202e}",
-    "\u{1b}[2J",
-    ";",
-    "#",
-    "$",
-    "${X}",
-    "=",
-    ":",
-    "/../",
-    "é",
-    "root",
-    "\rExecStartPre=+/bin/sh /home/mallory/evil.sh",
-    "\n[Service]\nUser=root\n",
-    "\u{9b}2J",
-];
+use crate::mutator::{Numbers, ROUNDS};
 
 const INI: &str = "[uwsgi]\nproject = site\nuid = mallory\ngid = www-data\nchdir = /home/mallory/the site/50\n\
                    socket = /run/uwsgi/site.sock\nhttp-socket = 127.0.0.1:8000\nchown-socket = mallory:www-data\n\
@@ -71,33 +34,6 @@ const NAMED: [&str; 4] = [
     "[www]\nlisten = /run/php/site.sock\nlisten.mode = 0660\n",
     "workers 2\nbind \"unix:///run/puma.sock\"\nport 3000\n",
 ];
-
-/// Numbers that are the same each time (xorshift64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % most as u64) as usize
-    }
-
-    /// One to three nasty pieces put in, or pieces cut out.
-    fn mutated(&mut self, text: &str) -> String {
-        let mut letters: Vec<char> = text.chars().collect();
-        for _ in 0..=self.below(3) {
-            let at = self.below(letters.len() + 1);
-            if self.below(5) == 0 {
-                let end = (at + self.below(6)).min(letters.len());
-                letters.drain(at..end);
-            } else {
-                letters.splice(at..at, NASTY[self.below(NASTY.len())].chars());
-            }
-        }
-        letters.into_iter().collect()
-    }
-}
 
 /// Settings of a unit file in their order, read as `src/shared/conf-parser.c` of systemd does: not by sockd's own reader.
 fn as_systemd(text: &str) -> Vec<(String, String)> {
