@@ -137,10 +137,16 @@ fn open(web: &Instance, gate: &Path) {
 /// An application that is imported only once the pipe `gate` is opened, if there is one, and answers /slow only once the
 /// pipe `slow` is.
 const APPLICATION: &str = r#"
-import os, sys
-if os.path.exists("gate"):
+import os, select, sys
+try:
+    gate = os.open("gate", os.O_RDONLY | os.O_NONBLOCK)
+except FileNotFoundError:
+    pass
+else:
+    # It is open by now, whatever becomes of its name.
     print("waits at the gate", file=sys.stderr, flush=True)
-    open("gate").close()
+    select.select([gate], [], [])
+    os.close(gate)
 
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/slow":
