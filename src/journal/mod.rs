@@ -1,6 +1,6 @@
 //! The log: systemd's journal when our output goes there, lines for people otherwise.
 //!
-//! Owns: the choice between the two, the priorities, and the ids of [`message_id`].
+//! Owns: the choice between the two, the log thread, the priorities, and the ids of [`message_id`].
 //! Never: decides what is worth a message, waits, or fails: without a journal there is stderr.
 //!
 //! An event is written with the plain macros of tracing; upper-case names become fields of the journal as they are:
@@ -19,14 +19,13 @@
 //! Levels and priorities (sd-daemon(3)): ERROR 3, WARN 4, INFO 6, DEBUG and TRACE 7. The variable SOCKD_LOG (`error`,
 //! `warn`, `info`, `debug`, `trace`) sets the least important level that is written; it is `info` when unset.
 //!
-//! Nobody waits for the log: what journald, a pipe or a terminal does not take at once is kept within limits, and given
-//! again with the next message or by [`flush`], which the event loop calls. The number of lost messages is logged.
+//! Nobody waits for the log: a message is copied into a queue, and a thread of its own writes it, which may wait for
+//! journald, a pipe or a terminal as long as that likes. The queue is bounded; the number of lost messages is logged.
 #![forbid(unsafe_code)]
 
-mod human;
+mod init;
 pub mod message_id;
-mod native;
-mod outlet;
-mod sink;
+mod queue;
+mod stderr;
 
-pub use sink::{Sink, finish, flush, init, is_congested, is_waiting};
+pub use init::{Sink, finish, init, is_congested};

@@ -44,7 +44,7 @@ const SEARCHES: [(&str, &str); 31] = [
     ("timeouts", "src/supervisor/spec.rs"),
     ("backlog", "src/daemon/listener_monitor.rs"),
     ("pid reuse", "src/daemon/unclaimed_exits.rs"),
-    ("log queue", "src/journal/outlet.rs"),
+    ("log queue", "src/journal/queue.rs"),
     ("cgroup of a worker", "src/cgroup/group.rs"),
     ("worker cgroups", "src/daemon/workers/cgroups.rs"),
     ("reload client", "src/control/server.rs"),

@@ -14,8 +14,8 @@
 //!   recvmsg, recv, read, accept            never blocking; descriptors that come along are closed by a thread (peer.rs)
 //!   connect, send, write                   never blocking, to workers' private sockets, templates, clients of the control
 //!                                          socket, the 503 helper; what does not fit is an error (probe, process, control)
-//!   sendto systemd and journald            never blocking; what does not fit waits in memory, in order, bounded
-//!                                          (systemd/notify.rs, journal/outlet.rs); a stderr is asked before each write
+//!   sendto systemd                         never blocking; what does not fit waits in memory, in order, bounded
+//!                                          (systemd/notify.rs). The log is a queue, which a thread writes (journal/queue.rs)
 //!   socket, pipe2, memfd_create, getrandom the kernel's memory
 //!   bind, open(O_PATH), unlink             private sockets: in RuntimeDirectory= or /dev/shm, which are memory, and on
 //!                                          another file system only where neither can be written to
@@ -61,7 +61,7 @@ use super::unclaimed_exits::UnclaimedExits;
 use super::workers::Workers;
 use crate::control::{self, Call};
 use crate::exit;
-use crate::journal::{self, message_id};
+use crate::journal::message_id;
 use crate::listener::Listener;
 use crate::process::{Signals, release_file_pages};
 use crate::supervisor::{GenerationId, Overview, Start, Supervisor, Time};
@@ -76,8 +76,8 @@ use tokio::time::sleep;
 
 /// So many messages of drivers may wait; a driver that has more waits itself.
 const INBOX: usize = 256;
-/// While nobody takes what waits for the log, it is offered again after this time.
-const LOG_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// While systemd does not take what waits for it, it is offered again after this time.
+const NOTIFY_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// So often the drivers' tasks get their turn before a deadline counts: they wake, read, and send.
 const MAX_DRIVER_TURNS: usize = 3;
 
@@ -206,10 +206,9 @@ impl EventLoop {
                 numbers = self.inputs.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.inputs.calls.recv() => self.answer(call),
                 Some(message) = self.inputs.inbox.recv() => self.receive(message),
-                () = sleep(LOG_POLL_INTERVAL), if journal::is_waiting() || self.service_manager.is_waiting() => {}
+                () = sleep(NOTIFY_RETRY_INTERVAL), if self.service_manager.is_waiting() => {}
             }
             self.settle();
-            journal::flush();
             self.service_manager.flush();
             if std::mem::take(&mut self.progress.at_rest) {
                 // Only for the sake of others, who may need the memory.

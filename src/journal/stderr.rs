@@ -2,49 +2,32 @@
 //!
 //! Owns: the form of the line: `12:34:56Z sockd: warning: worker 3: message`. Time and colour only on a terminal; colour
 //! never when NO_COLOR is set (no-color.org).
-//! Never: fails or waits; a stderr that is gone loses messages and nothing else.
+//! Never: fails; a stderr that is gone loses messages and nothing else. It waits for its reader, in the log thread.
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::outlet::Outlet;
 use crate::printable::for_terminal;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 /// A layer of tracing that writes lines.
-pub struct Human {
-    outlet: Arc<Outlet>,
-    form: Form,
-}
-
-impl Human {
-    /// Writes to `outlet`.
-    pub(super) fn new(outlet: Arc<Outlet>, form: Form) -> Self {
-        Self { outlet, form }
-    }
-}
-
-/// How lines look.
 #[derive(Clone, Copy, Debug)]
-pub struct Form {
+pub(super) struct Stderr {
     colour: bool,
     time: bool,
 }
 
-impl Form {
+impl Stderr {
     /// For a terminal, or for what is none.
     pub(super) fn new(terminal: bool) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { colour: terminal && !no_color, time: terminal }
-    }
-
-    /// A message of our own that the log of the program did not write.
-    pub(super) fn message(self, level: Level, text: &str) -> String {
-        self.line(level, &Parts { message: text.to_owned(), ..Parts::default() }, SystemTime::now())
     }
 
     fn line(self, level: Level, parts: &Parts, now: SystemTime) -> String {
@@ -74,13 +57,25 @@ impl Form {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Human {
+impl<S: Subscriber> Layer<S> for Stderr {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut parts = Parts::default();
         event.record(&mut parts);
-        let line = self.form.line(*event.metadata().level(), &parts, SystemTime::now());
-        // One write, so that lines of several processes on one stderr do not mix.
-        self.outlet.write(line.into_bytes());
+        write_fully(self.line(*event.metadata().level(), &parts, SystemTime::now()).as_bytes());
+    }
+}
+
+/// Writes a line, with one call where it is taken whole, so that lines of several processes on one stderr do not mix.
+fn write_fully(mut line: &[u8]) {
+    let stderr = io::stderr();
+    while !line.is_empty() {
+        match rustix::io::write(&stderr, line) {
+            Ok(count) => line = &line[count..],
+            Err(Errno::INTR) => {}
+            // Somebody who shares it has set it not to block.
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)),
+            Err(_) => return,
+        }
     }
 }
 
@@ -129,7 +124,7 @@ mod tests {
     #[test]
     fn lines_for_a_pipe_and_for_a_terminal() {
         let now = UNIX_EPOCH + Duration::from_secs(86_400 * 20_000 + 3 * 3600 + 25 * 60 + 7);
-        let pipe = Form { colour: false, time: false };
+        let pipe = Stderr { colour: false, time: false };
         assert_eq!(
             pipe.line(Level::INFO, &parts("worker 3 is ready", Some("3"), false), now),
             "sockd: worker 3 is ready\n"
@@ -138,7 +133,7 @@ mod tests {
             pipe.line(Level::WARN, &parts("a\u{1b}[2Jb\nc", Some("3"), true), now),
             "sockd: warning: worker 3: a\u{fffd}[2Jb\nc\n"
         );
-        let terminal = Form { colour: true, time: true };
+        let terminal = Stderr { colour: true, time: true };
         assert_eq!(
             terminal.line(Level::ERROR, &parts("cannot bind", None, false), now),
             "03:25:07Z sockd: \x1b[1;31merror: \x1b[0mcannot bind\n"
