@@ -343,8 +343,8 @@ pub fn release_file_pages() -> io::Result<()> {
             continue;
         }
         // SAFETY: the range is that of one mapping, private and without a page of its own: the kernel brings the same
-        // bytes back from the file. No other thread runs that could write to it between the look and the call; and
-        // what cannot be let go of stays.
+        // bytes back from the file. It is mapped read-only, so that no thread can write to it between the look and the
+        // call; and what cannot be let go of stays.
         unsafe { libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_DONTNEED) };
     }
     Ok(())
