@@ -61,7 +61,8 @@ pub fn init(fields: &[(&str, String)]) -> Sink {
     sink
 }
 
-/// journald, if it is there. Levels are the priorities of sd-daemon(3).
+/// journald, if it is there. Levels are the priorities of sd-daemon(3). What it refuses while it is gone is lost without
+/// being counted: the layer passes no error on.
 fn journald(fields: &[(&str, String)]) -> io::Result<tracing_journald::Layer> {
     let priorities = PriorityMappings {
         error: Priority::Error,
