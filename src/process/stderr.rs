@@ -30,10 +30,19 @@ pub struct Stderr {
     on_line: Box<dyn Fn(&str) + Send + Sync>,
 }
 
+/// Whether there was something to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Something,
+    Nothing,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// The beginning of a line whose end has not come.
     rest: Vec<u8>,
+    /// Lines that were not passed on yet: of one chunk.
+    pending: VecDeque<String>,
     tail: Tail,
     ended: bool,
 }
@@ -53,15 +62,22 @@ impl Stderr {
         Ok((Arc::new(stderr), write))
     }
 
-    /// Reads until every writer is gone. Run it as a task. While `congested` says so nothing is read: a process that writes
-    /// faster than its lines are taken waits in its write.
+    /// Reads until every writer is gone. Run it as a task. While `congested` says so nothing is passed on and nothing read:
+    /// a process that writes faster than its lines are taken waits in its write.
     pub async fn follow(self: Arc<Self>, congested: fn() -> bool) {
-        while !self.state().ended {
+        loop {
             while congested() {
                 tokio::time::sleep(READ_INTERVAL).await;
             }
+            // One line may be all that there is room for.
+            if self.pass_on() {
+                continue;
+            }
+            if self.state().ended {
+                return;
+            }
             let Ok(mut ready) = self.pipe.readable().await else { return };
-            if self.read_chunks(1) {
+            if self.read() == Read::Nothing {
                 ready.clear_ready();
             }
             drop(ready);
@@ -69,54 +85,39 @@ impl Stderr {
         }
     }
 
-    /// Reads what is there at this moment; true if that was all. Called before a dead process is quoted, since its
-    /// last lines may still be in the pipe.
-    pub fn pump(&self) -> bool {
-        self.read_chunks(LAST_CHUNKS)
+    /// Reads what is there at this moment, and passes it on without waiting. Called before a dead process is quoted, since
+    /// its last lines may still be in the pipe.
+    pub fn pump(&self) {
+        while self.pass_on() {}
+        for _ in 0..LAST_CHUNKS {
+            let read = self.read();
+            while self.pass_on() {}
+            if read == Read::Nothing {
+                return;
+            }
+        }
     }
 
-    fn read_chunks(&self, most: usize) -> bool {
+    /// Reads a chunk, and cuts it into lines.
+    fn read(&self) -> Read {
         let mut chunk = [0; CHUNK];
-        for _ in 0..most {
+        loop {
             match rustix::io::read(self.pipe.as_fd(), &mut chunk[..]) {
-                Ok(0) => {
-                    self.take(&[]);
-                    self.state().ended = true;
-                    return true;
+                Ok(count) => {
+                    self.state().take(&chunk[..count]);
+                    return if count == 0 { Read::Nothing } else { Read::Something };
                 }
-                Ok(count) => self.take(&chunk[..count]),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return true,
+                Err(_) => return Read::Nothing,
             }
         }
-        false
     }
 
-    /// Cuts what came into lines; nothing means that nothing more will come.
-    fn take(&self, chunk: &[u8]) {
-        let mut lines = Vec::new();
-        {
-            let mut state = self.state();
-            state.rest.extend_from_slice(chunk);
-            let mut rest = std::mem::take(&mut state.rest);
-            loop {
-                let end = rest.iter().position(|byte| *byte == b'\n');
-                let (length, skip) = match end {
-                    Some(end) if end <= LINE_LIMIT => (end, end + 1),
-                    Some(_) | None if rest.len() >= LINE_LIMIT => (LINE_LIMIT, LINE_LIMIT),
-                    Some(_) | None if chunk.is_empty() && !rest.is_empty() => (rest.len(), rest.len()),
-                    Some(_) | None => break,
-                };
-                let line = clean(&rest[..length]);
-                rest.drain(..skip);
-                state.tail.push(line.clone());
-                lines.push(line);
-            }
-            state.rest = rest;
-        }
-        for line in lines {
-            (self.on_line)(&line);
-        }
+    /// Passes a line on; false if there was none.
+    fn pass_on(&self) -> bool {
+        let Some(line) = self.state().pending.pop_front() else { return false };
+        (self.on_line)(&line);
+        true
     }
 
     /// The last lines so far.
@@ -126,6 +127,30 @@ impl Stderr {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Cuts what came into lines; nothing means that nothing more will come.
+    fn take(&mut self, chunk: &[u8]) {
+        self.ended = chunk.is_empty();
+        self.rest.extend_from_slice(chunk);
+        let mut taken = 0;
+        loop {
+            let rest = &self.rest[taken..];
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let (length, skip) = match end {
+                Some(end) if end <= LINE_LIMIT => (end, end + 1),
+                Some(_) | None if rest.len() >= LINE_LIMIT => (LINE_LIMIT, LINE_LIMIT),
+                Some(_) | None if self.ended && !rest.is_empty() => (rest.len(), rest.len()),
+                Some(_) | None => break,
+            };
+            let line = clean(&rest[..length]);
+            taken += skip;
+            self.tail.push(line.clone());
+            self.pending.push_back(line);
+        }
+        self.rest.drain(..taken);
     }
 }
 
@@ -225,7 +250,7 @@ mod tests {
                 Stderr::new(move |line| sink.lock().expect("one thread").push(line.to_owned())).expect("a pipe");
             let text = format!("one\n\ntwo\n{}", "x".repeat(LINE_LIMIT + 3));
             rustix::io::write(&write, text.as_bytes()).expect("it fits the pipe");
-            assert!(stderr.pump(), "that was all");
+            stderr.pump();
             assert_eq!(all.lock().expect("one thread").len(), 4, "the last line has no end yet");
             drop(write);
             Arc::clone(&stderr).follow(|| false).await;
@@ -234,6 +259,40 @@ mod tests {
             assert_eq!(all[3].len(), LINE_LIMIT);
             assert_eq!(all[4..], ["xxx"]);
             assert_eq!(stderr.tail().lines().count(), 5);
+        });
+    }
+
+    #[test]
+    fn lines_wait_for_a_log_that_is_at_work_one_by_one_and_those_of_the_dead_do_not() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static ROOM: AtomicUsize = AtomicUsize::new(0);
+        let full = || ROOM.load(Ordering::Relaxed) == 0;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let count = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&count);
+            let on_line = move |_: &str| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ = ROOM.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1));
+            };
+            let (stderr, write) = Stderr::new(on_line).expect("a pipe");
+            rustix::io::write(&write, &b"z\n".repeat(20_000)).expect("it fits the pipe");
+            let task = tokio::spawn(Arc::clone(&stderr).follow(full));
+            for passed in [1000, 2500] {
+                ROOM.store(passed - count.load(Ordering::Relaxed), Ordering::Relaxed);
+                while count.load(Ordering::Relaxed) < passed {
+                    tokio::task::yield_now().await;
+                }
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(count.load(Ordering::Relaxed), passed);
+            }
+            stderr.pump();
+            assert_eq!(count.load(Ordering::Relaxed), 20_000);
+            drop(write);
+            ROOM.store(1, Ordering::Relaxed);
+            task.await.expect("it ends");
         });
     }
 }

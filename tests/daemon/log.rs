@@ -71,3 +71,20 @@ fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_logged() {
     let transcript = web.stop();
     transcript.wait(START, Source::Log, "the last line", |line| line.ends_with("sockd: stopped"));
 }
+
+#[test]
+fn what_a_process_writes_before_it_dies_is_logged_whole() {
+    // As much as a pipe holds, and the end with it.
+    let program = "import os; os.write(2, b''.join(b'line %04d of a long report, as tracebacks are\\n' % n \
+                   for n in range(1400))); os._exit(3)";
+    let web = Instance::on_unix().command(&["python3", "-c", program]);
+    assert_eq!(web.get("/").status, 503);
+    let death = web.log("could not start: exit 3");
+    let lines = web.logged(START, "of a long report");
+    let numbers: Vec<&str> = lines.iter().filter_map(|line| line.text.split("line ").nth(1)?.get(..4)).collect();
+    let wanted: Vec<String> = (0..1400).map(|number| format!("{number:04}")).collect();
+    assert_eq!(numbers[..1400], wanted);
+    assert!(lines[1399].at <= death.at, "before the sentence about it");
+    assert!(web.logged(START, "were lost").is_empty());
+    web.stop();
+}

@@ -45,9 +45,11 @@ fn harmless() -> String {
 }
 
 /// The same to every process of the unit within moments, without systemctl, which would send some to what comes after it.
+/// A worker that leaves meanwhile takes its control group with it.
 pub fn all_at_once(unit: &str) -> String {
     format!(
-        "processes=$(find /sys/fs/cgroup/system.slice/{unit}.service -name cgroup.procs -exec cat {{}} +)
+        "processes=$(find /sys/fs/cgroup/system.slice/{unit}.service -name cgroup.procs -exec cat {{}} + 2>/dev/null || true)
+         [ \"$processes\" ]
          for signal in {}; do kill -$signal $processes 2>/dev/null || true; done",
         harmless()
     )
