@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::guide;
 use crate::load::{Accident, Load, Record, Visit, list};
-use crate::machine::Machine;
+use crate::machine::{Machine, list_processes};
 
 /// How `sockd status` exits while it runs and no visitor gets a page.
 const NOBODY_SERVED: i32 = 150;
@@ -75,8 +75,8 @@ pub fn workers(status: &Value) -> BTreeSet<u64> {
 
 /// Every process in the unit's control group.
 fn processes(machine: &Machine) -> BTreeSet<u64> {
-    let all = "find /sys/fs/cgroup/system.slice/gunicorn.service -name cgroup.procs -exec cat {} + 2>/dev/null || true";
-    machine.run(all).succeeded().lines().map(|pid| pid.parse().expect("a pid")).collect()
+    let all = list_processes("system.slice/gunicorn.service");
+    machine.run(&all).succeeded().lines().map(|pid| pid.parse().expect("a pid")).collect()
 }
 
 /// The template and its spare: of the unit's processes the two that are neither sockd nor a worker. The template leads
@@ -475,6 +475,12 @@ pub fn who_asks_for_a_reload(machine: &Machine) {
     machine.run("sockd reload --no-wait gunicorn").says("the reload has begun").succeeded();
     machine.run("sockd status gunicorn | grep -F '(reload: '").succeeded();
     machine.wait_until("the rollout that nobody waits for", PATIENCE, || (generation() == 5).then_some(()));
+
+    // A stop ends the command of ExecReload=; it is no failure of the unit.
+    machine.run("systemctl reload --no-block gunicorn").succeeded();
+    machine.wait_for("the rollout to begin", PATIENCE, "sockd status gunicorn | grep -F '(reload: '");
+    machine.run("systemctl stop gunicorn").succeeded();
+    assert_eq!(property(machine, "Result"), "success");
 }
 
 /// The socket goes and comes again while visitors come: a visitor in its queue at that moment is reset, and nobody else

@@ -457,6 +457,12 @@ impl std::fmt::Display for Output {
     }
 }
 
+/// The command that lists the processes of a unit, one a line, by its place below the root of control groups. A group that
+/// goes meanwhile, as that of a worker that leaves, has none.
+pub fn list_processes(unit: &str) -> String {
+    format!("find /sys/fs/cgroup/{unit} -name cgroup.procs -exec cat {{}} + 2>/dev/null || true")
+}
+
 /// One word for a shell.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))

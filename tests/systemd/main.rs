@@ -15,7 +15,6 @@ mod load;
 mod logs;
 mod long_lived_connections;
 mod machine;
-mod memory;
 mod new;
 mod package;
 mod php;
@@ -25,6 +24,7 @@ mod servers;
 mod signals;
 mod sites;
 mod units;
+mod virtual_machine;
 
 use std::io::Write;
 use std::sync::{PoisonError, RwLock};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::guide;
 use crate::life;
 use crate::load::{Load, list};
-use crate::machine::Machine;
+use crate::machine::{Machine, list_processes};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,11 +32,14 @@ pub fn a_site_lives_without(machine: &Machine) {
     assert_eq!(life::complete(machine)["generation"], 2);
 
     // No descriptor is left to it, then no process.
-    let (main, all) =
-        (format!("MAIN={}", status["pid"]), "find /sys/fs/cgroup/system.slice/gunicorn.service -name cgroup.procs");
+    let main = format!("MAIN={}", status["pid"]);
     let limits = [
         ("--nofile=$(($(ls /proc/$MAIN/fd | wc -l) + 1))", "Too many open files", "$MAIN"),
-        ("--nproc=1", "Resource temporarily unavailable", &format!("$({all} -exec cat {{}} +)")),
+        (
+            "--nproc=1",
+            "Resource temporarily unavailable",
+            &format!("$({})", list_processes("system.slice/gunicorn.service")),
+        ),
     ];
     for (limit, reason, processes) in limits {
         // Who may change them: the very user and group, without more rights.

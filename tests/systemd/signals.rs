@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::guide;
 use crate::life;
 use crate::load::{Load, list};
-use crate::machine::Machine;
+use crate::machine::{Machine, list_processes};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOGS: &str = "/var/log/gunicorn";
@@ -45,12 +45,12 @@ fn harmless() -> String {
 }
 
 /// The same to every process of the unit within moments, without systemctl, which would send some to what comes after it.
-/// A worker that leaves meanwhile takes its control group with it.
 pub fn all_at_once(unit: &str) -> String {
     format!(
-        "processes=$(find /sys/fs/cgroup/system.slice/{unit}.service -name cgroup.procs -exec cat {{}} + 2>/dev/null || true)
+        "processes=$({})
          [ \"$processes\" ]
          for signal in {}; do kill -$signal $processes 2>/dev/null || true; done",
+        list_processes(&format!("system.slice/{unit}.service")),
         harmless()
     )
 }

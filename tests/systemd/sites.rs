@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::adopt::next_command;
 use crate::load::{Load, list};
-use crate::machine::{Machine, Release};
+use crate::machine::{Machine, Release, list_processes};
 use crate::units;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -109,8 +109,8 @@ fn processes(machine: &Machine, name: &str) -> String {
         PATIENCE,
         &format!("systemctl status sockd@{name} | grep -F 'serving, {WORKERS} of {WORKERS} workers'"),
     );
-    let group = format!("/sys/fs/cgroup/system.slice/system-sockd.slice/sockd@{name}.service");
-    machine.run(&format!("find {group} -name cgroup.procs -exec cat {{}} + | sort -n")).succeeded()
+    let all = list_processes(&format!("system.slice/system-sockd.slice/sockd@{name}.service"));
+    machine.run(&format!("({all}) | sort -n")).succeeded()
 }
 
 /// The whole life of both.
