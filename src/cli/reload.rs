@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{next_step, output, status};
 use crate::control::{self, Instance};
@@ -30,30 +31,52 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return fail(&format!("cannot make an event loop: {error}")),
     };
     runtime.block_on(async {
-        let instance = match find(arguments.unit.as_ref()).await {
-            Ok(instance) => instance,
-            Err(message) => return fail(&message),
-        };
-        // A journal need not hold each step: the supervisor writes its own.
-        let steps = output::is_watched();
-        let step = |step: &str| {
-            if steps {
-                output::say(&format!("{step}\n"));
-            }
-        };
-        match control::reload(&instance, !arguments.no_wait, step).await {
-            Ok(outcome) if outcome.ok => {
-                let _ = output::print(&format!("{}\n", outcome.message));
-                ExitCode::SUCCESS
-            }
-            Ok(outcome) => {
-                outcome.details.iter().for_each(|line| output::say(&format!("{line}\n")));
-                fail(&outcome.message)
-            }
-            Err(error) if error.is_denial() => fail(&format!("cannot reload: {}", who_may(instance.uid))),
-            Err(error) => fail(&format!("{error}; is the unit running? sockd status tells")),
+        tokio::select! {
+            biased;
+            () = called_off(arguments) => ExitCode::SUCCESS,
+            code = reload(arguments) => code,
         }
     })
+}
+
+/// Waits for systemd to end this command, which it runs for ExecReload=, because the unit is stopped. A command that ends by
+/// the signal, or fails, would leave the unit "failed" though its stop is clean (systemd 252 to 257). A reload that takes too
+/// long has failed for systemd whatever its command's exit status.
+async fn called_off(arguments: &Arguments) {
+    let terminate = match main_pid().filter(|_| arguments.unit.is_none()) {
+        Some(_) => signal(SignalKind::terminate()).ok(),
+        None => None,
+    };
+    match terminate {
+        Some(mut terminate) => drop(terminate.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn reload(arguments: &Arguments) -> ExitCode {
+    let instance = match find(arguments.unit.as_ref()).await {
+        Ok(instance) => instance,
+        Err(message) => return fail(&message),
+    };
+    // A journal need not hold each step: the supervisor writes its own.
+    let steps = output::is_watched();
+    let step = |step: &str| {
+        if steps {
+            output::say(&format!("{step}\n"));
+        }
+    };
+    match control::reload(&instance, !arguments.no_wait, step).await {
+        Ok(outcome) if outcome.ok => {
+            let _ = output::print(&format!("{}\n", outcome.message));
+            ExitCode::SUCCESS
+        }
+        Ok(outcome) => {
+            outcome.details.iter().for_each(|line| output::say(&format!("{line}\n")));
+            fail(&outcome.message)
+        }
+        Err(error) if error.is_denial() => fail(&format!("cannot reload: {}", who_may(instance.uid))),
+        Err(error) => fail(&format!("{error}; is the unit running? sockd status tells")),
+    }
 }
 
 /// Whom a supervisor that runs as this user answers.
@@ -75,8 +98,7 @@ fn fail(message: &str) -> ExitCode {
 async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
     let (pid, what) = match unit {
         Some(unit) => (main_process(&unit.to_string())?, unit.to_string()),
-        // ExecReload= (systemd.exec(5)).
-        None => match std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()) {
+        None => match main_pid() {
             Some(pid) => (pid, "this unit".to_owned()),
             None => match environment::unit() {
                 Some(unit) => (main_process(&unit)?, unit),
@@ -87,6 +109,11 @@ async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
     control::of_process(pid).await.map_err(|error| {
         format!("cannot ask the main process of {what}: {error}; does it run sockd, and without PrivateNetwork=?")
     })
+}
+
+/// The main process of the unit whose ExecReload= this is (systemd.exec(5)).
+fn main_pid() -> Option<u32> {
+    std::env::var("MAINPID").ok()?.parse().ok()
 }
 
 /// The main process of a running unit: of the system's manager, or else of the user's own.
