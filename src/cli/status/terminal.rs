@@ -1,7 +1,13 @@
 //! Text on a screen: its width, its lines, its tables and its colours.
 //!
-//! Owns: how many columns a character takes, and where a line is broken.
+//! Owns: tables and screens. How many columns a character takes and where a line is broken is unicode-width's and
+//! textwrap's.
 //! Never: knows what the text is about.
+
+use std::borrow::Cow;
+
+use textwrap::{Options, WordSplitter};
+use unicode_width::UnicodeWidthStr;
 
 use crate::printable::is_command;
 
@@ -47,50 +53,16 @@ pub fn harmless(text: &str) -> String {
         .collect()
 }
 
-/// How many columns a text takes. Rough on purpose: combining marks and joiners take none, East Asian wide characters
-/// and emoji two, all others one.
+/// How many columns a text takes: combining marks none, East Asian wide characters and emoji two.
 pub fn columns(text: &str) -> usize {
-    text.chars().map(columns_of).sum()
+    text.width()
 }
 
-fn columns_of(letter: char) -> usize {
-    match u32::from(letter) {
-        0x0300..=0x036f | 0x200b..=0x200d | 0x20d0..=0x20ff | 0xfe00..=0xfe0f => 0,
-        0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f => 2,
-        0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1faff | 0x20000..=0x3fffd => 2,
-        _ => 1,
-    }
-}
-
-/// Breaks a text into lines of at most `width` columns (at least 20), at spaces where there are any.
+/// Breaks a text into lines of at most `width` columns (at least 20), at spaces where there are any: words that are typed
+/// or searched for are not broken at a hyphen.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    let width = width.max(20);
-    let mut lines = vec![String::new()];
-    let mut taken = 0;
-    for word in text.split(' ') {
-        let last = lines.len() - 1;
-        if taken > 0 && taken + 1 + columns(word) <= width {
-            lines[last].push(' ');
-            lines[last].push_str(word);
-            taken += 1 + columns(word);
-            continue;
-        }
-        if taken > 0 {
-            lines.push(String::new());
-            taken = 0;
-        }
-        // A word longer than a line is broken where the line ends.
-        for letter in word.chars() {
-            if taken + columns_of(letter) > width {
-                lines.push(String::new());
-                taken = 0;
-            }
-            taken += columns_of(letter);
-            let last = lines.len() - 1;
-            lines[last].push(letter);
-        }
-    }
-    lines
+    let options = Options::new(width.max(20)).word_splitter(WordSplitter::NoHyphenation);
+    textwrap::wrap(text, options).into_iter().map(Cow::into_owned).collect()
 }
 
 /// A text in the place of what a terminal of so many lines shows: nothing scrolls, and nothing flickers, because only
@@ -164,6 +136,7 @@ mod tests {
     fn widths_of_letters() {
         assert_eq!(columns("a\u{308}ß→"), 3);
         assert_eq!(columns("日本"), 4);
+        assert_eq!(columns("🦀"), 2);
     }
 
     #[test]
@@ -171,6 +144,7 @@ mod tests {
         assert_eq!(wrap("the application could not be loaded", 20), ["the application", "could not be loaded"]);
         assert_eq!(wrap(&"x".repeat(45), 20), ["x".repeat(20), "x".repeat(20), "x".repeat(5)]);
         assert_eq!(wrap("", 20), [""]);
+        assert_eq!(wrap("see sockd-doctor and --no-such-option", 20), ["see sockd-doctor and", "--no-such-option"]);
         for line in wrap(&"日本語 ".repeat(30), 25) {
             assert!(columns(&line) <= 25, "{line}");
         }
