@@ -6,6 +6,7 @@ use super::unit::{ROOT, own_directory, unit_directory};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -155,13 +156,14 @@ impl Tree {
 }
 
 /// Whether systemd gave us this group: it says so in an extended attribute, of which a user's manager can only set
-/// `user.delegate`. Ownership alone would not tell, neither for root nor for the services of a user's manager.
+/// `user.delegate`. Before systemd 251 there is `trusted.delegate` alone, which root alone may read: then a service's user
+/// owns the group if it was given to it. For root, and for the services of a user's manager, ownership would not tell.
 fn check_delegation(unit: &Path) -> Result<(), Absent> {
     let says = |name: &str| {
         let mut value = [0; 8];
         rustix::fs::getxattr(unit, name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
     };
-    if !says("user.delegate") && !says("trusted.delegate") {
+    if !says("user.delegate") && !says("trusted.delegate") && !is_owned_by_a_services_user(unit) {
         return Err(Absent::NotDelegated);
     }
     match rustix::fs::access(unit.join("cgroup.procs"), rustix::fs::Access::WRITE_OK) {
@@ -169,6 +171,13 @@ fn check_delegation(unit: &Path) -> Result<(), Absent> {
         Err(rustix::io::Errno::ROFS) => Err(Absent::ReadOnly),
         Err(_) => Err(Absent::NotDelegated),
     }
+}
+
+/// Whether we are the user of a service of the system's manager, and our unit's group is that user's.
+fn is_owned_by_a_services_user(unit: &Path) -> bool {
+    let us = rustix::process::geteuid();
+    let of_users_manager = unit.iter().any(|name| name.as_encoded_bytes().starts_with(b"user@"));
+    !us.is_root() && !of_users_manager && fs::metadata(unit).is_ok_and(|directory| directory.uid() == us.as_raw())
 }
 
 /// Makes `supervisor` and moves all that is in the unit's own group there: us, and what we have already made.

@@ -3,7 +3,11 @@
 /// What speaks of sockd's own process alone (sd_listen_fds(3), sd_notify(3), systemd.exec(5)). A worker that
 /// inherited one of these would answer systemd in sockd's name, or look for sockets it was not given.
 const OF_SOCKD_ALONE: &[&str] = &[
+    "CPU_PRESSURE_WATCH",
+    "CPU_PRESSURE_WRITE",
     "FDSTORE",
+    "IO_PRESSURE_WATCH",
+    "IO_PRESSURE_WRITE",
     "JOURNAL_STREAM",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",

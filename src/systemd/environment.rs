@@ -6,6 +6,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The process id of the system's service manager.
+const SYSTEM_MANAGER: u32 = 1;
+
 /// How often WATCHDOG=1 is due: half of WatchdogSec=, as sd_watchdog_enabled(3) advises. `None` without a watchdog, or
 /// when WATCHDOG_PID names another process.
 pub fn watchdog_period() -> Option<Duration> {
@@ -24,10 +27,13 @@ pub fn runtime_directory() -> Option<PathBuf> {
     all.split(':').next().map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Whether systemd itself started this process, as a unit's main one or one of its commands (systemd.exec(5),
-/// SYSTEMD_EXEC_PID, since 248), and not some program in between.
+/// Whether systemd itself started this process, as a unit's main one or one of its commands, and not some program in
+/// between. Since 248 SYSTEMD_EXEC_PID says so (systemd.exec(5)); before, its child that has an INVOCATION_ID is one.
 pub fn started_by_systemd() -> bool {
-    std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == std::process::id().to_string())
+    match std::env::var("SYSTEMD_EXEC_PID") {
+        Ok(pid) => pid == std::process::id().to_string(),
+        Err(_) => invocation_id().is_some() && std::os::unix::process::parent_id() == SYSTEM_MANAGER,
+    }
 }
 
 /// The service unit we run in; `None` outside one.

@@ -45,6 +45,8 @@ fn no_variable_that_is_meant_for_sockd_reaches_a_worker() {
         ("JOURNAL_STREAM", "8:1234"),
         ("FDSTORE", "64"),
         ("LISTEN_PIDFDID", "7"),
+        ("CPU_PRESSURE_WATCH", "/sys/fs/cgroup/x/cpu.pressure"),
+        ("IO_PRESSURE_WRITE", "c29tZSAyMDAwMDAgMjAwMDAwMAA="),
         ("MEMORY_PRESSURE_WATCH", "/sys/fs/cgroup/x/memory.pressure"),
         ("MEMORY_PRESSURE_WRITE", "c29tZSAyMDAwMDAgMjAwMDAwMAA="),
         ("SYSTEMD_EXEC_PID", "{pid}"),
