@@ -51,6 +51,9 @@ pub fn install(machine: &Machine) {
 pub fn installs_what_it_should(machine: &Machine) {
     install(machine);
     machine.run("sockd --version").says(concat!("sockd ", env!("CARGO_PKG_VERSION"), "\n")).succeeded();
+    // One package for every system: the program asks for no symbol of a newer C library.
+    machine.run("dpkg-query -W -f '${Depends}' sockd").says("libc6 (>= 2.17)");
+    machine.run("grep -ao 'GLIBC_2[.0-9]*' /usr/bin/sockd | sort -uV | tail -n1").says("GLIBC_2.17\n").succeeded();
     machine.run("dpkg --verify sockd; dpkg-query -W -f '${Version}\n' sockd").says(env!("CARGO_PKG_VERSION"));
     machine
         .run("stat -c '%a %U %n' /usr/lib/systemd/system/sockd@.*; stat -c '%a %U %n' /usr/bin/sockd /etc/sockd")
