@@ -106,9 +106,7 @@ async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
             },
         },
     };
-    control::of_process(pid).await.map_err(|error| {
-        format!("cannot ask the main process of {what}: {error}; does it run sockd, and without PrivateNetwork=?")
-    })
+    control::of_process(pid).await.map_err(|error| format!("cannot ask the main process of {what}: {error}"))
 }
 
 /// The main process of the unit whose ExecReload= this is (systemd.exec(5)).

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Status};
 use super::{RESPONSE_LIMIT, name};
+use crate::printable::for_terminal;
 
 /// How long finding, connecting and asking may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(3);
@@ -108,7 +109,21 @@ pub async fn of_process(pid: u32) -> io::Result<Instance> {
             return Ok(Instance { pid, uid, unit: None, socket });
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has no control socket here")))
+    Err(io::Error::new(io::ErrorKind::NotFound, absence(pid)))
+}
+
+/// Why the main process of a unit that runs sockd has no control socket that we can see: after `adopt --write` it is still
+/// the program of before, until somebody restarts the unit.
+pub fn absence(pid: u32) -> String {
+    let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = String::from_utf8_lossy(&comm);
+    match for_terminal(name.trim_end(), false) {
+        // Before it is executed, systemd's name for it has parentheses.
+        name if name.is_empty() || name.contains("sockd") => {
+            format!("process {pid} has no control socket here (PrivateNetwork=yes hides it)")
+        }
+        name => format!("process {pid} is {name}, not sockd: ExecStart= takes effect when the unit is restarted"),
+    }
 }
 
 /// The kernel's list of unix sockets. Under ProcSubset=pid there is no /proc/net, but each process has its own.

@@ -48,6 +48,12 @@ pub fn there_and_back(machine: &Machine) {
     assert_eq!(main_process(machine, "gunicorn"), before);
     machine.run("systemctl show --property NeedDaemonReload gunicorn").says("=no").succeeded();
     load.wait_for_visits(SOME_VISITS);
+    // What is asked of it until then says why there is no answer.
+    let early = machine.run("sockd reload gunicorn");
+    assert!(early.code == 1 && early.stderr.contains(" is gunicorn, not sockd: "), "{early}");
+    machine
+        .run("sockd status gunicorn")
+        .says(" is gunicorn, not sockd: ExecStart= takes effect when the unit is restarted");
 
     machine.run(&next_command(&written, "systemctl restart")).succeeded();
     machine.wait_for("sockd's three workers", PATIENCE, "sockd status gunicorn | grep '3 of 3 ready'");

@@ -254,7 +254,7 @@ fn silence(entry: &Entry) -> Option<String> {
     }
     Some(match entry.runs_sockd {
         Some(false) => "this unit does not run sockd".to_owned(),
-        Some(true) | None => "it has no control socket here (PrivateNetwork=yes hides it)".to_owned(),
+        Some(true) | None => control::absence(state.main_pid),
     })
 }
 

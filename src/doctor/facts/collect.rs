@@ -290,9 +290,12 @@ async fn status(facts: &mut Facts) {
     if !target::runs_sockd(&facts.service) || !target::runs(&facts.service) {
         return;
     }
-    let Ok(instance) = control::of_process(facts.service.main_pid).await else {
-        facts.unseen.push("sockd's own status: it has no control socket here".to_owned());
-        return;
+    let instance = match control::of_process(facts.service.main_pid).await {
+        Ok(instance) => instance,
+        Err(error) => {
+            facts.unseen.push(format!("sockd's own status: {error}"));
+            return;
+        }
     };
     match control::status(&instance).await {
         Ok(status) => facts.status = Some(status),
