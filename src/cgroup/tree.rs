@@ -163,7 +163,9 @@ fn check_delegation(unit: &Path) -> Result<(), Absent> {
         let mut value = [0; 8];
         rustix::fs::getxattr(unit, name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
     };
-    if !says("user.delegate") && !says("trusted.delegate") && !is_owned_by_a_services_user(unit) {
+    let us = rustix::process::geteuid().as_raw();
+    let is_ours = || fs::metadata(unit).is_ok_and(|directory| is_given_to(us, directory.uid(), unit));
+    if !says("user.delegate") && !says("trusted.delegate") && !is_ours() {
         return Err(Absent::NotDelegated);
     }
     match rustix::fs::access(unit.join("cgroup.procs"), rustix::fs::Access::WRITE_OK) {
@@ -173,11 +175,10 @@ fn check_delegation(unit: &Path) -> Result<(), Absent> {
     }
 }
 
-/// Whether we are the user of a service of the system's manager, and our unit's group is that user's.
-fn is_owned_by_a_services_user(unit: &Path) -> bool {
-    let us = rustix::process::geteuid();
+/// Whether its owner tells that this group was given to the user `us`.
+fn is_given_to(us: u32, owner: u32, unit: &Path) -> bool {
     let of_users_manager = unit.iter().any(|name| name.as_encoded_bytes().starts_with(b"user@"));
-    !us.is_root() && !of_users_manager && fs::metadata(unit).is_ok_and(|directory| directory.uid() == us.as_raw())
+    us != 0 && us == owner && !of_users_manager
 }
 
 /// Makes `supervisor` and moves all that is in the unit's own group there: us, and what we have already made.
@@ -246,6 +247,16 @@ mod tests {
 
     fn tree(unit: &Path) -> Tree {
         Tree { unit: unit.to_owned(), no_memory: Some("played"), unit_oom: (unit_oom(unit), None), defunct: Vec::new() }
+    }
+
+    #[test]
+    fn an_owner_tells_for_a_user_and_the_systems_manager_alone() {
+        let service = Path::new("/sys/fs/cgroup/system.slice/gunicorn.service");
+        let of_user = Path::new("/sys/fs/cgroup/user.slice/user-7.slice/user@7.service/app.slice/gunicorn.service");
+        assert!(is_given_to(7, 7, service));
+        assert!(!is_given_to(7, 0, service), "it has a user and no Delegate=yes");
+        assert!(!is_given_to(0, 0, service), "root owns what nobody was given");
+        assert!(!is_given_to(7, 7, of_user), "a user owns all groups of his manager");
     }
 
     #[test]

@@ -30,10 +30,14 @@ pub fn runtime_directory() -> Option<PathBuf> {
 /// Whether systemd itself started this process, as a unit's main one or one of its commands, and not some program in
 /// between. Since 248 SYSTEMD_EXEC_PID says so (systemd.exec(5)); before, its child that has an INVOCATION_ID is one.
 pub fn started_by_systemd() -> bool {
-    match std::env::var("SYSTEMD_EXEC_PID") {
-        Ok(pid) => pid == std::process::id().to_string(),
-        Err(_) => invocation_id().is_some() && std::os::unix::process::parent_id() == SYSTEM_MANAGER,
-    }
+    let exec_pid = std::env::var("SYSTEMD_EXEC_PID").ok();
+    let parent = invocation_id().map(|_| std::os::unix::process::parent_id());
+    is_started(std::process::id(), exec_pid.as_deref(), parent)
+}
+
+/// The same of a process with this number, SYSTEMD_EXEC_PID, and parent if it has an INVOCATION_ID.
+fn is_started(pid: u32, exec_pid: Option<&str>, parent: Option<u32>) -> bool {
+    exec_pid.map_or(parent == Some(SYSTEM_MANAGER), |exec_pid| exec_pid == pid.to_string())
 }
 
 /// The service unit we run in; `None` outside one.
@@ -77,6 +81,14 @@ fn unescape(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_started_by_systemd() {
+        assert!(is_started(7, Some("7"), Some(1)));
+        assert!(!is_started(7, Some("6"), Some(1)), "by a shell that has ended");
+        assert!(is_started(7, None, Some(1)), "by systemd before 248");
+        assert!(!is_started(7, None, Some(6)) && !is_started(7, None, None));
+    }
 
     #[test]
     fn reads_every_shape_of_control_group() {
