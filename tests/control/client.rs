@@ -68,6 +68,23 @@ fn only_the_process_that_is_asked_for_is_believed() {
 }
 
 #[test]
+fn a_process_that_is_not_sockd_is_named() {
+    within_limit(async {
+        let mut sleep = std::process::Command::new("sleep").arg("100").spawn().expect("coreutils");
+        // The kernel names it a moment after spawn has returned.
+        let name = format!("/proc/{}/comm", sleep.id());
+        while std::fs::read_to_string(&name).expect("it lives") != "sleep\n" {
+            tokio::task::yield_now().await;
+        }
+        let error = control::of_process(sleep.id()).await.expect_err("it has no control socket").to_string();
+        sleep.kill().and_then(|()| sleep.wait()).expect("ours");
+        assert!(error.contains(" is sleep, not sockd: "), "{error}");
+        let ours = control::of_process(u32::MAX >> 1).await.expect_err("there is no such process").to_string();
+        assert!(ours.contains("PrivateNetwork=yes"), "{ours}");
+    });
+}
+
+#[test]
 fn strange_answers_are_errors() {
     within_limit(async {
         let (listener, instance) = listen(std::process::id(), &digits(2));
