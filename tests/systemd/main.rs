@@ -5,6 +5,7 @@
 
 mod adopt;
 mod doctor;
+mod emulated_machine;
 mod groups;
 mod guide;
 mod hangs;
@@ -24,7 +25,6 @@ mod servers;
 mod signals;
 mod sites;
 mod units;
-mod virtual_machine;
 
 use std::io::Write;
 use std::sync::{PoisonError, RwLock};
