@@ -112,8 +112,8 @@ pub async fn of_process(pid: u32) -> io::Result<Instance> {
     Err(io::Error::new(io::ErrorKind::NotFound, absence(pid)))
 }
 
-/// Why the main process of a unit that runs sockd has no control socket that we can see: after `adopt --write` it is still
-/// the program of before, until somebody restarts the unit.
+/// Why the main process of a unit has no control socket that we can see. After `adopt --write` it is still the program of
+/// before, until somebody restarts the unit; a unit that has nothing to do with sockd may be asked for, too.
 pub fn absence(pid: u32) -> String {
     let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name = String::from_utf8_lossy(&comm);
@@ -122,7 +122,7 @@ pub fn absence(pid: u32) -> String {
         name if name.is_empty() || name.contains("sockd") => {
             format!("process {pid} has no control socket here (PrivateNetwork=yes hides it)")
         }
-        name => format!("process {pid} is {name}, not sockd: ExecStart= takes effect when the unit is restarted"),
+        name => format!("process {pid} is {name}, not sockd; a unit that was adopted runs sockd once it is restarted"),
     }
 }
 

@@ -78,7 +78,7 @@ fn a_process_that_is_not_sockd_is_named() {
         }
         let error = control::of_process(sleep.id()).await.expect_err("it has no control socket").to_string();
         sleep.kill().and_then(|()| sleep.wait()).expect("ours");
-        assert!(error.contains(" is sleep, not sockd: "), "{error}");
+        assert!(error.contains(" is sleep, not sockd; "), "{error}");
         let ours = control::of_process(u32::MAX >> 1).await.expect_err("there is no such process").to_string();
         assert!(ours.contains("PrivateNetwork=yes"), "{ours}");
     });

@@ -50,10 +50,10 @@ pub fn there_and_back(machine: &Machine) {
     load.wait_for_visits(SOME_VISITS);
     // What is asked of it until then says why there is no answer.
     let early = machine.run("sockd reload gunicorn");
-    assert!(early.code == 1 && early.stderr.contains(" is gunicorn, not sockd: "), "{early}");
+    assert!(early.code == 1 && early.stderr.contains(" is gunicorn, not sockd; "), "{early}");
     machine
         .run("sockd status gunicorn")
-        .says(" is gunicorn, not sockd: ExecStart= takes effect when the unit is restarted");
+        .says(" is gunicorn, not sockd; a unit that was adopted runs sockd once it is restarted");
 
     machine.run(&next_command(&written, "systemctl restart")).succeeded();
     machine.wait_for("sockd's three workers", PATIENCE, "sockd status gunicorn | grep '3 of 3 ready'");
