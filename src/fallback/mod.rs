@@ -8,8 +8,8 @@
 //! description, which every worker shares. A blocked thread of the helper hurts nobody; a blocked supervisor would.
 //!
 //! The talk with the supervisor: the listeners arrive as LISTEN_FDS; on stdin comes one JSON object to a line,
-//! `{"retry_after": SECONDS}`; at its end the helper finishes its answers, for at most
-//! [`STOP_LIMIT`], and exits; on stdout goes one byte for each visitor who was answered.
+//! `{"retry_after": SECONDS}`; from its end on nobody is accepted; the helper finishes its
+//! answers, for at most [`STOP_LIMIT`], and exits; on stdout goes one byte for each visitor who was answered.
 //!
 //! Owns: the connections it accepted, and nothing of the application.
 //!
@@ -20,7 +20,8 @@ mod answer;
 mod page;
 mod server;
 
-use std::io::{BufRead, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -57,10 +58,13 @@ pub fn run(count: usize, page: Option<&Path>) -> u8 {
         }
     });
     match inherited(count) {
-        Ok(listeners) => match std::io::stdout().as_fd().try_clone_to_owned() {
-            Ok(visitors) => serve(listeners, page, std::io::stdin().lock(), visitors),
-            Err(error) => failure(&format!("cannot use stdout: {error}")),
-        },
+        Ok(listeners) => {
+            let orders = std::io::stdin().as_fd().try_clone_to_owned();
+            match orders.and_then(|orders| Ok((orders, std::io::stdout().as_fd().try_clone_to_owned()?))) {
+                Ok((orders, visitors)) => serve(listeners, page, orders, visitors),
+                Err(error) => failure(&format!("cannot use stdin and stdout: {error}")),
+            }
+        }
         Err(error) => failure(&error),
     }
 }
@@ -93,15 +97,16 @@ fn inherited(count: usize) -> Result<Vec<OwnedFd>, String> {
     (0..count).map(take).collect()
 }
 
-/// Answers on `listeners` until `orders` ends, then finishes what is in flight and returns an exit code. `page` is shown
+/// Answers on `listeners` until the pipe `orders` ends, then finishes what is in flight and returns an exit code. `page` is shown
 /// in place of the built-in one. One byte for each answered visitor goes to `visitors`, unless that is full.
 ///
 /// Threads that are still at work after [`STOP_LIMIT`] are left behind; the caller is expected to exit.
 #[must_use]
-pub fn serve(listeners: Vec<OwnedFd>, page: Option<String>, mut orders: impl BufRead, visitors: OwnedFd) -> u8 {
-    let server = match Server::start(listeners, page, visitors) {
-        Ok(server) => server,
-        Err(error) => return failure(&format!("cannot start: {error}")),
+pub fn serve(listeners: Vec<OwnedFd>, page: Option<String>, orders: OwnedFd, visitors: OwnedFd) -> u8 {
+    let start = |orders: OwnedFd| Ok((orders.try_clone()?, Server::start(listeners, page, orders, visitors)?));
+    let (mut orders, server) = match start(orders) {
+        Ok((orders, server)) => (BufReader::new(File::from(orders)), server),
+        Err::<_, std::io::Error>(error) => return failure(&format!("cannot start: {error}")),
     };
     let mut line = Vec::new();
     loop {

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, connect, getsockname, socket_with};
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::answer::{answer, is_complete};
 
@@ -37,16 +36,15 @@ const RETRY_AFTER: u32 = 5;
 /// A running set of threads.
 pub(super) struct Server {
     shared: Arc<Shared>,
-    /// Closed to wake the acceptors that wait in poll(2).
-    stop: OwnedFd,
 }
 
 struct Shared {
     listeners: Vec<OwnedFd>,
     /// The operator's own page.
     page: Option<String>,
-    /// Readable (at its end) once the server stops.
-    stopped: OwnedFd,
+    /// A pipe. The acceptors look themselves whether its other end is closed: from that moment on a worker serves, and
+    /// the thread that reads it may not have come to its end yet.
+    orders: OwnedFd,
     retry_after: AtomicU32,
     slots: Mutex<Slots>,
     changed: Condvar,
@@ -64,8 +62,14 @@ struct Slots {
 }
 
 impl Server {
-    pub(super) fn start(listeners: Vec<OwnedFd>, page: Option<String>, visitors: OwnedFd) -> io::Result<Self> {
-        let server = Self::idle(listeners, page, visitors)?;
+    /// Accepts until the other end of `orders` is closed.
+    pub(super) fn start(
+        listeners: Vec<OwnedFd>,
+        page: Option<String>,
+        orders: OwnedFd,
+        visitors: OwnedFd,
+    ) -> io::Result<Self> {
+        let server = Self::idle(listeners, page, orders, visitors);
         for index in 0..server.shared.listeners.len() {
             let shared = Arc::clone(&server.shared);
             thread::Builder::new().stack_size(STACK).spawn(move || shared.accept_until_stopped(index))?;
@@ -74,19 +78,18 @@ impl Server {
     }
 
     /// A server without threads that accept.
-    fn idle(listeners: Vec<OwnedFd>, page: Option<String>, visitors: OwnedFd) -> io::Result<Self> {
-        let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
+    fn idle(listeners: Vec<OwnedFd>, page: Option<String>, orders: OwnedFd, visitors: OwnedFd) -> Self {
         let slots = Slots { taken: 0, accepting: vec![false; listeners.len()], stopping: false };
         let shared = Arc::new(Shared {
             listeners,
             page,
-            stopped,
+            orders,
             retry_after: AtomicU32::new(RETRY_AFTER),
             slots: Mutex::new(slots),
             changed: Condvar::new(),
             visitors: Mutex::new(visitors),
         });
-        Ok(Self { shared, stop })
+        Self { shared }
     }
 
     pub(super) fn set_retry_after(&self, seconds: u32) {
@@ -98,7 +101,6 @@ impl Server {
         let deadline = Instant::now() + STOP_LIMIT;
         self.shared.slots().stopping = true;
         self.shared.changed.notify_all();
-        drop(self.stop);
         // An acceptor whose connection went to a worker sits in accept(2), and nothing but a connection gets it out
         // of there. To exit in that state could kill it just after it was given one. So it gets one from us, closed
         // already; a worker that takes it instead sees a visitor who said nothing.
@@ -187,7 +189,8 @@ impl Shared {
     /// Waits until a connection waits; false when stopping.
     fn wait_for_visitor(&self, listener: &OwnedFd) -> bool {
         loop {
-            let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.stopped, PollFlags::IN)];
+            // The end of a pipe is reported unasked (poll(2)).
+            let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.orders, PollFlags::empty())];
             match poll(&mut fds, None) {
                 Ok(_) if !fds[1].revents().is_empty() => return false,
                 Ok(_) if !fds[0].revents().is_empty() => return true,
@@ -197,9 +200,9 @@ impl Shared {
         }
     }
 
-    /// Waits a tenth of a second, or until the server stops.
+    /// Waits a tenth of a second, or until the orders end.
     fn pause(&self) {
-        let mut fds = [PollFd::new(&self.stopped, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.orders, PollFlags::empty())];
         let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 100_000_000 }));
     }
 
@@ -323,14 +326,16 @@ fn drain(mut visitor: &UnixStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::pipe::{PipeFlags, pipe_with};
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
     /// An acceptor whose connection was taken by a worker between poll(2) and accept(2) sits in accept(2); stopping
     /// must get it out of there, and not by waiting for the time limit.
     fn stop_while_in_accept(listener: OwnedFd) {
-        let (_reader, visitors) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
-        let server = Server::idle(vec![listener], None, visitors).expect("a server");
+        let (orders, supervisor) = pipe();
+        let (_reader, visitors) = pipe();
+        let server = Server::idle(vec![listener], None, orders, visitors);
         let shared = Arc::clone(&server.shared);
         let acceptor = thread::spawn(move || shared.accept(0));
         while !server.shared.slots().accepting[0] {
@@ -338,9 +343,28 @@ mod tests {
         }
         let shared = Arc::clone(&server.shared);
         let begun = Instant::now();
+        drop(supervisor);
         server.stop();
         assert_eq!(shared.slots().taken, 0, "a slot is still taken after {:?}", begun.elapsed());
         acceptor.join().expect("no panic").expect("the connection of stop()");
+    }
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        pipe_with(PipeFlags::CLOEXEC).expect("a pipe")
+    }
+
+    /// A worker serves, and the thread that reads the orders has not come to their end yet.
+    #[test]
+    fn nobody_is_accepted_once_the_orders_have_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let visitor = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (orders, supervisor) = pipe();
+        let (_reader, visitors) = pipe();
+        let shared = Server::idle(vec![listener.into()], None, orders, visitors).shared;
+        assert!(shared.wait_for_visitor(&shared.listeners[0]), "a visitor waits");
+        drop(supervisor);
+        assert!(!shared.wait_for_visitor(&shared.listeners[0]), "the visitor is a worker's");
+        drop(visitor);
     }
 
     #[test]
