@@ -138,8 +138,9 @@ fn outlives_a_reload(web: Instance, source: &str) {
 fn fastapi_under_uvicorn_begins_and_ends_its_lifespan() {
     let web = start(Instance::on_unix().tcp4(), FASTAPI, "uvicorn", &["--workers", "2"]);
     assert!(web.get_at(1, "/").body.contains("\"says\":\"hello from\""));
-    let begun = |text: &str| web.logged(super::transcript::START, text).len();
-    assert!(begun("Application startup complete") >= 2);
+    web.status("serving, 2 of 2 workers, generation 1");
+    let begun = || web.logged(super::transcript::START, "Application startup complete").len();
+    web.until("both have begun", || (begun() >= 2).then_some(()));
     let transcript = web.stop();
     let lines = transcript.all(super::transcript::START, super::transcript::Source::Output);
     assert_eq!(lines.iter().filter(|line| line.text == "ends").count(), 2);
