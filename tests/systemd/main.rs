@@ -215,6 +215,7 @@ on_every_release! { read:
         package::installs_what_it_should(machine);
         package::an_instance_lives_through_an_upgrade(machine);
         package::goes_without_a_trace(machine);
+        package::the_archive_is_installed_and_removed(machine);
     }
 
     fn a_reload_cuts_nobody_who_stays(machine) {

@@ -1,4 +1,5 @@
-//! The Debian package: installed, used, upgraded, removed and purged with dpkg.
+//! What users are given: the Debian package, installed, used, upgraded, removed and purged with dpkg, and the archive, by
+//! its own script.
 //!
 //! Owns: where the package comes from, and what its life must look like.
 //! Must never: build it more than once in a run, or take a stale one for new.
@@ -92,6 +93,32 @@ pub fn installs_what_it_should(machine: &Machine) {
     machine.run("systemctl list-units --all --plain --no-legend 'sockd@*' | wc -l").says("0\n").succeeded();
     machine.run("find /etc/systemd -name 'sockd*' | wc -l").says("0\n").succeeded();
     units::the_template_is_sound(machine);
+}
+
+/// The archive that was made with the package: its script installs the same program, and takes it away again.
+pub fn the_archive_is_installed_and_removed(machine: &Machine) {
+    let name = format!("sockd-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+    machine.copy_in(package().with_file_name(format!("{name}.tar.xz")), "/opt/sockd.tar.xz");
+    machine.run("tar -xf /opt/sockd.tar.xz -C /opt; printf x >/opt/broken; chmod 755 /opt/broken").succeeded();
+    let install = format!("/opt/{name}/install");
+    let files = "find /usr/local /etc/systemd -type f | sort";
+    let before = machine.run(files).succeeded();
+    for (options, refusal) in [
+        ("--prefix relative", "must be an absolute path"),
+        ("--program /nowhere", "there is no program /nowhere"),
+        ("--program /opt/broken", "this program does not run here"),
+        ("--everything", "'--everything' is not an option"),
+    ] {
+        machine.run(&format!("! {install} {options} 2>&1")).says(refusal).succeeded();
+        assert_eq!(machine.run(files).succeeded(), before, "{options}");
+    }
+    machine.run(&install).says("installed sockd").says("in /usr/local/bin").succeeded();
+    machine.run("/usr/local/bin/sockd --version").says(env!("CARGO_PKG_VERSION")).succeeded();
+    machine.run("systemctl cat sockd@web.service").says("ExecStart=/usr/local/bin/sockd run --config").succeeded();
+    machine.run(&format!("{install} --uninstall")).succeeded();
+    assert_eq!(machine.run(files).succeeded(), before, "left behind");
+    machine.run("! systemctl cat sockd@web.service").succeeded();
+    machine.run(&format!("rmdir /etc/sockd; rm -r /opt/{name} /opt/sockd.tar.xz /opt/broken")).succeeded();
 }
 
 /// The package has no fault that Debian's own checker knows, where that is installed on the host. Warnings are faults
