@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 
 use crate::config::{self, Options};
@@ -27,7 +28,7 @@ use crate::systemd::UnitName;
 use crate::systemd::unit_name::INSTANCES;
 
 use super::adopt::overridden::overridden;
-use super::{next_step, output};
+use super::{complete, next_step, output};
 use account::Way;
 use subject::Subject;
 
@@ -38,7 +39,7 @@ use subject::Subject;
 )]
 pub struct Arguments {
     /// A file, an instance (web: /etc/sockd/web.toml) or a unit [default: all instances]
-    #[arg(value_name = "FILE or UNIT", conflicts_with = "command")]
+    #[arg(value_name = "FILE or UNIT", conflicts_with = "command", add = ArgValueCompleter::new(complete::unit_or_file))]
     pub target: Option<String>,
     /// Tell the problems as JSON
     #[arg(long)]

@@ -8,8 +8,9 @@ pub mod render;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
-use super::{check, output};
+use super::{check, complete, output};
 use crate::diagnostic::Severity;
 use crate::doctor::facts::{self, Question};
 use crate::doctor::{Diagnosis, Problem, diagnose, idle};
@@ -28,7 +29,7 @@ use crate::systemd::UnitName;
 )]
 pub struct Arguments {
     /// The unit, with or without ".service" [default: all that run an application server]
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::all_units))]
     pub unit: Option<UnitName>,
     /// The name that the browser asks for
     #[arg(long, value_name = "NAME", value_parser = host)]

@@ -7,9 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde::Deserialize;
 
-use super::output;
+use super::{complete, output};
 use crate::exit;
 use crate::journal::message_id;
 use crate::systemd::UnitName;
@@ -24,7 +25,7 @@ use crate::systemd::show::{self, Properties};
 )]
 pub struct Arguments {
     /// The unit, with or without ".service"
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     unit: UnitName,
     /// Show what this worker of the last run wrote, and what sockd says of it
     #[arg(long, value_name = "N")]

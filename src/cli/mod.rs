@@ -9,6 +9,7 @@
 pub mod adopt;
 mod atomic_files;
 mod check;
+pub mod complete;
 mod demo;
 mod demo_worker;
 pub mod doctor;
@@ -19,6 +20,7 @@ mod logs;
 mod new;
 mod next_step;
 mod output;
+mod overview;
 mod reload;
 mod run;
 pub mod status;
@@ -41,14 +43,12 @@ pub use output::{colour_wanted, complain, print, width};
     name = "sockd",
     version,
     propagate_version = true,
-    subcommand_required = true,
-    arg_required_else_help = true,
     after_help = "In a unit file:\n  ExecStart=/usr/bin/sockd run -- venv/bin/gunicorn --workers 3 myproject.wsgi:application\n\n\
-                  Without anything:\n  sockd demo"
+                  Without set-up:\n  sockd demo\n\nWhat there is on this machine:\n  sockd"
 )]
 struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,11 +84,13 @@ enum Command {
 
 /// Parses the command line and runs what it names.
 pub fn main() -> ExitCode {
+    complete::answer_a_shell();
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => return not_understood(&error),
     };
-    match line.command {
+    let Some(command) = line.command else { return overview::run() };
+    match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -25,8 +25,8 @@ pub fn running() -> Vec<String> {
     units.into_iter().collect()
 }
 
-/// The units that run a server by themselves.
-fn adoptable() -> Vec<String> {
+/// The units that run a server by themselves, by their files.
+pub fn adoptable() -> Vec<String> {
     let ours: BTreeSet<String> = UnitFiles::search("sockd").services().map(str::to_owned).collect();
     let mut units = BTreeSet::new();
     for server in SERVERS {

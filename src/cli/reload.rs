@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{next_step, output, status};
+use super::{complete, next_step, output, status};
 use crate::control::{self, Instance};
 use crate::exit;
 use crate::systemd::{UnitName, environment, show};
@@ -17,7 +18,7 @@ use crate::systemd::{UnitName, environment, show};
 )]
 pub struct Arguments {
     /// The unit, with or without ".service"; within a unit, that one
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     unit: Option<UnitName>,
     /// Return as soon as the reload has begun
     #[arg(long)]

@@ -109,6 +109,8 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Every living worker, by id.
     pub workers: Vec<Worker>,
+    /// The processes that have the application loaded and make the workers of it, where the application is preloaded.
+    pub templates: Vec<Template>,
     /// Every slot, by number.
     pub slots: Vec<Slot>,
     /// How many workers are wanted at this moment; 0 while waiting for the first connection.
@@ -200,7 +202,7 @@ pub struct Listener {
 pub struct Worker {
     /// Its id: counts from 1 and is never used again.
     pub id: u64,
-    /// Its slot; `None` for a canary or a template.
+    /// Its slot; `None` for a canary.
     pub slot: Option<u32>,
     /// Its process id; `None` before it is started.
     pub pid: Option<u32>,
@@ -225,6 +227,22 @@ pub struct Worker {
     pub cpu_ms: Option<u64>,
     /// What came of it when it was last asked whether it is well; `None` when it was not.
     pub last_probe: Option<Probe>,
+}
+
+/// A process that has the application loaded and makes workers of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Template {
+    /// Its generation.
+    pub generation: u64,
+    /// Its process id.
+    pub pid: u32,
+    /// The process that it has made beforehand and that becomes the next worker; `None` when there is none.
+    pub spare_pid: Option<u32>,
+    /// The proportional set size of both, in bytes. `None` when it cannot be read.
+    pub memory_bytes: Option<u64>,
+    /// Processor time, user and system, of both.
+    pub cpu_ms: Option<u64>,
 }
 
 /// What came of asking a worker whether it is well.

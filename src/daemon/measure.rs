@@ -10,7 +10,7 @@ use super::outbox::Outbox;
 use super::workers::{Worker, Workers};
 use crate::cgroup::{Group, Usage};
 use crate::control::{Replier, message};
-use crate::process::usage;
+use crate::process::{children, process_group, usage};
 use crate::queue;
 use crate::supervisor::{Event, WorkerEvent, WorkerId};
 use rustix::process::Pid;
@@ -100,6 +100,7 @@ impl Meters {
                 let usage = meter.as_ref().map(Meter::read).unwrap_or_default();
                 charge(&mut lock(report).workers[worker], &usage);
             }
+            measure_templates(report);
             drop(alive);
         });
         tokio::spawn(async move { replier.status(measured.await) });
@@ -141,6 +142,30 @@ async fn in_time<T: Clone + Send + 'static>(report: T, fill: impl FnOnce(&Mutex<
 /// A report stays readable when a measure panicked.
 fn lock<T>(report: &Mutex<T>) -> MutexGuard<'_, T> {
     report.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What each template costs, together with the process that it has made beforehand: a child of ours, as each that it
+/// makes, and of the template's process group until it is a worker.
+fn measure_templates(report: &Mutex<message::Status>) {
+    let templates: Vec<Option<Pid>> = lock(report).templates.iter().map(|template| pid(template.pid)).collect();
+    if templates.is_empty() {
+        return;
+    }
+    let children = children(rustix::process::getpid());
+    for (number, template) in templates.into_iter().enumerate() {
+        let Some(template) = template else { continue };
+        let of_its_group = |pid: &&Pid| **pid != template && process_group(**pid) == Some(template);
+        let spare = children.iter().find(of_its_group).copied();
+        let costs = [Some(template), spare].map(|pid| pid.map(usage).unwrap_or_default());
+        let report = &mut lock(report).templates[number];
+        report.spare_pid = spare.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        report.memory_bytes = costs.iter().filter_map(|cost| cost.memory).reduce(|sum, more| sum + more);
+        report.cpu_ms = costs.iter().filter_map(|cost| cost.cpu).reduce(|sum, more| sum + more).map(ms);
+    }
+}
+
+fn pid(number: u32) -> Option<Pid> {
+    Pid::from_raw(number.cast_signed())
 }
 
 fn charge(worker: &mut message::Worker, usage: &Usage) {

@@ -2,11 +2,13 @@
 
 use super::clock::Clock;
 use super::setup::Setup;
+use super::templates::Templates;
 use super::workers::{Worker, Workers};
 use crate::cgroup::Group;
 use crate::control::message;
 use crate::listener::Listener;
-use crate::supervisor::{Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, Time, WorkerSnapshot};
+use crate::supervisor::{GenerationId, Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, Time, WorkerSnapshot};
+use rustix::process::Pid;
 use std::time::{Duration, SystemTime};
 
 /// The whole state, for `sockd status`, without what must be measured.
@@ -16,6 +18,7 @@ pub(super) fn document(
     snapshot: &Snapshot,
     listeners: &[Listener],
     workers: &Workers,
+    templates: &Templates,
 ) -> message::Status {
     message::Status {
         version: message::VERSION,
@@ -27,6 +30,7 @@ pub(super) fn document(
         reload: reload(snapshot, clock),
         listeners: listeners.iter().map(listener).collect(),
         workers: snapshot.workers.iter().map(|seen| worker(seen, snapshot, workers.get(seen.worker))).collect(),
+        templates: templates.living().map(template).collect(),
         slots: snapshot.slots.iter().map(|seen| slot(seen, workers)).collect(),
         wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
         fallback: snapshot.fallback,
@@ -83,6 +87,14 @@ fn worker(seen: &WorkerSnapshot, snapshot: &Snapshot, made: Option<&Worker>) -> 
             .as_ref()
             .map(|(ago, verdict)| message::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
         ..message::Worker::default()
+    }
+}
+
+fn template((generation, pid): (GenerationId, Pid)) -> message::Template {
+    message::Template {
+        generation: generation.0.into(),
+        pid: pid.as_raw_nonzero().get().unsigned_abs(),
+        ..message::Template::default()
     }
 }
 
@@ -157,7 +169,7 @@ pub(super) fn status_line(snapshot: &Overview) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::{GenerationId, Refusal, Time, WorkerId};
+    use crate::supervisor::{Refusal, Time, WorkerId};
 
     fn serving() -> Overview {
         Overview {

@@ -156,6 +156,12 @@ impl Templates {
         self.running.values().any(|booted| booted.template.child().pid() == pid)
     }
 
+    /// Those that live and make the workers of a generation.
+    pub(super) fn living(&self) -> impl Iterator<Item = (GenerationId, Pid)> {
+        let living = self.running.values().filter(|booted| booted.end.is_none());
+        living.filter_map(|booted| Some((booted.generation?, booted.template.child().pid())))
+    }
+
     /// Whether one of them has been ordered a worker that it has not reported.
     pub(super) fn await_workers(&self) -> bool {
         self.running.values().any(|booted| !booted.ordered.is_empty())

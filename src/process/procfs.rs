@@ -71,6 +71,12 @@ pub fn session(pid: Pid) -> Option<Pid> {
     Pid::from_raw(nix::unistd::getsid(Some(pid)).ok()?.as_raw())
 }
 
+/// The process that leads the process group of `pid`. None: as in [`session`].
+pub fn process_group(pid: Pid) -> Option<Pid> {
+    let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
+    Pid::from_raw(nix::unistd::getpgid(Some(pid)).ok()?.as_raw())
+}
+
 /// Whether the process, or one of its descendants, holds a socket with one of these inodes. None: it cannot be known,
 /// because its descriptors may not be read.
 pub fn holds_socket(pid: Pid, inodes: &BTreeSet<u64>) -> Option<bool> {

@@ -1,9 +1,11 @@
-//! `sockd status`, rendered: each report in `status/*.json` against the text beside it, at 80 and at 120 columns.
+//! `sockd status`, rendered: each report in `status/*.json` against the text beside it, at 80 and at 120 columns; one of
+//! several instances also against the list of them.
 //!
 //! SOCKD_BLESS=1 writes the texts again; read the difference before it is committed.
 
 use std::path::{Path, PathBuf};
 
+use sockd::cli::status::list::list;
 use sockd::cli::status::render::render;
 use sockd::cli::status::report::StatusReport;
 use sockd::cli::status::terminal::columns;
@@ -26,13 +28,17 @@ fn report(case: &Path) -> StatusReport {
 fn each_report_is_rendered_as_its_text_says() {
     let bless = std::env::var_os("SOCKD_BLESS").is_some();
     let mut wrong = String::new();
-    for case in cases() {
+    let listed = cases().into_iter().filter(|case| report(case).entries.len() > 1).map(|case| (case, true));
+    for (case, listed) in cases().into_iter().map(|case| (case, false)).chain(listed) {
         for width in [80, 120] {
-            let shown = render(&report(&case), Some(width), false);
+            let (shown, kind) = match listed {
+                true => (list(&report(&case), Some(width), false), "list."),
+                false => (render(&report(&case), Some(width), false), ""),
+            };
             for line in shown.lines() {
                 assert!(columns(line) <= width, "{}: wider than {width}: {line}", case.display());
             }
-            let file = case.with_extension(format!("{width}.txt"));
+            let file = case.with_extension(format!("{kind}{width}.txt"));
             if bless {
                 std::fs::write(&file, &shown).expect("written");
             } else if std::fs::read_to_string(&file).ok().as_deref() != Some(&shown) {

@@ -154,6 +154,24 @@ fn spare(web: &Instance) -> Option<Pid> {
 }
 
 #[test]
+fn the_template_and_the_process_that_becomes_the_next_worker_are_reported() {
+    let web = project().config("[workers]\ncount = 1\npreload = true\n").gunicorn(&[]);
+    assert_eq!(web.get("/").status, 200);
+    let spare = web.until("a spare", || web.report().templates.first()?.spare_pid);
+    let report = web.report();
+    let [template] = &report.templates[..] else { panic!("{report:?}") };
+    assert_eq!((template.generation, template.spare_pid), (1, Some(spare)));
+    // More than one interpreter takes, less than a test machine has.
+    let memory = template.memory_bytes.expect("it can be read");
+    assert!((1 << 20..1 << 30).contains(&memory), "{memory}");
+    let before = web.ready();
+    processes::signal(before[0], Signal::KILL);
+    let after = web.until("a successor", || web.ready().first().copied().filter(|pid| *pid != before[0]));
+    assert_eq!(after.as_raw_nonzero().get().unsigned_abs(), spare);
+    web.stop();
+}
+
+#[test]
 fn a_template_whose_next_worker_is_stopped_is_replaced() {
     let web = project().config("[workers]\ncount = 1\npreload = true\n").gunicorn(&[]);
     assert_eq!(web.get("/").status, 200);

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use clap_complete::{Generator, Shell};
+use clap_complete::env::Shells;
+use sockd::cli::complete::VARIABLE;
 
 fn packaging(below: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(below)
@@ -23,7 +24,6 @@ fn command() -> clap::Command {
     let mut command = clap::Command::new("sockd")
         .version(env!("CARGO_PKG_VERSION"))
         .propagate_version(true)
-        .subcommand_required(true)
         // It has no page of its own.
         .disable_help_subcommand(true)
         .about(whole.get_about().cloned().unwrap_or_default())
@@ -44,6 +44,21 @@ fn without_hidden(subcommand: &clap::Command) -> clap::Command {
         .args(arguments)
 }
 
+/// The script that has a shell ask sockd what a line can go on with.
+fn completions(shell: &str) -> String {
+    let shells = Shells::builtins();
+    let mut text = Vec::new();
+    let written =
+        shells.completer(shell).expect(shell).write_registration(VARIABLE, "sockd", "sockd", "sockd", &mut text);
+    written.expect("a vector takes everything");
+    let text = String::from_utf8(text).expect("UTF-8");
+    match shell {
+        // zsh reads the file at the first Tab (autoload): that one is to be answered, too.
+        "zsh" => format!("{text}\n[ \"$funcstack[1]\" != _sockd ] || _clap_dynamic_completer_sockd \"$@\"\n"),
+        _ => text,
+    }
+}
+
 /// Every file that is generated, by its place below `packaging/`.
 fn generated() -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
@@ -53,10 +68,8 @@ fn generated() -> BTreeMap<String, String> {
         files.insert(format!("man/sockd-{}.1", subcommand.get_name()), page::of(subcommand));
     }
     files.insert("man/sockd.toml.5".to_owned(), configuration::page(sockd::config::DEFAULT_FILE));
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command.clone(), "sockd", &mut text);
-        files.insert(format!("completions/{}", shell.file_name("sockd")), String::from_utf8(text).expect("UTF-8"));
+    for (shell, file) in [("bash", "sockd.bash"), ("zsh", "_sockd"), ("fish", "sockd.fish")] {
+        files.insert(format!("completions/{file}"), completions(shell));
     }
     files
 }
@@ -166,10 +179,13 @@ fn the_page_of_the_unit_tells_the_truth() {
 #[test]
 fn bash_completes() {
     let script = format!(
-        "source {}; COMP_WORDS=(sockd st); COMP_CWORD=1; _sockd sockd st sockd; echo \"${{COMPREPLY[*]}}\"
-         COMP_WORDS=(sockd adopt --un); COMP_CWORD=2; _sockd sockd --un adopt; echo \"${{COMPREPLY[*]}}\"",
+        "PATH={}:$PATH; source {}; complete -p sockd >&2
+         COMP_WORDS=(sockd st); COMP_CWORD=1; _clap_complete_sockd sockd st sockd; echo \"${{COMPREPLY[*]}}\"
+         COMP_WORDS=(sockd adopt --un); COMP_CWORD=2; _clap_complete_sockd sockd --un adopt; echo \"${{COMPREPLY[*]}}\"",
+        Path::new(env!("CARGO_BIN_EXE_sockd")).parent().expect("a directory").display(),
         packaging("completions/sockd.bash").display()
     );
     let output = Command::new("bash").args(["-c", &script]).output().expect("bash");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "status\n--undo\n", "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("-F _clap_complete_sockd sockd"), "{output:?}");
 }

@@ -34,6 +34,8 @@ pub fn there_and_back(machine: &Machine) {
     assert!(before.contains("gunicorn") && !before.contains("sockd"), "{before}");
 
     let load = Load::begin(machine, &["/run/gunicorn.sock"]);
+    let alone = machine.run_as("sammy", "sockd").says("Running a server by itself:\n").succeeded();
+    next_command(&alone, "sockd adopt gunicorn.service");
     // Looking needs no root and changes nothing; writing needs it and says so.
     let shown = machine.run_as("sammy", "sockd adopt gunicorn").says("+ ExecStart=/usr/bin/sockd run -- ").succeeded();
     let refused = machine.run_as("sammy", "sockd adopt --write gunicorn");
@@ -57,6 +59,9 @@ pub fn there_and_back(machine: &Machine) {
 
     machine.run(&next_command(&written, "systemctl restart")).succeeded();
     machine.wait_for("sockd's three workers", PATIENCE, "sockd status gunicorn | grep '3 of 3 ready'");
+    let alone = machine.run("sockd").says("Run by sockd:\n").says("serving, 3 of 3 workers").succeeded();
+    next_command(&alone, "sockd reload gunicorn.service");
+    assert!(!alone.contains("sockd adopt"), "{alone}");
     let adopted = main_process(machine, "gunicorn");
     assert!(adopted.starts_with("/usr/bin/sockd run -- /home/sammy"), "{adopted}");
     assert_eq!(machine.run(&guide::visit("/")).succeeded(), page);

@@ -29,6 +29,13 @@ def app(environ, start_response):
         let ready = format!("sockd status sockd@{name} | grep '2 of 2 ready'");
         machine.wait_for("both workers", PATIENCE, &ready);
     }
+    // All of them in a line each.
+    let all = machine.run("sockd status").says("UNIT").succeeded();
+    let lines = |name: &str| all.lines().filter(|line| line.contains(&format!("sockd@{name}.service"))).count();
+    assert_eq!((lines("web"), lines("other"), all.contains("Active:")), (1, 1, false), "{all}");
+    // A shell completes their names, for whom it may be.
+    let complete = "SOCKD_COMPLETE=bash _CLAP_COMPLETE_INDEX=2 sockd -- sockd reload ''";
+    machine.run_as("sammy", complete).says("other").says("web").succeeded();
     // An instance has a short name, and what there is not has a number of its own.
     machine.run("sockd status web").says("sockd@web.service").succeeded();
     machine.run("sockd logs --lines 1 web").succeeded();

@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
-use super::{atomic_files, check, next_step, output};
+use super::{atomic_files, check, complete, next_step, output};
 use crate::doctor::fix::quote;
 use crate::exit;
 use crate::systemd::show;
@@ -36,7 +37,7 @@ use service::Surroundings;
                   Nothing is restarted: the last lines of the output say what to type next.")]
 pub struct Arguments {
     /// The service, or the .ini file of a site that uWSGI's Emperor runs
-    #[arg(value_name = "UNIT or FILE.ini")]
+    #[arg(value_name = "UNIT or FILE.ini", add = ArgValueCompleter::new(complete::adoptable_or_file))]
     target: Option<String>,
     /// Write the files, and let systemd read its units again
     #[arg(long, conflicts_with = "undo")]

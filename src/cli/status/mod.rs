@@ -5,18 +5,20 @@
 
 mod collect;
 mod format;
+pub mod list;
 pub mod render;
 pub mod report;
 pub mod terminal;
 
-pub(super) use collect::user_name;
+pub(super) use collect::{report as collect_report, user_name};
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
-use super::{next_step, output};
+use super::{complete, next_step, output};
 use crate::exit;
 use crate::systemd::UnitName;
 use report::{Entry, StatusReport};
@@ -27,13 +29,13 @@ const WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// The options of `status`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  sockd status\n  sockd status gunicorn\n  sockd status --watch\n  sockd status --json | jq '.[].sockd.workers'\n\n\
+    after_help = "Examples:\n  sockd status              all of sockd's: one whole, several one line each\n  sockd status gunicorn     one whole\n  sockd status --watch\n  sockd status --json | jq '.[].sockd.workers'\n\n\
                   Exit codes, as of systemctl status:\n  0    running\n  3    not running\n  4    no such unit\n  \
                   150  running, and no visitor gets a page\n  Of several units the highest counts."
 )]
 pub struct Arguments {
     /// The units to show, with or without ".service"; all of sockd's when none is named
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     pub units: Vec<UnitName>,
     /// Print an array of objects for programs
     #[arg(long, conflicts_with = "watch")]
@@ -56,7 +58,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         };
         loop {
             // The window may have another size each time.
-            let text = render::render(&look(), output::width(), output::colour_wanted());
+            let text = show(&look(), arguments.units.is_empty());
             if let Err(error) = output::show_screen(&text) {
                 return failed(&format!("cannot write to stdout: {error}"));
             }
@@ -66,7 +68,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let report = look();
     let mut text = match arguments.json {
         true => json(&report),
-        false => render::render(&report, output::width(), output::colour_wanted()),
+        false => show(&report, arguments.units.is_empty()),
     };
     if !arguments.json {
         next(&report).iter().for_each(|next| text.push_str(&format!("Next: {next}\n")));
@@ -75,6 +77,15 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return failed(&format!("cannot write to stdout: {error}"));
     }
     ExitCode::from(report.exit_code())
+}
+
+/// All there are in a line each, where there are several; else each whole.
+fn show(report: &StatusReport, all: bool) -> String {
+    let (width, colour) = (output::width(), output::colour_wanted());
+    match all && report.entries.len() > 1 {
+        true => render::systemd_error(report, width, colour) + &list::list(report, width, colour),
+        false => render::render(report, width, colour),
+    }
 }
 
 /// What can be typed next where nothing of sockd's was shown.

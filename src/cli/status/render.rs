@@ -8,7 +8,7 @@ use super::report::{Entry, StatusReport, Trigger};
 use super::terminal::{Cell, Paint, harmless, table, wrap};
 use crate::config;
 use crate::control::Status;
-use crate::control::message::{Listener, Probe, ReloadState, Slot, Worker, WorkerState};
+use crate::control::message::{Listener, Probe, ReloadState, Slot, Template, Worker, WorkerState};
 use crate::systemd::bus::UnitState;
 
 /// Where the text of a labelled line begins; systemctl's is 13.
@@ -23,13 +23,8 @@ const CODE_ON_DISK: &str = "the code on disk is the refused one: a restart would
 
 /// Renders the whole report. `width` is the terminal's, `None` when the reader is a program or a file.
 pub fn render(report: &StatusReport, width: Option<usize>, colour: bool) -> String {
-    let mut page =
-        Page { text: String::new(), width, colour, now: report.now_unix_ms, systemd: report.systemd_error.is_none() };
-    if let Some(error) = &report.systemd_error {
-        let line = format!("systemd: not reachable: {}", harmless(error));
-        page.lines(0, &line, Paint::Passing);
-        page.blank();
-    }
+    let text = systemd_error(report, width, colour);
+    let mut page = Page { text, width, colour, now: report.now_unix_ms, systemd: report.systemd_error.is_none() };
     for (number, entry) in report.entries.iter().enumerate() {
         if number > 0 {
             page.blank();
@@ -40,6 +35,14 @@ pub fn render(report: &StatusReport, width: Option<usize>, colour: bool) -> Stri
         page.lines(0, "No sockd is running, and no unit is known that would run one.", Paint::Plain);
     }
     page.text
+}
+
+/// Why systemd was not asked, and an empty line; nothing where it was.
+pub fn systemd_error(report: &StatusReport, width: Option<usize>, colour: bool) -> String {
+    let Some(error) = &report.systemd_error else { return String::new() };
+    let line = format!("systemd: not reachable: {}", harmless(error));
+    let lines = wrap(&line, width.unwrap_or(usize::MAX));
+    lines.iter().map(|line| Paint::Passing.on(line, colour) + "\n").collect::<String>() + "\n"
 }
 
 struct Page {
@@ -109,17 +112,8 @@ impl Page {
     }
 
     fn title(&mut self, entry: &Entry) {
-        let (dot, paint) = match (&entry.systemd, &entry.sockd) {
-            (_, Some(status)) if status.serves_nobody() => ("×", Paint::Bad),
-            (Some(unit), _) => dot(unit),
-            (None, Some(_)) => ("●", Paint::Good),
-            (None, None) => ("○", Paint::Plain),
-        };
-        let name = match (&entry.unit, entry.pid) {
-            (Some(unit), _) => harmless(unit),
-            (None, Some(pid)) => format!("sockd, process {pid}"),
-            (None, None) => "sockd".to_owned(),
-        };
+        let (dot, paint) = bullet(entry);
+        let name = entry.name();
         let description = match &entry.systemd {
             Some(unit) if !unit.description.is_empty() && unit.description != unit.name => {
                 format!(" - {}", harmless(&unit.description))
@@ -197,25 +191,15 @@ impl Page {
         if named && !listener.name.is_empty() {
             text = format!("{text} ({})", harmless(&listener.name));
         }
-        let mut paint = Paint::Plain;
         match (listener.waiting, listener.backlog) {
-            (Some(waiting), Some(backlog)) => {
-                text = format!("{text}, queue {waiting} of {backlog}");
-                // A full queue refuses clients; half a queue is on its way there.
-                paint = if waiting >= backlog { Paint::Bad } else { paint };
-                paint = if waiting < backlog && waiting > 0 && waiting >= backlog.div_ceil(2) {
-                    Paint::Passing
-                } else {
-                    paint
-                };
-            }
+            (Some(waiting), Some(backlog)) => text = format!("{text}, queue {waiting} of {backlog}"),
             (Some(waiting), None) => text = format!("{text}, queue {waiting}"),
             (None, _) => {}
         }
         if let Some(in_flight) = listener.in_flight {
             text = format!("{text}, {in_flight} in flight");
         }
-        self.labelled("Socket", &text, paint);
+        self.labelled("Socket", &text, queue_paint(listener));
         if let Some(alarm) = &listener.alarm {
             self.lines(MARGIN, &harmless(alarm), Paint::Bad);
         }
@@ -263,7 +247,10 @@ impl Page {
         self.labelled("Workers", &text, paint);
         let rows: Vec<Vec<Cell>> = status.workers.iter().map(row).collect();
         if !rows.is_empty() {
-            self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, TABLE, self.colour));
+            self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, TABLE, None, self.colour));
+        }
+        for template in &status.templates {
+            self.template(template, status.templates.len() > 1);
         }
         for worker in &status.workers {
             if let Some(Probe { failure: Some(failure), .. }) = &worker.last_probe {
@@ -276,6 +263,18 @@ impl Page {
                 self.lines(MARGIN, &text, Paint::Passing);
             }
         }
+    }
+
+    fn template(&mut self, template: &Template, one_of_several: bool) {
+        let mut text = format!("process {}", template.pid);
+        if let Some(spare) = template.spare_pid {
+            text = format!("{text}, and {spare} waits to be the next worker");
+        }
+        let generation = one_of_several.then(|| format!("generation {}", template.generation));
+        let parts =
+            [generation, template.memory_bytes.map(size), template.cpu_ms.map(|cpu| format!("CPU {}", span_ms(cpu)))];
+        let parts: String = parts.into_iter().flatten().map(|part| format!(", {part}")).collect();
+        self.labelled("Template", &format!("{text}{parts}"), Paint::Plain);
     }
 
     fn death(&mut self, slot: &Slot) {
@@ -303,6 +302,30 @@ impl Page {
             self.text.push('\n');
         }
     }
+}
+
+/// The sign before the name, in its colour: systemctl's, and red for what runs and serves nobody.
+pub fn bullet(entry: &Entry) -> (&'static str, Paint) {
+    match (&entry.systemd, &entry.sockd) {
+        (_, Some(status)) if status.serves_nobody() => ("×", Paint::Bad),
+        (Some(unit), _) => dot(unit),
+        (None, Some(_)) => ("●", Paint::Good),
+        (None, None) => ("○", Paint::Plain),
+    }
+}
+
+/// A full queue refuses clients; half a queue is on its way there.
+pub fn queue_paint(listener: &Listener) -> Paint {
+    match (listener.waiting, listener.backlog) {
+        (Some(waiting), Some(backlog)) if waiting >= backlog => Paint::Bad,
+        (Some(waiting), Some(backlog)) if waiting > 0 && waiting >= backlog.div_ceil(2) => Paint::Passing,
+        (Some(_) | None, _) => Paint::Plain,
+    }
+}
+
+/// Whether the next connection starts the unit.
+pub fn inactive_but_listening(unit: &UnitState, triggers: &[Trigger]) -> bool {
+    unit.active_state == "inactive" && triggers.iter().any(|trigger| trigger.active_state == "active")
 }
 
 /// systemctl's dots: ● active, ↻ reloading, ○ inactive, × failed.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::terminal::harmless;
 use crate::control::Status;
 use crate::exit;
 use crate::systemd::bus::UnitState;
@@ -63,6 +64,15 @@ impl StatusReport {
 }
 
 impl Entry {
+    /// What it is called, for people: the unit's name, or the process.
+    pub fn name(&self) -> String {
+        match (&self.unit, self.pid) {
+            (Some(unit), _) => harmless(unit),
+            (None, Some(pid)) => format!("sockd, process {pid}"),
+            (None, None) => "sockd".to_owned(),
+        }
+    }
+
     /// As `systemctl status` has it (the LSB numbers): `active` and `reloading` run, all other states do not. What
     /// runs and serves nobody has a number of its own.
     pub fn exit_code(&self) -> u8 {

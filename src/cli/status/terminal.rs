@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use textwrap::{Options, WordSplitter};
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::printable::is_command;
 
@@ -98,22 +98,50 @@ impl Cell {
     }
 }
 
+/// A text that fits into so many columns: one that is longer is cut, and ends in a mark of that.
+fn cut(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let mut shown = String::new();
+    for letter in text.chars() {
+        if columns(&shown) + letter.width().unwrap_or(0) + 1 > width {
+            break;
+        }
+        shown.push(letter);
+    }
+    shown + "\u{2026}"
+}
+
 /// Sets a table: two spaces between columns, each as wide as its widest cell, the columns in `left` to the left and
-/// all others to the right. No spaces at the ends of lines.
-pub fn table(heads: &[&str], left: &[usize], rows: &[Vec<Cell>], indent: usize, colour: bool) -> String {
+/// all others to the right. No spaces at the ends of lines. The last column is cut where the line would be wider than
+/// `width`, but never below 20.
+pub fn table(
+    heads: &[&str],
+    left: &[usize],
+    rows: &[Vec<Cell>],
+    indent: usize,
+    width: Option<usize>,
+    colour: bool,
+) -> String {
     let mut widths: Vec<usize> = heads.iter().map(|head| columns(head)).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(columns(&cell.text));
         }
     }
+    if let (Some(width), [before @ .., last]) = (width, &mut *widths) {
+        let taken = indent + before.iter().map(|width| width + 2).sum::<usize>();
+        *last = (*last).min(width.saturating_sub(taken).max(20));
+    }
     let head: Vec<Cell> = heads.iter().map(|head| Cell::painted(*head, Paint::Faint)).collect();
     let mut text = String::new();
     for row in std::iter::once(&head).chain(rows) {
         let mut line = " ".repeat(indent);
         for (number, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let space = " ".repeat(width - columns(&cell.text));
-            let shown = cell.paint.on(&cell.text, colour);
+            let text = cut(&cell.text, *width);
+            let space = " ".repeat(width - columns(&text));
+            let shown = cell.paint.on(&text, colour);
             if number > 0 {
                 line.push_str("  ");
             }
@@ -148,6 +176,15 @@ mod tests {
         for line in wrap(&"日本語 ".repeat(30), 25) {
             assert!(columns(&line) <= 25, "{line}");
         }
+    }
+
+    #[test]
+    fn the_last_column_is_cut_where_the_line_ends() {
+        let rows =
+            [vec![Cell::plain("a"), Cell::plain("日本".repeat(20))], vec![Cell::plain("b"), Cell::plain("short")]];
+        let text = table(&["", "TEXT"], &[0, 1], &rows, 0, Some(30), false);
+        assert_eq!(text, format!("   TEXT\na  {}\u{2026}\nb  short\n", "日本".repeat(6) + "日"));
+        assert!(!table(&["", "TEXT"], &[0, 1], &rows, 0, None, false).contains('\u{2026}'));
     }
 
     #[test]

@@ -267,8 +267,9 @@ impl EventLoop {
     fn answer_status(&self, replier: control::Replier) {
         let snapshot = self.core.snapshot(self.clock.now());
         let listeners = self.listeners.listeners();
-        let report = status::document(&self.setup, self.clock, &snapshot, listeners, &self.children.workers);
-        self.meters.answer_status(report, &self.children.workers, &self.listeners, replier);
+        let (workers, templates) = (&self.children.workers, &self.children.templates);
+        let report = status::document(&self.setup, self.clock, &snapshot, listeners, workers, templates);
+        self.meters.answer_status(report, workers, &self.listeners, replier);
     }
 
     /// Shows the service manager and the 503 helper what has changed, if anything has.
