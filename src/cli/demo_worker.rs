@@ -1,10 +1,12 @@
 //! `sockd demo-worker`: the application of `sockd demo`, a small HTTP server with the manners of a good service.
 //!
+//! Its code is a file with a text, read at its start, as a server imports an application.
 //! It takes its socket from LISTEN_FDS, says READY=1 and WATCHDOG=1, and drains on SIGTERM. One connection at a time,
 //! like a synchronous worker: that is what makes several of them worth having.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,20 +16,32 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output;
-use crate::exit;
+use crate::{exit, regular_file};
 
 /// A visitor who says nothing for so long is left alone.
 const VISITOR_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest text it says (bytes).
+const MAX_TEXT: u64 = 64 << 10;
 /// More of a request than this is not read (bytes).
 const MAX_HEAD: u64 = 8192;
 
 /// The options of `demo-worker`.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// The file with what it says; `{pid}` stands for its process id
+    application: PathBuf,
+}
 
 /// Runs the subcommand.
-pub fn run(_: &Arguments) -> ExitCode {
-    match serve() {
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let greeting = match load(&arguments.application) {
+        Ok(greeting) => greeting,
+        Err(why) => {
+            output::say(&format!("{why}\n"));
+            return ExitCode::from(exit::FAILURE);
+        }
+    };
+    match serve(&greeting) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format!("the demo worker cannot serve: {error}; `sockd demo` starts it"));
@@ -36,15 +50,30 @@ pub fn run(_: &Arguments) -> ExitCode {
     }
 }
 
-fn serve() -> io::Result<()> {
+/// What it says to visitors.
+///
+/// # Errors
+/// The file cannot be read, or has a mistake: `FILE:LINE: what`.
+fn load(file: &Path) -> Result<String, String> {
+    let text =
+        regular_file::read_text(file, MAX_TEXT).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    for (number, line) in text.lines().enumerate() {
+        if line.replace("{pid}", "").contains(['{', '}']) {
+            return Err(format!("{}:{}: a brace is not that of {{pid}}", file.display(), number + 1));
+        }
+    }
+    Ok(text.replace("{pid}", &std::process::id().to_string()))
+}
+
+fn serve(greeting: &str) -> io::Result<()> {
     let listener = ListenFd::from_env()
         .take_tcp_listener(0)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no socket was handed over"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(answer_visitors(listener))
+    runtime.block_on(answer_visitors(listener, greeting))
 }
 
-async fn answer_visitors(listener: TcpListener) -> io::Result<()> {
+async fn answer_visitors(listener: TcpListener, greeting: &str) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -59,7 +88,7 @@ async fn answer_visitors(listener: TcpListener) -> io::Result<()> {
                 let stream = accepted?.0.into_std()?;
                 stream.set_nonblocking(false)?;
                 // A visitor who goes away is no reason to stop.
-                let _ = answer(&stream);
+                let _ = answer(&stream, greeting);
             }
         }
     }
@@ -70,7 +99,7 @@ fn notify(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
-fn answer(stream: &TcpStream) -> io::Result<()> {
+fn answer(stream: &TcpStream, greeting: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(VISITOR_TIMEOUT))?;
     stream.set_write_timeout(Some(VISITOR_TIMEOUT))?;
     let mut reader = BufReader::new(stream.take(MAX_HEAD));
@@ -80,13 +109,12 @@ fn answer(stream: &TcpStream) -> io::Result<()> {
     while reader.read_line(&mut line)? > 0 && !line.trim_end().is_empty() {
         line.clear();
     }
-    let pid = std::process::id();
     let body = match request.split_whitespace().nth(1) {
-        Some("/pid") => format!("{pid}\n"),
+        Some("/pid") => format!("{}\n", std::process::id()),
         Some("/hang") => loop {
             std::thread::park();
         },
-        _ => format!("Hello from worker process {pid}.\n"),
+        _ => greeting.to_owned(),
     };
     let mut stream = stream;
     write!(

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::status::terminal::screen;
+use super::status::terminal::{Paint, screen};
 use crate::printable::{escaped_json, for_terminal};
 
 /// Whether stdout is a terminal and NO_COLOR is unset or empty (no-color.org).
@@ -61,7 +61,9 @@ fn write(text: &str) -> io::Result<()> {
 
 /// Writes `sockd: error: message` to stderr. When even that fails there is no one left to tell.
 pub fn complain(message: &str) {
-    say(&format!("sockd: error: {message}\n"));
+    let colour = is_watched() && !no_colour();
+    let word = Paint::Bad.on("error:", colour);
+    let _ = io::stderr().write_all(format!("sockd: {word} {}\n", for_terminal(message, false)).as_bytes());
 }
 
 /// Writes the text to stderr, harmless and without colour.

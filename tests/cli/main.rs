@@ -2,6 +2,7 @@
 
 mod adopt;
 mod cases;
+mod demo;
 mod foreign;
 mod new;
 mod program;
