@@ -32,6 +32,6 @@ mod unit;
 mod watch;
 
 pub use group::{Group, Limits, OutOfMemory, Usage};
-pub use tree::{Absent, Tree};
+pub use tree::{Absent, Tree, check_kernel};
 pub use unit::{processes_of, processes_of_own_unit};
 pub use watch::OomWatch;

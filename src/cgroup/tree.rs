@@ -67,22 +67,16 @@ impl Tree {
     /// # Errors
     /// [`Absent`]; we are still where we were then.
     pub fn open() -> Result<Self, Absent> {
-        if !rustix::fs::statfs(ROOT).is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC) {
-            return Err(Absent::Kernel("the unified hierarchy of control groups at /sys/fs/cgroup"));
-        }
+        check_kernel()?;
         let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let (Some(own), Some(unit)) = (own_directory(&text), unit_directory(&text)) else { return Err(Absent::NoUnit) };
         // Directly in the unit's group, or in the one that DelegateSubgroup= names; anything else is not systemd's doing.
         let below = Path::new(own).strip_prefix(&unit).map_or(usize::MAX, |rest| rest.components().count());
-        let (own, unit) = (Path::new(ROOT).join(own), Path::new(ROOT).join(unit));
+        let unit = Path::new(ROOT).join(unit);
         if below > 1 {
             return Err(Absent::NoUnit);
         }
         check_delegation(&unit)?;
-        // The root of the hierarchy alone lacks it.
-        if !own.join("cgroup.kill").exists() {
-            return Err(Absent::Kernel("cgroup.kill (Linux 5.14)"));
-        }
         if below == 0 {
             move_in(&unit)?;
         }
@@ -152,6 +146,24 @@ impl Tree {
         } else {
             OutOfMemory::System
         }
+    }
+}
+
+/// What this machine lacks for groups of workers, whatever a unit says.
+///
+/// # Errors
+/// [`Absent::Kernel`].
+pub fn check_kernel() -> Result<(), Absent> {
+    if !rustix::fs::statfs(ROOT).is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC) {
+        return Err(Absent::Kernel("the unified hierarchy of control groups at /sys/fs/cgroup"));
+    }
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // The root of the hierarchy lacks the file everywhere.
+    match own_directory(&text) {
+        Some(own) if !own.is_empty() && !Path::new(ROOT).join(own).join("cgroup.kill").exists() => {
+            Err(Absent::Kernel("cgroup.kill (Linux 5.14)"))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -84,7 +84,7 @@ enum Command {
 
 /// Parses the command line and runs what it names.
 pub fn main() -> ExitCode {
-    complete::answer_a_shell();
+    complete::answer_a_shell(command);
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => return not_understood(&error),

@@ -37,8 +37,18 @@ fn collect() -> Result<(StatusReport, StatusReport), String> {
         return Ok((ours, StatusReport::default()));
     }
     let mut plain = runtime.block_on(status::collect_report(&plain));
-    plain.entries.retain(|entry| entry.systemd.as_ref().is_none_or(|unit| unit.load_state == "loaded"));
+    plain.entries.retain(is_used);
     Ok((ours, plain))
+}
+
+/// Whether a unit is one that somebody cares about, so far as systemd can say. A server that was installed with something
+/// else and is stopped is none.
+fn is_used(entry: &Entry) -> bool {
+    let listens = entry.triggers.iter().any(|trigger| trigger.active_state == "active");
+    entry
+        .systemd
+        .as_ref()
+        .is_none_or(|unit| unit.load_state == "loaded" && (unit.active_state != "inactive" || listens))
 }
 
 /// The whole text. `width`, `colour`: as [`render::render`].
@@ -92,6 +102,7 @@ fn failed(why: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::status::report::Trigger;
     use crate::control::Status;
     use crate::systemd::bus::UnitState;
 
@@ -119,6 +130,15 @@ mod tests {
             Entry { sockd: Some(Status { fallback: true, ..Status::default() }), ..unit("a.service", "active", true) };
         assert_eq!(typed(vec![well, ails], vec![])[0], "sockd doctor a.service");
         assert_eq!(typed(vec![], vec![unit("blog.service", "failed", false)])[0], "sockd doctor blog.service");
+    }
+
+    #[test]
+    fn a_server_that_nobody_uses_is_not_shown() {
+        assert!(is_used(&unit("blog.service", "active", false)) && is_used(&unit("blog.service", "failed", false)));
+        let stopped = unit("php-fpm.service", "inactive", false);
+        assert!(!is_used(&stopped));
+        let socket = Trigger { unit: "php-fpm.socket".into(), active_state: "active".into() };
+        assert!(is_used(&Entry { triggers: vec![socket], ..stopped }));
     }
 
     #[test]

@@ -111,6 +111,8 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// The processes that have the application loaded and make the workers of it, where the application is preloaded.
     pub templates: Vec<Template>,
+    /// Why workers have no control groups of their own; `None` where they have, and outside of a unit.
+    pub groups_missing: Option<String>,
     /// Every slot, by number.
     pub slots: Vec<Slot>,
     /// How many workers are wanted at this moment; 0 while waiting for the first connection.

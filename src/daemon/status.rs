@@ -31,6 +31,7 @@ pub(super) fn document(
         listeners: listeners.iter().map(listener).collect(),
         workers: snapshot.workers.iter().map(|seen| worker(seen, snapshot, workers.get(seen.worker))).collect(),
         templates: templates.living().map(template).collect(),
+        groups_missing: workers.cgroups.missing(),
         slots: snapshot.slots.iter().map(|seen| slot(seen, workers)).collect(),
         wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
         fallback: snapshot.fallback,

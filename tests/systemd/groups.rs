@@ -174,6 +174,8 @@ pub fn what_is_not_delegated_is_not_touched(machine: &Machine) {
         let ours = machine.run(&format!("cat {UNIT}/cgroup.procs")).says(&format!("{}\n", status["pid"]));
         workers(&status).iter().fold(ours, |ours, pid| ours.says(&format!("{pid}\n"))).succeeded();
         assert!(status["workers"][0]["memory_bytes"].is_u64(), "{status:#}");
+        let reason = why.rsplit(": ").next().expect("rsplit gives one");
+        assert!(status["groups_missing"].as_str().is_some_and(|said| said.contains(reason)), "{status:#}");
         let lines = format!("journalctl --sync; journalctl -q -u gunicorn _PID={} | grep -cF '{why}'", status["pid"]);
         machine.run(&lines).says(count).succeeded();
     };

@@ -98,8 +98,8 @@ pub fn installs_what_it_should(machine: &Machine) {
 /// The archive that was made with the package: its script installs the same program, and takes it away again.
 pub fn the_archive_is_installed_and_removed(machine: &Machine) {
     let name = format!("sockd-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
-    machine.copy_in(package().with_file_name(format!("{name}.tar.xz")), "/opt/sockd.tar.xz");
-    machine.run("tar -xf /opt/sockd.tar.xz -C /opt; printf x >/opt/broken; chmod 755 /opt/broken").succeeded();
+    machine.copy_in(package().with_file_name(format!("{name}.tar.gz")), "/opt/sockd.tar.gz");
+    machine.run("tar -xf /opt/sockd.tar.gz -C /opt; printf x >/opt/broken; chmod 755 /opt/broken").succeeded();
     let install = format!("/opt/{name}/install");
     let files = "find /usr/local /etc/systemd -type f | sort";
     let before = machine.run(files).succeeded();
@@ -118,7 +118,7 @@ pub fn the_archive_is_installed_and_removed(machine: &Machine) {
     machine.run(&format!("{install} --uninstall")).succeeded();
     assert_eq!(machine.run(files).succeeded(), before, "left behind");
     machine.run("! systemctl cat sockd@web.service").succeeded();
-    machine.run(&format!("rmdir /etc/sockd; rm -r /opt/{name} /opt/sockd.tar.xz /opt/broken")).succeeded();
+    machine.run(&format!("rmdir /etc/sockd; rm -r /opt/{name} /opt/sockd.tar.gz /opt/broken")).succeeded();
 }
 
 /// The package has no fault that Debian's own checker knows, where that is installed on the host. Warnings are faults

@@ -22,8 +22,8 @@ use clap_complete::ArgValueCompleter;
 
 use super::{atomic_files, check, complete, next_step, output};
 use crate::doctor::fix::quote;
-use crate::exit;
 use crate::systemd::show;
+use crate::{cgroup, exit};
 use atomic_files::Found;
 use proposal::{Done, MARK, Proposal};
 use service::Surroundings;
@@ -79,6 +79,10 @@ fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
     }
     if let Some(unit) = &unit {
         proposal.notes.extend(judged(unit)?);
+    }
+    if let Err(why) = cgroup::check_kernel() {
+        let lost = "what a worker starts does not end with it, and memory-max has no effect";
+        proposal.notes.push(format!("workers will have no control groups of their own, because {why}: {lost}"));
     }
     let done = match (same, arguments.write) {
         (false, false) => Done::Shown,

@@ -249,9 +249,6 @@ impl Page {
         if !rows.is_empty() {
             self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, TABLE, None, self.colour));
         }
-        for template in &status.templates {
-            self.template(template, status.templates.len() > 1);
-        }
         for worker in &status.workers {
             if let Some(Probe { failure: Some(failure), .. }) = &worker.last_probe {
                 self.lines(MARGIN, &format!("worker {} is not well: {}", worker.id, harmless(failure)), Paint::Bad);
@@ -262,6 +259,12 @@ impl Page {
                 let text = format!("slot {}: in back-off, next attempt in {}", slot.slot, span_ms(retry));
                 self.lines(MARGIN, &text, Paint::Passing);
             }
+        }
+        if let Some(why) = &status.groups_missing {
+            self.labelled("Groups", &format!("workers have none of their own: {}", harmless(why)), Paint::Passing);
+        }
+        for template in &status.templates {
+            self.template(template, status.templates.len() > 1);
         }
     }
 

@@ -74,7 +74,7 @@ pub(in crate::daemon) struct WorkerCgroups {
 enum State {
     #[default]
     Unopened,
-    Absent(String),
+    Absent(Absent),
     Open(Tree),
 }
 
@@ -87,11 +87,11 @@ impl WorkerCgroups {
         }
         let missing = match &self.state {
             State::Unopened => None,
-            State::Absent(why) => Some(why.as_str()),
-            State::Open(tree) => tree.without_memory(),
+            State::Absent(why) => Some(why.to_string()),
+            State::Open(tree) => tree.without_memory().map(str::to_owned),
         };
         for (key, value) in [("memory-high", settings.memory_high), ("memory-max", settings.memory_max)] {
-            if let (Some(why), Some(size)) = (missing, value) {
+            if let (Some(why), Some(size)) = (&missing, value) {
                 tracing::warn!("{key} = {} has no effect: {why}, ignoring", size::show(size));
             }
         }
@@ -116,9 +116,17 @@ impl WorkerCgroups {
                 if !matches!(why, Absent::NoUnit) {
                     tracing::info!("workers have no control groups of their own: {why}");
                 }
-                State::Absent(why.to_string())
+                State::Absent(why)
             }
         };
+    }
+
+    /// Why workers have no groups of their own, where systemd could have given them some.
+    pub(in crate::daemon) fn missing(&self) -> Option<String> {
+        match &self.state {
+            State::Unopened | State::Open(_) | State::Absent(Absent::NoUnit) => None,
+            State::Absent(why) => Some(why.to_string()),
+        }
     }
 
     /// The group for a worker about to be made, and the descriptor by which it enters.
