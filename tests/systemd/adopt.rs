@@ -103,6 +103,36 @@ pub fn there_and_back(machine: &Machine) {
     eprintln!("{} requests, none failed; the longest: {longest}", record.visits.len());
 }
 
+/// A unit that runs sockd by the prefix alone gets the other lines, and stays what it was when they go.
+pub fn the_prefix_is_completed(machine: &Machine) {
+    let unit = "/etc/systemd/system/gunicorn.service";
+    machine
+        .run(&format!("sed -i 's|^ExecStart=|&/usr/bin/sockd run -- |; s|^\\[Service]|&\\nType=notify|' {unit}"))
+        .succeeded();
+    machine.run("systemctl daemon-reload; systemctl restart gunicorn").succeeded();
+    machine.run(&guide::visit("/")).succeeded();
+    let prefixed = main_process(machine, "gunicorn");
+    assert!(prefixed.starts_with("/usr/bin/sockd run -- /home/sammy"), "{prefixed}");
+    let written = machine.run("sockd adopt --write gunicorn").says("wrote ").succeeded();
+    units::verify(machine, "gunicorn.service");
+    machine.run(&next_command(&written, "systemctl restart")).succeeded();
+    machine.run(&guide::visit("/")).succeeded();
+    assert_eq!(main_process(machine, "gunicorn"), prefixed);
+    machine
+        .run("systemctl show --property Delegate,WatchdogUSec,ExecReload gunicorn")
+        .says("Delegate=yes\n")
+        .says("WatchdogUSec=30s\n")
+        .says("argv[]=/usr/bin/sockd reload ;")
+        .succeeded();
+    machine.run("systemctl reload gunicorn; sockd adopt gunicorn").says("is adopted already").succeeded();
+    machine.run(&next_command(&written, "sockd adopt --undo")).says("removed ").succeeded();
+    machine
+        .run("systemctl restart gunicorn; systemctl show --property Delegate gunicorn")
+        .says("Delegate=no\n")
+        .succeeded();
+    machine.run(&guide::visit("/")).succeeded();
+}
+
 /// The Flask guide's site gets the socket unit that it lacks; then it is as it was.
 pub fn a_missing_socket_is_made(machine: &Machine) {
     guide::flask(machine, "");

@@ -301,6 +301,7 @@ on_every_release! { read:
     fn a_site_is_adopted_and_given_back(machine) {
         install(machine);
         adopt::there_and_back(machine);
+        adopt::the_prefix_is_completed(machine);
     }
 
     fn a_missing_socket_is_made_by_adopting(machine) {

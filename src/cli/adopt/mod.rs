@@ -34,6 +34,7 @@ use service::Surroundings;
                   sudo sockd adopt --write gunicorn.service\n  sudo sockd adopt --undo gunicorn.service\n  \
                   sockd adopt --socket myproject.service with a socket unit, where there is none\n  \
                   sockd adopt /etc/uwsgi/sites/firstsite.ini   a site of uWSGI's Emperor: sockd@firstsite\n\n\
+                  A service that has the prefix `sockd run --` already gets the other lines.\n\
                   Nothing is restarted: the last lines of the output say what to type next.")]
 pub struct Arguments {
     /// The service, or the .ini file of a site that uWSGI's Emperor runs

@@ -96,6 +96,14 @@ impl Draft {
         NewFile { path: self.path.clone(), content: Content::Text(self.text()) }
     }
 
+    /// Whether a line of it is another than what holds.
+    pub fn changes_anything(&self) -> bool {
+        self.lines.iter().any(|part| match part {
+            Part::Setting(setting, replaced) => !replaced.iter().any(|old| old == setting.as_str()),
+            Part::Section(_) | Part::Comment(_) | Part::Blank => false,
+        })
+    }
+
     /// The file against what holds: `-` for what it takes the place of, `+` for what is new.
     fn difference(&self, colour: bool) -> String {
         let mut text = String::new();

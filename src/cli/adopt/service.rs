@@ -42,8 +42,10 @@ pub(super) struct Start<'a> {
     prefixes: String,
     /// The command as it is written, with its continued lines.
     written: String,
-    /// Its words. Variables and specifiers stand as they are.
+    /// The server's words. Variables and specifiers stand as they are.
     pub(super) words: Vec<OsString>,
+    /// Whether sockd runs them already, as the unit itself has it.
+    prefixed: bool,
     adapter: &'static Adapter,
 }
 
@@ -87,6 +89,9 @@ pub fn propose(unit: &Unit, around: &Surroundings, read: Read<'_>) -> Result<Pro
         ));
     }
     files.insert(0, drop_in(unit, &start, &sockets, around)?);
+    if start.prefixed && !files.iter().any(Draft::changes_anything) {
+        return Err(format!("{} runs sockd already, with every line that is worth having", unit.name));
+    }
     let option = if files.len() > 1 { "--socket " } else { "" };
     let notes = notes(unit, &start, known, &sockets, can_be_made, around);
     let next = next(unit, &sockets, files.len() > 1);
@@ -129,7 +134,13 @@ pub(super) fn start(unit: &Unit) -> Result<Start<'_>, String> {
     let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
     let Some(program) = words.first() else { return Err(format!("{place}: ExecStart= names no program")) };
     let shown = program.to_string_lossy();
-    if Path::new(program).file_name().is_some_and(|name| name == "sockd") {
+    let of_sockd = Path::new(program).file_name().is_some_and(|name| name == "sockd");
+    let server = words.iter().position(|word| word == "--").map(|end| words[end + 1..].to_vec());
+    if let Some(words) = server.filter(|words| of_sockd && !words.is_empty()) {
+        let adapter = adapter::recognise(&adapter::look_through(&words).1);
+        return Ok(Start { setting, prefixes, written, words, prefixed: true, adapter });
+    }
+    if of_sockd {
         let first = setting.written.lines().next().unwrap_or_default().trim_end_matches(['\\', ' ']);
         return Err(format!(
             "{name} runs sockd already ({place}: {first}); /usr/share/doc/sockd/examples/better has the other lines that \
@@ -145,7 +156,7 @@ pub(super) fn start(unit: &Unit) -> Result<Start<'_>, String> {
         ));
     }
     let adapter = adapter::recognise(&adapter::look_through(&words).1);
-    Ok(Start { setting, prefixes, written, words, adapter })
+    Ok(Start { setting, prefixes, written, words, prefixed: false, adapter })
 }
 
 /// Refuses what sockd could not serve.
@@ -173,7 +184,7 @@ fn check_kind(unit: &Unit, start: &Start<'_>) -> Result<(), String> {
             ));
         }
     }
-    if comes_later(start.setting) {
+    if comes_later(start.setting) && !start.prefixed {
         return Err(format!(
             "{} comes after {DROP_IN} and sets ExecStart= too: move that line into {name} itself, or give the file a name \
              that comes before",
@@ -212,13 +223,15 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
     lines.put("\"active\" means that sockd does its job; systemctl status tells about the workers.", "Type", "notify");
     lines.put("Workers report to sockd, and sockd alone to systemd.", "NotifyAccess", "main");
     lines.unset("sockd stays in the foreground: systemd knows its process by itself.", "PIDFile", "");
-    let place = format!("{}:{}", start.setting.file.display(), start.setting.line);
-    let start = line::command("ExecStart", &start.prefixes, &around.sockd, "run --", &start.written);
-    lines.reset(
-        "sockd runs the server with the options that it has; the first line takes the old one away.",
-        "ExecStart",
-        start.map_err(|why| format!("{place}: ExecStart=: {why}"))?,
-    );
+    if !start.prefixed {
+        let place = format!("{}:{}", start.setting.file.display(), start.setting.line);
+        let start = line::command("ExecStart", &start.prefixes, &around.sockd, "run --", &start.written);
+        lines.reset(
+            "sockd runs the server with the options that it has; the first line takes the old one away.",
+            "ExecStart",
+            start.map_err(|why| format!("{place}: ExecStart=: {why}"))?,
+        );
+    }
     let own = |key, word| line::command(key, "", &around.sockd, word, "");
     let why = "systemctl reload waits for the outcome and fails, with the reason, if the old workers go on serving.";
     lines.reset(why, "ExecReload", own("ExecReload", "reload")?);
@@ -272,16 +285,24 @@ impl Lines<'_> {
         self.draft.set(why, line::fixed(key, value), old);
     }
 
-    /// One line more for a key with many values.
+    /// One line more for a key with many values; nothing where another line has all of them.
     fn add(&mut self, why: &str, key: &str, line: Line) {
-        let mut old = self.unit.list(self.section, key).into_iter().map(|setting| written(key, setting));
-        let same = old.find(|old| old == line.as_str());
+        let old = self.unit.list(self.section, key);
+        let same = old.iter().map(|setting| written(key, setting)).find(|old| old == line.as_str());
+        let (_, values) = line.as_str().split_once('=').unwrap_or_default();
+        let has = |setting: &&Setting, value| setting.value.split_whitespace().any(|word| word == value);
+        if same.is_none() && old.iter().any(|setting| values.split_whitespace().all(|value| has(setting, value))) {
+            return;
+        }
         self.draft.set(why, line, same);
     }
 
-    /// A key with many values becomes one with this line alone.
+    /// A key with many values becomes one with this line alone; nothing where it is that.
     fn reset(&mut self, why: &str, key: &'static str, line: Line) {
         let old: Vec<String> = self.unit.list(self.section, key).iter().map(|setting| written(key, setting)).collect();
+        if matches!(&old[..], [old] if old == line.as_str()) {
+            return;
+        }
         self.draft.set(why, line::reset(key), old).set("", line, None);
     }
 
