@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Demo {
@@ -85,8 +87,8 @@ fn each_command_that_it_prints_does_what_it_promises() {
     assert!(status.contains(&format!("sockd, process {sockd}")), "{status}");
     let directory = std::env::temp_dir().join(format!("sockd-demo-{sockd}"));
     assert!(directory.join("hello.txt").exists());
-    rustix::process::kill_process(rustix::process::Pid::from_child(&demo.child), rustix::process::Signal::INT)
-        .expect("it runs");
+    let pidfd = pidfd_open(Pid::from_child(&demo.child), PidfdFlags::empty()).expect("not reaped");
+    pidfd_send_signal(&pidfd, Signal::INT).expect("it runs");
     assert_eq!(demo.child.wait().expect("reaped").code(), Some(0));
     assert!(!directory.exists(), "left behind");
 }
