@@ -15,6 +15,7 @@ use clap::Args;
 use super::output;
 use crate::app::Address;
 use crate::config::Options;
+use crate::journal::Format;
 use crate::{daemon, exit};
 
 /// The port that is tried first.
@@ -53,7 +54,7 @@ pub fn run(_: &Arguments) -> ExitCode {
         directory: Some("/".into()),
         ..Options::default()
     };
-    let code = daemon::run(options, Some(greeting(address, &application)));
+    let code = daemon::run(options, Some(greeting(address, &application)), Format::Text);
     // What cannot be removed now is a few bytes in /tmp.
     let _ = application.parent().map(std::fs::remove_dir_all);
     code

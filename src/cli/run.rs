@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::config::Options;
 use crate::daemon;
+use crate::journal::Format;
 
 const AFTER_HELP: &str = "\
 Example:
@@ -25,9 +26,12 @@ Signals:
 pub struct Arguments {
     #[command(flatten)]
     options: Options,
+    /// How the log is written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
 }
 
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    daemon::run(arguments.options.clone(), None)
+    daemon::run(arguments.options.clone(), None, arguments.log_format)
 }

@@ -19,17 +19,22 @@ use std::thread;
 use tokio::runtime::{self, Runtime};
 
 /// Runs an instance until it is asked to stop. Call it before any thread exists.
-pub fn run(options: Options, greeting: Option<String>) -> ExitCode {
+pub fn run(options: Options, greeting: Option<String>, log_format: journal::Format) -> ExitCode {
     let held = process::hold_signals(systemd::environment::watchdog_period().is_some());
-    let code = set_up_and_serve(options, greeting, held);
+    let code = set_up_and_serve(options, greeting, log_format, held);
     journal::finish();
     code
 }
 
-fn set_up_and_serve(options: Options, greeting: Option<String>, held: io::Result<()>) -> ExitCode {
+fn set_up_and_serve(
+    options: Options,
+    greeting: Option<String>,
+    log_format: journal::Format,
+    held: io::Result<()>,
+) -> ExitCode {
     let inherited = listener::inherit();
     let unit = systemd::environment::unit();
-    let sink = journal::init(&[("SOCKD_UNIT", unit.clone().unwrap_or_default())]);
+    let sink = journal::init(&[("SOCKD_UNIT", unit.clone().unwrap_or_default())], log_format);
     if let Err(error) = held {
         tracing::error!("cannot hold back signals: {error}");
         return ExitCode::from(exit::FAILURE);

@@ -10,12 +10,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::json::json;
 use super::queue::{Enqueue, Item, LogQueue};
 use super::stderr::Stderr;
 
@@ -26,6 +28,16 @@ const STACK_SIZE: usize = 128 << 10;
 /// At the end of the program messages that wait have this long to be taken.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What is asked for: `sockd run --log-format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// The journal where our output goes there, lines for people elsewhere
+    #[default]
+    Text,
+    /// A JSON object for each message, on stderr
+    Json,
+}
+
 /// What was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sink {
@@ -33,32 +45,41 @@ pub enum Sink {
     Journal,
     /// Lines on stderr.
     Stderr,
+    /// Objects on stderr.
+    Json,
 }
 
 /// Sets the log of the whole program up and says where it goes. `fields` are added to every message in the journal:
 /// `[("SOCKD_UNIT", unit)]`. Only the first call has an effect.
-pub fn init(fields: &[(&str, String)]) -> Sink {
+pub fn init(fields: &[(&str, String)], format: Format) -> Sink {
     let level = level(std::env::var("SOCKD_LOG").ok().as_deref());
     let wanted = std::env::var("JOURNAL_STREAM").ok();
     let wanted = wanted.is_some_and(|stream| is_journal(&stream, io::stderr()) || is_journal(&stream, io::stdout()));
-    let (sink, log) = match wanted.then(|| journald(fields)) {
-        Some(Ok(journal)) => (Sink::Journal, Dispatch::new(tracing_subscriber::registry().with(level).with(journal))),
-        Some(Err(_)) | None => {
-            let stderr = Stderr::new(io::stderr().is_terminal());
-            (Sink::Stderr, Dispatch::new(tracing_subscriber::registry().with(level).with(stderr)))
-        }
+    let lines = || (Sink::Stderr, registry(level).with(Stderr::new(io::stderr().is_terminal())).into());
+    let (sink, log): (_, Dispatch) = match format {
+        Format::Json => (Sink::Json, registry(level).with(json()).into()),
+        Format::Text if wanted => match journald(fields) {
+            Ok(journal) => (Sink::Journal, registry(level).with(journal).into()),
+            Err(_) => lines(),
+        },
+        Format::Text => lines(),
     };
     let queue = Arc::clone(QUEUE.get_or_init(Arc::default));
     let (drained, written) = (Arc::clone(&queue), log.clone());
     let thread = thread::Builder::new().name("log".to_owned()).stack_size(STACK_SIZE);
     // An error of the set-up says that someone has set the log up already.
     if thread.spawn(move || drained.drain(|item| write(&written, item))).is_ok() {
-        let _ = tracing_subscriber::registry().with(level).with(Enqueue(queue)).try_init();
+        let _ = registry(level).with(Enqueue(queue)).try_init();
     } else {
         // TasksMax= is reached: then messages are waited for.
         let _ = tracing::dispatcher::set_global_default(log);
     }
     sink
+}
+
+/// What a layer is put upon: everything of that level or above passes.
+fn registry(level: LevelFilter) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync {
+    tracing_subscriber::registry().with(level)
 }
 
 /// journald, if it is there. Levels are the priorities of sd-daemon(3). What it refuses while it is gone is lost without

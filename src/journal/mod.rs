@@ -1,6 +1,6 @@
-//! The log: systemd's journal when our output goes there, lines for people otherwise.
+//! The log: systemd's journal when our output goes there, lines for people otherwise, or JSON where that is asked for.
 //!
-//! Owns: the choice between the two, the log thread, the priorities, and the ids of [`message_id`].
+//! Owns: the choice between them, the log thread, the priorities, and the ids of [`message_id`].
 //! Never: decides what is worth a message, waits, or fails: without a journal there is stderr.
 //!
 //! An event is written with the plain macros of tracing; upper-case names become fields of the journal as they are:
@@ -24,8 +24,9 @@
 #![forbid(unsafe_code)]
 
 mod init;
+mod json;
 pub mod message_id;
 mod queue;
 mod stderr;
 
-pub use init::{Sink, finish, init, is_congested};
+pub use init::{Format, Sink, finish, init, is_congested};

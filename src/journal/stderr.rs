@@ -66,7 +66,7 @@ impl<S: Subscriber> Layer<S> for Stderr {
 }
 
 /// Writes a line, with one call where it is taken whole, so that lines of several processes on one stderr do not mix.
-fn write_fully(mut line: &[u8]) {
+pub(super) fn write_fully(mut line: &[u8]) {
     let stderr = io::stderr();
     while !line.is_empty() {
         match rustix::io::write(&stderr, line) {

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::instance::Instance;
 use super::processes;
+use super::python::application;
 use super::transcript::{START, Source};
 
 /// A pipe that is full: its reading and its writing end. The writing end may block, as a service's stderr may.
@@ -87,4 +88,34 @@ fn what_a_process_writes_before_it_dies_is_logged_whole() {
     assert!(lines[1399].at <= death.at, "before the sentence about it");
     assert!(web.logged(START, "were lost").is_empty());
     web.stop();
+}
+
+/// As the first process of a container, with a collector that reads objects.
+#[test]
+fn each_line_of_a_log_for_programs_is_an_object_with_the_fields_of_the_journal() {
+    let text = "import sys\nprint('\\x1b[2J \\u202e two\\nlines \"quoted\"', file=sys.stderr)\n";
+    let web = Instance::on_unix()
+        .file("myproject.py", &format!("{text}{}", application("hello")))
+        .options("--log-format json --start at-once")
+        .in_pid_namespace()
+        .gunicorn(&[]);
+    web.log("\"SOCKD_EVENT\":\"serving\"");
+    processes::signal(web.pid, Signal::HUP);
+    web.log("\"SOCKD_EVENT\":\"reload-finished\"");
+    let transcript = web.stop();
+    let objects: Vec<serde_json::Value> = transcript
+        .all(START, Source::Log)
+        .iter()
+        .map(|line| serde_json::from_str(&line.text).unwrap_or_else(|error| panic!("{error}: {:?}", line.text)))
+        .collect();
+    for object in &objects {
+        let keys = ["timestamp", "level", "message", "SOCKD_EVENT"];
+        assert!(keys.iter().all(|key| object[key].as_str().is_some_and(|text| !text.is_empty())), "{object}");
+    }
+    let ready = objects.iter().find(|object| object["SOCKD_EVENT"] == "worker-ready").expect("a worker");
+    assert_eq!((&ready["level"], &ready["SOCKD_WORKER"]), (&"INFO".into(), &1.into()));
+    let written: Vec<_> = objects.iter().filter_map(|object| object["message"].as_str()).collect();
+    assert!(written.contains(&"lines \"quoted\""), "{written:?}");
+    let lines = transcript.all(START, Source::Log);
+    assert!(lines.iter().all(|line| !line.text.contains(['\u{1b}', '\u{202e}'])), "a letter acts on the terminal");
 }
