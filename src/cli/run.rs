@@ -25,7 +25,7 @@ Signals:
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     #[command(flatten)]
-    options: Options,
+    pub(super) options: Options,
     /// How the log is written
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,

@@ -13,7 +13,7 @@ use crate::doctor::facts::Account;
 use crate::systemd::show::{self, Properties, arguments, first};
 
 use super::subject::Subject;
-use crate::cli::next_step;
+use crate::cli::{next_step, run};
 
 /// The PATH that systemd gives its services (systemd.exec(5)).
 const SERVICE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
@@ -26,7 +26,7 @@ const PROPERTIES: &str = "LoadState,LoadError,ExecStart,User,Group,Supplementary
 #[command(name = "sockd run", no_binary_name = true)]
 struct Line {
     #[command(flatten)]
-    options: Options,
+    arguments: run::Arguments,
 }
 
 /// Asks systemd for a unit.
@@ -142,7 +142,7 @@ fn options(unit: &str, properties: &Properties) -> Result<Options, Diagnostic> {
     if arguments.get(1).map(String::as_str) != Some("run") {
         return Err(Diagnostic::error(format!("{unit} runs sockd without `run`: {}", arguments.join(" "))));
     }
-    Line::try_parse_from(&arguments[2..]).map(|line| line.options).map_err(|error| {
+    Line::try_parse_from(&arguments[2..]).map(|line| line.arguments.options).map_err(|error| {
         let words: Vec<OsString> = arguments[2..].iter().map(OsString::from).collect();
         if let Some(right) = config::with_dashes(&words, &error) {
             let message = format!("ExecStart= of {unit}: the server's command stands behind --");
@@ -177,7 +177,7 @@ EnvironmentFiles=/etc/default/web (ignore_errors=no)
 EnvironmentFiles=/etc/default/web.local (ignore_errors=yes)
 Environment=DEBUG=0 \"NAME=two words\" PATH=/venv/bin
 WorkingDirectory=/home/sammy/myprojectdir
-ExecStart={ path=/usr/bin/sockd ; argv[]=/usr/bin/sockd run --workers 3 -- venv/bin/gunicorn --bind unix:/run/gunicorn.sock a.wsgi:application ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
+ExecStart={ path=/usr/bin/sockd ; argv[]=/usr/bin/sockd run --workers 3 --log-format json -- venv/bin/gunicorn --bind unix:/run/gunicorn.sock a.wsgi:application ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
 User=
 DynamicUser=no
 LoadState=loaded
@@ -211,7 +211,7 @@ LoadState=loaded
     fn a_unit_that_does_not_run_sockd_is_reported() {
         for (from, to, part) in [
             (
-                "argv[]=/usr/bin/sockd run --workers 3 -- ",
+                "argv[]=/usr/bin/sockd run --workers 3 --log-format json -- ",
                 "argv[]=",
                 "does not run sockd: its ExecStart= is venv/bin/gunicorn",
             ),
