@@ -30,6 +30,9 @@ pub enum Absent {
     /// The unit's group is systemd's alone.
     #[error("the unit does not say Delegate=yes")]
     NotDelegated,
+    /// The unit is of a user's service manager, and the group that it gave us does not tell.
+    #[error("a user's service manager shows what it delegates by DelegateSubgroup=supervisor alone (systemd 254)")]
+    NotShown,
     /// The hierarchy cannot be written to.
     #[error("control groups are read-only here; a unit with Delegate=yes must not say ProtectControlGroups=yes")]
     ReadOnly,
@@ -76,7 +79,7 @@ impl Tree {
         if below > 1 {
             return Err(Absent::NoUnit);
         }
-        check_delegation(&unit)?;
+        check_delegation(&unit, below)?;
         if below == 0 {
             move_in(&unit)?;
         }
@@ -170,15 +173,18 @@ pub fn check_kernel() -> Result<(), Absent> {
 /// Whether systemd gave us this group: it says so in an extended attribute, of which a user's manager can only set
 /// `user.delegate`. Before systemd 251 there is `trusted.delegate` alone, which root alone may read: then a service's user
 /// owns the group if it was given to it. For root, and for the services of a user's manager, ownership would not tell.
-fn check_delegation(unit: &Path) -> Result<(), Absent> {
+fn check_delegation(unit: &Path, below: usize) -> Result<(), Absent> {
     let says = |name: &str| {
         let mut value = [0; 8];
         rustix::fs::getxattr(unit, name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
     };
     let us = rustix::process::geteuid().as_raw();
     let is_ours = || fs::metadata(unit).is_ok_and(|directory| is_given_to(us, directory.uid(), unit));
-    if !says("user.delegate") && !says("trusted.delegate") && !is_ours() {
-        return Err(Absent::NotDelegated);
+    let of_user = of_users_manager(unit);
+    // Such a manager marks nothing; in a group below the unit's own it starts us for DelegateSubgroup= alone.
+    let shown = of_user && below == 1;
+    if !(shown || says("user.delegate") || says("trusted.delegate") || is_ours()) {
+        return Err(if of_user { Absent::NotShown } else { Absent::NotDelegated });
     }
     match rustix::fs::access(unit.join("cgroup.procs"), rustix::fs::Access::WRITE_OK) {
         Ok(()) => Ok(()),
@@ -189,8 +195,12 @@ fn check_delegation(unit: &Path) -> Result<(), Absent> {
 
 /// Whether its owner tells that this group was given to the user `us`.
 fn is_given_to(us: u32, owner: u32, unit: &Path) -> bool {
-    let of_users_manager = unit.iter().any(|name| name.as_encoded_bytes().starts_with(b"user@"));
-    us != 0 && us == owner && !of_users_manager
+    us != 0 && us == owner && !of_users_manager(unit)
+}
+
+/// Whether the group of a unit is one that a user's service manager has made.
+fn of_users_manager(unit: &Path) -> bool {
+    unit.iter().any(|name| name.as_encoded_bytes().starts_with(b"user@"))
 }
 
 /// Makes `supervisor` and moves all that is in the unit's own group there: us, and what we have already made.

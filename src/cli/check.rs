@@ -24,10 +24,11 @@ use crate::doctor::facts::Account;
 use crate::exit;
 use crate::fallback::{self, LARGEST_PAGE};
 use crate::regular_file;
-use crate::systemd::UnitName;
-use crate::systemd::unit_name::INSTANCES;
+use crate::systemd::unit_name::{BadName, INSTANCES};
+use crate::systemd::{Manager, UnitName};
 
 use super::adopt::overridden::overridden;
+use super::whose::Whose;
 use super::{complete, next_step, output};
 use account::Way;
 use subject::Subject;
@@ -41,6 +42,8 @@ pub struct Arguments {
     /// A file, an instance (web: /etc/sockd/web.toml) or a unit [default: all instances]
     #[arg(value_name = "FILE or UNIT", conflicts_with = "command", add = ArgValueCompleter::new(complete::unit_or_file))]
     pub target: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
     /// Tell the problems as JSON
     #[arg(long)]
     pub json: bool,
@@ -52,7 +55,7 @@ pub struct Arguments {
 /// What keeps a unit from working, for `sockd doctor`: of one that runs sockd, and of one that runs a server by itself.
 pub(super) fn of_unit(unit: &str) -> Diagnostics {
     let mut problems = unit::subject_of_any(unit).map(check).unwrap_or_default();
-    problems.extend(overridden(unit));
+    problems.extend(unit.parse().ok().and_then(|unit: UnitName| overridden(&unit.of(Manager::System))));
     problems
 }
 
@@ -133,13 +136,17 @@ fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, Str
         // A file of /etc/sockd is checked as its unit would run it.
         return Ok(vec![if file.parent() == Some(instances) { instance(file) } else { file_alone(file) }?]);
     }
-    let unit = UnitName::complete_among(target, instances).map_err(|error| error.to_string())?;
+    let unit = match instances == Path::new(INSTANCES) {
+        true => UnitName::complete(target),
+        false => UnitName::complete_among(target, instances),
+    };
+    let unit = arguments.whose.unit(&unit.map_err(|error| error.to_string())?);
     let file = unit.instance().map(|name| instances.join(format!("{name}.toml")));
     Ok(vec![match file.filter(|file| file.exists()) {
         Some(file) => instance(file)?,
         None => {
-            let mut subject = unit::subject(unit.as_str())?;
-            subject.problems.extend(overridden(unit.as_str()));
+            let mut subject = unit::subject(&unit)?;
+            subject.problems.extend(overridden(&unit));
             subject
         }
     }])
@@ -148,7 +155,8 @@ fn subjects(arguments: &Arguments, instances: &Path) -> Result<Vec<Subject>, Str
 /// An instance's file, with what its unit adds if systemd knows it.
 fn instance(file: PathBuf) -> Result<Subject, String> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    match unit::show(&format!("sockd@{name}.service")) {
+    let unit = format!("sockd@{name}.service").parse().map_err(|error: BadName| error.to_string())?;
+    match unit::show(&unit) {
         Ok(properties) => {
             let mut subject = unit::surroundings(file.display().to_string(), &properties);
             subject.options.config = Some(readable(file)?);

@@ -10,12 +10,13 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
+use super::whose::Whose;
 use super::{check, complete, output};
 use crate::diagnostic::Severity;
 use crate::doctor::facts::{self, Question};
 use crate::doctor::{Diagnosis, Problem, diagnose, idle};
 use crate::exit;
-use crate::systemd::UnitName;
+use crate::systemd::{Manager, UnitName};
 
 /// The options of `doctor`.
 #[derive(Debug, Args)]
@@ -31,6 +32,8 @@ pub struct Arguments {
     /// The unit, with or without ".service" [default: all that run an application server]
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::all_units))]
     pub unit: Option<UnitName>,
+    #[command(flatten)]
+    whose: Whose,
     /// The name that the browser asks for
     #[arg(long, value_name = "NAME", value_parser = host)]
     pub host: Option<String>,
@@ -85,6 +88,12 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 /// A diagnosis of every unit, and whether there is no such unit.
 async fn diagnoses(arguments: &Arguments) -> Result<(Vec<Diagnosis>, bool), String> {
     let units = match &arguments.unit {
+        Some(unit) if arguments.whose.unit(unit).manager() == Manager::User => {
+            return Err(format!(
+                "{unit} is a unit of your own service manager, and doctor knows those of the system alone; `sockd check \
+                 --user {unit}` looks at its command, and `sockd logs --user {unit}` shows what it says"
+            ));
+        }
         Some(unit) => vec![unit.to_string()],
         None => facts::application_units().await?,
     };

@@ -10,11 +10,12 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use serde::Deserialize;
 
+use super::whose::Whose;
 use super::{complete, output};
 use crate::exit;
 use crate::journal::message_id;
-use crate::systemd::UnitName;
 use crate::systemd::show::{self, Properties};
+use crate::systemd::{Manager, UnitName};
 
 /// The options of `logs`.
 #[derive(Debug, Args)]
@@ -27,6 +28,8 @@ pub struct Arguments {
     /// The unit, with or without ".service"
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     unit: UnitName,
+    #[command(flatten)]
+    whose: Whose,
     /// Show what this worker of the last run wrote, and what sockd says of it
     #[arg(long, value_name = "N")]
     worker: Option<u64>,
@@ -40,8 +43,8 @@ pub struct Arguments {
 
 /// Runs the subcommand. It ends as journalctl ends, or with [`exit::NO_SUCH_UNIT`].
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let unit = arguments.unit.as_str();
-    let properties = show::properties(unit, "LoadState,UID").unwrap_or_default();
+    let unit = &arguments.whose.unit(&arguments.unit);
+    let properties = show::properties(unit.manager(), unit.as_str(), "LoadState,UID").unwrap_or_default();
     let whole = of_unit(unit, uid(&properties));
     // A unit that is gone may have left its entries.
     if show::first(&properties, "LoadState") == "not-found" && !has_entries(&whole) {
@@ -71,23 +74,38 @@ fn fail(message: &str) -> ExitCode {
 ///
 /// The last lines of a process that is gone before the journal looks at it belong to no unit. sockd's own name theirs;
 /// they are taken from the unit's user alone, because anybody could write such a field.
-fn of_unit(unit: &str, uid: Option<&str>) -> Vec<String> {
-    let mut matches =
-        vec![format!("_SYSTEMD_UNIT={unit}"), "+".to_owned(), format!("UNIT={unit}"), "_PID=1".to_owned()];
+fn of_unit(unit: &UnitName, uid: Option<&str>) -> Vec<String> {
+    let said = match unit.manager() {
+        Manager::System => vec![format!("UNIT={unit}"), "_PID=1".to_owned()],
+        Manager::User => vec![format!("USER_UNIT={unit}"), own_uid()],
+    };
+    let mut matches: Vec<String> = written(unit).into_iter().chain(["+".to_owned()]).chain(said).collect();
     if let Some(uid) = uid {
         matches.extend(["+".to_owned(), format!("SOCKD_UNIT={unit}"), format!("_UID={uid}")]);
     }
     matches
 }
 
+/// What the processes of a unit wrote. A user's unit may have a name that another user's has, too.
+fn written(unit: &UnitName) -> Vec<String> {
+    match unit.manager() {
+        Manager::System => vec![format!("_SYSTEMD_UNIT={unit}")],
+        Manager::User => vec![format!("_SYSTEMD_USER_UNIT={unit}"), own_uid()],
+    }
+}
+
+fn own_uid() -> String {
+    format!("_UID={}", rustix::process::getuid().as_raw())
+}
+
 /// What a worker wrote to its stderr, which sockd passes on by its number; what it wrote to its stdout, which is the
 /// journal's by its process; and what sockd says of it.
-fn of_worker(unit: &str, worker: u64, started: &Started) -> Vec<String> {
-    let unit = format!("_SYSTEMD_UNIT={unit}");
+fn of_worker(unit: &UnitName, worker: u64, started: &Started) -> Vec<String> {
+    let unit = written(unit);
     // Numbers and process ids come again in another run.
     let run = started.run.iter().map(|run| format!("_SYSTEMD_INVOCATION_ID={run}"));
-    let said = [unit.clone(), format!("SOCKD_WORKER={worker}")].into_iter().chain(run.clone());
-    let wrote = [unit, format!("_PID={}", started.pid)].into_iter().chain(run);
+    let said = unit.iter().cloned().chain([format!("SOCKD_WORKER={worker}")]).chain(run.clone());
+    let wrote = unit.iter().cloned().chain([format!("_PID={}", started.pid)]).chain(run);
     said.chain(["+".to_owned()]).chain(wrote).collect()
 }
 
@@ -101,13 +119,14 @@ struct Started {
 }
 
 /// Asks the journal for a worker's last start.
-fn started(unit: &str, worker: u64) -> Result<Started, String> {
-    let unit_match = format!("_SYSTEMD_UNIT={unit}");
+fn started(unit: &UnitName, worker: u64) -> Result<Started, String> {
     let id = format!("MESSAGE_ID={}", message_id::WORKER_STARTED);
     let number = format!("SOCKD_WORKER={worker}");
     let fields = "--output-fields=SOCKD_PID,_SYSTEMD_INVOCATION_ID";
-    let (ok, text) =
-        show::output("journalctl", &["--quiet", "--output=json", "--lines=1", fields, &unit_match, &id, &number])?;
+    let of_unit = written(unit);
+    let mut arguments = vec!["--quiet", "--output=json", "--lines=1", fields, &id, &number];
+    arguments.extend(of_unit.iter().map(String::as_str));
+    let (ok, text) = show::output("journalctl", &arguments)?;
     let line = text.lines().find(|line| line.starts_with('{'));
     match line.and_then(|line| serde_json::from_str(line).ok()) {
         Some(started) if ok => Ok(started),
@@ -135,12 +154,21 @@ fn has_entries(matches: &[String]) -> bool {
 mod tests {
     use super::*;
 
+    fn unit() -> UnitName {
+        "a.service".parse().expect("a name")
+    }
+
     #[test]
     fn a_unit_is_a_disjunction() {
-        assert_eq!(of_unit("a.service", None).join(" "), "_SYSTEMD_UNIT=a.service + UNIT=a.service _PID=1");
+        assert_eq!(of_unit(&unit(), None).join(" "), "_SYSTEMD_UNIT=a.service + UNIT=a.service _PID=1");
         assert_eq!(
-            of_unit("a.service", Some("33")).join(" "),
+            of_unit(&unit(), Some("33")).join(" "),
             "_SYSTEMD_UNIT=a.service + UNIT=a.service _PID=1 + SOCKD_UNIT=a.service _UID=33"
+        );
+        let uid = rustix::process::getuid().as_raw();
+        assert_eq!(
+            of_unit(&unit().of(Manager::User), None).join(" "),
+            format!("_SYSTEMD_USER_UNIT=a.service _UID={uid} + USER_UNIT=a.service _UID={uid}")
         );
     }
 
@@ -149,13 +177,13 @@ mod tests {
         let line = r#"{"SOCKD_PID":"4712","_SYSTEMD_INVOCATION_ID":"cafe","__CURSOR":"x"}"#;
         let started: Started = serde_json::from_str(line).expect("an entry");
         assert_eq!(
-            of_worker("a.service", 3, &started).join(" "),
+            of_worker(&unit(), 3, &started).join(" "),
             "_SYSTEMD_UNIT=a.service SOCKD_WORKER=3 _SYSTEMD_INVOCATION_ID=cafe + \
              _SYSTEMD_UNIT=a.service _PID=4712 _SYSTEMD_INVOCATION_ID=cafe"
         );
         let started: Started = serde_json::from_str(r#"{"SOCKD_PID":"1"}"#).expect("an entry");
         assert_eq!(
-            of_worker("a.service", 3, &started).join(" "),
+            of_worker(&unit(), 3, &started).join(" "),
             "_SYSTEMD_UNIT=a.service SOCKD_WORKER=3 + _SYSTEMD_UNIT=a.service _PID=1"
         );
     }

@@ -24,6 +24,7 @@ mod overview;
 mod reload;
 mod run;
 pub mod status;
+mod whose;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

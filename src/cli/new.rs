@@ -15,6 +15,7 @@ use super::file_text::{Line, nginx, toml, unit};
 use super::{adopt, check, output};
 use crate::app::{Address, ParseAddressError};
 use crate::exit;
+use crate::systemd::Manager;
 use unit::Percent;
 
 const SITES_AVAILABLE: &str = "/etc/nginx/sites-available";
@@ -158,12 +159,12 @@ fn undo(name: &str, root: &Path) -> Result<String, String> {
     let system = root == Path::new("/");
     if system {
         // Without its drop-in the socket means another path; the service goes with its socket.
-        adopt::systemctl(&["disable", "--now", &format!("sockd@{name}.socket")])?;
-        adopt::systemctl(&["disable", "--now", &format!("sockd@{name}.service")])?;
+        adopt::systemctl(Manager::System, &["disable", "--now", &format!("sockd@{name}.socket")])?;
+        adopt::systemctl(Manager::System, &["disable", "--now", &format!("sockd@{name}.service")])?;
     }
     atomic_files::remove_all(ours.iter().map(PathBuf::as_path))?;
     if system {
-        adopt::reload_manager()?;
+        adopt::reload_manager(Manager::System)?;
     }
     let mut text: String = ours.iter().map(|path| format!("removed {}\n", path.display())).collect();
     if ours.iter().any(|path| path.starts_with(place("/etc/nginx".to_owned()))) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::systemd::Manager;
 use crate::systemd::unit_files::UnitFiles;
 use crate::systemd::unit_name::INSTANCES;
 
@@ -16,7 +17,7 @@ const MAX_CANDIDATES: usize = 12;
 
 /// The units that run sockd, by their files, and the instances that have a configuration.
 pub fn running() -> Vec<String> {
-    let mut units: BTreeSet<String> = UnitFiles::search("sockd run").services().map(str::to_owned).collect();
+    let mut units = mentioning("sockd run");
     for entry in std::fs::read_dir(INSTANCES).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_str().and_then(|name| name.strip_suffix(".toml"));
@@ -27,12 +28,14 @@ pub fn running() -> Vec<String> {
 
 /// The units that run a server by themselves, by their files.
 pub fn adoptable() -> Vec<String> {
-    let ours: BTreeSet<String> = UnitFiles::search("sockd").services().map(str::to_owned).collect();
-    let mut units = BTreeSet::new();
-    for server in SERVERS {
-        units.extend(UnitFiles::search(server).services().filter(|unit| !ours.contains(*unit)).map(str::to_owned));
-    }
-    units.into_iter().collect()
+    let ours = mentioning("sockd");
+    SERVERS.iter().flat_map(|server| mentioning(server)).collect::<BTreeSet<_>>().difference(&ours).cloned().collect()
+}
+
+/// The units of all managers whose files hold a word.
+fn mentioning(word: &str) -> BTreeSet<String> {
+    let of = |manager: &Manager| UnitFiles::search(*manager, word).services().map(str::to_owned).collect::<Vec<_>>();
+    Manager::all().iter().flat_map(of).collect()
 }
 
 /// How what runs a server by itself is adopted; how an application begins where nothing does.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::status::{self, list, render, terminal::Paint};
 use super::{next_step, output};
 use crate::exit;
-use crate::systemd::UnitName;
+use crate::systemd::{Manager, UnitName};
 use status::report::{Entry, StatusReport};
 
 /// What runs a server by itself is shown up to so many; the others by their number.
@@ -30,13 +30,13 @@ pub fn run() -> ExitCode {
 fn collect() -> Result<(StatusReport, StatusReport), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot set up: {error}"))?;
-    let ours = runtime.block_on(status::collect_report(&[]));
+    let ours = runtime.block_on(status::collect_report(&[], Manager::all()));
     let plain: Vec<UnitName> =
         next_step::adoptable().iter().filter_map(|name| UnitName::complete(name).ok()).take(MAX_PLAIN).collect();
     if plain.is_empty() {
         return Ok((ours, StatusReport::default()));
     }
-    let mut plain = runtime.block_on(status::collect_report(&plain));
+    let mut plain = runtime.block_on(status::collect_report(&plain, &[]));
     plain.entries.retain(is_used);
     Ok((ours, plain))
 }
@@ -75,13 +75,20 @@ pub fn text(ours: &StatusReport, plain: &StatusReport, width: Option<usize>, col
 
 /// What can be typed, the most urgent first.
 fn commands(ours: &StatusReport, plain: &StatusReport) -> Vec<(String, &'static str)> {
-    let ails = |entry: &&Entry| render::bullet(entry).1 == Paint::Bad;
-    let named = |command: &str, entry: &Entry| Some(format!("sockd {command} {}", entry.unit.as_ref()?));
+    let unhealthy = |entry: &&Entry| render::bullet(entry).1 == Paint::Bad;
+    let named = |command: &str, entry: &Entry| {
+        let manager = if entry.user { Manager::User } else { Manager::System };
+        Some(format!("sockd {command} {}", manager.name_typed(entry.unit.as_ref()?)))
+    };
     let mut commands = Vec::new();
     let mut add = |command: Option<String>, what| commands.extend(command.map(|command| (command, what)));
-    let ailing = ours.entries.iter().chain(&plain.entries).find(ails);
-    add(ailing.and_then(|entry| named("doctor", entry)), "finds the broken link, and what fixes it");
-    let well = ours.entries.iter().find(|entry| !ails(entry));
+    let first = ours.entries.iter().chain(&plain.entries).find(unhealthy);
+    match first {
+        Some(entry) if entry.user => add(named("logs", entry), "shows what it says"),
+        Some(entry) => add(named("doctor", entry), "finds the broken link, and what fixes it"),
+        None => {}
+    }
+    let well = ours.entries.iter().find(|entry| !unhealthy(entry));
     add(well.and_then(|entry| named("status", entry)), "shows its sockets and workers");
     add(well.and_then(|entry| named("reload", entry)), "takes new code over, or refuses it and says why");
     let plain = plain.entries.iter().find(|entry| entry.runs_sockd != Some(true));
@@ -126,9 +133,9 @@ mod tests {
         let expected =
             ["sockd status shop.service", "sockd reload shop.service", "sockd adopt blog.service", "sockd --help"];
         assert_eq!(typed(vec![well.clone()], plain()), expected);
-        let ails =
+        let unhealthy =
             Entry { sockd: Some(Status { fallback: true, ..Status::default() }), ..unit("a.service", "active", true) };
-        assert_eq!(typed(vec![well, ails], vec![])[0], "sockd doctor a.service");
+        assert_eq!(typed(vec![well, unhealthy], vec![])[0], "sockd doctor a.service");
         assert_eq!(typed(vec![], vec![unit("blog.service", "failed", false)])[0], "sockd doctor blog.service");
     }
 
@@ -145,8 +152,9 @@ mod tests {
     fn what_is_there_is_named_and_no_line_is_wider_than_the_terminal() {
         let status =
             Status { status_line: "answering 503: ".to_owned() + &"no worker ".repeat(30), ..Status::default() };
-        let ails = Entry { sockd: Some(Status { fallback: true, ..status }), ..unit("shop.service", "active", true) };
-        let ours = StatusReport { entries: vec![ails], ..StatusReport::default() };
+        let unhealthy =
+            Entry { sockd: Some(Status { fallback: true, ..status }), ..unit("shop.service", "active", true) };
+        let ours = StatusReport { entries: vec![unhealthy], ..StatusReport::default() };
         let plain = StatusReport { entries: vec![unit("blog.service", "active", false)], ..StatusReport::default() };
         let text = text(&ours, &plain, Some(80), false);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -6,10 +6,11 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::whose::Whose;
 use super::{complete, next_step, output, status};
 use crate::control::{self, Instance};
 use crate::exit;
-use crate::systemd::{UnitName, environment, show};
+use crate::systemd::{Manager, UnitName, environment, show};
 
 /// The options of `reload`.
 #[derive(Debug, Args)]
@@ -20,6 +21,8 @@ pub struct Arguments {
     /// The unit, with or without ".service"; within a unit, that one
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     unit: Option<UnitName>,
+    #[command(flatten)]
+    whose: Whose,
     /// Return as soon as the reload has begun
     #[arg(long)]
     no_wait: bool,
@@ -55,7 +58,7 @@ async fn called_off(arguments: &Arguments) {
 }
 
 async fn reload(arguments: &Arguments) -> ExitCode {
-    let instance = match find(arguments.unit.as_ref()).await {
+    let instance = match find(arguments.unit.as_ref().map(|unit| arguments.whose.unit(unit)).as_ref()).await {
         Ok(instance) => instance,
         Err(message) => return fail(&message),
     };
@@ -98,11 +101,11 @@ fn fail(message: &str) -> ExitCode {
 /// other users or workers, are never asked.
 async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
     let (pid, what) = match unit {
-        Some(unit) => (main_process(&unit.to_string())?, unit.to_string()),
+        Some(unit) => (main_process(unit.as_str(), &[unit.manager()])?, unit.to_string()),
         None => match main_pid() {
             Some(pid) => (pid, "this unit".to_owned()),
             None => match environment::unit() {
-                Some(unit) => (main_process(&unit)?, unit),
+                Some(unit) => (main_process(&unit, Manager::all())?, unit),
                 None => return only().await,
             },
         },
@@ -115,17 +118,13 @@ fn main_pid() -> Option<u32> {
     std::env::var("MAINPID").ok()?.parse().ok()
 }
 
-/// The main process of a running unit: of the system's manager, or else of the user's own.
-fn main_process(unit: &str) -> Result<u32, String> {
-    let ask = |whose| {
-        let properties = show::properties_of(whose, unit, "MainPID")?;
+/// The main process of a running unit of the first of these managers that has one.
+fn main_process(unit: &str, managers: &[Manager]) -> Result<u32, String> {
+    let ask = |manager: &Manager| {
+        let properties = show::properties(*manager, unit, "MainPID")?;
         Ok(show::first(&properties, "MainPID").parse().unwrap_or(0))
     };
-    let managers: &[show::Manager] = match rustix::process::geteuid().is_root() {
-        true => &[show::Manager::System],
-        false => &[show::Manager::System, show::Manager::User],
-    };
-    let answers: Vec<Result<u32, String>> = managers.iter().map(|manager| ask(*manager)).collect();
+    let answers: Vec<Result<u32, String>> = managers.iter().map(ask).collect();
     if let Some(pid) = answers.iter().flatten().find(|pid| **pid != 0) {
         return Ok(*pid);
     }

@@ -1,13 +1,15 @@
 //! What the service manager says over D-Bus, for the command-line tools alone.
 //!
-//! Owns: one connection to the system bus and the few properties that are read.
+//! Owns: one connection to a manager's bus and the few properties that are read.
 //! Never: changes a unit, is used by `run`, or waits longer than [`TIME_LIMIT`] for any answer.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::manager::{self, Manager};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
+use zbus::connection::Builder;
 use zbus::{Connection, DynamicType, OwnedObjectPath, OwnedVariant};
 
 /// The longest wait for the connection, and for any one answer.
@@ -69,6 +71,11 @@ pub enum BusError {
     /// No answer within [`TIME_LIMIT`].
     #[error("no answer within {} s", TIME_LIMIT.as_secs())]
     TimedOut,
+    /// Our user has no bus.
+    #[error(
+        "your user has no bus here: `loginctl enable-linger` starts what it needs, and the package dbus-user-session has it"
+    )]
+    NoUserBus,
     /// The bus or systemd said no.
     #[error("{}", reason(.0))]
     Bus(#[from] zbus::Error),
@@ -107,12 +114,19 @@ async fn limited<T>(call: impl Future<Output = zbus::Result<T>>) -> Result<T, Bu
 }
 
 impl Bus {
-    /// Connects to the system bus. Inside a tokio runtime.
+    /// Connects to the bus of a manager. Inside a tokio runtime.
     ///
     /// # Errors
-    /// There is no bus (a container, a rescue system) or it does not answer.
-    pub async fn connect() -> Result<Self, BusError> {
-        Ok(Self { connection: limited(Connection::system()).await? })
+    /// There is no bus (a container, a rescue system, a user without a session) or it does not answer.
+    pub async fn connect(manager: Manager) -> Result<Self, BusError> {
+        let connection = match manager {
+            Manager::System => limited(Connection::system()).await?,
+            Manager::User => {
+                let address = manager::user_bus().ok_or(BusError::NoUserBus)?;
+                limited(Builder::address(&*address).build()).await?
+            }
+        };
+        Ok(Self { connection })
     }
 
     /// One call, one answer. The methods used are few and fixed: no proxies are generated for them.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Manager;
 use super::bus::{Bag, Bus, BusError};
 use super::show::{self, Properties};
 use crate::config::duration;
@@ -110,7 +111,7 @@ impl Details {
     /// # Errors
     /// Why there is no answer.
     pub fn by_systemctl(name: &str) -> Result<Self, String> {
-        Ok(Self::read(&mut show::properties(name, NAMES)?))
+        Ok(Self::read(&mut show::properties(Manager::System, name, NAMES)?))
     }
 
     fn read(source: &mut impl Source) -> Self {

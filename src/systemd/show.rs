@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::Manager;
+
 /// The longest wait for systemctl.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// The most that is read of its answer, in bytes.
@@ -17,39 +19,25 @@ pub const SIZE_LIMIT: u64 = 1 << 20;
 /// A unit's properties; one that is there several times has several values.
 pub type Properties = BTreeMap<String, Vec<String>>;
 
-/// Whose units are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manager {
-    /// The system's.
-    System,
-    /// Our user's own (`systemctl --user`).
-    User,
-}
-
-/// Asks the system's manager for the named properties (separated by commas) of a unit.
-///
-/// # Errors
-/// As [`properties_of`].
-pub fn properties(unit: &str, names: &str) -> Result<Properties, String> {
-    properties_of(Manager::System, unit, names)
-}
-
 /// Asks a manager for the named properties (separated by commas) of a unit.
 ///
 /// # Errors
 /// Why there is no answer: no systemctl, no systemd, a name that is none. A unit that does not exist is no error here:
 /// LoadState says so.
-pub fn properties_of(manager: Manager, unit: &str, names: &str) -> Result<Properties, String> {
-    let manager = match manager {
-        Manager::System => "--system",
-        Manager::User => "--user",
-    };
-    let arguments = ["show", manager, "--no-pager", "--property", names, "--", unit];
+pub fn properties(manager: Manager, unit: &str, names: &str) -> Result<Properties, String> {
+    let arguments = ["show", manager.option(), "--no-pager", "--property", names, "--", unit];
     let (ok, text) = output("systemctl", &arguments)?;
     match ok {
         true => Ok(parse(&text)),
         false => Err(format!("systemctl show {unit}: {}", text.lines().next().unwrap_or_default())),
     }
+}
+
+/// systemd's version, as 257; 0 where there is none.
+pub fn version() -> u32 {
+    let text = output("systemctl", &["--version"]).map(|(_, text)| text).unwrap_or_default();
+    let word = text.split_whitespace().nth(1).unwrap_or_default();
+    word.split(|letter: char| !letter.is_ascii_digit()).next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// Runs a program for what it prints, stdout and stderr together; whether it succeeded comes first. Input is empty,

@@ -1,29 +1,21 @@
 //! The unit files on disk: for finding units that systemd has not loaded.
 //!
-//! Owns: the directories of the system manager, and which file speaks of which unit.
+//! Owns: which file speaks of which unit.
 //! Never: interprets a unit file. What a unit really does is asked of systemd; a file only says whom to ask about.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use super::Manager;
 use crate::regular_file;
 
-/// Where the system manager looks for units (systemd.unit(5), "Unit File Load Path"), without what only it writes.
-const DIRECTORIES: [&str; 6] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/run/systemd/generator",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 /// Unit files are far smaller; anything longer is none of ours.
 const FILE_LIMIT: u64 = 64 << 10;
 
 /// Whether there is a file of this unit; a masked one has one, too.
-pub(super) fn exists(unit: &str) -> bool {
-    DIRECTORIES.iter().any(|directory| Path::new(directory).join(unit).symlink_metadata().is_ok())
+pub(super) fn exists(manager: Manager, unit: &str) -> bool {
+    manager.unit_directories().iter().any(|directory| directory.join(unit).symlink_metadata().is_ok())
 }
 
 /// Which services' files and drop-ins hold a word.
@@ -38,10 +30,10 @@ pub struct UnitFiles {
 
 impl UnitFiles {
     /// Reads every service's file and drop-ins: a few milliseconds for some hundred.
-    pub fn search(word: &str) -> Self {
+    pub fn search(manager: Manager, word: &str) -> Self {
         let mut found = Self::default();
         let mut seen = BTreeSet::new();
-        for directory in DIRECTORIES {
+        for directory in manager.unit_directories() {
             // /lib is a link to /usr/lib on today's systems.
             let Ok(directory) = fs::canonicalize(directory) else { continue };
             if seen.insert(directory.clone()) {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::unit_files;
+use super::{Manager, unit_files};
 
 /// Where the configurations of instances are: `/etc/sockd/NAME.toml` is that of `sockd@NAME.service`.
 pub const INSTANCES: &str = "/etc/sockd";
@@ -27,9 +27,12 @@ const TYPES: [&str; 11] = [
 /// systemd's own limit, UNIT_NAME_MAX, in bytes.
 const MAX_LENGTH: usize = 255;
 
-/// A unit's name, complete with its type: `gunicorn.service`, `sockd@shop.example.com.service`.
+/// A unit's name, complete with its type: `gunicorn.service`, `sockd@shop.example.com.service`, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnitName(String);
+pub struct UnitName {
+    name: String,
+    manager: Manager,
+}
 
 /// What is no name of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,12 +48,30 @@ impl UnitName {
     ///
     /// What ends in the type of a unit is complete; everything else is the name of a service, dots or not, as systemctl
     /// reads it. Where no such service has a file and `/etc/sockd/NAME.toml` is there, the instance `sockd@NAME.service`
-    /// is meant.
+    /// is meant. Where the system's manager has no file of it and our user's own has one, that unit is meant; root's is
+    /// never meant unasked.
     ///
     /// # Errors
     /// It cannot be the name of a unit.
     pub fn complete(written: &str) -> Result<Self, BadName> {
-        Self::complete_among(written, Path::new(INSTANCES))
+        let unit = Self::complete_among(written, Path::new(INSTANCES))?;
+        let is_users = || {
+            !rustix::process::geteuid().is_root()
+                && !unit_files::exists(Manager::System, &unit.name)
+                && unit_files::exists(Manager::User, &unit.name)
+        };
+        Ok(if unit.instance().is_none() && is_users() { unit.of(Manager::User) } else { unit })
+    }
+
+    /// The unit of this name that this manager has.
+    #[must_use]
+    pub fn of(self, manager: Manager) -> Self {
+        Self { manager, ..self }
+    }
+
+    /// Whose it is.
+    pub fn manager(&self) -> Manager {
+        self.manager
     }
 
     /// The same with another directory of configurations.
@@ -59,7 +80,7 @@ impl UnitName {
     /// As [`Self::complete`].
     pub fn complete_among(written: &str, instances: &Path) -> Result<Self, BadName> {
         let has_instance = |name: &str| instances.join(format!("{name}.toml")).exists();
-        Self::complete_where(written, unit_files::exists, has_instance)
+        Self::complete_where(written, |unit| unit_files::exists(Manager::System, unit), has_instance)
     }
 
     fn complete_where(
@@ -82,35 +103,35 @@ impl UnitName {
             return bad("letters, digits and :-_.\\@ can stand in one");
         }
         if !typed && !written.contains('@') && !has_unit_file(&name) && has_instance(written) {
-            return Ok(Self(format!("sockd@{written}.service")));
+            return Ok(Self { name: format!("sockd@{written}.service"), manager: Manager::System });
         }
-        Ok(Self(name))
+        Ok(Self { name, manager: Manager::System })
     }
 
     /// The whole name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// The instance of `sockd@.service` that it is: `shop` of `sockd@shop.service`.
     pub fn instance(&self) -> Option<&str> {
-        self.0.strip_prefix("sockd@")?.strip_suffix(".service").filter(|name| !name.is_empty())
+        self.name.strip_prefix("sockd@")?.strip_suffix(".service").filter(|name| !name.is_empty())
     }
 
     /// Whether it is a service.
     pub fn is_service(&self) -> bool {
-        self.0.ends_with(".service")
+        self.name.ends_with(".service")
     }
 
     /// Whether it is a socket unit.
     pub fn is_socket(&self) -> bool {
-        self.0.ends_with(".socket")
+        self.name.ends_with(".socket")
     }
 }
 
 impl fmt::Display for UnitName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(&self.name)
     }
 }
 
@@ -130,7 +151,7 @@ mod tests {
     fn complete(written: &str) -> Result<String, BadName> {
         let has_unit_file = |name: &str| ["gunicorn.service", "both.service"].contains(&name);
         let has_instance = |name: &str| ["shop", "shop.example.com", "both", "gunicorn", "x.socket"].contains(&name);
-        UnitName::complete_where(written, has_unit_file, has_instance).map(|unit| unit.0)
+        UnitName::complete_where(written, has_unit_file, has_instance).map(|unit| unit.name)
     }
 
     #[test]
@@ -174,7 +195,7 @@ mod tests {
             ("sockd@shop.socket", None),
             ("site@shop.service", None),
         ] {
-            assert_eq!(UnitName(name.to_owned()).instance(), instance, "{name}");
+            assert_eq!(UnitName { name: name.to_owned(), manager: Manager::System }.instance(), instance, "{name}");
         }
     }
 

@@ -25,6 +25,7 @@ mod servers;
 mod signals;
 mod sites;
 mod units;
+mod user_units;
 
 use std::io::Write;
 use std::sync::{PoisonError, RwLock};
@@ -329,6 +330,11 @@ on_every_release! { read:
     fn a_new_application_is_asked_for(machine) {
         units::install(machine);
         new::from_nothing_to_a_page(machine);
+    }
+
+    fn a_user_has_units_of_his_own(machine) {
+        install(machine);
+        user_units::a_site_of_ones_own(machine);
     }
 
     fn logs_and_status_are_for_people(machine) {

@@ -16,6 +16,7 @@ use crate::app::Address;
 use crate::cli::file_text::{toml, unit};
 use crate::doctor::fix::quote;
 use crate::printable::is_command;
+use crate::systemd::Manager;
 use unit::Percent;
 
 /// What is not in the .ini itself.
@@ -127,6 +128,7 @@ pub fn propose(ini: &Path, text: &str, around: &Surroundings) -> Result<Proposal
     }
 
     Ok(Proposal {
+        manager: Manager::System,
         write: format!("sockd adopt --write {target}"),
         files: vec![configuration, in_service, in_socket],
         notes: account.notes.into_iter().chain(site.notes(owner.is_some(), mode.is_some())).collect(),

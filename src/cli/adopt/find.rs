@@ -11,17 +11,14 @@ use super::service::drop_in_path;
 use super::unit::Unit;
 use crate::cli::next_step;
 use crate::regular_file;
-use crate::systemd::UnitName;
 use crate::systemd::show;
 use crate::systemd::unit_files::UnitFiles;
+use crate::systemd::{Manager, UnitName};
 
 /// Unit files are far shorter.
 const FILE_LIMIT: u64 = 256 << 10;
 /// So many sites of an Emperor are listed.
 const MAX_SITES: usize = 64;
-/// Where the units of users' own managers are, with the home directory before the first.
-const USER_UNITS: [&str; 3] = [".config/systemd/user", "/etc/systemd/user", "/usr/lib/systemd/user"];
-
 /// A unit and the sockets that start it.
 #[derive(Debug)]
 pub struct Found {
@@ -35,7 +32,7 @@ pub struct Found {
 ///
 /// # Errors
 /// It is the name of something else.
-pub fn name(written: &str) -> Result<String, String> {
+pub fn name(written: &str) -> Result<UnitName, String> {
     if written.contains('/') {
         return Err(format!("{written} is neither the name of a unit nor a uWSGI .ini file"));
     }
@@ -45,21 +42,22 @@ pub fn name(written: &str) -> Result<String, String> {
             "{written} is a socket unit: name the service that it starts, as in `sockd adopt {name}.service`"
         ));
     }
-    if unit.is_service() { Ok(unit.to_string()) } else { Err(format!("{written} is no service")) }
+    if unit.is_service() { Ok(unit) } else { Err(format!("{written} is no service")) }
 }
 
 /// Looks a service up.
 ///
 /// # Errors
 /// Why there is nothing to adopt.
-pub fn find(name: &str) -> Result<Found, String> {
+pub fn find(unit: &UnitName) -> Result<Found, String> {
+    let (name, manager) = (unit.as_str(), unit.manager());
     // A template is no unit that systemd could show. Any instance has its files.
     let asked = name.replace("@.", "@sockd.");
-    let properties = show::properties(&asked, "Id,LoadState,FragmentPath,DropInPaths,TriggeredBy")?;
+    let properties = show::properties(manager, &asked, "Id,LoadState,FragmentPath,DropInPaths,TriggeredBy")?;
     let value = |key| show::first(&properties, key);
     let fragment = value("FragmentPath");
     match value("LoadState") {
-        "not-found" => return Err(not_found(name)),
+        "not-found" => return Err(not_found(unit)),
         "masked" => return Err(format!("{name} is masked: systemctl unmask {name}")),
         _ if fragment.is_empty() => return Err(format!("{name} has no unit file")),
         // Also one with faults: they are found in its text.
@@ -67,7 +65,7 @@ pub fn find(name: &str) -> Result<Found, String> {
     }
     // An alias has the files of the unit that it stands for.
     let name = if asked == name { value("Id") } else { name };
-    let own = drop_in_path(name);
+    let own = drop_in_path(name, manager);
     let paths = [fragment].into_iter().chain(value("DropInPaths").split_whitespace());
     let mut files = Vec::new();
     for path in paths.map(PathBuf::from).filter(|path| *path != own) {
@@ -75,17 +73,17 @@ pub fn find(name: &str) -> Result<Found, String> {
         files.push((path, text));
     }
     let unit = Unit::read(name, files.iter().map(|(path, text)| (path.clone(), text.as_str())));
-    Ok(Found { sockets: sockets(name, &asked, value("TriggeredBy"))?, unit })
+    Ok(Found { sockets: sockets(manager, name, &asked, value("TriggeredBy"))?, unit })
 }
 
 /// The sockets of a service: those that systemd knows to start it, and the one of its name, which systemd need not have
 /// loaded.
-fn sockets(name: &str, asked: &str, triggers: &str) -> Result<Vec<String>, String> {
+fn sockets(manager: Manager, name: &str, asked: &str, triggers: &str) -> Result<Vec<String>, String> {
     let is_socket = |unit: &&str| unit.ends_with(".socket");
     let mut sockets: Vec<String> = triggers.split_whitespace().filter(is_socket).map(str::to_owned).collect();
     let same_name = |service: &str| service.replace(".service", ".socket");
     if sockets.is_empty() {
-        let properties = show::properties(&same_name(asked), "LoadState")?;
+        let properties = show::properties(manager, &same_name(asked), "LoadState")?;
         if show::first(&properties, "LoadState") == "loaded" {
             sockets.push(same_name(asked));
         }
@@ -97,14 +95,10 @@ fn sockets(name: &str, asked: &str, triggers: &str) -> Result<Vec<String>, Strin
     Ok(sockets)
 }
 
-fn not_found(name: &str) -> String {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    match USER_UNITS.iter().map(|directory| home.join(directory).join(name)).find(|file| file.exists()) {
-        Some(file) => format!(
-            "{name} is a unit of a user's own systemd ({}): sockd adopts units of the system alone",
-            file.display()
-        ),
-        None => format!("there is no unit {name}; {}", next_step::adopt()),
+fn not_found(unit: &UnitName) -> String {
+    match unit.manager() {
+        Manager::System => format!("there is no unit {unit}; {}", next_step::adopt()),
+        Manager::User => format!("your own service manager has no unit {unit}; {}", next_step::adopt()),
     }
 }
 
@@ -120,7 +114,7 @@ pub fn sites(directories: &[String]) -> Vec<String> {
 
 /// The unit that runs uWSGI as an Emperor.
 pub fn emperor() -> Option<String> {
-    UnitFiles::search("--emperor").services().next().map(str::to_owned)
+    UnitFiles::search(Manager::System, "--emperor").services().next().map(str::to_owned)
 }
 
 /// Which uWSGI there is, and which unit runs it as an Emperor. `holder`: who may write the site's file.
@@ -160,9 +154,13 @@ mod tests {
 
     #[test]
     fn names_are_completed_and_others_refused() {
-        assert_eq!(name("gunicorn").as_deref(), Ok("gunicorn.service"));
-        assert_eq!(name("shop.example.com.service").as_deref(), Ok("shop.example.com.service"));
-        assert_eq!(name("site@.service").as_deref(), Ok("site@.service"));
+        for (written, unit) in [
+            ("gunicorn", "gunicorn.service"),
+            ("shop.example.com.service", "shop.example.com.service"),
+            ("site@.service", "site@.service"),
+        ] {
+            assert_eq!(name(written).map(|unit| unit.to_string()).as_deref(), Ok(unit));
+        }
         for (written, part) in
             [("gunicorn.socket", "sockd adopt gunicorn.service"), ("x.timer", "no service"), ("./x", "neither")]
         {

@@ -20,9 +20,10 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
+use super::whose::Whose;
 use super::{atomic_files, check, complete, next_step, output};
 use crate::doctor::fix::quote;
-use crate::systemd::show;
+use crate::systemd::{Manager, show};
 use crate::{cgroup, exit};
 use atomic_files::Found;
 use proposal::{Done, MARK, Proposal};
@@ -40,6 +41,8 @@ pub struct Arguments {
     /// The service, or the .ini file of a site that uWSGI's Emperor runs
     #[arg(value_name = "UNIT or FILE.ini", add = ArgValueCompleter::new(complete::adoptable_or_file))]
     target: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
     /// Write the files, and let systemd read its units again
     #[arg(long, conflicts_with = "undo")]
     write: bool,
@@ -57,7 +60,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         output::complain(&format!("name what is to be adopted; {}", next_step::adopt()));
         return ExitCode::from(exit::USAGE);
     };
-    let done = if arguments.undo { undo(target) } else { adopt(target, arguments) };
+    let done = if arguments.undo { undo(target, arguments.whose) } else { adopt(target, arguments) };
     match done.and_then(|text| output::print(&text).map_err(|error| format!("cannot write to stdout: {error}"))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -90,7 +93,7 @@ fn adopt(target: &str, arguments: &Arguments) -> Result<String, String> {
         (true, false) => Done::Before,
         (_, true) => {
             atomic_files::write_all(&files, Some(MARK)).map_err(as_root)?;
-            reload_manager()?;
+            reload_manager(proposal.manager)?;
             if same { Done::Before } else { Done::Written }
         }
     };
@@ -107,12 +110,15 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
         return Ok((proposal, None));
     }
     let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
-    let found = find::find(&find::name(target)?)?;
+    let name = arguments.whose.unit(&find::name(target)?);
+    let found = find::find(&name)?;
     // A socket that an earlier run has written is taken for missing: it belongs to what is proposed.
-    let ours = service::socket_path(&found.unit.name);
+    let manager = name.manager();
+    let ours = service::socket_path(&found.unit.name, manager);
     let adopted = matches!(atomic_files::find(&ours, MARK)?, Found::Ours(_));
     let sockets = if adopted { Vec::new() } else { found.sockets };
-    let around = Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted };
+    let around =
+        Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted, manager, systemd: show::version() };
     let proposal = service::propose(&found.unit, &around, &find::read)?;
     Ok((proposal, Some(found.unit)))
 }
@@ -154,8 +160,9 @@ fn is_site(target: &str) -> bool {
 }
 
 /// Takes back what was written. Nothing there to take back is no error: that is what was wanted.
-fn undo(target: &str) -> Result<String, String> {
+fn undo(target: &str, whose: Whose) -> Result<String, String> {
     let site = is_site(target);
+    let mut manager = Manager::System;
     let mut ours: Vec<PathBuf> = Vec::new();
     let (written, socket, restart) = if site {
         let name = emperor::name(Path::new(target))?;
@@ -163,15 +170,17 @@ fn undo(target: &str) -> Result<String, String> {
         let socket = format!("sockd@{name}.socket");
         (emperor::paths(&name).to_vec(), Some(socket), format!("systemctl enable --now {emperor}"))
     } else {
-        let name = find::name(target)?;
-        let socket = service::socket_path(&name);
-        let mut written = vec![service::drop_in_path(&name)];
+        let unit = whose.unit(&find::name(target)?);
+        manager = unit.manager();
+        let name = unit.to_string();
+        let socket = service::socket_path(&name, manager);
+        let mut written = vec![service::drop_in_path(&name, manager)];
         // A socket unit of its own is what most services have.
         let with_socket = matches!(atomic_files::find(&socket, MARK)?, Found::Ours(_));
         written.extend(with_socket.then(|| socket.clone()));
         let all = if name.ends_with("@.service") { format!("'{}'", name.replace("@.", "@*.")) } else { name };
         let socket = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        (written, with_socket.then_some(socket), format!("systemctl restart {all}"))
+        (written, with_socket.then_some(socket), format!("{} restart {all}", manager.systemctl()))
     };
     for path in written {
         match atomic_files::find(&path, MARK)? {
@@ -184,24 +193,24 @@ fn undo(target: &str) -> Result<String, String> {
         return Ok(format!("{target} is not adopted: there is nothing to undo\n"));
     }
     let mut text = String::new();
-    let sudo = if is_root() { "" } else { "sudo " };
+    let sudo = if is_root() || manager == Manager::User { "" } else { "sudo " };
     let mut stop = String::new();
     match &socket {
         Some(socket) if site => {
             // Without its drop-in the socket unit means another path: systemd would close the socket and leave its
             // path behind. And the Emperor wants the path for itself.
-            systemctl(&["disable", "--now", socket]).map_err(as_root)?;
+            systemctl(manager, &["disable", "--now", socket]).map_err(as_root)?;
             text.push_str(&format!("stopped {socket} and its service\n"));
         }
         Some(socket) => {
             // Its link in sockets.target.wants would dangle.
-            systemctl(&["disable", socket]).map_err(as_root)?;
-            stop = format!("{sudo}systemctl stop {socket} && ");
+            systemctl(manager, &["disable", socket]).map_err(as_root)?;
+            stop = format!("{sudo}{} stop {socket} && ", manager.systemctl());
         }
         None => {}
     }
     atomic_files::remove_all(ours.iter().map(PathBuf::as_path)).map_err(as_root)?;
-    reload_manager()?;
+    reload_manager(manager)?;
     text.extend(ours.iter().map(|path| format!("removed {}\n", path.display())));
     text.push_str("systemd has read its units again.\n\nNext:\n");
     text.push_str(&format!("  {stop}{sudo}{restart}  brings the server back as it was\n"));
@@ -222,12 +231,12 @@ pub(super) fn is_root() -> bool {
 }
 
 /// Lets systemd read its units again.
-pub(super) fn reload_manager() -> Result<(), String> {
-    systemctl(&["daemon-reload"])
+pub(super) fn reload_manager(manager: Manager) -> Result<(), String> {
+    systemctl(manager, &["daemon-reload"])
 }
 
-pub(super) fn systemctl(arguments: &[&str]) -> Result<(), String> {
-    match show::output("systemctl", arguments)? {
+pub(super) fn systemctl(manager: Manager, arguments: &[&str]) -> Result<(), String> {
+    match show::output("systemctl", &[&[manager.option()], arguments].concat())? {
         (true, _) => Ok(()),
         (false, said) => Err(format!("systemctl {}: {}", arguments.join(" "), said.trim_end())),
     }

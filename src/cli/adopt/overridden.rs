@@ -8,12 +8,13 @@ use super::unit::{Setting, Unit};
 use crate::adapter::shlex;
 use crate::cli::atomic_files::{self, Found};
 use crate::diagnostic::Diagnostic;
+use crate::systemd::UnitName;
 use std::ffi::OsString;
 use std::path::Path;
 
 /// A warning, if the unit's own line was changed after it was adopted.
-pub fn overridden(unit: &str) -> Option<Diagnostic> {
-    let drop_in = drop_in_path(unit);
+pub fn overridden(unit: &UnitName) -> Option<Diagnostic> {
+    let drop_in = drop_in_path(unit.as_str(), unit.manager());
     let Ok(Found::Ours(text)) = atomic_files::find(&drop_in, MARK) else { return None };
     compare(&find::find(unit).ok()?.unit, &drop_in, &text)
 }

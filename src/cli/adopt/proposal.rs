@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::super::atomic_files::{Content, NewFile};
 use super::super::file_text::{FileText, Line, unit};
 use super::super::status::terminal::{Paint, harmless, wrap};
+use crate::systemd::Manager;
 
 /// How every file begins that `adopt` writes: by this it is known again.
 pub const MARK: &str = "# Written by `sockd adopt";
@@ -19,6 +20,8 @@ const COMMENT_WIDTH: usize = 98;
 pub struct Proposal {
     /// What is adopted, for the commands that are named: `gunicorn.service`.
     pub name: String,
+    /// Whose unit it is.
+    pub manager: Manager,
     /// The command that writes it.
     pub write: String,
     /// The files that it consists of.
@@ -166,7 +169,8 @@ impl Proposal {
         let steps: Vec<(String, String)> = match done {
             Done::Shown => vec![(self.write.clone(), "writes what is shown here; nothing is written yet".to_owned())],
             Done::Before | Done::Written => {
-                let undo = (format!("sockd adopt --undo {}", self.name), "takes everything back".to_owned());
+                let name = self.manager.name_typed(&self.name);
+                let undo = (format!("sockd adopt --undo {name}"), "takes everything back".to_owned());
                 self.next.iter().cloned().chain([undo]).collect()
             }
         };
@@ -174,7 +178,7 @@ impl Proposal {
             text.push('\n');
         }
         text.push_str("Next:\n");
-        let sudo = if root { "" } else { "sudo " };
+        let sudo = if root || self.manager == Manager::User { "" } else { "sudo " };
         let commands: Vec<String> = steps
             .iter()
             .map(|(command, _)| format!("{sudo}{}", command.replace("&& ", &format!("&& {sudo}"))))

@@ -12,14 +12,16 @@ use super::unit::{Setting, Unit};
 use crate::adapter::{self, Adapter, shlex};
 use crate::cli::file_text::{Line, unit as line};
 use crate::config::duration;
+use crate::systemd::Manager;
 
 /// The drop-in's file name. Drop-ins take effect in the order of their names (systemd.unit(5)): `override.conf`, which
 /// `systemctl edit` writes, comes before it.
 pub const DROP_IN: &str = "sockd.conf";
 /// Where the administrator's units are.
-const UNITS: &str = "/etc/systemd/system";
 /// What systemd lets stand before a command (systemd.service(5), "Command lines"; `|` since 258).
 const PREFIXES: [char; 6] = ['@', '-', ':', '+', '!', '|'];
+/// The first systemd with DelegateSubgroup= (systemd.resource-control(5)).
+const SUBGROUPS: u32 = 254;
 /// The least that is left for starting and stopping; sockd asks for more where it needs it.
 const LIMIT: &str = "90s";
 
@@ -32,6 +34,10 @@ pub struct Surroundings {
     pub sockets: Vec<String>,
     /// Whether the socket unit that is missing is wanted.
     pub socket_wanted: bool,
+    /// Whose unit it is.
+    pub manager: Manager,
+    /// systemd's version; 0 when it is not known.
+    pub systemd: u32,
 }
 
 /// The command of ExecStart=, taken apart.
@@ -50,13 +56,13 @@ pub(super) struct Start<'a> {
 }
 
 /// Where a unit's drop-in goes.
-pub fn drop_in_path(unit: &str) -> PathBuf {
-    Path::new(UNITS).join(format!("{unit}.d")).join(DROP_IN)
+pub fn drop_in_path(unit: &str, manager: Manager) -> PathBuf {
+    manager.own_units().join(format!("{unit}.d")).join(DROP_IN)
 }
 
 /// Where a unit's socket goes.
-pub fn socket_path(unit: &str) -> PathBuf {
-    Path::new(UNITS).join(socket_name(unit))
+pub fn socket_path(unit: &str, manager: Manager) -> PathBuf {
+    manager.own_units().join(socket_name(unit))
 }
 
 /// `gunicorn.socket` for `gunicorn.service`; the instance's own for a template.
@@ -78,7 +84,7 @@ pub fn propose(unit: &Unit, around: &Surroundings, read: Read<'_>) -> Result<Pro
     let mut files = Vec::new();
     if sockets.is_empty() && around.socket_wanted {
         let name = socket_name(&unit.name);
-        files.push(socket::draft(unit, &socket_path(&unit.name), &listens?)?);
+        files.push(socket::draft(unit, &socket_path(&unit.name, around.manager), around.manager, &listens?)?);
         sockets.push(name);
     } else if sockets.is_empty() && !known {
         return Err(format!(
@@ -94,9 +100,9 @@ pub fn propose(unit: &Unit, around: &Surroundings, read: Read<'_>) -> Result<Pro
     }
     let option = if files.len() > 1 { "--socket " } else { "" };
     let notes = notes(unit, &start, known, &sockets, can_be_made, around);
-    let next = next(unit, &sockets, files.len() > 1);
-    let write = format!("sockd adopt --write {option}{}", unit.name);
-    Ok(Proposal { name: unit.name.clone(), write, files, notes, next })
+    let next = next(unit, &sockets, files.len() > 1, around.manager);
+    let write = format!("sockd adopt --write {option}{}", around.manager.name_typed(&unit.name));
+    Ok(Proposal { name: unit.name.clone(), manager: around.manager, write, files, notes, next })
 }
 
 fn program<'a>(start: &'a Start<'_>) -> std::borrow::Cow<'a, str> {
@@ -205,7 +211,11 @@ fn comes_later(setting: &Setting) -> bool {
 /// # Errors
 /// What of the unit cannot be written once more.
 fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surroundings) -> Result<Draft, String> {
-    let mut lines = Lines { unit, draft: Draft::new(drop_in_path(&unit.name), &unit.name), section: "" };
+    let mut lines = Lines {
+        unit,
+        draft: Draft::new(drop_in_path(&unit.name, around.manager), &around.manager.name_typed(&unit.name)),
+        section: "",
+    };
     lines.section("Unit");
     if !sockets.is_empty() {
         let why =
@@ -255,6 +265,9 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
     );
     lines.put("A worker that runs out of memory is replaced; the others live on.", "OOMPolicy", "continue");
     lines.put("A control group for each worker.", "Delegate", "yes");
+    if around.manager == Manager::User && around.systemd >= SUBGROUPS {
+        lines.put("By this sockd sees that it may make them.", "DelegateSubgroup", "supervisor");
+    }
     if !matches!(unit.value("Service", "ProtectControlGroups"), "" | "no" | "false" | "off" | "0") {
         lines.put("Must be no for Delegate=.", "ProtectControlGroups", "no");
     }
@@ -377,7 +390,8 @@ fn notes(
     }
     if sockets.is_empty() {
         let offer = if can_be_made {
-            format!("`sockd adopt --socket {}` makes {} too", unit.name, socket_name(&unit.name))
+            let name = around.manager.name_typed(&unit.name);
+            format!("`sockd adopt --socket {name}` makes {} too", socket_name(&unit.name))
         } else {
             format!("a {} of your own would end that", socket_name(&unit.name))
         };
@@ -402,22 +416,24 @@ fn notes(
     notes
 }
 
-fn next(unit: &Unit, sockets: &[String], new_socket: bool) -> Vec<(String, String)> {
+fn next(unit: &Unit, sockets: &[String], new_socket: bool, manager: Manager) -> Vec<(String, String)> {
     let name = &unit.name;
+    let systemctl = manager.systemctl();
     let step = |command: String, what: &str| (command, what.to_owned());
-    let status = step(format!("sockd status {name}"), "shows the workers");
+    let status = step(format!("sockd status {}", manager.name_typed(name)), "shows the workers");
     if name.ends_with("@.service") {
         let all = name.replace("@.", "@*.");
-        return vec![step(format!("systemctl restart '{all}'"), "puts it into effect for every instance that runs")];
+        return vec![step(format!("{systemctl} restart '{all}'"), "puts it into effect for every instance that runs")];
     }
     if new_socket {
         let socket = socket_name(name);
-        let command = format!("systemctl stop {name} && systemctl enable --now {socket} && systemctl start {name}");
+        let command =
+            format!("{systemctl} stop {name} && {systemctl} enable --now {socket} && {systemctl} start {name}");
         return vec![step(command, "puts it into effect; visitors are refused for a moment, the last time"), status];
     }
     let what = match sockets {
         [] => "puts it into effect; visitors are refused for a moment",
         _ => "puts it into effect; visitors wait in the socket's queue meanwhile",
     };
-    vec![step(format!("systemctl restart {name}"), what), status]
+    vec![step(format!("{systemctl} restart {name}"), what), status]
 }

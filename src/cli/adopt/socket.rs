@@ -14,6 +14,7 @@ use crate::adapter::python::Python;
 use crate::adapter::{self, Making, gunicorn, shlex};
 use crate::app::Address;
 use crate::cli::file_text::{Line, unit as line};
+use crate::systemd::Manager;
 use line::Percent;
 
 /// Gives the text of a file that a server's options name; an error names it.
@@ -142,8 +143,8 @@ fn by_plan(exec: &Exec, command: &[OsString], unit: &Unit, directory: &Path, rea
 ///
 /// # Errors
 /// A value of the unit that the socket unit cannot take over.
-pub fn draft(unit: &Unit, path: &Path, listens: &Listens) -> Result<Draft, String> {
-    let mut draft = Draft::new(path, &unit.name);
+pub fn draft(unit: &Unit, path: &Path, manager: Manager, listens: &Listens) -> Result<Draft, String> {
+    let mut draft = Draft::new(path, &manager.name_typed(&unit.name));
     let cannot = |why: String| format!("cannot write {}: {why}", path.display());
     draft.section("Unit");
     draft.set("", line::text("Description", &format!("Socket of {}", unit.name)).map_err(cannot)?, None);

@@ -11,6 +11,7 @@ use crate::config::{self, Options};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::doctor::facts::Account;
 use crate::systemd::show::{self, Properties, arguments, first};
+use crate::systemd::{Manager, UnitName};
 
 use super::subject::Subject;
 use crate::cli::{next_step, run};
@@ -33,8 +34,8 @@ struct Line {
 ///
 /// # Errors
 /// Why there is no answer: no systemctl, no systemd, no such unit.
-pub(super) fn show(unit: &str) -> Result<Properties, String> {
-    let properties = show::properties(unit, PROPERTIES)?;
+pub(super) fn show(unit: &UnitName) -> Result<Properties, String> {
+    let properties = show::properties(unit.manager(), unit.as_str(), PROPERTIES)?;
     match first(&properties, "LoadState") {
         "loaded" => Ok(properties),
         "not-found" => Err(format!("there is no unit {unit}; {}", next_step::of_running("check"))),
@@ -46,13 +47,13 @@ pub(super) fn show(unit: &str) -> Result<Properties, String> {
 ///
 /// # Errors
 /// Why there is nothing to look at.
-pub(super) fn subject(unit: &str) -> Result<Subject, String> {
+pub(super) fn subject(unit: &UnitName) -> Result<Subject, String> {
     let properties = show(unit)?;
-    let mut subject = surroundings(unit.to_owned(), &properties);
-    match options(unit, &properties) {
+    let mut subject = surroundings(unit.to_string(), &properties);
+    match options(unit.as_str(), &properties) {
         Ok(options) => {
             subject.options = options;
-            subject.problems.extend(waits_for_the_end(unit, &properties));
+            subject.problems.extend(waits_for_the_end(unit.as_str(), &properties));
         }
         Err(problem) => subject.problems.push(problem),
     }
@@ -76,7 +77,7 @@ fn waits_for_the_end(unit: &str, properties: &Properties) -> Option<Diagnostic> 
 /// # Errors
 /// Why there is nothing to look at.
 pub(super) fn subject_of_any(unit: &str) -> Result<Subject, String> {
-    let properties = show::properties(unit, PROPERTIES)?;
+    let properties = show::properties(Manager::System, unit, PROPERTIES)?;
     let mut subject = surroundings(unit.to_owned(), &properties);
     let command = properties.get("ExecStart").and_then(|lines| arguments(lines.last()?)).unwrap_or_default();
     subject.options = match options(unit, &properties) {

@@ -14,7 +14,7 @@ use super::report::{Entry, StatusReport, Trigger};
 use crate::control::{self, AskError, Instance, Status};
 use crate::systemd::bus::{Bus, BusError, Service, UnitState};
 use crate::systemd::unit_files::UnitFiles;
-use crate::systemd::{UnitName, unit_of_pid};
+use crate::systemd::{Manager, UnitName, unit_of_pid};
 
 /// The longest search for units that run sockd, all services of the machine together.
 const SEARCH_LIMIT: Duration = Duration::from_secs(2);
@@ -29,50 +29,56 @@ struct Asked {
 #[derive(Default)]
 struct Unit {
     name: String,
+    manager: Manager,
     state: Option<UnitState>,
     error: Option<String>,
     triggers: Vec<Trigger>,
     runs_sockd: Option<bool>,
 }
 
-/// Gathers the report for the named units, or for all of sockd's.
-pub async fn report(named: &[UnitName]) -> StatusReport {
-    let (asked, bus) = tokio::join!(ask_all(), Bus::connect());
+/// Gathers the report for the named units, or for all of sockd's that these managers have.
+pub async fn report(named: &[UnitName], managers: &[Manager]) -> StatusReport {
+    let all = named.is_empty();
+    let managers: BTreeSet<Manager> = match all {
+        true => managers.iter().copied().collect(),
+        false => named.iter().map(UnitName::manager).collect(),
+    };
+    let (asked, buses) = tokio::join!(ask_all(), connect(&managers));
     let (asked, control_error) = match asked {
         Ok(asked) => (asked, None),
         Err(error) => (Vec::new(), Some(format!("cannot look for control sockets: {error}"))),
     };
-    let mut systemd_error = None;
-    let mut names = Vec::new();
-    let mut add = |name: String| {
-        if !names.contains(&name) {
-            names.push(name);
+    let (mut units, mut systemd_error) = (Vec::new(), None);
+    for (manager, bus) in buses {
+        let mut names: Vec<String> = Vec::new();
+        for name in named.iter().filter(|unit| unit.manager() == manager).map(UnitName::to_string) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
-    };
-    named.iter().for_each(|name| add(name.to_string()));
-    let surroundings = || asked.iter().filter_map(|asked| asked.instance.unit.clone());
-    let units = match bus {
-        Ok(bus) => {
-            if named.is_empty() {
-                let mut all: BTreeSet<String> = surroundings().collect();
-                match timeout(SEARCH_LIMIT, search(&bus)).await {
-                    Ok(Ok(found)) => all.extend(found),
-                    Ok(Err(error)) => systemd_error = Some(error.to_string()),
-                    Err(_) => systemd_error = Some(BusError::TimedOut.to_string()),
+        // A supervisor's unit need not be found by its file, and is known without systemd, too.
+        let surroundings = asked.iter().filter_map(|asked| asked.instance.unit.clone());
+        let mut found: BTreeSet<String> = surroundings.filter(|_| all && manager == Manager::System).collect();
+        let bus = match bus {
+            Ok(bus) => bus,
+            Err(error) => {
+                let unknown = |name| Unit { name, manager, error: Some(error.to_string()), ..Unit::default() };
+                units.extend(names.into_iter().chain(found).map(unknown));
+                if manager == Manager::System {
+                    systemd_error = Some(error.to_string());
                 }
-                all.into_iter().for_each(add);
+                continue;
             }
-            describe_all(&bus, names).await
-        }
-        Err(error) => {
-            systemd_error = Some(error.to_string());
-            if named.is_empty() {
-                surroundings().for_each(add);
+        };
+        if all {
+            match timeout(SEARCH_LIMIT, search(&bus, manager)).await {
+                Ok(Ok(more)) => found.extend(more),
+                Ok(Err(error)) => systemd_error = Some(error.to_string()),
+                Err(_) => systemd_error = Some(BusError::TimedOut.to_string()),
             }
-            let unknown = |name| Unit { name, error: Some("systemd is not reachable".to_owned()), ..Unit::default() };
-            names.into_iter().map(unknown).collect()
         }
-    };
+        units.extend(describe_all(&bus, manager, names.into_iter().chain(found).collect()).await);
+    }
     let mut asked = asked;
     asked.extend(ask_main_processes(&units, &asked).await);
     let mut entries = join(units, asked, named.is_empty());
@@ -83,6 +89,14 @@ pub async fn report(named: &[UnitName]) -> StatusReport {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     StatusReport { now_unix_ms: now.as_millis() as u64, systemd_error, entries }
+}
+
+async fn connect(managers: &BTreeSet<Manager>) -> Vec<(Manager, Result<Bus, BusError>)> {
+    let mut buses = Vec::new();
+    for manager in managers {
+        buses.push((*manager, Bus::connect(*manager).await));
+    }
+    buses
 }
 
 /// Finds the supervisors and asks all of them at once.
@@ -117,9 +131,9 @@ async fn ask_main_processes(units: &[Unit], found: &[Asked]) -> Vec<Asked> {
 /// The names of the services whose ExecStart= runs sockd: loaded ones, and those that a unit file gives away. systemd is
 /// asked only about units whose files speak of sockd, or have no file that we can read; all questions are under way at
 /// once, and it answers them in one go.
-async fn search(bus: &Bus) -> Result<Vec<String>, BusError> {
+async fn search(bus: &Bus, manager: Manager) -> Result<Vec<String>, BusError> {
     let mut tasks = JoinSet::new();
-    let files = UnitFiles::search("sockd");
+    let files = UnitFiles::search(manager, "sockd");
     let mut unloaded: BTreeSet<&str> = files.services().collect();
     for service in bus.services().await? {
         unloaded.remove(&*service.name);
@@ -149,11 +163,11 @@ fn is_sockd_run(argv: &[String]) -> bool {
 }
 
 /// Describes all of them at once, and returns them in the order of their names; a unit with several names once.
-async fn describe_all(bus: &Bus, names: Vec<String>) -> Vec<Unit> {
+async fn describe_all(bus: &Bus, manager: Manager, names: Vec<String>) -> Vec<Unit> {
     let mut tasks = JoinSet::new();
     for (place, name) in names.into_iter().enumerate() {
         let bus = bus.clone();
-        tasks.spawn(async move { (place, describe(&bus, name).await) });
+        tasks.spawn(async move { (place, describe(&bus, manager, name).await) });
     }
     let mut units = tasks.join_all().await;
     units.sort_by_key(|(place, _)| *place);
@@ -161,8 +175,8 @@ async fn describe_all(bus: &Bus, names: Vec<String>) -> Vec<Unit> {
     units.into_iter().map(|(_, unit)| unit).filter(|unit| seen.insert(unit.name.clone())).collect()
 }
 
-async fn describe(bus: &Bus, name: String) -> Unit {
-    let mut unit = Unit { name, ..Unit::default() };
+async fn describe(bus: &Bus, manager: Manager, name: String) -> Unit {
+    let mut unit = Unit { name, manager, ..Unit::default() };
     if !unit.name.ends_with(".service") {
         unit.error = Some("it is not a service".to_owned());
         return unit;
@@ -209,6 +223,7 @@ fn join(units: Vec<Unit>, mut asked: Vec<Asked>, all: bool) -> Vec<Entry> {
         }
         let mut entry = Entry {
             unit: Some(unit.name),
+            user: unit.manager == Manager::User,
             systemd: unit.state,
             systemd_error: unit.error,
             triggers: unit.triggers,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
+use super::whose::Whose;
 use super::{complete, next_step, output};
 use crate::exit;
 use crate::systemd::UnitName;
@@ -37,6 +38,8 @@ pub struct Arguments {
     /// The units to show, with or without ".service"; all of sockd's when none is named
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     pub units: Vec<UnitName>,
+    #[command(flatten)]
+    whose: Whose,
     /// Print an array of objects for programs
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
@@ -51,7 +54,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot set up: {error}")),
     };
-    let look = || runtime.block_on(collect::report(&arguments.units));
+    let units: Vec<UnitName> = arguments.units.iter().map(|unit| arguments.whose.unit(unit)).collect();
+    let look = || runtime.block_on(collect::report(&units, arguments.whose.managers()));
     if arguments.watch {
         let (Some(_), Some(_)) = (output::width(), output::height()) else {
             return failed("--watch wants a terminal; for programs there is --json");

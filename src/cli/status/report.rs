@@ -28,6 +28,8 @@ pub struct StatusReport {
 pub struct Entry {
     /// The unit's name with ".service"; `None` for a supervisor outside a unit.
     pub unit: Option<String>,
+    /// Whether it is a unit of a user's own service manager.
+    pub user: bool,
     /// The supervisor's process id.
     pub pid: Option<u32>,
     /// The unit's state; `None` outside a unit and when systemd cannot be asked.
@@ -67,6 +69,7 @@ impl Entry {
     /// What it is called, for people: the unit's name, or the process.
     pub fn name(&self) -> String {
         match (&self.unit, self.pid) {
+            (Some(unit), _) if self.user => format!("{} (user)", harmless(unit)),
             (Some(unit), _) => harmless(unit),
             (None, Some(pid)) => format!("sockd, process {pid}"),
             (None, None) => "sockd".to_owned(),

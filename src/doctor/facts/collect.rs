@@ -16,6 +16,7 @@ use crate::config;
 use crate::control;
 use crate::doctor::nginx;
 use crate::doctor::target::{self, EXIT_GROUP, EXIT_USER, Protocol, reaches};
+use crate::systemd::Manager;
 use crate::systemd::bus::Bus;
 use crate::systemd::details::Details;
 use crate::systemd::show;
@@ -46,14 +47,14 @@ pub struct Question {
 }
 
 /// Whom systemd is asked through.
-enum Manager {
+enum SystemdClient {
     Bus(Bus),
     Systemctl,
 }
 
-impl Manager {
+impl SystemdClient {
     async fn connect() -> Self {
-        Bus::connect().await.map_or(Self::Systemctl, Self::Bus)
+        Bus::connect(Manager::System).await.map_or(Self::Systemctl, Self::Bus)
     }
 
     async fn details(&self, name: &str) -> Result<Details, String> {
@@ -87,10 +88,10 @@ impl Manager {
 /// # Errors
 /// systemd cannot be asked.
 pub async fn application_units() -> Result<Vec<String>, String> {
-    let manager = Manager::connect().await;
+    let manager = SystemdClient::connect().await;
     let mut names = BTreeSet::new();
     for word in WORDS {
-        names.extend(UnitFiles::search(word).services().map(str::to_owned));
+        names.extend(UnitFiles::search(Manager::System, word).services().map(str::to_owned));
     }
     let mut found = Vec::new();
     for name in names {
@@ -127,7 +128,7 @@ fn complete_command(service: &mut Details) {
 /// # Errors
 /// systemd cannot be asked.
 pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Problem>) -> Result<Facts, String> {
-    let manager = Manager::connect().await;
+    let manager = SystemdClient::connect().await;
     let mut facts = Facts { host: question.host.clone(), path: question.path.clone(), ..Facts::default() };
     units(&mut facts, &manager, &question.unit).await?;
     let root = rustix::process::geteuid().is_root();
@@ -188,7 +189,7 @@ fn meant(facts: &mut Facts, directory: &Path) {
 }
 
 /// The service, its sockets, and the sockets of others.
-async fn units(facts: &mut Facts, manager: &Manager, name: &str) -> Result<(), String> {
+async fn units(facts: &mut Facts, manager: &SystemdClient, name: &str) -> Result<(), String> {
     facts.service = manager.details(name).await?;
     if name.ends_with(".socket") {
         let service = facts.service.triggers.first().cloned();
@@ -264,7 +265,7 @@ fn local(address: &str) -> String {
 }
 
 /// Asks systemd again, when what the question began has come to an end.
-async fn settle(facts: &mut Facts, manager: &Manager) {
+async fn settle(facts: &mut Facts, manager: &SystemdClient) {
     let end = Instant::now() + SETTLE_TIMEOUT;
     loop {
         if let Ok(service) = manager.details(&facts.service.name).await {
