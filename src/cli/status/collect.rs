@@ -50,38 +50,18 @@ pub async fn report(named: &[UnitName], managers: &[Manager]) -> StatusReport {
     };
     let (mut units, mut systemd_error) = (Vec::new(), None);
     for (manager, bus) in buses {
-        let mut names: Vec<String> = Vec::new();
-        for name in named.iter().filter(|unit| unit.manager() == manager).map(UnitName::to_string) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
+        let names = named.iter().filter(|unit| unit.manager() == manager).map(UnitName::to_string);
         // A supervisor's unit need not be found by its file, and is known without systemd, too.
         let surroundings = asked.iter().filter_map(|asked| asked.instance.unit.clone());
-        let mut found: BTreeSet<String> = surroundings.filter(|_| all && manager == Manager::System).collect();
-        let bus = match bus {
-            Ok(bus) => bus,
-            Err(error) => {
-                let unknown = |name| Unit { name, manager, error: Some(error.to_string()), ..Unit::default() };
-                units.extend(names.into_iter().chain(found).map(unknown));
-                if manager == Manager::System {
-                    systemd_error = Some(error.to_string());
-                }
-                continue;
-            }
-        };
-        if all {
-            match timeout(SEARCH_LIMIT, search(&bus, manager)).await {
-                Ok(Ok(more)) => found.extend(more),
-                Ok(Err(error)) => systemd_error = Some(error.to_string()),
-                Err(_) => systemd_error = Some(BusError::TimedOut.to_string()),
-            }
-        }
-        units.extend(describe_all(&bus, manager, names.into_iter().chain(found).collect()).await);
+        let names = names.chain(surroundings.filter(|_| all && manager == Manager::System));
+        let (found, error) = units_of(manager, bus, names, all).await;
+        units.extend(found);
+        // A user need not have a manager.
+        systemd_error = systemd_error.or(error.filter(|_| manager == Manager::System));
     }
     let mut asked = asked;
     asked.extend(ask_main_processes(&units, &asked).await);
-    let mut entries = join(units, asked, named.is_empty());
+    let mut entries = join(units, asked, all);
     if let Some(error) = control_error {
         for entry in &mut entries {
             entry.sockd_error.get_or_insert_with(|| error.clone());
@@ -89,6 +69,39 @@ pub async fn report(named: &[UnitName], managers: &[Manager]) -> StatusReport {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     StatusReport { now_unix_ms: now.as_millis() as u64, systemd_error, entries }
+}
+
+/// What a manager says of the units of these names and, where all are wanted, of those that run sockd; and why it does not.
+async fn units_of(
+    manager: Manager,
+    bus: Result<Bus, BusError>,
+    names: impl Iterator<Item = String>,
+    all: bool,
+) -> (Vec<Unit>, Option<String>) {
+    let mut wanted = Vec::new();
+    let mut add = |name: String| {
+        if !wanted.contains(&name) {
+            wanted.push(name);
+        }
+    };
+    names.for_each(&mut add);
+    let bus = match bus {
+        Ok(bus) => bus,
+        Err(error) => {
+            let unknown = |name| Unit { name, manager, error: Some(error.to_string()), ..Unit::default() };
+            return (wanted.into_iter().map(unknown).collect(), Some(error.to_string()));
+        }
+    };
+    let mut failure = None;
+    if all {
+        match timeout(SEARCH_LIMIT, search(&bus, manager)).await {
+            Ok(Ok(found)) => found.into_iter().for_each(add),
+            Ok(Err(error)) => failure = Some(error.to_string()),
+            Err(_) => failure = Some(BusError::TimedOut.to_string()),
+        }
+        wanted.sort();
+    }
+    (describe_all(&bus, manager, wanted).await, failure)
 }
 
 async fn connect(managers: &BTreeSet<Manager>) -> Vec<(Manager, Result<Bus, BusError>)> {
