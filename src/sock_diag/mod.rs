@@ -8,6 +8,9 @@
 //!
 //! Never: needs a privilege, changes anything, or waits longer than a second. The kernel answers for the network
 //! name space of the *asker*, so a socket made elsewhere (PrivateNetwork=) is [`Error::Elsewhere`].
+//!
+//! The messages are our own: the crate netlink-packet-sock-diag (0.4.2) takes the names of unix sockets for UTF-8, which
+//! they need not be, and drops the whole message otherwise.
 #![forbid(unsafe_code)]
 
 mod error;
