@@ -104,11 +104,14 @@ async fn units_of(
     (describe_all(&bus, manager, wanted).await, failure)
 }
 
+/// Connects to all of them at once; the system's comes first.
 async fn connect(managers: &BTreeSet<Manager>) -> Vec<(Manager, Result<Bus, BusError>)> {
-    let mut buses = Vec::new();
-    for manager in managers {
-        buses.push((*manager, Bus::connect(*manager).await));
+    let mut tasks = JoinSet::new();
+    for manager in managers.iter().copied() {
+        tasks.spawn(async move { (manager, Bus::connect(manager).await) });
     }
+    let mut buses = tasks.join_all().await;
+    buses.sort_by_key(|(manager, _)| *manager);
     buses
 }
 
