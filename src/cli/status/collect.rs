@@ -56,8 +56,8 @@ pub async fn report(named: &[UnitName], managers: &[Manager]) -> StatusReport {
         let names = names.chain(surroundings.filter(|_| all && manager == Manager::System));
         let (found, error) = units_of(manager, bus, names, all).await;
         units.extend(found);
-        // A user need not have a manager.
-        systemd_error = systemd_error.or(error.filter(|_| manager == Manager::System));
+        // A user need not have a manager, unless it alone was asked for.
+        systemd_error = systemd_error.or(error.filter(|_| manager == Manager::System || managers.len() == 1));
     }
     let mut asked = asked;
     asked.extend(ask_main_processes(&units, &asked).await);
