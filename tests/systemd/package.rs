@@ -39,7 +39,8 @@ fn find() -> PathBuf {
     let output = Command::new(build).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|e| panic!("cannot run {build}: {e}"));
     assert!(output.status.success(), "{build} failed, see above");
-    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end())
+    let paths = String::from_utf8(output.stdout).expect("paths");
+    PathBuf::from(paths.lines().next().expect("the package's"))
 }
 
 /// Installs the package as an administrator would.
