@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Manager;
 use crate::regular_file;
@@ -13,9 +13,10 @@ use crate::regular_file;
 /// Unit files are far smaller; anything longer is none of ours.
 const FILE_LIMIT: u64 = 64 << 10;
 
-/// Whether there is a file of this unit; a masked one has one, too.
-pub(super) fn exists(manager: Manager, unit: &str) -> bool {
-    manager.unit_directories().iter().any(|directory| directory.join(unit).symlink_metadata().is_ok())
+/// The file of this unit that counts; a masked one has one, too.
+pub fn find(manager: Manager, unit: &str) -> Option<PathBuf> {
+    let files = manager.unit_directories().into_iter().map(|directory| directory.join(unit));
+    files.into_iter().find(|file| file.symlink_metadata().is_ok())
 }
 
 /// Which services' files and drop-ins hold a word.

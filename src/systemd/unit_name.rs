@@ -57,8 +57,8 @@ impl UnitName {
         let unit = Self::complete_among(written, Path::new(INSTANCES))?;
         let is_users = || {
             !rustix::process::geteuid().is_root()
-                && !unit_files::exists(Manager::System, &unit.name)
-                && unit_files::exists(Manager::User, &unit.name)
+                && unit_files::find(Manager::System, &unit.name).is_none()
+                && unit_files::find(Manager::User, &unit.name).is_some()
         };
         Ok(if unit.instance().is_none() && is_users() { unit.of(Manager::User) } else { unit })
     }
@@ -80,7 +80,7 @@ impl UnitName {
     /// As [`Self::complete`].
     pub fn complete_among(written: &str, instances: &Path) -> Result<Self, BadName> {
         let has_instance = |name: &str| instances.join(format!("{name}.toml")).exists();
-        Self::complete_where(written, |unit| unit_files::exists(Manager::System, unit), has_instance)
+        Self::complete_where(written, |unit| unit_files::find(Manager::System, unit).is_some(), has_instance)
     }
 
     fn complete_where(

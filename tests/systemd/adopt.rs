@@ -180,7 +180,7 @@ pub fn what_is_refused(machine: &Machine) {
     };
     refused("no-such-unit", "there is no unit no-such-unit.service");
     machine.write_file("/etc/systemd/user/mine.service", 0o644, "[Service]\nExecStart=/bin/true\n");
-    refused("mine", "a unit of a user's own systemd (/etc/systemd/user/mine.service)");
+    refused("mine", "a unit of a user's own service manager (/etc/systemd/user/mine.service)");
     // systemd refuses to load this one; its file tells why.
     let relative = "[Service]\nWorkingDirectory=/srv\nExecStart=venv/bin/gunicorn web.wsgi\n";
     machine.write_file("/etc/systemd/system/relative.service", 0o644, relative);

@@ -12,7 +12,7 @@ use super::unit::Unit;
 use crate::cli::next_step;
 use crate::regular_file;
 use crate::systemd::show;
-use crate::systemd::unit_files::UnitFiles;
+use crate::systemd::unit_files::{self, UnitFiles};
 use crate::systemd::{Manager, UnitName};
 
 /// Unit files are far shorter.
@@ -97,7 +97,13 @@ fn sockets(manager: Manager, name: &str, asked: &str, triggers: &str) -> Result<
 
 fn not_found(unit: &UnitName) -> String {
     match unit.manager() {
-        Manager::System => format!("there is no unit {unit}; {}", next_step::adopt()),
+        Manager::System => match unit_files::find(Manager::User, unit.as_str()) {
+            Some(file) => format!(
+                "{unit} is a unit of a user's own service manager ({}): its user types `sockd adopt --user {unit}`",
+                file.display()
+            ),
+            None => format!("there is no unit {unit}; {}", next_step::adopt()),
+        },
         Manager::User => format!("your own service manager has no unit {unit}; {}", next_step::adopt()),
     }
 }
