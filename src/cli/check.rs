@@ -43,7 +43,7 @@ pub struct Arguments {
     #[arg(value_name = "FILE or UNIT", conflicts_with = "command", add = ArgValueCompleter::new(complete::unit_or_file))]
     pub target: Option<String>,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// Tell the problems as JSON
     #[arg(long)]
     pub json: bool,

@@ -14,10 +14,11 @@ use super::next_step::{adoptable, running};
 /// Holds the shell's name where a shell asks.
 pub const VARIABLE: &str = "SOCKD_COMPLETE";
 
-/// Answers a shell that asks what can stand in a line of `command`, and ends the program; returns where none does. To `run` nothing is asked: what its unit's
-/// environment holds cannot keep a service from starting.
+/// Answers a shell that asks what can stand in a line of `command`, and ends the program; returns where none does. A shell
+/// asks with `--` in the place of a subcommand: what the environment of a unit holds cannot keep `run`, or `reload` in its
+/// ExecReload=, from what they are there for.
 pub fn answer_a_shell(command: fn() -> clap::Command) {
-    if std::env::args_os().nth(1).is_none_or(|word| word != "run") {
+    if std::env::args_os().nth(1).is_none_or(|word| word == "--") {
         CompleteEnv::with_factory(command).var(VARIABLE).complete();
     }
 }

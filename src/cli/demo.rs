@@ -15,6 +15,7 @@ use clap::Args;
 use super::output;
 use crate::app::Address;
 use crate::config::Options;
+use crate::doctor::fix::quote;
 use crate::journal::Format;
 use crate::{daemon, exit};
 
@@ -80,7 +81,7 @@ fn free_address() -> Option<SocketAddr> {
 
 fn greeting(address: SocketAddr, application: &Path) -> String {
     let pid = std::process::id();
-    let file = application.display();
+    let file = quote(&application.display().to_string());
     // Built by cargo it is not in PATH.
     let sockd = std::env::current_exe().map_or_else(|_| "sockd".to_owned(), |path| path.display().to_string());
     format!(

@@ -33,7 +33,7 @@ pub struct Arguments {
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::all_units))]
     pub unit: Option<UnitName>,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// The name that the browser asks for
     #[arg(long, value_name = "NAME", value_parser = host)]
     pub host: Option<String>,

@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     unit: UnitName,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// Show what this worker of the last run wrote, and what sockd says of it
     #[arg(long, value_name = "N")]
     worker: Option<u64>,

@@ -33,6 +33,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{config, exit};
 
+use whose::Whose;
+
 pub use output::{colour_wanted, complain, print, width};
 
 /// The systemd-native way to run an application server.
@@ -83,6 +85,23 @@ enum Command {
     DemoWorker(demo_worker::Arguments),
 }
 
+impl Command {
+    /// Whose unit is meant, where one is.
+    fn whose(&self) -> Option<Whose> {
+        match self {
+            Self::Status(status::Arguments { whose, .. })
+            | Self::Check(check::Arguments { whose, .. })
+            | Self::Doctor(doctor::Arguments { whose, .. })
+            | Self::Reload(reload::Arguments { whose, .. })
+            | Self::Logs(logs::Arguments { whose, .. })
+            | Self::Adopt(adopt::Arguments { whose, .. }) => Some(*whose),
+            Self::Run(_) | Self::Demo(_) | Self::New(_) | Self::Drain(_) | Self::Fallback(_) | Self::DemoWorker(_) => {
+                None
+            }
+        }
+    }
+}
+
 /// Parses the command line and runs what it names.
 pub fn main() -> ExitCode {
     complete::answer_a_shell(command);
@@ -91,6 +110,10 @@ pub fn main() -> ExitCode {
         Err(error) => return not_understood(&error),
     };
     let Some(command) = line.command else { return overview::run() };
+    if let Err(why) = command.whose().unwrap_or_default().check() {
+        complain(&why);
+        return ExitCode::from(exit::USAGE);
+    }
     match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

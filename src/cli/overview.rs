@@ -1,6 +1,6 @@
 //! `sockd` alone: what there is on this machine for sockd to do, and the commands that do it.
 //!
-//! Owns: which commands are named. Never: names one that changes anything by itself.
+//! Owns: which commands are named. Never: names one that could leave a site with less than it has.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use crate::exit;
 use crate::systemd::{Manager, UnitName};
 use status::report::{Entry, StatusReport};
 
-/// What runs a server by itself is shown up to so many; the others by their number.
-const MAX_PLAIN: usize = 12;
+/// systemd is asked about so many units that run a server by themselves.
+const MAX_PLAIN: usize = 64;
 
 /// Runs without a subcommand: 0 when it could be shown.
 pub fn run() -> ExitCode {
@@ -88,9 +88,10 @@ fn commands(ours: &StatusReport, plain: &StatusReport) -> Vec<(String, &'static 
         Some(entry) => add(named("doctor", entry), "finds the broken link, and what fixes it"),
         None => {}
     }
-    let well = ours.entries.iter().find(|entry| !unhealthy(entry));
+    let well = ours.entries.iter().find(|entry| entry.unit.is_some() && !unhealthy(entry));
     add(well.and_then(|entry| named("status", entry)), "shows its sockets and workers");
-    add(well.and_then(|entry| named("reload", entry)), "takes new code over, or refuses it and says why");
+    let runs = well.filter(|entry| entry.systemd.as_ref().is_some_and(|unit| unit.main_pid != 0));
+    add(runs.and_then(|entry| named("reload", entry)), "takes new code over, or refuses it and says why");
     let plain = plain.entries.iter().find(|entry| entry.runs_sockd != Some(true));
     add(plain.and_then(|entry| named("adopt", entry)), "shows how sockd would run it; nothing is changed");
     if ours.entries.is_empty() {
@@ -133,6 +134,9 @@ mod tests {
         let expected =
             ["sockd status shop.service", "sockd reload shop.service", "sockd adopt blog.service", "sockd --help"];
         assert_eq!(typed(vec![well.clone()], plain()), expected);
+        // Nothing that waits for its first connection can be reloaded, and what is in no unit has no name.
+        let waits = Entry { systemd: Some(UnitState::default()), ..well.clone() };
+        assert_eq!(typed(vec![Entry::default(), waits], vec![]), ["sockd status shop.service", "sockd --help"]);
         let unhealthy =
             Entry { sockd: Some(Status { fallback: true, ..Status::default() }), ..unit("a.service", "active", true) };
         assert_eq!(typed(vec![well, unhealthy], vec![])[0], "sockd doctor a.service");

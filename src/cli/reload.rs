@@ -22,7 +22,7 @@ pub struct Arguments {
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     unit: Option<UnitName>,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// Return as soon as the reload has begun
     #[arg(long)]
     no_wait: bool,

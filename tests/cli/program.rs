@@ -105,3 +105,18 @@ fn a_missing_or_unknown_name_says_what_to_type() {
         assert!(shown || output.status.code() == Some(code) || arguments == ["status"], "{arguments:?}: {text}");
     }
 }
+
+/// What a unit's environment holds turns no command of it into an answer to a shell.
+#[test]
+fn a_shell_is_answered_where_it_asks_and_nowhere_else() {
+    let asked = |arguments: &[&str]| {
+        let mut command = sockd(arguments);
+        let output = command.env("SOCKD_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "1").output().expect("started");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(asked(&["--", "sockd", "rel"]).contains("reload"));
+    for arguments in [&["reload", "no-such-unit"][..], &["run", "--help"], &["drain", "--help"]] {
+        assert!(!asked(arguments).contains("complete -"), "{arguments:?}");
+    }
+    assert!(asked(&["run", "--help"]).contains("Usage: sockd run"));
+}

@@ -108,14 +108,21 @@ pub fn the_archive_is_installed_and_removed(machine: &Machine) {
         ("--prefix relative", "must be an absolute path"),
         ("--program /nowhere", "there is no program /nowhere"),
         ("--program /opt/broken", "this program does not run here"),
+        ("--prefix '/opt/a&b'", "--prefix takes letters"),
         ("--everything", "'--everything' is not an option"),
     ] {
         machine.run(&format!("! {install} {options} 2>&1")).says(refusal).succeeded();
         assert_eq!(machine.run(files).succeeded(), before, "{options}");
     }
-    machine.run(&install).says("installed sockd").says("in /usr/local/bin").succeeded();
+    machine.run(&format!("umask 077; {install}")).says("installed sockd").says("in /usr/local/bin").succeeded();
     machine.run("/usr/local/bin/sockd --version").says(env!("CARGO_PKG_VERSION")).succeeded();
     machine.run("systemctl cat sockd@web.service").says("ExecStart=/usr/local/bin/sockd run --config").succeeded();
+    machine.run("stat -c %a /usr/local/lib/systemd/system").says("755\n").succeeded();
+    // An adopted service would not start again.
+    let drop_in = "/etc/systemd/system/gunicorn.service.d/sockd.conf";
+    machine.write_file(drop_in, 0o644, "[Service]\nExecStart=/usr/local/bin/sockd run -- gunicorn\n");
+    machine.run(&format!("! {install} --uninstall 2>&1")).says(drop_in).says("sockd adopt --undo").succeeded();
+    machine.run("/usr/local/bin/sockd --version; rm -r /etc/systemd/system/gunicorn.service.d").succeeded();
     machine.run(&format!("{install} --uninstall")).succeeded();
     assert_eq!(machine.run(files).succeeded(), before, "left behind");
     machine.run("! systemctl cat sockd@web.service").succeeded();
@@ -208,7 +215,10 @@ fn application(word: &str) -> String {
 
 /// Removing stops what cannot go on; purging leaves nothing but what the administrator wrote.
 pub fn goes_without_a_trace(machine: &Machine) {
-    machine.run("dpkg --remove sockd").succeeded();
+    let drop_in = "/etc/systemd/system/gunicorn.service.d/sockd.conf";
+    machine.write_file(drop_in, 0o644, "[Service]\nExecStart=/usr/bin/sockd run -- gunicorn\n");
+    machine.run("dpkg --remove sockd 2>&1").says(drop_in).says("cannot be started again").succeeded();
+    machine.run("rm -r /etc/systemd/system/gunicorn.service.d").succeeded();
     machine.run("pgrep -c sockd || true").says("0\n").succeeded();
     machine.run("systemctl list-units --plain --no-legend 'sockd@*' | wc -l").says("0\n").succeeded();
     machine.run("test -e /etc/sockd/web.toml; rm /etc/sockd/web.toml").succeeded();

@@ -101,6 +101,8 @@ pub fn a_site_of_ones_own(machine: &Machine) {
     run(machine, &next_command(&undone, "systemctl --user restart mine.service")).succeeded();
     run(machine, ask).says("third").succeeded();
     run(machine, "systemctl --user show -p ExecStart mine | grep -c sockd || true").says("0\n").succeeded();
+    let root = machine.run("sockd status --user mine");
+    assert!(root.code == 2 && root.stderr.contains("without sudo"), "{root}");
     // root is not led to it by the name alone.
     let root = machine.run("sockd status mine");
     assert_eq!(root.code, 4, "{root}");

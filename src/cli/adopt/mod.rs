@@ -42,7 +42,7 @@ pub struct Arguments {
     #[arg(value_name = "UNIT or FILE.ini", add = ArgValueCompleter::new(complete::adoptable_or_file))]
     target: Option<String>,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// Write the files, and let systemd read its units again
     #[arg(long, conflicts_with = "undo")]
     write: bool,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::proposal::{Draft, Proposal};
 use super::socket::{self, Read};
 use super::unit::{Setting, Unit};
-use crate::adapter::{self, Adapter, shlex};
+use crate::adapter::{self, Adapter, launcher, shlex};
 use crate::cli::file_text::{Line, unit as line};
 use crate::config::duration;
 use crate::systemd::Manager;
@@ -140,7 +140,12 @@ pub(super) fn start(unit: &Unit) -> Result<Start<'_>, String> {
     let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
     let Some(program) = words.first() else { return Err(format!("{place}: ExecStart= names no program")) };
     let shown = program.to_string_lossy();
-    let of_sockd = Path::new(program).file_name().is_some_and(|name| name == "sockd");
+    // Also behind what stands before a program and executes it, as /usr/bin/env.
+    let behind = launcher::split(&words).1;
+    let of_sockd = |words: &[OsString]| {
+        words.first().is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "sockd"))
+    };
+    let of_sockd = of_sockd(&words) || of_sockd(&behind);
     let server = words.iter().position(|word| word == "--").map(|end| words[end + 1..].to_vec());
     if let Some(words) = server.filter(|words| of_sockd && !words.is_empty()) {
         let adapter = adapter::recognise(&adapter::look_through(&words).1);

@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]
     pub units: Vec<UnitName>,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// Print an array of objects for programs
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
