@@ -1,14 +1,16 @@
 //! `sockd reload`: reloads a unit and waits for the outcome.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use clap_complete::ArgValueCandidates;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 
 use super::whose::Whose;
 use super::{complete, next_step, output, status};
-use crate::control::{self, Instance};
+use crate::control::{self, Instance, Outcome};
 use crate::exit;
 use crate::systemd::{Manager, UnitName, environment, show};
 
@@ -28,6 +30,10 @@ pub struct Arguments {
     no_wait: bool,
 }
 
+/// The end of a supervisor is taken for a stop of its unit if systemd ends this command, too, within this time; it sends both
+/// signals in one go.
+const CALL_OFF_LIMIT: Duration = Duration::from_secs(5);
+
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -35,33 +41,59 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return fail(&format!("cannot make an event loop: {error}")),
     };
     runtime.block_on(async {
-        tokio::select! {
+        let mut stop = Stop::of(arguments);
+        let failure = tokio::select! {
             biased;
-            () = called_off(arguments) => ExitCode::SUCCESS,
-            code = reload(arguments) => code,
+            () = stop.called() => return ExitCode::SUCCESS,
+            outcome = reload(arguments) => match outcome {
+                Ok(()) => return ExitCode::SUCCESS,
+                Err(failure) => failure,
+            },
+        };
+        // What the supervisor says of its stop may overtake the signal.
+        if failure.by_a_stop && stop.is_awaited() && timeout(CALL_OFF_LIMIT, stop.called()).await.is_ok() {
+            return ExitCode::SUCCESS;
         }
+        failure.details.iter().for_each(|line| output::say(&format!("{line}\n")));
+        fail(&failure.message)
     })
 }
 
-/// Waits for systemd to end this command, which it runs for ExecReload=, because the unit is stopped. A command that ends by
-/// the signal, or fails, would leave the unit "failed" though its stop is clean (systemd 252 to 257). A reload that takes too
-/// long has failed for systemd whatever its command's exit status.
-async fn called_off(arguments: &Arguments) {
-    let terminate = match main_pid().filter(|_| arguments.unit.is_none()) {
-        Some(_) => signal(SignalKind::terminate()).ok(),
-        None => None,
-    };
-    match terminate {
-        Some(mut terminate) => drop(terminate.recv().await),
-        None => std::future::pending().await,
+/// systemd's end of this command, which it runs for ExecReload=, because the unit is stopped. A command that ends by the
+/// signal, or fails, would leave the unit "failed" though its stop is clean (systemd 252 to 257). A reload that takes too long
+/// has failed for systemd whatever its command's exit status.
+struct Stop(Option<Signal>);
+
+impl Stop {
+    fn of(arguments: &Arguments) -> Self {
+        let by_systemd = arguments.unit.is_none() && main_pid().is_some();
+        Self(by_systemd.then(|| signal(SignalKind::terminate()).ok()).flatten())
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.0.is_some()
+    }
+
+    async fn called(&mut self) {
+        match &mut self.0 {
+            Some(terminate) => drop(terminate.recv().await),
+            None => std::future::pending().await,
+        }
     }
 }
 
-async fn reload(arguments: &Arguments) -> ExitCode {
-    let instance = match find(arguments.unit.as_ref().map(|unit| arguments.whose.unit(unit)).as_ref()).await {
-        Ok(instance) => instance,
-        Err(message) => return fail(&message),
-    };
+/// Why the new code does not serve.
+struct Failure {
+    message: String,
+    details: Vec<String>,
+    /// Whether a stop of the unit could be why: the supervisor is stopping, or does not answer.
+    by_a_stop: bool,
+}
+
+async fn reload(arguments: &Arguments) -> Result<(), Failure> {
+    let no_answer = |message| Failure { message, details: Vec::new(), by_a_stop: true };
+    let unit = arguments.unit.as_ref().map(|unit| arguments.whose.unit(unit));
+    let instance = find(unit.as_ref()).await.map_err(no_answer)?;
     // A journal need not hold each step: the supervisor writes its own.
     let steps = output::is_watched();
     let step = |step: &str| {
@@ -72,14 +104,14 @@ async fn reload(arguments: &Arguments) -> ExitCode {
     match control::reload(&instance, !arguments.no_wait, step).await {
         Ok(outcome) if outcome.ok => {
             let _ = output::print(&format!("{}\n", outcome.message));
-            ExitCode::SUCCESS
+            Ok(())
         }
-        Ok(outcome) => {
-            outcome.details.iter().for_each(|line| output::say(&format!("{line}\n")));
-            fail(&outcome.message)
+        Ok(Outcome { message, details, stopping, .. }) => Err(Failure { message, details, by_a_stop: stopping }),
+        Err(error) if error.is_denial() => {
+            let message = format!("cannot reload: {}", who_may(instance.uid));
+            Err(Failure { message, details: Vec::new(), by_a_stop: false })
         }
-        Err(error) if error.is_denial() => fail(&format!("cannot reload: {}", who_may(instance.uid))),
-        Err(error) => fail(&format!("{error}; is the unit running? sockd status tells")),
+        Err(error) => Err(no_answer(format!("{error}; is the unit running? sockd status tells"))),
     }
 }
 

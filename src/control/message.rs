@@ -74,7 +74,7 @@ pub struct Progress {
 }
 
 /// How a reload ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Whether the new generation serves. When `false`, the old one never stopped.
     pub ok: bool,
@@ -83,6 +83,9 @@ pub struct Outcome {
     /// More lines: the diagnostics of a configuration, the last lines of a traceback.
     #[serde(default)]
     pub details: Vec<String>,
+    /// Whether it failed because the supervisor is stopping.
+    #[serde(default)]
+    pub stopping: bool,
 }
 
 /// A whole instance, as `sockd status` shows it.

@@ -38,6 +38,7 @@ impl ReloadClients {
         last_lines: impl FnOnce(WorkerId) -> Vec<String>,
     ) {
         let Some(client) = self.waiting.remove(&request) else { return };
+        let stopping = matches!(outcome, Outcome::Stopping);
         let (ok, message, details) = match outcome {
             Outcome::Serving(generation) => (true, format!("generation {generation} serves"), Vec::new()),
             Outcome::Waiting(generation) => {
@@ -50,6 +51,6 @@ impl ReloadClients {
             ),
             Outcome::Stopping => (false, "sockd is stopping".to_owned(), Vec::new()),
         };
-        client.outcome(control::Outcome { ok, message, details });
+        client.outcome(control::Outcome { ok, message, details, stopping });
     }
 }

@@ -39,7 +39,7 @@ fn a_reload_is_lines_of_progress_and_an_outcome() {
         for step in 0..1000 {
             call.replier.progress(format!("worker {step} is ready"));
         }
-        let outcome = Outcome { ok: false, message: "refused".to_owned(), details: vec!["why".to_owned()] };
+        let outcome = Outcome { message: "refused".to_owned(), details: vec!["why".to_owned()], ..Outcome::default() };
         call.replier.outcome(outcome.clone());
         let (steps, answer) = asking.await.expect("no panic");
         assert_eq!(answer.expect("an outcome"), outcome);
@@ -150,7 +150,7 @@ fn a_client_that_goes_away_frees_its_place_and_stops_nothing() {
             drop(client);
             call.replier.gone().await;
             call.replier.progress("to no one");
-            call.replier.outcome(Outcome { ok: true, message: String::new(), details: Vec::new() });
+            call.replier.outcome(Outcome { ok: true, ..Outcome::default() });
         }
         lab.answers().await.expect("it serves on");
     });

@@ -172,6 +172,33 @@ fn a_stop_in_the_middle_of_a_reload_ends_it() {
     assert!(after("READY=1").is_none_or(|ready| ready < stopping), "{}", transcript.show());
 }
 
+/// systemd stops the supervisor first, and then the command of ExecReload=, which hears of it in between: that is no failed
+/// reload, which would leave the unit \"failed\". A supervisor that somebody else ends is one.
+#[test]
+fn a_stop_that_overtakes_the_signal_for_execreload_is_no_failure() {
+    for by_systemd in [true, false] {
+        let mut web = Instance::on_unix().config(QUICK).worker("service.py", &["silent-if=silent"]);
+        web.get("/");
+        web.status("serving, 2 of 2 workers, generation 1");
+        web.write("silent", "");
+        let mark = web.mark();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sockd"));
+        command.arg("reload").env("MAINPID", web.pid.as_raw_nonzero().get().to_string());
+        let mut client = command.stderr(std::process::Stdio::piped()).spawn().expect("started");
+        web.output_since(mark, "runs");
+        web.signal(Signal::TERM);
+        assert!(web.end().success());
+        assert!(client.try_wait().expect("its state").is_none(), "it did not wait for systemd");
+        if by_systemd {
+            processes::signal(rustix::process::Pid::from_child(&client), Signal::TERM);
+        }
+        let output = client.wait_with_output().expect("its end");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(if by_systemd { 0 } else { 1 }), "{said}");
+        assert_eq!(said.contains("error: "), !by_systemd, "{said}");
+    }
+}
+
 #[test]
 fn the_manager_is_asked_for_more_time_while_something_takes_long() {
     let web = Instance::on_unix()

@@ -259,7 +259,7 @@ impl EventLoop {
             control::Request::Reload { wait: false } => {
                 self.outbox.event(self.reload_clients.request(None));
                 let message = "the reload has begun".to_owned();
-                call.replier.outcome(control::Outcome { ok: true, message, details: Vec::new() });
+                call.replier.outcome(control::Outcome { ok: true, message, ..control::Outcome::default() });
             }
         }
     }
