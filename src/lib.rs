@@ -74,7 +74,7 @@
 //!   private_socket      (what drivers with a socket for each worker share)
 //!   peer                (what drivers share whose sockets others send to)
 //!   app
-//!   supervisor          (std only)
+//!   supervisor          (std only: a package of its own)
 //!   suggestion diagnostic exit
 //!   printable           (which characters act on a terminal)
 //!   regular_file        (opening what others have made)
@@ -105,5 +105,6 @@ pub mod regular_file;
 pub mod scoreboard;
 pub mod sock_diag;
 pub mod suggestion;
-pub mod supervisor;
 pub mod systemd;
+
+pub use sockd_supervisor as supervisor;

@@ -2,7 +2,7 @@
 
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
-use sockd::supervisor::{GenerationId, Outcome, Spec, Start};
+use sockd_supervisor::{GenerationId, Outcome, Spec, Start};
 
 /// Three workers that answer 500 from the beginning on, which nobody minds.
 fn serving() -> World {

@@ -2,7 +2,7 @@
 
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
-use sockd::supervisor::{Event, Notice, Start};
+use sockd_supervisor::{Event, Notice, Start};
 
 /// Nobody can serve, and visitors are answered 503.
 fn turning_away() -> World {

@@ -1,7 +1,7 @@
 //! What goes wrong in the simulated world: code that is no good, processes that are killed or stopped.
 
 use super::simulation::{Happening, World};
-use sockd::supervisor::{Event, Phase, WorkerId};
+use sockd_supervisor::{Event, Phase, WorkerId};
 
 /// What the files on disk are worth at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Two invariants: nobody is replaced who is well, and nobody stays who has long been found silent.
 
 use super::simulation::{World, ms};
-use sockd::supervisor::{
+use sockd_supervisor::{
     Effect, Effects, Event, GenerationId, Phase, ProbeOutcome, Signal, Snapshot, Spec, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -137,7 +137,7 @@ impl World {
         }
         for effect in effects {
             let Effect::Signal(id, Signal::Drain) = effect else { continue };
-            let serves = |w: &&sockd::supervisor::WorkerSnapshot| {
+            let serves = |w: &&sockd_supervisor::WorkerSnapshot| {
                 w.worker == *id && w.phase == Phase::Ready && w.generation == before.generation
             };
             let Some(worker) = before.workers.iter().find(serves) else { continue };

@@ -14,7 +14,7 @@ mod unknown_programs;
 use faults::{Code, FAULTS};
 use health::Sickness;
 use simulation::{World, ms, spec};
-use sockd::supervisor::{Event, Start, WorkerEvent};
+use sockd_supervisor::{Event, Start, WorkerEvent};
 
 /// One seeded life: faults for a while, then peace; in peace the wanted state must be reached.
 fn live(seed: u64) -> World {

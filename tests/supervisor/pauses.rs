@@ -1,7 +1,7 @@
 //! sockd stands still, alone or with everybody: no time runs out for anybody meanwhile.
 
 use super::simulation::{World, ms, spec};
-use sockd::supervisor::{Event, Notice, Outcome, Phase, Signal, Spec, Start, WorkerEvent};
+use sockd_supervisor::{Event, Notice, Outcome, Phase, Signal, Spec, Start, WorkerEvent};
 
 fn serving() -> World {
     let mut world = World::new(1, Start::OnConnection, spec());
@@ -9,7 +9,7 @@ fn serving() -> World {
     world
 }
 
-fn workers(world: &World) -> Vec<(sockd::supervisor::WorkerId, Phase)> {
+fn workers(world: &World) -> Vec<(sockd_supervisor::WorkerId, Phase)> {
     world.core.snapshot(world.now).workers.iter().map(|worker| (worker.worker, worker.phase)).collect()
 }
 

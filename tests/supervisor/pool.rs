@@ -2,7 +2,7 @@
 
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, MAX_WORKERS, Notice, Outcome, Phase, Start};
+use sockd_supervisor::{Event, GenerationId, MAX_WORKERS, Notice, Outcome, Phase, Start};
 
 fn serving(workers: u32) -> World {
     let mut spec = spec();

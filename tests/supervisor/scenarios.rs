@@ -2,7 +2,7 @@
 
 use super::faults::{Code, FAULTS};
 use super::simulation::{World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, Notice, Outcome, Phase, Spec, Start, Time, WorkerEvent, WorkerRef};
+use sockd_supervisor::{Event, GenerationId, Notice, Outcome, Phase, Spec, Start, Time, WorkerEvent, WorkerRef};
 
 fn serving() -> World {
     let mut world = World::new(1, Start::OnConnection, spec());
@@ -337,7 +337,7 @@ fn a_reload_that_was_asked_for_begins_when_the_one_before_ends_and_nothing_else_
     let old: Vec<_> = world.core.snapshot(world.now).workers.iter().map(|worker| worker.worker).collect();
     let first = world.reload();
     let watches = |world: &World| {
-        matches!(world.core.snapshot(world.now).rollout, Some((_, sockd::supervisor::RolloutStep::Soaking)))
+        matches!(world.core.snapshot(world.now).rollout, Some((_, sockd_supervisor::RolloutStep::Soaking)))
     };
     world.run_until(ms(30_000), "the new workers are watched", watches);
     // So that nobody is left whose end would be an event.

@@ -8,7 +8,7 @@ mod processes;
 
 use super::faults::Code;
 use super::health::Records;
-use sockd::supervisor::{
+use sockd_supervisor::{
     Announcement, Effect, Effects, Event, FALLBACK_RETRY_INTERVAL, GenerationId, Holds, Notice, Outcome, Probe,
     RequestId, Role, Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
 };

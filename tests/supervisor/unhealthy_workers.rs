@@ -3,10 +3,10 @@
 use super::faults::Code;
 use super::health::Sickness;
 use super::simulation::{World, ms, spec};
-use sockd::supervisor::{Answers, Event, Notice, Phase, Retirement, Start, WorkerEvent, WorkerId};
+use sockd_supervisor::{Answers, Event, Notice, Phase, Retirement, Start, WorkerEvent, WorkerId};
 use std::collections::BTreeSet;
 
-fn serving(spec: sockd::supervisor::Spec) -> World {
+fn serving(spec: sockd_supervisor::Spec) -> World {
     let mut world = World::new(1, Start::OnConnection, spec);
     world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
     world
@@ -239,7 +239,7 @@ fn new_code_must_not_be_ill_even_once_while_the_old_is_there() {
     let before = everybody(&world);
     let request = world.reload();
     world.run_until(ms(60_000), "it soaks", |world| {
-        world.core.snapshot(world.now).rollout.is_some_and(|(_, step)| step == sockd::supervisor::RolloutStep::Soaking)
+        world.core.snapshot(world.now).rollout.is_some_and(|(_, step)| step == sockd_supervisor::RolloutStep::Soaking)
     });
     let fresh = *everybody(&world).last().expect("six");
     assert!(!before.contains(&fresh));
@@ -247,7 +247,7 @@ fn new_code_must_not_be_ill_even_once_while_the_old_is_there() {
         fresh,
         WorkerEvent::Judged { verdict: Err("500 where it was 200".to_owned()), answers: Answers::default() },
     ));
-    assert!(matches!(world.answers.get(&request), Some(sockd::supervisor::Outcome::Refused { .. })));
+    assert!(matches!(world.answers.get(&request), Some(sockd_supervisor::Outcome::Refused { .. })));
     assert!(before.iter().all(|id| is_ready(&world, *id)));
 }
 

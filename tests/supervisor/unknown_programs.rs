@@ -3,7 +3,7 @@
 
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
-use sockd::supervisor::{Event, GenerationId, Outcome, Phase, Spec, Start, WorkerEvent, WorkerSnapshot};
+use sockd_supervisor::{Event, GenerationId, Outcome, Phase, Spec, Start, WorkerEvent, WorkerSnapshot};
 
 fn unknown() -> Spec {
     Spec { ready_after: Some(ms(1_000)), says_ready: false, own_socket: false, watchdog: None, probe: None, ..spec() }

@@ -1,7 +1,7 @@
 //! What must hold after every step of the simulated world.
 
 use super::{World, ms};
-use sockd::supervisor::{Effect, Effects, Event, GenerationId, Notice, Phase, Signal, Snapshot, WorkerEvent, WorkerId};
+use sockd_supervisor::{Effect, Effects, Event, GenerationId, Notice, Phase, Signal, Snapshot, WorkerEvent, WorkerId};
 
 impl World {
     /// The invariants of one step.

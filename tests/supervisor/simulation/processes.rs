@@ -2,7 +2,7 @@
 
 use super::super::faults::Code;
 use super::{Happening, Process, World, ms};
-use sockd::supervisor::{
+use sockd_supervisor::{
     Accepts, Answer, Answers, Event, Expectation, GenerationId, Protocol, Role, Signal, WorkerEvent, WorkerId, judge,
     speaks_for_itself, usual,
 };
