@@ -92,6 +92,8 @@ pub struct World {
     fallback: bool,
     fallback_began: Option<Time>,
     sequence: u64,
+    /// Since when steps are counted, and how many there were.
+    pace: (Time, u64),
     random: u64,
     trace: Vec<String>,
 }
@@ -161,6 +163,7 @@ impl World {
             fallback: false,
             fallback_began: None,
             sequence: 0,
+            pace: (now, 0),
             random: seed ^ 0x5eed,
             trace: Vec::new(),
         };
@@ -185,6 +188,7 @@ impl World {
 
     /// The next thing happens: a happening of the agenda or a deadline of the core, whichever comes first.
     pub fn step(&mut self) -> bool {
+        self.check_pace();
         let deadline = self.core.poll_timeout().map(|(at, _)| at);
         let next = self.agenda.first_key_value().map(|(key, _)| *key);
         match (next, deadline) {

@@ -1,9 +1,25 @@
 //! What must hold after every step of the simulated world.
 
 use super::{World, ms};
-use sockd_supervisor::{Effect, Effects, Event, GenerationId, Notice, Phase, Signal, Snapshot, WorkerEvent, WorkerId};
+use sockd_supervisor::{
+    Effect, Effects, Event, GenerationId, Notice, Phase, Signal, Snapshot, WorkerEvent, WorkerId, WorkerSnapshot,
+};
+use std::collections::BTreeSet;
+
+/// What may happen in a second of virtual time, at the most, and so much more for each worker.
+const MAX_STEPS: u64 = 500;
+const MAX_STEPS_PER_WORKER: u64 = 10;
 
 impl World {
+    /// Time goes on: a core that calls for itself again and again would keep sockd's processor busy.
+    pub(super) fn check_pace(&mut self) {
+        let (since, steps) = self.pace;
+        let begins = self.now.since(since) >= ms(1_000);
+        self.pace = if begins { (self.now, 1) } else { (since, steps + 1) };
+        let most = MAX_STEPS + MAX_STEPS_PER_WORKER * u64::from(self.spec.workers);
+        assert!(self.pace.1 <= most, "{most} steps, and time does not go on\n{}", self.story());
+    }
+
     /// The invariants of one step.
     pub(super) fn check(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
         self.check_pauses(before, effects, event);
@@ -72,8 +88,9 @@ impl World {
     /// is in no notice alone.
     fn check_records(&self, before: &Snapshot, after: &Snapshot, effects: &Effects, event: Option<&Event>) {
         let has = |wanted: Effect| effects.iter().any(|effect| *effect == wanted);
-        let was_ready = |id| before.workers.iter().any(|w| w.worker == id && w.phase == Phase::Ready);
-        for worker in after.workers.iter().filter(|w| w.phase == Phase::Ready && !was_ready(w.worker)) {
+        let is_ready = |worker: &&WorkerSnapshot| worker.phase == Phase::Ready;
+        let were_ready: BTreeSet<WorkerId> = before.workers.iter().filter(is_ready).map(|w| w.worker).collect();
+        for worker in after.workers.iter().filter(is_ready).filter(|w| !were_ready.contains(&w.worker)) {
             let restored = has(Effect::RestoreBacklogs) && has(Effect::PassStderr(worker.worker));
             assert!(restored, "worker {} is ready, and nothing follows\n{}", worker.worker, self.story());
         }

@@ -114,18 +114,17 @@ impl World {
     }
 
     pub(super) fn signal(&mut self, id: WorkerId, signal: Signal) {
-        let story = self.story();
-        let process = self.processes.get_mut(&id).unwrap_or_else(|| panic!("signal to nobody\n{story}"));
-        assert!(
-            signal != Signal::Kill || !process.signals.is_empty(),
-            "worker {id} was killed without a gentler signal\n{story}"
-        );
-        assert!(
-            signal != Signal::Kill
-                || !process.signals.contains(&Signal::Drain)
-                || process.signals.iter().any(|signal| matches!(signal, Signal::Stop | Signal::Abort)),
-            "worker {id} was killed at the end of its drain without being asked to close its connections\n{story}"
-        );
+        let Some(process) = self.processes.get(&id) else { panic!("signal to nobody\n{}", self.story()) };
+        if signal == Signal::Kill {
+            assert!(!process.signals.is_empty(), "worker {id} was killed without a gentler signal\n{}", self.story());
+            assert!(
+                !process.signals.contains(&Signal::Drain)
+                    || process.signals.iter().any(|signal| matches!(signal, Signal::Stop | Signal::Abort)),
+                "worker {id} was killed at the end of its drain without being asked to close its connections\n{}",
+                self.story()
+            );
+        }
+        let process = self.processes.get_mut(&id).expect("it is there");
         process.signals.push(signal);
         let (stopped, leaves_after) = (process.stopped, process.leaves_after);
         let stays = process.has_lasting_connection || self.is_silent(id);
