@@ -18,3 +18,17 @@ impl Random {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first numbers that the generator's authors publish for this seed.
+    #[test]
+    fn it_is_splitmix64() {
+        let mut random = Random::new(1_234_567);
+        for published in [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423] {
+            assert_eq!(random.fraction(), (published >> 11) as f64 / 9_007_199_254_740_992.0);
+        }
+    }
+}

@@ -537,3 +537,12 @@ fn a_canary_vouches_for_nothing_that_is_prepared_after_it() {
         world.run_until(ms(60_000), "three workers again", |world| world.ready() == 3);
     }
 }
+
+/// It may serve a socket of its own making, which is none of ours: that is for its owner to read in the log.
+#[test]
+fn a_service_whose_workers_listen_elsewhere_starts_with_a_warning() {
+    let mut world = World::new(1, Start::AtOnce, spec());
+    world.code = Code::BindsElsewhere;
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    assert!(world.notices.iter().any(|notice| matches!(notice, Notice::WorkerWithoutSocket(_))));
+}
