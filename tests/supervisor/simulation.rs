@@ -86,6 +86,10 @@ pub struct World {
     asked: BTreeSet<RequestId>,
     reloading: bool,
     stopping: bool,
+    /// Until when the service manager waits, if it waits for anything.
+    manager_waits_until: Option<Time>,
+    /// The core's revision when it was last looked at.
+    revision: u64,
     /// Whether the core wants visitors to be answered 503.
     turns_away: bool,
     /// Whether the helper that does so runs, and when it was started last.
@@ -97,6 +101,9 @@ pub struct World {
     random: u64,
     trace: Vec<String>,
 }
+
+/// How long the service manager waits for what it was not asked to wait longer for.
+const MANAGER_PATIENCE: Duration = ms(1_000);
 
 pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -159,6 +166,8 @@ impl World {
             asked: BTreeSet::new(),
             reloading: false,
             stopping: false,
+            manager_waits_until: (start == Start::AtOnce).then(|| now + MANAGER_PATIENCE),
+            revision: 0,
             turns_away: false,
             fallback: false,
             fallback_began: None,
@@ -235,6 +244,7 @@ impl World {
         let before = self.core.snapshot(self.now);
         let effects = self.core.handle_timeout(self.now);
         self.check(&before, &effects, None);
+        self.check_revision(&before);
         self.check_settled();
         self.act(effects);
         if let Some((at, reason)) = self.core.poll_timeout() {
@@ -322,6 +332,7 @@ impl World {
         let before = self.core.snapshot(self.now);
         let effects = self.core.handle_event(self.now, event.clone());
         self.check(&before, &effects, Some(&event));
+        self.check_revision(&before);
         self.check_settled();
         self.act(effects);
     }
@@ -331,6 +342,8 @@ impl World {
         self.trace.push(format!("{:?} a pause of {duration:?}, everybody: {everybody}", self.now));
         self.now = self.now + duration;
         self.last_pause = self.now;
+        // Its time goes on, and it hears of us before it acts.
+        self.manager_waits_until = self.manager_waits_until.map(|at| at.max(self.now + MANAGER_PATIENCE));
         if everybody {
             let agenda = std::mem::take(&mut self.agenda);
             self.agenda = agenda.into_iter().map(|((at, n), happening)| ((at + duration, n), happening)).collect();
@@ -462,6 +475,7 @@ impl World {
                     assert!(self.asked.is_empty(), "left requests unanswered\n{}", self.story());
                     assert!(self.prepared.is_empty(), "left what makes workers behind\n{}", self.story());
                     self.exited = true;
+                    self.manager_waits_until = None;
                     self.agenda.clear();
                 }
             }
@@ -514,15 +528,24 @@ impl World {
     }
 
     fn announced(&mut self, announcement: Announcement) {
+        let patience = Some(self.now + MANAGER_PATIENCE);
         match announcement {
-            Announcement::Ready | Announcement::ExtendTimeout(_) => {}
+            Announcement::Ready => self.manager_waits_until = self.manager_waits_until.filter(|_| self.reloading),
+            Announcement::ExtendTimeout(by) => {
+                self.manager_waits_until = self.manager_waits_until.map(|at| at.max(self.now + by));
+            }
             Announcement::Reloading => {
                 assert!(!self.stopping && !std::mem::replace(&mut self.reloading, true), "two reloads at once");
+                self.manager_waits_until = self.manager_waits_until.max(patience);
             }
-            Announcement::ReloadEnded => assert!(std::mem::take(&mut self.reloading), "a reload ended unbegun"),
+            Announcement::ReloadEnded => {
+                assert!(std::mem::take(&mut self.reloading), "a reload ended unbegun");
+                self.manager_waits_until = None;
+            }
             Announcement::Stopping => {
                 self.stopping = true;
                 self.reloading = false;
+                self.manager_waits_until = patience;
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use super::{World, ms};
 use sockd_supervisor::{
-    Effect, Effects, Event, GenerationId, Notice, Phase, Signal, Snapshot, WorkerEvent, WorkerId, WorkerSnapshot,
+    Effect, Effects, Event, GenerationId, Notice, Overview, Phase, Signal, Snapshot, WorkerEvent, WorkerId,
+    WorkerSnapshot,
 };
 use std::collections::BTreeSet;
 
@@ -18,6 +19,17 @@ impl World {
         self.pace = if begins { (self.now, 1) } else { (since, steps + 1) };
         let most = MAX_STEPS + MAX_STEPS_PER_WORKER * u64::from(self.spec.workers);
         assert!(self.pace.1 <= most, "{most} steps, and time does not go on\n{}", self.story());
+        let waits = self.manager_waits_until.is_none_or(|until| self.now <= until);
+        assert!(waits, "the service manager was not asked to wait so long\n{}", self.story());
+    }
+
+    /// Who keeps an overview asks for another one when the revision has grown, and only then.
+    pub(super) fn check_revision(&mut self, before: &Snapshot) {
+        let revision = std::mem::replace(&mut self.revision, self.core.revision());
+        // What is left of a wait is the only thing that changes by itself.
+        let still = |overview: &Overview| Overview { next_attempt_in: None, ..overview.clone() };
+        let same = still(before) == still(&self.core.overview(self.now));
+        assert!(same || self.revision > revision, "something changed, and no revision says so\n{}", self.story());
     }
 
     /// The invariants of one step.
