@@ -8,6 +8,7 @@ mod pauses;
 mod pool;
 mod scenarios;
 mod simulation;
+mod status;
 mod unhealthy_workers;
 mod unknown_programs;
 
