@@ -11,6 +11,7 @@ mod simulation;
 mod status;
 mod unhealthy_workers;
 mod unknown_programs;
+mod waits;
 
 use faults::{Code, FAULTS};
 use health::Sickness;

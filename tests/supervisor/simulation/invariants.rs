@@ -19,8 +19,6 @@ impl World {
         self.pace = if begins { (self.now, 1) } else { (since, steps + 1) };
         let most = MAX_STEPS + MAX_STEPS_PER_WORKER * u64::from(self.spec.workers);
         assert!(self.pace.1 <= most, "{most} steps, and time does not go on\n{}", self.story());
-        let waits = self.manager_waits_until.is_none_or(|until| self.now <= until);
-        assert!(waits, "the service manager was not asked to wait so long\n{}", self.story());
     }
 
     /// Who keeps an overview asks for another one when the revision has grown, and only then.
@@ -34,6 +32,8 @@ impl World {
 
     /// The invariants of one step.
     pub(super) fn check(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
+        let waits = self.manager_waits_until.is_none_or(|until| self.now <= until);
+        assert!(waits, "the service manager was not asked to wait so long\n{}", self.story());
         self.check_pauses(before, effects, event);
         let after = self.core.snapshot(self.now);
         let spawned =

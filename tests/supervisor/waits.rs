@@ -1,0 +1,36 @@
+//! What the service manager is asked to wait for, and that nothing wakes an instance that is well. The simulated manager
+//! ends the service where it was not asked to wait so long.
+
+use super::simulation::{World, ms, spec};
+use sockd_supervisor::{GenerationId, Outcome, Spec, Start};
+
+fn serving(spec: Spec, lasting_connections: bool) -> World {
+    let mut world = World::new(1, Start::OnConnection, spec);
+    (world.lasting_connections, world.stubborn) = (lasting_connections, lasting_connections);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world
+}
+
+#[test]
+fn a_stop_of_which_each_step_takes_as_long_as_it_may_comes_to_its_end() {
+    let mut world = serving(Spec { concludes: true, ..spec() }, true);
+    world.hangs_in_conclusion = true;
+    world.event(sockd_supervisor::Event::StopRequested);
+    world.run_until(ms(60_000), "the end", |world| world.exited);
+    assert_eq!(world.concluded, [GenerationId(1)]);
+}
+
+#[test]
+fn a_reload_that_soaks_longer_than_anything_else_comes_to_its_end() {
+    let mut world = serving(spec(), true);
+    world.spec.soak = ms(300_000);
+    let request = world.reload();
+    world.run_until(ms(320_000), "an answer", |world| world.answers.contains_key(&request));
+    assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(2)));
+}
+
+#[test]
+fn nothing_wakes_an_instance_of_which_nobody_is_asked_or_beats() {
+    let world = serving(Spec { probe: None, watchdog: None, ..spec() }, false);
+    assert_eq!(world.core.poll_timeout(), None);
+}
