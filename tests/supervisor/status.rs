@@ -56,3 +56,28 @@ fn a_refusal_says_whether_the_next_worker_would_load_what_was_refused() {
         assert!(awaits_successors(&world));
     }
 }
+
+#[test]
+fn code_that_is_silent_to_its_judge_is_refused_for_its_silence() {
+    let silent = Spec { ready_after: Some(ms(300)), says_ready: false, ..spec() };
+    let mut world = World::new(1, Start::OnConnection, silent);
+    world.import = Some(ms(500));
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world.code = Code::HangsInImport;
+    let request = world.reload();
+    world.run_until(ms(70_000), "an answer", |world| world.answers.contains_key(&request));
+    let Outcome::Refused { why, .. } = &world.answers[&request] else { panic!("{:?}", world.answers) };
+    assert!(why.starts_with("GET /: no answer"), "the start timeout came before the verdict: {why}");
+}
+
+#[test]
+fn nobody_is_answered_503_while_good_code_is_on_its_way() {
+    for seed in 1..=8 {
+        let start = if seed % 2 == 0 { Start::OnConnection } else { Start::AtOnce };
+        let mut world = World::new(seed, start, spec());
+        world.run_until(ms(10_000), "three workers", |world| {
+            assert!(!world.fallback(), "{start:?}: the first visitor was turned away");
+            world.ready() == 3
+        });
+    }
+}

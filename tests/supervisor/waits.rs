@@ -1,6 +1,7 @@
 //! What the service manager is asked to wait for, and that nothing wakes an instance that is well. The simulated manager
 //! ends the service where it was not asked to wait so long.
 
+use super::faults::Code;
 use super::simulation::{World, ms, spec};
 use sockd_supervisor::{GenerationId, Outcome, Spec, Start};
 
@@ -27,6 +28,13 @@ fn a_reload_that_soaks_longer_than_anything_else_comes_to_its_end() {
     let request = world.reload();
     world.run_until(ms(320_000), "an answer", |world| world.answers.contains_key(&request));
     assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(2)));
+}
+
+#[test]
+fn a_first_worker_that_takes_its_time_is_waited_for() {
+    let mut world = World::new(1, Start::AtOnce, Spec { start_timeout: ms(300_000), ..spec() });
+    world.code = Code::NeverReady;
+    world.run_until(ms(310_000), "its own time is over first", World::fallback);
 }
 
 #[test]
