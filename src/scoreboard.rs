@@ -1,17 +1,29 @@
-//! A worker's scoreboard: a page of memory in which it shows how it is, for others to read. A write to it wakes nobody.
+//! A worker's scoreboard: a page of memory in which it shows how it is, which requests it serves, and what became of those it
+//! has served. A write to it wakes nobody.
 //!
 //! Owns: the file in memory (memfd_create(2)) behind the page, and its layout. Never: believes it. The worker is its only
 //! writer and may write anything: what comes of it concerns that worker alone. It is read by pread(2), so that nothing a
-//! worker does to the file can harm the reader.
+//! worker does to the file can harm the reader; what it says is bounded, and its text made harmless.
 //!
-//! The page holds words of 64 bits in the byte order of the machine, each written at once:
+//! The page holds words of 64 bits in the byte order of the machine, each written at once. `scoreboard.py` writes it:
 //!
 //! ```text
-//!   0  the version of this layout, 1; 0 until the worker has written anything
-//!   1  when it last beat: CLOCK_MONOTONIC (clock_gettime(2)) in nanoseconds; 0: it has not yet
-//!   2  how many requests it has finished since it was born; all bits: it does not count them
+//!   0        the version of this layout, 2; 0 until the worker has written anything
+//!   1        when it last beat: CLOCK_MONOTONIC (clock_gettime(2)) in nanoseconds; 0: it has not yet
+//!   2        whether it shows its requests: 0 or 1. What follows has a meaning only where it is 1
+//!   3        how many requests it serves that have found no place below
+//!   4        how many WebSockets are open
+//!   5 to 7   0
+//!   8        how many requests are finished: 6 rows of 47 words. A row for those without an answer (the visitor left), then
+//!            one for each hundred of the status, 1 to 5. In a row, by how long it took: [`BOUNDS`] divides
+//!   290      15 places for requests that it serves, 112 bytes each: when it began (CLOCK_MONOTONIC, nanoseconds; 0: nobody's
+//!            place), written first and taken away first; then 8 bytes for the method and 96 for the path without its query,
+//!            cut there, filled up with zeros
 //! ```
 
+mod requests;
+
+pub use self::requests::{Finished, InFlight, Requests};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
@@ -20,8 +32,7 @@ use std::time::Duration;
 
 /// The length of the page, in bytes.
 const LENGTH: usize = 4096;
-const VERSION: u64 = 1;
-const WORDS: usize = 3;
+const VERSION: u64 = 2;
 
 /// A worker's page.
 #[derive(Debug)]
@@ -30,12 +41,12 @@ pub struct Scoreboard {
 }
 
 /// What a worker shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// How long ago it last beat. None: it has not. One that claims the future beat just now.
     pub heartbeat: Option<Duration>,
-    /// How many requests it has finished since it was born. None: it does not count them.
-    pub requests: Option<u64>,
+    /// Its requests. None: it does not show them.
+    pub requests: Option<Requests>,
 }
 
 impl Scoreboard {
@@ -52,15 +63,22 @@ impl Scoreboard {
 
     /// What the worker shows now; nothing, where it has written none of it or in another layout.
     pub fn read(&self) -> Reading {
-        let mut bytes = [0_u8; WORDS * size_of::<u64>()];
-        match rustix::io::pread(&self.file, &mut bytes, 0) {
-            Ok(length) if length == bytes.len() => {}
-            Ok(_) | Err(_) => return Reading::default(),
-        }
-        let (words, _) = bytes.as_chunks();
+        let Some(page) = self.page() else { return Reading::default() };
+        let (words, _) = page.as_chunks();
         let word = |index: usize| words.get(index).copied().map_or(0, u64::from_ne_bytes);
+        if word(0) != VERSION {
+            return Reading::default();
+        }
         let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
-        interpret([word(0), word(1), word(2)], now)
+        let heartbeat = (word(1) != 0).then(|| ago(word(1), now));
+        // A place that has changed hands while the page was read shows half of one request, and half of another.
+        let requests = (word(2) == 1).then(|| Requests::read(&page, || self.page(), now));
+        Reading { heartbeat, requests }
+    }
+
+    fn page(&self) -> Option<[u8; LENGTH]> {
+        let mut page = [0_u8; LENGTH];
+        (rustix::io::pread(&self.file, &mut page, 0) == Ok(LENGTH)).then_some(page)
     }
 }
 
@@ -70,14 +88,9 @@ impl AsFd for Scoreboard {
     }
 }
 
-fn interpret([version, beat, requests]: [u64; WORDS], now: Duration) -> Reading {
-    if version != VERSION {
-        return Reading::default();
-    }
-    Reading {
-        heartbeat: (beat != 0).then(|| now.saturating_sub(Duration::from_nanos(beat))),
-        requests: (requests != u64::MAX).then_some(requests),
-    }
+/// How long ago it was; a time to come is now.
+fn ago(nanoseconds: u64, now: Duration) -> Duration {
+    now.saturating_sub(Duration::from_nanos(nanoseconds))
 }
 
 #[cfg(test)]
@@ -93,10 +106,12 @@ mod tests {
     fn a_page_shows_what_was_written_and_nothing_before() {
         let scoreboard = Scoreboard::new().unwrap();
         assert_eq!(scoreboard.read(), Reading::default());
-        write(&scoreboard, &[VERSION, 1, 7]);
+        write(&scoreboard, &[VERSION, 1, 0]);
         let reading = scoreboard.read();
         assert!(reading.heartbeat.is_some_and(|ago| ago > Duration::ZERO), "{reading:?}");
-        assert_eq!(reading.requests, Some(7));
+        assert_eq!(reading.requests, None, "it does not show them");
+        write(&scoreboard, &[VERSION, 0, 1]);
+        assert_eq!(scoreboard.read(), Reading { heartbeat: None, requests: Some(Requests::default()) });
         write(&scoreboard, &[VERSION + 1]);
         assert_eq!(scoreboard.read(), Reading::default(), "the layout is unknown");
     }
@@ -104,11 +119,8 @@ mod tests {
     #[test]
     fn a_beat_is_so_long_ago_and_never_in_the_future() {
         let now = Duration::from_secs(10);
-        let ago = |beat| interpret([VERSION, beat, u64::MAX], now).heartbeat;
-        assert_eq!(ago(0), None);
-        assert_eq!(ago(7_500_000_000), Some(Duration::from_millis(2_500)));
-        assert_eq!(ago(u64::MAX), Some(Duration::ZERO));
-        assert_eq!(interpret([VERSION, 1, u64::MAX], now).requests, None);
+        assert_eq!(ago(7_500_000_000, now), Duration::from_millis(2_500));
+        assert_eq!(ago(u64::MAX, now), Duration::ZERO);
     }
 
     #[test]

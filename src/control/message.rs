@@ -120,6 +120,8 @@ pub struct Status {
     pub slots: Vec<Slot>,
     /// How many workers are wanted at this moment; 0 while waiting for the first connection.
     pub wanted_workers: u32,
+    /// What became of the visitors' requests; `None` where no worker shows that.
+    pub requests: Option<Requests>,
     /// Whether sockd itself answers 503 because no worker can.
     pub fallback: bool,
     /// What the supervisor itself costs.
@@ -232,6 +234,64 @@ pub struct Worker {
     pub cpu_ms: Option<u64>,
     /// What came of it when it was last asked whether it is well; `None` when it was not.
     pub last_probe: Option<Probe>,
+    /// Its requests, by its own word; `None` where it does not show them.
+    pub requests: Option<WorkerRequests>,
+}
+
+/// What became of the visitors' requests since the supervisor started, by its workers' word; sockd's own are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Requests {
+    /// How many are finished.
+    pub finished: u64,
+    /// How many of them had an answer from 500 to 599.
+    pub server_errors: u64,
+    /// How many of them had no answer: the visitor left, or was cut off.
+    pub aborted: u64,
+    /// The same for the last minute, or what there is of it; `None` in the first seconds.
+    pub lately: Option<Lately>,
+}
+
+/// What became of the requests that ended lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lately {
+    /// Since so long ago.
+    pub period_ms: u64,
+    /// How many were finished.
+    pub finished: u64,
+    /// How many of them had an answer from 500 to 599.
+    pub server_errors: u64,
+    /// How many of them had no answer.
+    pub aborted: u64,
+    /// Half of them took no longer, in microseconds, right to a fifth; `None` where there was none.
+    pub median_us: Option<u64>,
+    /// 95 of 100 took no longer, in microseconds, right to a fifth; `None` where there was none.
+    pub percentile_95_us: Option<u64>,
+}
+
+/// What a worker serves, and how much it has served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerRequests {
+    /// How many requests it has finished.
+    pub finished: u64,
+    /// How many it serves, WebSockets aside.
+    pub busy: u64,
+    /// How many WebSockets are open.
+    pub websockets: u64,
+    /// What it serves, the oldest first, 15 at most.
+    pub in_flight: Vec<InFlight>,
+}
+
+/// A request that is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InFlight {
+    /// Its method and its path without the query; one of more than 96 bytes is cut and ends in "…".
+    pub request: String,
+    /// For how long.
+    pub for_ms: u64,
 }
 
 /// A process that has the application loaded and makes workers of it.

@@ -36,6 +36,8 @@ macro_rules! tell_of {
 pub(super) trait Facts {
     /// A worker's process.
     fn pid(&self, worker: WorkerId) -> Option<Pid>;
+    /// What a worker serves, or served when it ended.
+    fn request(&self, worker: WorkerId) -> Option<String>;
     /// The state in one line.
     fn status_line(&self) -> String;
     /// Whether visitors are answered 503.
@@ -72,16 +74,20 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
             name(*place)
         ),
         Notice::WorkerFailed { place, was_ready, lived, why, retry_in } => {
-            tell_failure(*place, *was_ready, *lived, why, *retry_in);
+            let request = facts.request(place.worker);
+            tell_failure(*place, *was_ready, *lived, why, *retry_in, request);
         }
         Notice::WorkerHangs { place, why } => {
+            let request = facts.request(place.worker);
             tell!(
                 error,
                 WORKER_HUNG,
                 "worker-hung",
                 *place,
-                "{} hangs: {why}; sending SIGABRT, so that it writes its stack",
-                name(*place)
+                SOCKD_REQUEST = request,
+                "{} hangs: {why}{}; sending SIGABRT, so that it writes its stack",
+                name(*place),
+                serves(request.as_ref())
             );
         }
         Notice::WorkerDrains(place) => {
@@ -98,22 +104,32 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::WorkerLeft { place, why } => {
             tell!(info, WORKER_EXITED, "worker-exited", *place, "{} has left ({why})", name(*place));
         }
-        Notice::WorkerKilled(place) => tell!(
-            warn,
-            WORKER_KILLED,
-            "worker-killed",
-            *place,
-            "{} did not leave in time: killed with its descendants",
-            name(*place)
-        ),
-        Notice::WorkerUnhealthy { place, why } => tell!(
-            warn,
-            WORKER_UNHEALTHY,
-            "worker-unhealthy",
-            *place,
-            "{} is not well: {why}; its successor is started first",
-            name(*place)
-        ),
+        Notice::WorkerKilled(place) => {
+            let request = facts.request(place.worker);
+            tell!(
+                warn,
+                WORKER_KILLED,
+                "worker-killed",
+                *place,
+                SOCKD_REQUEST = request,
+                "{} did not leave in time{}: killed with its descendants",
+                name(*place),
+                serves(request.as_ref())
+            );
+        }
+        Notice::WorkerUnhealthy { place, why } => {
+            let request = facts.request(place.worker);
+            tell!(
+                warn,
+                WORKER_UNHEALTHY,
+                "worker-unhealthy",
+                *place,
+                SOCKD_REQUEST = request,
+                "{} is not well: {why}{}; its successor is started first",
+                name(*place),
+                serves(request.as_ref())
+            );
+        }
         Notice::WorkerRecovered(place) => {
             tell!(info, WORKER_RECOVERED, "worker-recovered", *place, "{} is well again", name(*place));
         }
@@ -205,16 +221,27 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "interrupted while it stops: hurrying"),
     }
 }
-fn tell_failure(place: WorkerRef, was_ready: bool, lived: Duration, why: &str, retry_in: Option<Duration>) {
+
+fn tell_failure(
+    place: WorkerRef,
+    was_ready: bool,
+    lived: Duration,
+    why: &str,
+    retry_in: Option<Duration>,
+    request: Option<String>,
+) {
+    let served = request.as_ref().map(|request| format!("; it served {request}"));
     if was_ready {
         tell!(
             warn,
             WORKER_DIED,
             "worker-died",
             place,
-            "{} died after {}: {why}{}",
+            SOCKD_REQUEST = request,
+            "{} died after {}: {why}{}{}",
             name(place),
             seconds(lived),
+            served.unwrap_or_default(),
             next(retry_in)
         );
     } else {
@@ -238,6 +265,11 @@ pub(super) fn progress_line(progress: Progress) -> String {
         Progress::WorkerReady { place, after } => ready(place, after),
         Progress::Soaking(soak) => format!("all workers are ready; watching them for {}", seconds(soak)),
     }
+}
+
+/// What it serves, behind what is said of it.
+fn serves(request: Option<&String>) -> String {
+    request.map(|request| format!("; it serves {request}")).unwrap_or_default()
 }
 
 fn ready(place: WorkerRef, after: Duration) -> String {

@@ -77,9 +77,11 @@ fn colour_changes_no_letter() {
 
 #[test]
 fn the_keys_for_programs_stay() {
-    let case = cases().into_iter().find(|case| case.ends_with("running.json")).expect("running.json");
-    let shown: serde_json::Value = serde_json::from_str(&sockd::cli::status::json(&report(&case))).expect("JSON");
-    let written: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(case).expect("a case")).expect("JSON");
-    assert_eq!(shown, written["entries"]);
+    for name in ["running.json", "busy.json"] {
+        let case = cases().into_iter().find(|case| case.ends_with(name)).expect(name);
+        let shown: serde_json::Value = serde_json::from_str(&sockd::cli::status::json(&report(&case))).expect("JSON");
+        let written: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(case).expect("a case")).expect("JSON");
+        assert_eq!(shown, written["entries"]);
+    }
 }

@@ -185,6 +185,7 @@ fn a_request_longer_than_the_timeout_aborts_its_worker_with_the_stack_in_the_log
     let hanging = web.output("hanging");
     assert_eq!(web.get("/").status, 200);
     let hangs = web.log_since(hanging.mark(), "hangs: no heartbeat for");
+    assert!(hangs.text.contains("; it serves GET /hang since "), "{}", hangs.text);
     assert!(hangs.text.contains("sending SIGABRT"), "{}", hangs.text);
     let stack = web.log_since(hangs.mark(), "in hang_for_ever");
     assert!(stack.text.contains("myproject.py"), "{}", stack.text);

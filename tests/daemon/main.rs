@@ -40,6 +40,7 @@ mod proof;
 mod protocol;
 mod reasons;
 mod reload;
+mod requests;
 mod servers;
 mod signals;
 mod strangers;

@@ -85,6 +85,13 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         with open(fifo, "w"):
             pass
 
+    def release_who_waits(self, fifo):
+        try:
+            os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            # Nobody does, at this moment.
+            pass
+
     # Like the server itself.
 
     def both(self, *arguments, how="script"):
@@ -221,6 +228,59 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         self.assertIn("Traceback (most recent call last)", text)
         self.assertIn("KeyError: 'no such setting'", text)
 
+    # What is shown of requests.
+
+    def test_requests_are_shown_while_they_are_served_and_counted_when_they_are_over(self):
+        worker, fifo = self.worker(), self.fifo()
+        board = worker.scoreboard
+        client = self.request(worker, "/wait?secret=1", {"X-Fifo": fifo})
+        self.assertEqual(board.words()[2], 1)
+        self.assertEqual(board.in_flight(), ["GET /wait"])
+        self.assertEqual(board.finished(), {})
+        self.release(fifo)
+        self.assertEqual(client.getresponse().status, 200)
+        wait_until(lambda: board.finished() == {2: 1}, "a request that is over")
+        self.assertEqual(board.in_flight(), [])
+
+    def test_what_sockd_asks_is_nobodys_request(self):
+        worker = self.worker()
+        client = Client(worker.probe_path)
+        self.addCleanup(client.close)
+        for agent in ("sockd (probe)", "curl", "sockd (probe)"):
+            client.get("/", {"User-Agent": agent})
+        wait_until(lambda: worker.scoreboard.finished() == {2: 1}, "the one of curl")
+        self.assertEqual(worker.scoreboard.in_flight(), [])
+
+    def test_more_requests_than_places(self):
+        """Those that find no place are counted, and no place is lost."""
+        if not self.websockets:
+            self.skipTest("runs the application in threads")
+        worker, fifo = self.worker(), self.fifo()
+        board = worker.scoreboard
+        clients = [self.request(worker, "/wait", {"X-Fifo": fifo})]
+        for _ in range(19):
+            client = Client(worker.probe_path)
+            self.addCleanup(client.close)
+            client.request("GET", "/wait", headers={"X-Fifo": fifo})
+            clients.append(client)
+        wait_until(lambda: len(board.in_flight()) + board.words()[3] == 20, "twenty requests")
+        self.assertEqual(board.words()[3], 5)
+        wait_until(lambda: self.release_who_waits(fifo) or board.finished() == {2: 20}, "twenty answers")
+        self.assertEqual((board.in_flight(), board.words()[3]), ([], 0))
+
+    def test_open_websockets_are_counted(self):
+        if not self.websockets:
+            self.skipTest("has none")
+        worker = self.worker()
+        board = worker.scoreboard
+        websocket = WebSocket(worker.probe_path)
+        self.addCleanup(websocket.close)
+        self.assertEqual(websocket.echo(b"hello"), b"hello")
+        self.assertEqual(board.words()[4], 1)
+        websocket.close()
+        wait_until(lambda: board.words()[4] == 0, "none")
+        self.assertEqual((board.finished(), board.in_flight()), ({}, []))
+
     # Liveness.
 
     def test_heartbeat(self):
@@ -228,7 +288,7 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         worker = self.worker()
         for _ in range(3):
             worker.scoreboard.next_beat()
-        self.assertEqual(worker.scoreboard.words()[0], 1)
+        self.assertEqual(worker.scoreboard.words()[0], 2)
         self.assertEqual(worker.notifications_so_far(), [])
 
     def test_a_loop_that_does_not_turn_is_silent_and_shows_its_stack(self):

@@ -198,6 +198,9 @@ def signals_of(pid, field):
 class Scoreboard:
     """The page on which a worker shows how it is, as src/scoreboard.rs has it."""
 
+    ROWS, COLUMNS = 6, 47
+    FIRST_PLACE = 8 * (8 + ROWS * COLUMNS)
+
     def __init__(self):
         self.file = tempfile.TemporaryFile()
         self.file.truncate(4096)
@@ -209,8 +212,19 @@ class Scoreboard:
         self.file.close()
 
     def words(self):
-        """The layout's version, the last beat in nanoseconds, the number of requests."""
-        return struct.unpack("=3Q", os.pread(self.fileno(), 24, 0))
+        """The layout's version, the last beat in nanoseconds, whether requests are shown, those without a place, WebSockets."""
+        return struct.unpack("=5Q", os.pread(self.fileno(), 40, 0))
+
+    def finished(self):
+        """How many requests, by the hundreds of their status; those without an answer are 0."""
+        counts = struct.unpack("=%dQ" % (self.ROWS * self.COLUMNS), os.pread(self.fileno(), self.FIRST_PLACE - 64, 64))
+        rows = {row: sum(counts[row * self.COLUMNS:(row + 1) * self.COLUMNS]) for row in range(self.ROWS)}
+        return {row: count for row, count in rows.items() if count}
+
+    def in_flight(self):
+        """What is served in a place of its own, without the time."""
+        places = struct.iter_unpack("=Q8s96s", os.pread(self.fileno(), 15 * 112, self.FIRST_PLACE))
+        return [b" ".join(text.rstrip(b"\0") for text in request).decode() for began, *request in places if began]
 
     @property
     def last_beat(self):

@@ -43,16 +43,6 @@ class Heartbeat(Case):
         client.getresponse().read()
         worker.scoreboard.next_beat()
 
-    def test_requests_are_counted_where_a_thread_takes_them_up(self):
-        worker = self.started("-k", "gthread", "--threads", "1", "hello:app").fork(1)
-        worker.wait_ready()
-        for _ in range(5):
-            get(worker.probe_path)
-        wait_until(lambda: worker.scoreboard.words()[2] == 5, "five requests")
-        uncounted = self.started("-k", "sync", "hello:app").fork(1)
-        uncounted.wait_ready()
-        self.assertEqual(uncounted.scoreboard.words()[2], 2 ** 64 - 1)
-
     def test_no_temporary_file_is_needed(self):
         worker = self.started("--worker-tmp-dir", "/nonexistent", "hello:app").fork(1)
         worker.wait_ready()

@@ -8,7 +8,9 @@ use super::report::{Entry, StatusReport, Trigger};
 use super::terminal::{Cell, Paint, harmless, table, wrap};
 use crate::config;
 use crate::control::Status;
-use crate::control::message::{Listener, Probe, ReloadState, Slot, Template, Worker, WorkerState};
+use crate::control::message::{
+    Lately, Listener, Probe, ReloadState, Requests, Slot, Template, Worker, WorkerRequests, WorkerState,
+};
 use crate::systemd::bus::UnitState;
 
 /// Where the text of a labelled line begins; systemctl's is 13.
@@ -244,12 +246,18 @@ impl Page {
             text = format!("{text}; sockd keeps trying");
             paint = Paint::Bad;
         }
+        if let Some(requests) = &status.requests {
+            self.requests(requests, &status.workers);
+        }
         self.labelled("Workers", &text, paint);
         let rows: Vec<Vec<Cell>> = status.workers.iter().map(row).collect();
         if !rows.is_empty() {
             self.text.push_str(&table(&WORKER_HEADS, &[2], &rows, TABLE, None, self.colour));
         }
         for worker in &status.workers {
+            if let Some(line) = worker.requests.as_ref().and_then(|requests| serves(worker.id, requests)) {
+                self.lines(MARGIN, &line, Paint::Plain);
+            }
             if let Some(Probe { failure: Some(failure), .. }) = &worker.last_probe {
                 self.lines(MARGIN, &format!("worker {} is not well: {}", worker.id, harmless(failure)), Paint::Bad);
             }
@@ -265,6 +273,26 @@ impl Page {
         }
         for template in &status.templates {
             self.template(template, status.templates.len() > 1);
+        }
+    }
+
+    fn requests(&mut self, requests: &Requests, workers: &[Worker]) {
+        let shown = || workers.iter().filter_map(|worker| worker.requests.as_ref());
+        let busy = shown().filter(|requests| requests.busy > 0).count();
+        let mut now = format!("{busy} of {} workers busy", workers.len());
+        let websockets: u64 = shown().map(|requests| requests.websockets).sum();
+        if websockets > 0 {
+            now = format!("{now}, {websockets} WebSockets open");
+        }
+        let ever = counts(requests.server_errors, requests.aborted);
+        let ever = format!("{} since the start{ever}", requests.finished);
+        let lately = requests.lately.as_ref().map(|lately| {
+            let paint = if lately.server_errors > 0 { Paint::Bad } else { Paint::Plain };
+            (recently(lately), paint)
+        });
+        let lines = lately.into_iter().chain([(now, Paint::Plain), (ever, Paint::Plain)]);
+        for (number, (line, paint)) in lines.enumerate() {
+            if number == 0 { self.labelled("Requests", &line, paint) } else { self.lines(MARGIN, &line, paint) }
         }
     }
 
@@ -371,6 +399,47 @@ fn row(worker: &Worker) -> Vec<Cell> {
             None => Cell::plain("-".to_owned()),
         },
     ]
+}
+
+/// What a worker serves at this moment.
+fn serves(id: u64, requests: &WorkerRequests) -> Option<String> {
+    let oldest = requests.in_flight.first()?;
+    let others = match requests.busy.saturating_sub(1) {
+        0 => String::new(),
+        others => format!(", and {others} more"),
+    };
+    Some(format!("worker {id} serves {} since {}{others}", harmless(&oldest.request), span_ms(oldest.for_ms)))
+}
+
+/// `12/s, median 8.7ms, 95 % within 412ms, 3 server errors (last 1min)`.
+fn recently(lately: &Lately) -> String {
+    let mut text = format!("{}/s", rate(lately.finished, lately.period_ms));
+    if let (Some(median), Some(percentile)) = (lately.median_us, lately.percentile_95_us) {
+        text = format!("{text}, median {}, 95 % within {}", duration_us(median), duration_us(percentile));
+    }
+    let failed = counts(lately.server_errors, lately.aborted);
+    format!("{text}{failed} (last {})", span_ms(lately.period_ms))
+}
+
+/// `, 3 server errors, 1 aborted`, or nothing.
+fn counts(server_errors: u64, aborted: u64) -> String {
+    let some = |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
+    let errors = if server_errors == 1 { "server error" } else { "server errors" };
+    format!("{}{}", some(server_errors, errors), some(aborted, "aborted"))
+}
+
+/// So many in a second: two digits that mean something.
+fn rate(count: u64, period_ms: u64) -> String {
+    let rate = count as f64 * 1000.0 / period_ms.max(1) as f64;
+    if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
+/// Two digits that mean something: the figure is right to a fifth.
+fn duration_us(microseconds: u64) -> String {
+    match microseconds {
+        ..10_000 => format!("{:.1}ms", microseconds as f64 / 1000.0),
+        _ => span_ms(microseconds / 1000),
+    }
 }
 
 /// `42.1M`, or with the limit that kills `42.1M/256M`.

@@ -115,6 +115,10 @@ impl Facts for EventLoop {
         self.children.workers.get(worker).and_then(Worker::pid)
     }
 
+    fn request(&self, worker: WorkerId) -> Option<String> {
+        self.children.workers.request(worker)
+    }
+
     fn status_line(&self) -> String {
         Self::status_line(self)
     }

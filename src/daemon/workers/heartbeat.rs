@@ -18,7 +18,7 @@ impl Workers {
     /// Before an answer to a question is judged: a worker that has finished requests since the last one is busy.
     pub(in crate::daemon) fn read_requests(&self, id: WorkerId, outbox: &mut Outbox) {
         if let Some(requests) = self.get(id).and_then(read).and_then(|reading| reading.requests) {
-            outbox.event(Event::Worker(id, WorkerEvent::Served { requests }));
+            outbox.event(Event::Worker(id, WorkerEvent::Served { requests: requests.finished.total() }));
         }
     }
 }

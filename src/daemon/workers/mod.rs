@@ -8,10 +8,12 @@ pub(super) mod cgroups;
 pub(super) mod exit;
 mod heartbeat;
 mod notify;
+mod requests;
 pub(super) mod spawn;
 
 use self::cgroups::{WorkerCgroup, WorkerCgroups};
 use self::notify::Notifications;
+use self::requests::Traffic;
 use super::listener_monitor::Serving;
 use super::outbox::Outbox;
 use super::output::Output;
@@ -44,6 +46,9 @@ pub(super) struct Workers {
     last_exits: BTreeMap<SlotId, LastExit>,
     /// The last lines of workers that ended, the youngest few.
     recent_stderr: BTreeMap<WorkerId, Vec<String>>,
+    /// What workers served when they ended or were aborted, of the youngest few that served anything.
+    last_requests: BTreeMap<WorkerId, String>,
+    traffic: Traffic,
     pub(super) cgroups: WorkerCgroups,
     /// Makes their private sockets.
     binder: Binder,
@@ -149,6 +154,8 @@ impl Workers {
             by_pid: HashMap::new(),
             last_exits: BTreeMap::new(),
             recent_stderr: BTreeMap::new(),
+            last_requests: BTreeMap::new(),
+            traffic: Traffic::default(),
             cgroups: WorkerCgroups::default(),
             binder: Binder::new(runtime_directory),
         }
@@ -203,6 +210,10 @@ impl Workers {
 
     /// Effect::Signal.
     pub(super) fn signal(&mut self, id: WorkerId, signal: Signal) {
+        if signal == Signal::Abort {
+            // A server may end the request before itself.
+            self.remember_request(id, self.request(id));
+        }
         let Some(worker) = self.all.get(&id) else { return };
         let Some(child) = &worker.child else { return };
         let sent = match signal {
@@ -232,6 +243,10 @@ impl Workers {
     /// Effect::RecordExit: the end of the last worker of a slot.
     pub(super) fn record_exit(&mut self, id: WorkerId, slot: SlotId, lived: Duration, reason: String) {
         let last_lines = self.last_lines(id);
+        let reason = match self.request(id) {
+            Some(request) => format!("{reason}; it served {request}"),
+            None => reason,
+        };
         self.last_exits.insert(slot, LastExit { reason, at: SystemTime::now(), lived, last_lines });
     }
 
@@ -245,6 +260,15 @@ impl Workers {
         self.recent_stderr.insert(id, quoted(tail));
         while self.recent_stderr.len() > MAX_REMEMBERED {
             self.recent_stderr.pop_first();
+        }
+    }
+
+    /// Keeps what the workers served that ended last.
+    fn remember_request(&mut self, id: WorkerId, request: Option<String>) {
+        let Some(request) = request else { return };
+        self.last_requests.entry(id).or_insert(request);
+        while self.last_requests.len() > MAX_REMEMBERED {
+            self.last_requests.pop_first();
         }
     }
 

@@ -1,20 +1,20 @@
-"""What a worker says to sockd, and what it shows.
+"""What a worker says to sockd, and its heartbeat.
 
-What it is for. READY=1 and X_SOCKD_RETIRE=1 over the worker's own NOTIFY_SOCKET; heartbeats and the number of requests
-on its scoreboard, from the places where servers beat and count by themselves.
+What it is for. READY=1 and X_SOCKD_RETIRE=1 over the worker's own NOTIFY_SOCKET; heartbeats on its scoreboard, from the
+places where servers beat by themselves.
 
-What it owns. The notification socket and the page. What it must never do. Block a worker, or fail one.
+What it owns. The notification socket. What it must never do. Block a worker, or fail one.
 """
 
-import mmap
 import os
 import time
 
 from .reasons import REASONS
+from .scoreboard import LAST_BEAT, Scoreboard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Optional, Set
+    from typing import Optional, Set
 
     from .protocol import ForkOrder
 
@@ -52,42 +52,22 @@ class Notifier:
         return True
 
 
-class Scoreboard:
-    """The page of memory that this worker and sockd share: what is written there wakes nobody.
-
-    Its words of 64 bits, whose layout src/scoreboard.rs has, are written by this worker alone.
-    """
-
-    LENGTH = 4096
-    VERSION, LAST_BEAT, REQUESTS = range(3)
-    NOT_COUNTED = 2 ** 64 - 1
-
-    def __init__(self, descriptor: int) -> None:
-        """Takes the descriptor."""
-        self.words = memoryview(mmap.mmap(descriptor, self.LENGTH)).cast("Q")
-        os.close(descriptor)
-        self.words[self.REQUESTS] = self.NOT_COUNTED
-        self.words[self.VERSION] = 1
-
-
 class Heartbeat:
     """Takes the place of gunicorn's WorkerTmp: a beat is a time on the scoreboard. The first one is READY=1, too."""
 
     def __init__(self, notifier: "Notifier", scoreboard: "Scoreboard", supervisor: int) -> None:
         self.notifier = notifier
         self.supervisor = supervisor
+        self.scoreboard = scoreboard
         self.words = scoreboard.words
         self.clock = time.monotonic_ns
         self.running = False
         self.ready = False
-        # Gives the number of requests that were finished, where somebody counts them: sockd takes a worker that
-        # finishes requests for busy, and not for stuck, when it does not answer a probe in time.
-        self.served: Optional[Callable[[], int]] = None
         # More is not to be done before this time: most beats come with a request and must cost it next to nothing.
         self.due = 0
 
     def notify(self) -> None:
-        self.words[Scoreboard.LAST_BEAT] = now = self.clock()
+        self.words[LAST_BEAT] = now = self.clock()
         if now >= self.due:
             self.beat(now)
 
@@ -99,8 +79,6 @@ class Heartbeat:
         if not self.ready:
             self.ready = self.notifier.say_once(b"READY=1")
             REASONS.ready()
-        if self.served is not None:
-            self.words[Scoreboard.REQUESTS] = self.served()
         if self.ready:
             self.due = now + BETWEEN_LOOKS
 
@@ -111,7 +89,7 @@ class Heartbeat:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def last_update(self) -> float:
-        return self.words[Scoreboard.LAST_BEAT] / 1e9
+        return self.words[LAST_BEAT] / 1e9
 
     def fileno(self) -> int:
         return self.notifier.socket.fileno()

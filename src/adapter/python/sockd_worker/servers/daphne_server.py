@@ -15,6 +15,7 @@ from ..app_server import HANG_SECONDS, AppServer, collect_from_here
 from ..drain import IDLE_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, Drain, IdleConnections, read_what_was_accepted
 from ..log import complain
 from ..notify import start_heartbeat
+from ..scoreboard import observe_asgi
 from ..sockets import socket_from, tcp_bind
 from ..template import run
 
@@ -83,7 +84,8 @@ class Daphne(AppServer):
         if self.application is None:
             self.load()
         acceptor: Acceptor
-        options = dict(self.options, application=self.application, ready_callable=lambda: acceptor.open())
+        application = observe_asgi(self.application, heartbeat.scoreboard)
+        options = dict(self.options, application=application, ready_callable=lambda: acceptor.open())
         server = Server(**options)
         # They were for the constructor, which wants some.
         server.endpoints = []

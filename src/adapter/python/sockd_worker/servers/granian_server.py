@@ -14,9 +14,11 @@ from ..app_server import HANG_SECONDS, AppServer, collect_from_here, own_umask
 from ..drain import IDLE_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, Drain, announcing_close
 from ..log import complain
 from ..notify import start_heartbeat
+from ..scoreboard import observe_asgi
 from ..sockets import ask_socket, socket_from, tcp_bind
 from ..template import run
 from ..websockets import WebSockets
+from .granian_requests import observe_rsgi, observe_wsgi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -345,19 +347,17 @@ def address_of(fd: int) -> "Any":
 
 
 class Visitors:
-    """Counts what the application has served, knows its WebSockets, and tells sockd that the worker is alive."""
+    """Shows the requests, knows the WebSockets, and tells sockd that the worker is alive."""
 
     def __init__(self, heartbeat: "Heartbeat", one_at_a_time: bool) -> None:
         from threading import Lock
         self.heartbeat = heartbeat
         # With a thread for each socket, one_at_a_time is no more granian's to keep.
         self.turn = Lock() if one_at_a_time else None
-        self.served = 0
         self.websockets = WebSockets()
         # Whether the worker leaves, and when since then HTTP/1 has brought a request (time.monotonic()).
         self.leaving = False
         self.last = 0.0
-        heartbeat.served = lambda: self.served
 
     def ends_with_its_answer(self, version: str) -> bool:
         """Whether a request's connection is to end; granian's own `version` is "1.1", WSGI's "HTTP/1.1"."""
@@ -375,7 +375,7 @@ class Visitors:
             ends = scope["type"] == "http" and self.ends_with_its_answer(scope["http_version"])
             return (announcing if ends else watched)(scope, *rest)
 
-        return self.counted(chosen)
+        return observe_asgi(chosen, self.heartbeat.scoreboard)
 
     def of_rsgi(self, application: "Any") -> "Callable[..., Any]":
         async def watched(scope: "Any", protocol: "Any") -> "Any":
@@ -388,37 +388,25 @@ class Visitors:
 
             return await self.websockets.during(application(scope, protocol), close)
 
-        return self.counted(watched)
-
-    def counted(self, application: "Any") -> "Any":
-        async def counted(*arguments: "Any") -> "Any":
-            try:
-                return await application(*arguments)
-            finally:
-                self.served += 1
-
-        return counted
+        return observe_rsgi(watched, self.heartbeat.scoreboard)
 
     def of_wsgi(self, application: "Any") -> "Callable[..., Any]":
-        def counted(environ: "Any", start_response: "Any") -> "Any":
+        def watched(environ: "Any", start_response: "Any") -> "Any":
             if self.ends_with_its_answer(environ["SERVER_PROTOCOL"]):
                 start = start_response
 
                 def start_response(status: "Any", headers: "Any", *rest: "Any") -> "Any":
                     return start(status, [*headers, ("Connection", "close")], *rest)
 
-            try:
-                return application(environ, start_response)
-            finally:
-                self.served += 1
+            return application(environ, start_response)
 
         turn: Any = self.turn
 
         def in_turn(*arguments: "Any") -> "Any":
             with turn:
-                return counted(*arguments)
+                return watched(*arguments)
 
-        return in_turn if turn else counted
+        return observe_wsgi(in_turn if turn else watched, self.heartbeat.scoreboard)
 
     def beat(self, loop: "Any") -> None:
         """Beat from the event loop, whose first turn means that all is served; from a thread if no loop turns."""

@@ -12,15 +12,18 @@ import sys
 
 from ..app_server import AppServer, collect_from_here
 from ..drain import Drain
-from ..notify import Heartbeat, Notifier, RequestLimit, Scoreboard
+from ..notify import Heartbeat, Notifier, RequestLimit
+from ..scoreboard import Scoreboard, observe_asgi
 from ..signals import SHELTERED, shelter
 from ..sockets import tcp_bind
 from ..template import run
 from ..worker import WORKER_BOOT_ERROR
 from .gunicorn_arbiter import Server, is_set, is_sync, restore_environment
 from .gunicorn_drain import drain_gunicorn
+from .gunicorn_requests import observe_wsgi
 from .gunicorn_settings import warn_of_what_is_left_out
 from .uvicorn_drain import drain_uvicorn
+from .uvicorn_requests import observe_uvicorn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -314,11 +317,6 @@ def equip_worker(server: Server, order: "ForkOrder", supervisor: int) -> "Any":
         probe = worker.sockets.pop()
         # As init_process() does with the sockets that it knows.
         os.set_inheritable(probe.fileno(), False)
-    gthread = sys.modules.get("gunicorn.workers.gthread")
-    if gthread and issubclass(server.worker_class, gthread.ThreadWorker):
-        # It counts a request when a thread takes it up, which no thread does when all are stuck. The other classes
-        # count when one is accepted, stuck or not.
-        heartbeat.served = lambda: worker.nr
     dump_stacks_on_abort(worker)
     report_ready(worker, heartbeat, probe)
     return worker
@@ -414,6 +412,11 @@ def report_ready(worker: "Any", heartbeat: Heartbeat, probe: "Any") -> None:
         drain = Drain(lambda: setattr(graceful_timeout, "value", NO_TIMEOUT))
         if "uvicorn.server" in sys.modules:
             drain_uvicorn(drain)
+            observe_uvicorn(heartbeat.scoreboard)
+        elif getattr(worker, "asgi", None) is not None:
+            worker.asgi = observe_asgi(worker.asgi, heartbeat.scoreboard)
+        elif heeds_protocol(type(worker)):
+            observe_wsgi(worker, heartbeat.scoreboard)
         drain_gunicorn(worker, drain)
         drain.on_usr2()
         heartbeat.running = True

@@ -17,6 +17,7 @@ from ..drain import (
     IDLE_SECONDS, LOOK_SECONDS, Drain, IdleConnections, accept_nobody, announcing_close, read_what_was_accepted)
 from ..log import complain
 from ..notify import RequestLimit, start_heartbeat
+from ..scoreboard import observe_asgi
 from ..sockets import socket_from, tcp_bind
 from ..template import run
 from ..websockets import WebSockets
@@ -102,7 +103,8 @@ class Hypercorn(AppServer):
             sockets = Sockets([], public + probe, [])
         websockets = WebSockets()
         departure = Departure(config)
-        load_through(lambda load: departure.announced_by(websockets.watch(load())))
+        load_through(lambda load: observe_asgi(
+            departure.announced_by(websockets.watch(load())), heartbeat.scoreboard))
         departure.know_connections()
         self.worker(config, sockets, shutdown_event=ShutdownEvent(heartbeat, websockets, departure))
 

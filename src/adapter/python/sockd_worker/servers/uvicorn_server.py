@@ -16,6 +16,7 @@ from ..notify import RequestLimit, start_heartbeat
 from ..sockets import socket_from, tcp_bind
 from ..template import run
 from .uvicorn_drain import drain_uvicorn
+from .uvicorn_requests import observe_loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 #   uvicorn.main.run           replaced, and given what the command would start
 #   uvicorn.config.Config      load(), get_loop_factory(), configure_logging(), callback_notify, timeout_notify,
 #                              limit_max_requests is compared with >=
-#   uvicorn.server.Server      started, server_state.total_requests
+#   uvicorn.server.Server      started
 
 # uvicorn.config.STARTUP_FAILURE.
 STARTUP_FAILURE = 3
@@ -85,9 +86,9 @@ class Uvicorn(AppServer):
         drain = Drain()
         drain_uvicorn(drain)
         drain.on_usr2()
+        observe_loaded(config, heartbeat.scoreboard)
         from uvicorn import Server
         server = Server(config)
-        heartbeat.served = lambda: server.server_state.total_requests
         server.run(sockets=[socket_from(fd) for fd in order.sockets])
         if not server.started:
             sys.exit(STARTUP_FAILURE)

@@ -12,6 +12,7 @@ import sys
 from ..app_server import HANG_SECONDS, AppServer, collect_from_here, installed_version
 from ..drain import IDLE_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, Drain, IdleConnections
 from ..notify import start_heartbeat
+from ..scoreboard import ABORTED, PROBE, SERVER_ERROR
 from ..sockets import socket_from
 from ..template import run
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..notify import Heartbeat
     from ..protocol import ForkOrder
+    from ..scoreboard import Scoreboard
 
 # Reached into, and not documented; tried with waitress 1.4.4 to 3.0.2:
 #   waitress.runner                    run(), and resolve() for Python 3.8 and older
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 #   waitress.server                    create_server() with map and _dispatcher; BaseWSGIServer: adj, active_channels,
 #                                      pull_trigger(), task_dispatcher
 #   waitress.channel.HTTPChannel       requests, request, total_outbufs_len, will_close
-#   waitress.task                      ThreadedTaskDispatcher; Task.build_response_header() replaced
+#   waitress.task                      ThreadedTaskDispatcher; Task.build_response_header() and WSGITask.service()
+#                                      replaced; a task's status, its request's command, path, headers
 #   waitress.wasyncore                 loop(), dispatcher.close()
 
 
@@ -71,6 +74,7 @@ class Waitress(AppServer):
         if self.application is None:
             self.load()
         sockets = [socket_from(fd) for fd in order.sockets]
+        observe_tasks(heartbeat.scoreboard)
         Loop(make_servers(self.application, sockets, self.options), heartbeat).run()
 
 
@@ -184,6 +188,33 @@ class Loop:
         for channel in idle.overdue(descriptors, KEEP_ALIVE_SECONDS if self.patient else IDLE_SECONDS):
             channel.will_close = True
         return len(left)
+
+
+def observe_tasks(scoreboard: "Scoreboard") -> None:
+    """Have each request shown while a thread serves it."""
+    from waitress.task import WSGITask
+    service = WSGITask.service
+
+    def observed(self: "Any") -> None:
+        request = self.request
+        token = scoreboard.begin(request.command, request.path.encode(errors="replace"))
+        status = SERVER_ERROR
+        try:
+            service(self)
+            status = int(self.status.split(" ", 1)[0])
+        except Exception as error:
+            # waitress has the class since 1.0; it is caught by the channel.
+            if type(error).__name__ == "ClientDisconnected":
+                status = ABORTED
+            raise
+        finally:
+            if request.headers.get("USER_AGENT") == PROBE:
+                scoreboard.forget(token)
+            else:
+                scoreboard.finish(token, status)
+
+    WSGITask.service = observed
+    scoreboard.counts_requests()
 
 
 def close_after_the_answer() -> None:

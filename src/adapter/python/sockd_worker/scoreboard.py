@@ -1,0 +1,155 @@
+"""A worker's scoreboard: when it last beat, which requests it serves, and what became of those it has served.
+
+What it owns. The page of memory that this worker and sockd share, whose layout src/scoreboard has. A write to it wakes
+nobody. What it must never do. Cost a request more than a microsecond, or fail one.
+
+Nothing is locked: the counters are read and written without a look at other threads in between (CPython 3.10 and later,
+where Python has its lock), and one that is lost is lost to a statistic.
+"""
+
+import mmap
+import os
+import struct
+import time
+from bisect import bisect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Tuple
+
+    # Where the request stands (0: it found no place), and when it began (time.monotonic_ns()).
+    Token = Tuple[int, int]
+
+LENGTH = 4096
+# Words of 64 bits.
+VERSION, LAST_BEAT, COUNTS_REQUESTS, WITHOUT_SLOT, WEBSOCKETS = range(5)
+FINISHED = 8
+# By the hundreds of the status; the first row is for those that nobody got an answer to.
+ROWS = 6
+# What divides durations, in nanoseconds: two numbers to each power of two, from 16 µs to 97 s.
+BOUNDS = [(1 << 14 + half // 2) * (181 if half % 2 else 128) // 128 for half in range(46)]
+COLUMNS = len(BOUNDS) + 1
+# Bytes. When it began, its method, its path without the query.
+SLOT = struct.Struct("=Q8s96s")
+FIRST_SLOT = 8 * (FINISHED + ROWS * COLUMNS)
+SLOTS = 15
+METHODS = {name: name.encode() for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
+# What sockd says that it is when it asks: its own questions are nobody's requests.
+PROBE = "sockd (probe)"
+PROBE_HEADER = b"user-agent", PROBE.encode()
+SERVER_ERROR = 500
+# No status: the client left, or was cut off.
+ABORTED = 0
+
+
+class Scoreboard:
+    """The page, and what servers tell it of their requests: begin(), and then finish() or forget()."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Takes the descriptor."""
+        memory = mmap.mmap(descriptor, LENGTH)
+        os.close(descriptor)
+        self.words = memoryview(memory).cast("Q")
+        self.begin, self.finish, self.forget = request_functions(memory, self.words)
+        self.words[VERSION] = 2
+
+    def counts_requests(self) -> None:
+        """From here on every request is shown."""
+        self.words[COUNTS_REQUESTS] = 1
+
+
+def request_functions(memory: "Any", words: "Any") -> "Tuple[Callable[[str, bytes], Token], Any, Any]":
+    """What each request calls: functions whose names are all local, which is a third faster than methods."""
+    free = list(range(FIRST_SLOT, FIRST_SLOT + SLOTS * SLOT.size, SLOT.size))
+    take, give, pack, clock, methods, bounds = free.pop, free.append, SLOT.pack_into, time.monotonic_ns, METHODS, BOUNDS
+
+    def begin(method: str, path: bytes) -> "Token":
+        """A request is read."""
+        now = clock()
+        try:
+            slot = take()
+        except IndexError:
+            words[WITHOUT_SLOT] += 1
+            return 0, now
+        pack(memory, slot, now, methods.get(method, b"?"), path)
+        return slot, now
+
+    def finish(token: "Token", status: int) -> None:
+        """It is answered, with this status; ABORTED: nobody got the answer."""
+        slot, began = token
+        if slot:
+            words[slot >> 3] = 0
+            give(slot)
+        else:
+            words[WITHOUT_SLOT] -= 1
+        row = status // 100
+        words[FINISHED + COLUMNS * (row if 0 <= row < ROWS else 0) + bisect(bounds, clock() - began)] += 1
+
+    def forget(token: "Token") -> None:
+        """It was none that counts."""
+        slot, _began = token
+        if slot:
+            words[slot >> 3] = 0
+            give(slot)
+        else:
+            words[WITHOUT_SLOT] -= 1
+
+    return begin, finish, forget
+
+
+def is_probe(environ: "Dict[str, Any]") -> bool:
+    """Whether a WSGI request is sockd's own question."""
+    return environ.get("HTTP_USER_AGENT") == PROBE
+
+
+def observe_asgi(application: "Any", scoreboard: "Scoreboard") -> "Callable[..., Any]":
+    """An ASGI application whose requests are shown; it is called with what the server calls this one with.
+
+    A request is over with the last piece of its answer: what the application does later keeps no visitor waiting.
+    """
+    words, begin, finish, forget = scoreboard.words, scoreboard.begin, scoreboard.finish, scoreboard.forget
+    scoreboard.counts_requests()
+
+    async def observed(scope: "Any", receive: "Any", send: "Any", *rest: "Any") -> "Any":
+        kind = scope["type"]
+        if kind != "http":
+            if kind != "websocket":
+                return await application(scope, receive, send, *rest)
+            words[WEBSOCKETS] += 1
+            try:
+                return await application(scope, receive, send, *rest)
+            finally:
+                words[WEBSOCKETS] -= 1
+        token = begin(scope["method"], scope.get("raw_path") or scope["path"].encode(errors="replace"))
+        status, over = ABORTED, False
+
+        def end() -> None:
+            nonlocal over
+            over = True
+            if PROBE_HEADER in scope["headers"]:
+                forget(token)
+            else:
+                finish(token, status)
+
+        def observe(message: "Any") -> "Any":
+            nonlocal status
+            kind = message["type"]
+            if kind == "http.response.start":
+                status = message["status"]
+            elif kind == "http.response.body" and not message.get("more_body") and not over:
+                end()
+            return send(message)
+
+        try:
+            return await application(scope, receive, observe, *rest)
+        except Exception:
+            status = SERVER_ERROR
+            raise
+        except BaseException:
+            status = ABORTED
+            raise
+        finally:
+            if not over:
+                end()
+
+    return observed

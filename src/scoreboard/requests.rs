@@ -1,0 +1,254 @@
+//! The requests on a worker's page.
+
+use super::{LENGTH, ago};
+use crate::printable;
+use std::time::Duration;
+
+/// Where the finished requests begin, in words.
+const FINISHED: usize = 8;
+const ROWS: usize = 6;
+const COLUMNS: usize = BOUNDS.len() + 1;
+/// Where the places begin, and how long each is, in bytes.
+const FIRST_PLACE: usize = 8 * (FINISHED + ROWS * COLUMNS);
+const PLACE: usize = 112;
+const PLACES: usize = 15;
+const METHOD: std::ops::Range<usize> = 8..16;
+const PATH: std::ops::Range<usize> = 16..PLACE;
+
+const _: () = assert!(FIRST_PLACE + PLACES * PLACE <= LENGTH);
+
+/// What divides durations, in nanoseconds: two to each power of two, from 16 µs to 97 s.
+pub const BOUNDS: [u64; 46] = bounds();
+
+const fn bounds() -> [u64; 46] {
+    let mut bounds = [0; 46];
+    let mut half = 0;
+    while half < bounds.len() {
+        // The square root of two is 181/128, nearly.
+        bounds[half] = (1 << (14 + half / 2)) * (if half % 2 == 1 { 181 } else { 128 }) / 128;
+        half += 1;
+    }
+    bounds
+}
+
+/// A worker's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Those that it has served.
+    pub finished: Finished,
+    /// Those that it serves, the oldest first.
+    pub in_flight: Vec<InFlight>,
+    /// How many more it serves.
+    pub without_place: u64,
+    /// How many WebSockets are open.
+    pub websockets: u64,
+}
+
+/// A request that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Since when.
+    pub since: Duration,
+    /// Its method and its path without the query, made harmless; a path that is longer ends in "…".
+    pub request: String,
+}
+
+/// How many requests were finished, and how fast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Without an answer, and by the hundreds of the status.
+    by_class: [u64; ROWS],
+    /// By duration.
+    by_duration: [u64; COLUMNS],
+}
+
+impl Default for Finished {
+    fn default() -> Self {
+        Self { by_class: [0; ROWS], by_duration: [0; COLUMNS] }
+    }
+}
+
+impl Requests {
+    /// What a page says, which is read once `again`, at the moment `now` (CLOCK_MONOTONIC).
+    pub(super) fn read(page: &[u8; LENGTH], again: impl FnOnce() -> Option<[u8; LENGTH]>, now: Duration) -> Self {
+        let mut finished = Finished::default();
+        for (row, class) in finished.by_class.iter_mut().enumerate() {
+            for (column, duration) in finished.by_duration.iter_mut().enumerate() {
+                let count = word(page, 8 * (FINISHED + row * COLUMNS + column));
+                *class = class.saturating_add(count);
+                *duration = duration.saturating_add(count);
+            }
+        }
+        let taken: Vec<usize> =
+            (0..PLACES).map(|place| FIRST_PLACE + place * PLACE).filter(|place| word(page, *place) != 0).collect();
+        let again = if taken.is_empty() { None } else { again() };
+        let unchanged = |place: &&usize| again.is_some_and(|again| word(&again, **place) == word(page, **place));
+        let mut in_flight: Vec<InFlight> =
+            taken.iter().filter(unchanged).map(|place| in_flight(page, *place, now)).collect();
+        in_flight.sort_by(|one, other| other.since.cmp(&one.since));
+        Self { finished, in_flight, without_place: word(page, 24), websockets: word(page, 32) }
+    }
+
+    /// How many it serves, WebSockets aside.
+    pub fn busy(&self) -> u64 {
+        self.without_place.saturating_add(self.in_flight.len() as u64)
+    }
+}
+
+impl Finished {
+    /// How many there were in all.
+    pub fn total(&self) -> u64 {
+        self.by_class.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// How many had an answer that says that the server failed: 500 to 599.
+    pub fn server_errors(&self) -> u64 {
+        self.by_class[5]
+    }
+
+    /// How many had no answer: the visitor left, or was cut off.
+    pub fn aborted(&self) -> u64 {
+        self.by_class[0]
+    }
+
+    /// Adds what others have finished.
+    pub fn add(&mut self, other: &Self) {
+        self.each(other, u64::saturating_add);
+    }
+
+    /// What came since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        since.each(earlier, u64::saturating_sub);
+        since
+    }
+
+    fn each(&mut self, other: &Self, combine: fn(u64, u64) -> u64) {
+        let own = self.by_class.iter_mut().chain(&mut self.by_duration);
+        own.zip(other.by_class.iter().chain(&other.by_duration)).for_each(|(own, other)| *own = combine(*own, *other));
+    }
+
+    /// How long a request took, `thousandths` of which took no longer: 500 for the median. Right to a fifth. None: there was
+    /// none.
+    pub fn quantile(&self, thousandths: u64) -> Option<Duration> {
+        let all = self.by_duration.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let wanted = (u128::from(all) * u128::from(thousandths)).div_ceil(1000).max(1);
+        let mut seen = 0_u128;
+        let column = self.by_duration.iter().position(|count| {
+            seen += u128::from(*count);
+            seen >= wanted
+        })?;
+        // The middle of what the column holds; the last one has no end.
+        let above = BOUNDS.get(column).copied();
+        let below = column.checked_sub(1).and_then(|below| BOUNDS.get(below)).copied().unwrap_or(0);
+        Some(Duration::from_nanos(above.map_or(below, |above| below.midpoint(above))))
+    }
+}
+
+fn word(page: &[u8; LENGTH], at: usize) -> u64 {
+    page.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}
+
+fn in_flight(page: &[u8; LENGTH], place: usize, now: Duration) -> InFlight {
+    let text = |range: std::ops::Range<usize>| page.get(place + range.start..place + range.end).unwrap_or_default();
+    let (method, path) = (text(METHOD), text(PATH));
+    let cut = if path.last().is_some_and(|last| *last != 0) { "…" } else { "" };
+    InFlight { since: ago(word(page, place), now), request: format!("{} {}{cut}", harmless(method), harmless(path)) }
+}
+
+/// Up to the first zero, without what acts on a terminal.
+fn harmless(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let text = String::from_utf8_lossy(&bytes[..end]);
+    // A letter of several bytes that was cut in two.
+    let text = if end == bytes.len() { text.trim_end_matches('\u{fffd}') } else { &text };
+    text.chars().map(|letter| if printable::is_command(letter) { '\u{fffd}' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn put(page: &mut [u8; LENGTH], place: usize, began: u64, method: &[u8], path: &[u8]) {
+        let at = FIRST_PLACE + place * PLACE;
+        page[at..at + 8].copy_from_slice(&began.to_ne_bytes());
+        page[at + 8..at + 8 + method.len()].copy_from_slice(method);
+        page[at + 16..at + 16 + path.len()].copy_from_slice(path);
+    }
+
+    fn read(page: &[u8; LENGTH]) -> Requests {
+        Requests::read(page, || Some(*page), NOW)
+    }
+
+    #[test]
+    fn requests_in_flight_are_shown_the_oldest_first_and_harmless() {
+        let mut page = [0; LENGTH];
+        put(&mut page, 0, 99_000_000_000, b"GET", b"/new");
+        put(&mut page, 14, 69_000_000_000, b"POST", b"/\x1b[2J\xff\n");
+        put(&mut page, 3, 98_000_000_000, b"GET", &[b'a'; 96]);
+        page[24..32].copy_from_slice(&7_u64.to_ne_bytes());
+        let requests = read(&page);
+        let seen: Vec<_> = requests.in_flight.iter().map(|one| (one.since.as_secs(), one.request.clone())).collect();
+        assert_eq!(
+            seen,
+            [
+                (31, "POST /\u{fffd}[2J\u{fffd}\u{fffd}".to_owned()),
+                (2, format!("GET {}…", "a".repeat(96))),
+                (1, "GET /new".to_owned())
+            ]
+        );
+        assert_eq!(requests.busy(), 10);
+    }
+
+    #[test]
+    fn a_place_that_changes_hands_meanwhile_is_left_out() {
+        let mut page = [0; LENGTH];
+        put(&mut page, 0, 1, b"GET", b"/goes");
+        put(&mut page, 1, 2, b"GET", b"/stays");
+        let mut again = page;
+        put(&mut again, 0, 3, b"GET", b"/comes");
+        let requests = Requests::read(&page, || Some(again), NOW);
+        assert_eq!(requests.in_flight.iter().map(|one| &one.request[..]).collect::<Vec<_>>(), ["GET /stays"]);
+    }
+
+    #[test]
+    fn garbage_of_any_kind_is_read_and_bounded() {
+        for byte in [1, 0x7f, 0xff] {
+            let requests = read(&[byte; LENGTH]);
+            assert_eq!(requests.in_flight.len(), PLACES);
+            assert!(requests.in_flight.iter().all(|one| one.request.len() < 4 * PLACE), "{requests:?}");
+            let mut twice = requests.finished.clone();
+            twice.add(&requests.finished);
+            assert!(twice.total() >= requests.finished.total() && twice.quantile(950).is_some());
+        }
+    }
+
+    #[test]
+    fn quantiles_are_right_to_a_fifth() {
+        let mut finished = Finished::default();
+        let took = |milliseconds: u64| BOUNDS.partition_point(|bound| *bound <= milliseconds * 1_000_000);
+        assert_eq!(finished.quantile(500), None);
+        for (milliseconds, count) in [(3, 90), (800, 9), (200_000, 1)] {
+            finished.by_duration[took(milliseconds)] += count;
+        }
+        let about = |thousandths, milliseconds: f64| {
+            let is = finished.quantile(thousandths).unwrap().as_secs_f64() * 1000.0;
+            assert!((is / milliseconds - 1.0).abs() < 0.2, "{is} ms for {milliseconds} ms");
+        };
+        about(500, 3.0);
+        about(950, 800.0);
+        assert_eq!(finished.quantile(1000), Some(Duration::from_nanos(BOUNDS[45])), "the last one has no end");
+    }
+
+    #[test]
+    fn what_came_since_is_never_less_than_nothing() {
+        let mut before = Finished::default();
+        before.by_class[5] = 9;
+        let mut after = Finished::default();
+        after.by_class[2] = 4;
+        let since = after.since(&before);
+        assert_eq!((since.total(), since.server_errors(), since.aborted()), (4, 0, 0));
+    }
+}

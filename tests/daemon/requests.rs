@@ -1,0 +1,75 @@
+//! What is told of the visitors' requests: by the status, and by the log when something happens to a worker.
+
+use rustix::process::{Pid, Signal};
+
+use super::http;
+use super::instance::Instance;
+use super::processes;
+use super::python::{ASGI, bin, project};
+use super::transcript::PATIENCE;
+use sockd::control::Status;
+
+/// The worker that serves a request at this moment.
+fn busy(status: &Status) -> Option<(u64, Pid, String)> {
+    let worker = status.workers.iter().find(|worker| worker.requests.as_ref().is_some_and(|r| r.busy == 1))?;
+    let request = worker.requests.as_ref()?.in_flight.first()?.request.clone();
+    Some((worker.id, Pid::from_raw(worker.pid?.cast_signed())?, request))
+}
+
+#[test]
+fn the_status_and_the_log_name_the_request_that_a_killed_worker_served() {
+    let web = project().gunicorn(&["--workers", "2"]);
+    for _ in 0..5 {
+        assert_eq!(web.get("/").status, 200);
+    }
+    web.status("serving, 2 of 2 workers, generation 1");
+    let mut connection = web.addresses[0].connect(PATIENCE).expect("connected");
+    http::send_get(&mut connection, "/hang?token=secret").expect("sent");
+    web.output("hanging");
+    let status = web.report();
+    let (id, pid, request) = busy(&status).expect("a busy worker");
+    assert_eq!(request, "GET /hang");
+    let finished = |status: &Status| status.requests.as_ref().map(|requests| (requests.finished, requests.aborted));
+    assert_eq!(finished(&status), Some((5, 0)), "{status:?}");
+
+    let mark = web.mark();
+    processes::signal(pid, Signal::KILL);
+    let died = web.log_since(mark, &format!("worker {id} died after"));
+    assert!(died.text.contains("killed by SIGKILL; it served GET /hang since "), "{}", died.text);
+    assert!(!web.transcript.show().contains("secret"));
+    let one = web.status_since(mark, "serving, 1 of 2 workers, generation 1");
+    web.status_since(one.mark(), "serving, 2 of 2 workers, generation 1");
+    let status = web.report();
+    assert!(status.slots.iter().filter_map(|slot| slot.last_death.as_ref()).any(|d| d.reason.contains("GET /hang")));
+    assert_eq!(finished(&status), Some((5, 0)), "what the dead had served is not forgotten: {status:?}");
+    assert_eq!(busy(&status), None);
+    web.stop();
+}
+
+#[test]
+fn what_asgi_workers_serve_is_told_and_a_reload_forgets_nothing() {
+    let web =
+        Instance::on_unix().file("myproject.py", ASGI).config("[workers]\ncount = 2\n[reload]\nsoak = \"200ms\"\n");
+    let web = web.command(&[&bin("uvicorn"), "myproject:application"]);
+    for _ in 0..7 {
+        assert_eq!(web.get("/").status, 200);
+    }
+    let finished = |web: &Instance| web.report().requests.map(|requests| requests.finished);
+    web.until("seven requests", || (finished(&web) == Some(7)).then_some(()));
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    assert_eq!(web.get("/").status, 200);
+    // Those that sockd asked for, of the canary too, are nobody's.
+    web.until("eight requests", || (finished(&web) == Some(8)).then_some(()));
+    web.stop();
+}
+
+#[test]
+fn programs_that_show_no_requests_are_said_to_show_none() {
+    let web = Instance::on_unix().worker("service.py", &[]);
+    assert_eq!(web.get("/").status, 200);
+    let status = web.report();
+    assert_eq!(status.requests, None);
+    assert!(status.workers.iter().all(|worker| worker.requests.is_none()));
+    web.stop();
+}
