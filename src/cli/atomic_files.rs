@@ -13,6 +13,8 @@ use crate::regular_file;
 
 /// Configuration is for everybody to read.
 const MODE: u32 = 0o644;
+/// What may hold secrets is not.
+const SECRET_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o755;
 /// What we write is far shorter; of anything longer only the beginning is looked at.
 const READ_LIMIT: u64 = 64 << 10;
@@ -22,6 +24,8 @@ const READ_LIMIT: u64 = 64 << 10;
 pub enum Content {
     /// A regular file with this text, for everybody to read.
     Text(FileText),
+    /// The same, for root alone to read.
+    Secret(FileText),
     /// A symbolic link.
     Link(PathBuf),
 }
@@ -108,7 +112,7 @@ pub fn remove_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), S
 #[derive(Default)]
 struct Transaction {
     /// Files with what was there before.
-    files: Vec<(PathBuf, Option<String>)>,
+    files: Vec<(PathBuf, u32, Option<String>)>,
     directories: Vec<PathBuf>,
 }
 
@@ -116,11 +120,12 @@ impl Transaction {
     fn write(&mut self, file: &NewFile, before: Option<String>) -> io::Result<()> {
         let directory = file.path.parent().unwrap_or(Path::new("/"));
         self.make_directories(directory)?;
+        let mode = if matches!(file.content, Content::Secret(_)) { SECRET_MODE } else { MODE };
         match &file.content {
             Content::Link(target) => symlink(target, &file.path)?,
-            Content::Text(text) => put(&file.path, text.as_str(), before.is_some())?,
+            Content::Text(text) | Content::Secret(text) => put(&file.path, text.as_str(), mode, before.is_some())?,
         }
-        self.files.push((file.path.clone(), before));
+        self.files.push((file.path.clone(), mode, before));
         Ok(())
     }
 
@@ -137,9 +142,9 @@ impl Transaction {
 
     /// As far as it can: there is an error to be reported already.
     fn take_back(self) {
-        for (path, before) in self.files.into_iter().rev() {
+        for (path, mode, before) in self.files.into_iter().rev() {
             let _ = match before {
-                Some(text) => put(&path, &text, true),
+                Some(text) => put(&path, &text, mode, true),
                 None => fs::remove_file(&path),
             };
         }
@@ -148,14 +153,14 @@ impl Transaction {
 }
 
 /// Puts a text at a path in one step, on the disk when this returns.
-fn put(path: &Path, text: &str, replace: bool) -> io::Result<()> {
+fn put(path: &Path, text: &str, mode: u32, replace: bool) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // systemd and Nginx read neither names that begin with a dot nor those that end so.
     let draft = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&draft)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
     let placed = file
         .write_all(text.as_bytes())
-        .and_then(|()| file.set_permissions(Permissions::from_mode(MODE)))
+        .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
         .and_then(|()| file.sync_all())
         // A link, unlike a renaming, never takes the place of what somebody else has put there meanwhile.
         .and_then(|()| if replace { fs::rename(&draft, path) } else { fs::hard_link(&draft, path) });
@@ -211,10 +216,12 @@ mod tests {
     fn all_are_written_for_everybody_to_read() {
         let room = Room::new("all");
         let link = NewFile { path: room.0.join("d/l"), content: Content::Link("f".into()) };
-        write_all(&[room.file("a", "# one"), room.file("d/e/f", "# two"), link], None).expect("written");
-        assert_eq!(room.list(), ["a", "d", "d/e", "d/e/f", "d/l"]);
+        let Content::Text(text) = room.file("s", "# three").content else { panic!("a text") };
+        let secret = NewFile { path: room.0.join("s"), content: Content::Secret(text) };
+        write_all(&[room.file("a", "# one"), room.file("d/e/f", "# two"), link, secret], None).expect("written");
+        assert_eq!(room.list(), ["a", "d", "d/e", "d/e/f", "d/l", "s"]);
         let mode = |name: &str| fs::metadata(room.0.join(name)).expect("there").permissions().mode() & 0o7777;
-        assert_eq!((mode("a"), mode("d"), mode("d/e/f")), (0o644, 0o755, 0o644));
+        assert_eq!((mode("a"), mode("d"), mode("d/e/f"), mode("s")), (0o644, 0o755, 0o644, 0o600));
         assert_eq!(fs::read_to_string(room.0.join("d/e/f")).expect("text"), "# two\n");
         assert_eq!(fs::read_link(room.0.join("d/l")).expect("a link"), Path::new("f"));
     }

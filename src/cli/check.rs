@@ -69,6 +69,16 @@ pub(super) fn of_command(unit: &str, command: Vec<OsString>) -> Diagnostics {
 
 /// What would keep a new application from working: for `new`, which asks before it writes.
 pub(super) fn of_new(user: &str, directory: &Path, command: Vec<OsString>) -> Diagnostics {
+    of_instance(user, directory, Vec::new(), command)
+}
+
+/// The same with variables, for what `adopt` makes an instance.
+pub(super) fn of_instance(
+    user: &str,
+    directory: &Path,
+    variables: Vec<(OsString, OsString)>,
+    command: Vec<OsString>,
+) -> Diagnostics {
     let account = match Account::find(user, "", &[]) {
         Ok(account) => account,
         Err(why) => return Diagnostic::error(why).into(),
@@ -76,7 +86,7 @@ pub(super) fn of_new(user: &str, directory: &Path, command: Vec<OsString>) -> Di
     check(Subject {
         name: String::new(),
         options: Options { command, ..Options::default() },
-        environment: unit::environment(),
+        environment: unit::environment().into_iter().chain(variables).collect(),
         directory: directory.to_owned(),
         environment_files: Vec::new(),
         account: Some(account),

@@ -35,7 +35,9 @@ pub fn all_units() -> Vec<CompletionCandidate> {
 
 /// What `adopt` takes: the units that run a server by themselves, and files.
 pub fn adoptable_or_file(written: &OsStr) -> Vec<CompletionCandidate> {
-    with_files(written, candidates(adoptable()), |path| path.extension().is_some_and(|end| end == "ini"))
+    with_files(written, candidates(adoptable()), |path| {
+        path.extension().is_some_and(|end| end == "ini" || end == "conf")
+    })
 }
 
 /// What `check` takes: units and files.

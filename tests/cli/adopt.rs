@@ -2,7 +2,8 @@
 //!
 //! A case holds the unit's files, each below a line `#### PATH`, as systemd orders them; before them, after `#!`: the
 //! unit's name where it is not that of the first file, its sockets, `socket` where one is wanted, and of an .ini who may
-//! write it where that is not root: `holder USER`, or everybody: `open`.
+//! write it where that is not root: `holder USER`, or everybody: `open`. `program NAME` is one of supervisord's; then the
+//! files are supervisord's own, and `private` says that not everybody may read them.
 //! SOCKD_BLESS=1 writes the texts again; read the difference before it is committed.
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ use sockd::cli::adopt::file_owner::{Owner, Writers};
 use sockd::cli::adopt::overridden;
 use sockd::cli::adopt::proposal::{Done, MARK, Proposal};
 use sockd::cli::adopt::service::{Surroundings, propose};
+use sockd::cli::adopt::supervisord;
+use sockd::cli::adopt::supervisord::ini::Configuration;
+use sockd::cli::adopt::supervisord::program::Program;
 use sockd::cli::adopt::unit::Unit;
 
 fn cases() -> Vec<(PathBuf, String)> {
@@ -41,16 +45,32 @@ fn adopt(case: &str) -> Result<Proposal, String> {
         .collect();
     let mut around = Surroundings { sockd: "/usr/bin/sockd".into(), ..Surroundings::default() };
     let mut holder = Writers::Root;
+    let (mut program, mut private) = (None, false);
     let mut name = files[0].0.file_name().expect("a name").to_str().expect("text").to_owned();
     for line in head.lines() {
         match line.strip_prefix("#! ").expect(line).split_once(' ') {
             Some(("sockets", sockets)) => around.sockets = sockets.split(' ').map(str::to_owned).collect(),
+            Some(("program", name)) => program = Some(name),
+            None if line == "#! private" => private = true,
             Some(("unit", unit)) => name = unit.to_owned(),
             Some(("holder", user)) => holder = Writers::User(owner(user)),
             None if line == "#! open" => holder = Writers::Others("everybody may write /srv/sites".to_owned()),
             None if line == "#! socket" => around.socket_wanted = true,
             other => panic!("{other:?}"),
         }
+    }
+    let read = |path: &Path| match files.iter().find(|(named, _)| named == path) {
+        Some((_, text)) => Ok((*text).to_owned()),
+        None => Err(format!("cannot read {}: No such file or directory", path.display())),
+    };
+    if let Some(program) = program {
+        let mut configuration = Configuration::default();
+        for (path, text) in files.iter().filter(|(path, _)| path.starts_with("/etc/supervisor")) {
+            configuration.add(path, text)?;
+        }
+        let program = Program::read(&configuration, program, "machine")?;
+        let around = supervisord::Surroundings { target: program.name.clone(), holder, private, still_read: false };
+        return supervisord::propose(&program, &around, &read);
     }
     if name.ends_with(".ini") {
         let around = emperor::Surroundings { uwsgi: "/usr/local/bin/uwsgi".into(), emperor: None, holder };
@@ -122,7 +142,11 @@ fn what_is_shown_is_what_is_written() {
             let rest = shown.split_once(&head).unwrap_or_else(|| panic!("{}: {shown}", path.display())).1;
             let mut lines = rest.lines().filter(|line| !line.starts_with('-'));
             for line in text.lines() {
-                assert_eq!(lines.next().map(|shown| shown.get(2..).unwrap_or("")), Some(line), "{}", path.display());
+                let shown = lines.next().map(|shown| shown.get(2..).unwrap_or(""));
+                // The values of variables are not for terminals.
+                let secret = shown.and_then(|shown| shown.strip_suffix("(not shown)\""));
+                let is_shown = secret.map_or(shown == Some(line), |shown| line.starts_with(shown));
+                assert!(is_shown, "{}: {shown:?} {line}", path.display());
             }
         }
     }
@@ -133,7 +157,7 @@ fn what_is_shown_is_what_is_written() {
 fn the_command_is_the_units_own_behind_sockd() {
     for (path, case) in cases() {
         let Ok(proposal) = adopt(&case) else { continue };
-        if proposal.name.contains(".ini") {
+        if proposal.name.contains(".ini") || case.starts_with("#! program") {
             continue;
         }
         let files = case.split("#### ").skip(1).map(|file| file.split_once('\n').expect("a path").1);

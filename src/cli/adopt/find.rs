@@ -34,7 +34,9 @@ pub struct Found {
 /// It is the name of something else.
 pub fn name(written: &str) -> Result<UnitName, String> {
     if written.contains('/') {
-        return Err(format!("{written} is neither the name of a unit nor a uWSGI .ini file"));
+        return Err(format!(
+            "{written} is neither the name of a unit nor a file of uWSGI's (.ini) or supervisord's (.conf)"
+        ));
     }
     let unit = UnitName::complete(written).map_err(|error| error.to_string())?;
     if let Some(name) = written.strip_suffix(".socket") {
@@ -93,6 +95,16 @@ fn sockets(manager: Manager, name: &str, asked: &str, triggers: &str) -> Result<
         sockets.iter_mut().for_each(|socket| *socket = socket.replace("@sockd.", "@%i."));
     }
     Ok(sockets)
+}
+
+/// Whether systemd has a unit with this name, be it one that can be adopted or not.
+///
+/// # Errors
+/// systemd cannot be asked.
+pub fn exists(unit: &UnitName) -> Result<bool, String> {
+    let asked = unit.as_str().replace("@.", "@sockd.");
+    let properties = show::properties(unit.manager(), &asked, "LoadState")?;
+    Ok(show::first(&properties, "LoadState") != "not-found")
 }
 
 fn not_found(unit: &UnitName) -> String {

@@ -11,6 +11,7 @@ pub mod overridden;
 pub mod proposal;
 pub mod service;
 mod socket;
+pub mod supervisord;
 pub mod unit;
 
 use std::ffi::OsString;
@@ -23,23 +24,28 @@ use clap_complete::ArgValueCompleter;
 use super::whose::Whose;
 use super::{atomic_files, check, complete, next_step, output};
 use crate::doctor::fix::quote;
+use crate::printable::is_command;
 use crate::systemd::{Manager, show};
 use crate::{cgroup, exit};
 use atomic_files::Found;
 use proposal::{Done, MARK, Proposal};
 use service::Surroundings;
+use supervisord::layout::Layout;
+use supervisord::program::Program;
 
 /// The options of `adopt`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sockd adopt gunicorn.service           show what would be written, and why\n  \
                   sudo sockd adopt --write gunicorn.service\n  sudo sockd adopt --undo gunicorn.service\n  \
                   sockd adopt --socket myproject.service with a socket unit, where there is none\n  \
-                  sockd adopt /etc/uwsgi/sites/firstsite.ini   a site of uWSGI's Emperor: sockd@firstsite\n\n\
+                  sockd adopt /etc/uwsgi/sites/firstsite.ini   a site of uWSGI's Emperor: sockd@firstsite\n  \
+                  sockd adopt shop                       a program of supervisord's, where there is no shop.service\n  \
+                  sockd adopt /etc/supervisor/conf.d/shop.conf   the same: sockd@shop\n\n\
                   A service that has the prefix `sockd run --` already gets the other lines.\n\
                   Nothing is restarted: the last lines of the output say what to type next.")]
 pub struct Arguments {
-    /// The service, or the .ini file of a site that uWSGI's Emperor runs
-    #[arg(value_name = "UNIT or FILE.ini", add = ArgValueCompleter::new(complete::adoptable_or_file))]
+    /// The service; the .ini file of a site that uWSGI's Emperor runs; a program of supervisord's, or its .conf file
+    #[arg(value_name = "UNIT or FILE", add = ArgValueCompleter::new(complete::adoptable_or_file))]
     target: Option<String>,
     #[command(flatten)]
     pub(super) whose: Whose,
@@ -109,6 +115,9 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
         emperor::accounts_exist(&ini, &text, find::account_exists)?;
         return Ok((proposal, None));
     }
+    if let Some((layout, program)) = program(target, arguments.whose)? {
+        return Ok((of_supervisord(target, &layout, &program)?, None));
+    }
     let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
     let name = arguments.whose.unit(&find::name(target)?);
     let found = find::find(&name)?;
@@ -121,6 +130,67 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
         Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted, manager, systemd: show::version() };
     let proposal = service::propose(&found.unit, &around, &find::read)?;
     Ok((proposal, Some(found.unit)))
+}
+
+/// supervisord's files and the program of its that a target means, by the file or, where systemd has no unit of that name,
+/// by the name alone.
+fn program(target: &str, whose: Whose) -> Result<Option<(Layout, String)>, String> {
+    let host = host();
+    if target.ends_with(".conf") {
+        let file = std::path::absolute(target).map_err(|error| format!("cannot tell where {target} is: {error}"))?;
+        let layout =
+            Layout::read(&host)?.ok_or_else(|| format!("{target}: there is no supervisord here to read it"))?;
+        return match layout.programs(&file)[..] {
+            [program] => Ok(Some((layout.clone(), program.to_owned()))),
+            [] => Err(format!("{target}: supervisord reads no [program:NAME] there")),
+            ref many => {
+                let commands: String = many.iter().map(|name| format!("\n  sockd adopt {}", quote(name))).collect();
+                Err(format!("{target} has several programs: name one{commands}"))
+            }
+        };
+    }
+    if !supervisord::is_name(target) {
+        return Ok(None);
+    }
+    // An instance that an earlier run has made is no unit of that name.
+    let unit = find::name(target)?;
+    if unit.instance() != Some(target) && find::exists(&whose.unit(&unit))? {
+        return Ok(None);
+    }
+    Ok(Layout::read(&host)?.filter(|layout| layout.knows(target)).map(|layout| (layout, target.to_owned())))
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn of_supervisord(target: &str, layout: &Layout, name: &str) -> Result<Proposal, String> {
+    let program = Program::read(&layout.configuration, name, &host())?;
+    let source = layout.source(&program.file).ok_or_else(|| format!("supervisord has no file of {name}'s"))?;
+    let target = if target.contains('/') { std::path::absolute(target).unwrap_or_default() } else { name.into() };
+    let target = target.to_str().filter(|path| !path.chars().any(is_command));
+    let around = supervisord::Surroundings {
+        target: quote(target.ok_or("the path of the file cannot stand in a file: rename it, or its directory")?),
+        holder: source.writers,
+        private: source.private,
+        still_read: source.still_read,
+    };
+    let mut proposal = supervisord::propose(&program, &around, &find::read)?;
+    let (user, place) = &program.user;
+    let is_number = user.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number && !find::account_exists("passwd", user) {
+        return Err(format!("{}: user={user}: there is no user {user} here: make it first", place.place()));
+    }
+    let directory = Path::new(program.directory.as_deref().unwrap_or("/"));
+    let variables = program.variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let problems = check::of_instance(user, directory, variables, supervisord::command(&program.commands[0]));
+    let lines: Vec<String> = problems.lines().collect();
+    if problems.has_errors() {
+        return Err(format!("{name} is not adopted, because sockd could not run it:\n  {}", lines.join("\n  ")));
+    }
+    proposal.notes.extend(lines);
+    Ok(proposal)
 }
 
 /// What `check` says of the unit's command before anything is written: warnings.
@@ -161,14 +231,21 @@ fn is_site(target: &str) -> bool {
 
 /// Takes back what was written. Nothing there to take back is no error: that is what was wanted.
 fn undo(target: &str, whose: Whose) -> Result<String, String> {
-    let site = is_site(target);
+    let mut site = is_site(target);
     let mut manager = Manager::System;
     let mut ours: Vec<PathBuf> = Vec::new();
-    let (written, socket, restart) = if site {
+    let what = "brings the server back as it was".to_owned();
+    let program = if site { None } else { program(target, whose)? };
+    let (written, socket, (restart, what)) = if let Some((layout, name)) = program {
+        site = true;
+        let socket = format!("sockd@{name}.socket");
+        let written = supervisord::paths(&name).to_vec();
+        (written, Some(socket), supervisord::give_back(&name, layout.file(&name)))
+    } else if site {
         let name = emperor::name(Path::new(target))?;
         let emperor = find::emperor().unwrap_or_else(|| "uwsgi.service".to_owned());
         let socket = format!("sockd@{name}.socket");
-        (emperor::paths(&name).to_vec(), Some(socket), format!("systemctl enable --now {emperor}"))
+        (emperor::paths(&name).to_vec(), Some(socket), (format!("systemctl enable --now {emperor}"), what))
     } else {
         let unit = whose.unit(&find::name(target)?);
         manager = unit.manager();
@@ -180,10 +257,10 @@ fn undo(target: &str, whose: Whose) -> Result<String, String> {
         written.extend(with_socket.then(|| socket.clone()));
         let all = if name.ends_with("@.service") { format!("'{}'", name.replace("@.", "@*.")) } else { name };
         let socket = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        (written, with_socket.then_some(socket), format!("{} restart {all}", manager.systemctl()))
+        (written, with_socket.then_some(socket), (format!("{} restart {all}", manager.systemctl()), what))
     };
     for path in written {
-        match atomic_files::find(&path, MARK)? {
+        match atomic_files::find(&path, MARK).map_err(as_root)? {
             Found::Ours(_) => ours.push(path),
             Found::Foreign => return Err(not_ours(&path)),
             Found::Nothing => {}
@@ -213,7 +290,8 @@ fn undo(target: &str, whose: Whose) -> Result<String, String> {
     reload_manager(manager)?;
     text.extend(ours.iter().map(|path| format!("removed {}\n", path.display())));
     text.push_str("systemd has read its units again.\n\nNext:\n");
-    text.push_str(&format!("  {stop}{sudo}{restart}  brings the server back as it was\n"));
+    let restart = restart.replace("&& ", &format!("&& {sudo}"));
+    text.push_str(&format!("  {stop}{sudo}{restart}  {what}\n"));
     Ok(text)
 }
 

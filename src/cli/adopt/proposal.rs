@@ -38,6 +38,7 @@ pub struct Draft {
     /// Where.
     pub path: PathBuf,
     lines: Vec<Part>,
+    root_alone: bool,
 }
 
 /// One line, by how it is shown.
@@ -48,6 +49,8 @@ enum Part {
     Blank,
     /// What is written, and what holds in its place.
     Setting(Line, Vec<String>),
+    /// What is written, and what is shown of it.
+    Secret(Line, Line),
 }
 
 impl Draft {
@@ -55,7 +58,13 @@ impl Draft {
     pub fn new(path: impl Into<PathBuf>, name: &str) -> Self {
         // One line, however long: a command that is broken cannot be copied.
         let mark = format!("{} {name}`; `sockd adopt --undo {name}` removes it.", &MARK[2..]);
-        Self { path: path.into(), lines: vec![Part::Comment(Line::comment(&mark))] }
+        Self { path: path.into(), lines: vec![Part::Comment(Line::comment(&mark))], root_alone: false }
+    }
+
+    /// Nobody but root is to read the file.
+    pub fn for_root_alone(&mut self) -> &mut Self {
+        self.root_alone = true;
+        self
     }
 
     /// Begins a part without a name.
@@ -85,10 +94,19 @@ impl Draft {
         self
     }
 
+    /// A line of which another text is shown: a terminal is not the place for what may be a secret.
+    pub fn set_secret(&mut self, why: &str, line: Line, shown: Line) -> &mut Self {
+        if !why.is_empty() {
+            self.comment(why);
+        }
+        self.lines.push(Part::Secret(line, shown));
+        self
+    }
+
     /// The text of the file.
     pub fn text(&self) -> FileText {
         let line = |part: &Part| match part {
-            Part::Section(line) | Part::Comment(line) | Part::Setting(line, _) => line.clone(),
+            Part::Section(line) | Part::Comment(line) | Part::Setting(line, _) | Part::Secret(line, _) => line.clone(),
             Part::Blank => Line::blank(),
         };
         self.lines.iter().map(line).collect()
@@ -96,13 +114,15 @@ impl Draft {
 
     /// The file for those who write it.
     pub fn file(&self) -> NewFile {
-        NewFile { path: self.path.clone(), content: Content::Text(self.text()) }
+        let content = if self.root_alone { Content::Secret(self.text()) } else { Content::Text(self.text()) };
+        NewFile { path: self.path.clone(), content }
     }
 
     /// Whether a line of it is another than what holds.
     pub fn changes_anything(&self) -> bool {
         self.lines.iter().any(|part| match part {
             Part::Setting(setting, replaced) => !replaced.iter().any(|old| old == setting.as_str()),
+            Part::Secret(..) => true,
             Part::Section(_) | Part::Comment(_) | Part::Blank => false,
         })
     }
@@ -121,6 +141,7 @@ impl Draft {
                 Part::Section(name) => line(" ", name.as_str(), Paint::Plain),
                 Part::Comment(comment) => line("+", comment.as_str(), Paint::Faint),
                 Part::Blank => line(" ", " ", Paint::Plain),
+                Part::Secret(_, shown) => line("+", shown.as_str(), Paint::Good),
                 Part::Setting(setting, replaced) if replaced.iter().any(|old| old == setting.as_str()) => {
                     line(" ", setting.as_str(), Paint::Plain);
                 }

@@ -3,6 +3,7 @@
 //! Owns: where the server listens by its own options, and the socket unit that is the same to visitors.
 //! Never: guesses. What only a Python file or a variable says is reported as unknown.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -24,11 +25,29 @@ pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listens {
     /// ListenStream= for each address.
-    streams: Vec<Line>,
+    pub streams: Vec<Line>,
+    /// The same addresses.
+    pub addresses: Vec<Address>,
     /// The permissions of its unix sockets; `None`: there is none.
-    mode: Option<u32>,
+    pub mode: Option<u32>,
     /// Where that is said.
-    said: String,
+    pub said: String,
+}
+
+/// What a server's options are read with.
+pub struct Surroundings<'a> {
+    /// Whose server it is, for messages.
+    pub name: &'a str,
+    /// The working directory.
+    pub directory: &'a Path,
+    /// The umask, octal; empty: systemd's default.
+    pub umask: &'a str,
+    /// Its variables.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// What a `%` of its command line means.
+    pub percent: Percent,
+    /// What is to be done where the options do not tell.
+    pub remedy: &'static str,
 }
 
 /// What a server's own options say.
@@ -47,17 +66,32 @@ struct Said {
 /// Why that is not to be seen.
 pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<Listens, String> {
     let directory = unit.value("Service", "WorkingDirectory").trim_start_matches('-');
-    let directory = Path::new(if directory.is_empty() { "/" } else { directory });
-    let cannot = |why: String| format!("cannot tell where the server of {} listens: {why}", unit.name);
+    let around = Surroundings {
+        name: &unit.name,
+        directory: Path::new(if directory.is_empty() { "/" } else { directory }),
+        umask: unit.value("Service", "UMask"),
+        environment: environment(unit),
+        percent: Percent::Specifier,
+        remedy: "write the socket unit by hand",
+    };
+    listens_with(&around, command, read)
+}
+
+/// Where a server listens, by its command line and the files that it names, which `read` gives.
+///
+/// # Errors
+/// Why that is not to be seen.
+pub fn listens_with(around: &Surroundings<'_>, command: &[OsString], read: Read<'_>) -> Result<Listens, String> {
+    let cannot = |why: String| format!("cannot tell where the server of {} listens: {why}", around.name);
     let (_, command) = &adapter::look_through(command);
     let said = match &adapter::recognise(command).making {
-        Making::Exec(exec) => by_plan(exec, command, unit, directory, read),
-        Making::Template(python) => by_options(python, command, unit, directory),
+        Making::Exec(exec) => by_plan(exec, command, around, read),
+        Making::Template(python) => by_options(python, command, around),
     };
     let said = said.map_err(cannot)?;
-    let mut listens = Listens { streams: Vec::new(), mode: None, said: said.place };
+    let mut listens = Listens { streams: Vec::new(), addresses: Vec::new(), mode: None, said: said.place };
     for address in said.addresses {
-        let percent = percent(&address, command);
+        let percent = if around.percent == Percent::Letter { Percent::Letter } else { percent(&address, command) };
         let address = match address {
             Address::Unix(path) => {
                 let within = said.directory.display();
@@ -77,6 +111,7 @@ pub fn listens(unit: &Unit, command: &[OsString], read: Read<'_>) -> Result<List
         }
         let stream = line::listen_stream(&address, percent);
         listens.streams.push(stream.map_err(|why| cannot(format!("{}: {why}", listens.said)))?);
+        listens.addresses.push(address);
     }
     Ok(listens)
 }
@@ -93,19 +128,17 @@ fn percent(address: &Address, command: &[OsString]) -> Percent {
 }
 
 /// The permissions of a socket that is made under the service's own umask.
-fn by_umask(unit: &Unit) -> Result<u32, String> {
-    let said = unit.value("Service", "UMask");
+fn by_umask(umask: &str) -> Result<u32, String> {
     // systemd.exec(5): octal, 0022 if it is not said.
-    let umask = if said.is_empty() { Ok(0o022) } else { u32::from_str_radix(said, 8) };
-    umask.map(|umask| 0o777 & !umask).map_err(|_| format!("UMask={said} is no octal number"))
+    let read = if umask.is_empty() { Ok(0o022) } else { u32::from_str_radix(umask, 8) };
+    read.map(|umask| 0o777 & !umask).map_err(|_| format!("UMask={umask} is no octal number"))
 }
 
-fn by_options(python: &Python, command: &[OsString], unit: &Unit, directory: &Path) -> Result<Said, String> {
-    let stated = python.stated(command, &environment(unit));
-    let stated = stated.ok_or("sockd cannot tell by its options; write the socket unit by hand")??;
+fn by_options(python: &Python, command: &[OsString], around: &Surroundings<'_>) -> Result<Said, String> {
+    let stated = python.stated(command, &around.environment);
+    let stated = stated.ok_or_else(|| format!("sockd cannot tell by its options; {}", around.remedy))??;
     if stated.binds.is_empty() || stated.perhaps {
-        let option = python.bind_options;
-        return Err(format!("its command line has no {option}; write the socket unit by hand"));
+        return Err(format!("its command line has no {}; {}", python.bind_options, around.remedy));
     }
     let address = |Bind { address, written }: &Bind| match gunicorn::GunicornArgs::address(address) {
         Ok(Some(address)) => Ok(address),
@@ -116,25 +149,25 @@ fn by_options(python: &Python, command: &[OsString], unit: &Unit, directory: &Pa
         addresses: stated.binds.iter().map(address).collect::<Result<_, _>>()?,
         mode: match stated.mode {
             Mode::Is(mode) => mode,
-            Mode::ByUmask => by_umask(unit)?,
+            Mode::ByUmask => by_umask(around.umask)?,
         },
-        directory: directory.join(crate::app::text::to_os(&stated.directory.unwrap_or_default())),
+        directory: around.directory.join(crate::app::text::to_os(&stated.directory.unwrap_or_default())),
         place: stated.binds.iter().map(|bind| bind.written.as_str()).collect::<Vec<_>>().join(" "),
     })
 }
 
-fn by_plan(exec: &Exec, command: &[OsString], unit: &Unit, directory: &Path, read: Read<'_>) -> Result<Said, String> {
-    let environment = environment(unit);
+fn by_plan(exec: &Exec, command: &[OsString], around: &Surroundings<'_>, read: Read<'_>) -> Result<Said, String> {
+    let Surroundings { directory, environment, remedy, .. } = around;
     let names = |directory: &Path| Err(format!("cannot tell which files are in {}", directory.display()));
-    let inputs = ServerInputs { command, environment: &environment, directory, processors: 1, read, names: &names };
+    let inputs = ServerInputs { command, environment, directory, processors: 1, read, names: &names };
     let plan = (exec.plan)(&inputs)?;
     if plan.listen.is_empty() {
-        return Err("its options name no address; write the socket unit by hand".to_owned());
+        return Err(format!("its options name no address; {remedy}"));
     }
     Ok(Said {
         addresses: plan.listen,
-        mode: plan.mode.map_or_else(|| by_umask(unit), Ok)?,
-        directory: directory.to_owned(),
+        mode: plan.mode.map_or_else(|| by_umask(around.umask), Ok)?,
+        directory: (*directory).to_owned(),
         place: "its own configuration".to_owned(),
     })
 }

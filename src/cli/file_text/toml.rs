@@ -7,6 +7,16 @@ pub fn text(key: &'static str, value: &str) -> Line {
     Line(format!("{key} = {}", quoted(value)))
 }
 
+/// `key = 3`.
+pub fn number(key: &'static str, value: u32) -> Line {
+    Line(format!("{key} = {value}"))
+}
+
+/// `[name]`.
+pub fn table(name: &'static str) -> Line {
+    Line(format!("[{name}]"))
+}
+
 /// `key = ["value", "value"]`.
 pub fn list<T: AsRef<str>>(key: &'static str, values: impl IntoIterator<Item = T>) -> Line {
     let values: Vec<String> = values.into_iter().map(|value| quoted(value.as_ref())).collect();
@@ -36,6 +46,7 @@ mod tests {
         let table: ::toml::Table = line.as_str().parse().expect("TOML");
         let found: Vec<_> = table["x"].as_array().expect("a list").iter().map(|value| value.as_str()).collect();
         assert_eq!(found, words.map(Some));
+        assert_eq!((number("count", 3).as_str(), super::table("workers").as_str()), ("count = 3", "[workers]"));
         assert_eq!(text("directory", "/a\nb").as_str(), r#"directory = "/a\nb""#);
     }
 }

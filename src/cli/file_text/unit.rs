@@ -108,6 +108,37 @@ pub fn listen_stream(address: &Address, percent: Percent) -> Result<Line, String
     line("ListenStream", &if specifiers { value.to_owned() } else { value.replace('%', "%%") })
 }
 
+/// A variable for Environment=.
+///
+/// # Errors
+/// Why systemd would not set it.
+pub fn environment(name: &str, value: &str) -> Result<Line, String> {
+    let value = plain(value)?.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+    line("Environment", &format!("\"{}={value}\"", variable(name)?))
+}
+
+/// A variable in a file for EnvironmentFile= (`src/basic/env-file.c`), which knows no specifiers.
+///
+/// # Errors
+/// Why systemd would not set it.
+pub fn in_environment_file(name: &str, value: &str) -> Result<Line, String> {
+    let mut written = format!("{}=\"", variable(name)?);
+    for letter in plain(value)?.chars() {
+        written.extend("\"\\`$".contains(letter).then_some('\\'));
+        written.push(letter);
+    }
+    Ok(Line(written + "\""))
+}
+
+/// Refuses what systemd takes for no name of a variable (`env_name_is_valid`).
+fn variable(name: &str) -> Result<&str, String> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty() && name.chars().all(letters) {
+        true => Ok(name),
+        false => Err(format!("{name:?} is no name of a variable")),
+    }
+}
+
 /// Permissions, 0 to 0o777.
 pub fn mode(key: &'static str, mode: u32) -> Line {
     Line(format!("{key}={mode:04o}"))
@@ -223,6 +254,10 @@ mod tests {
                 listen_stream(&unix, Percent::Specifier),
                 listen_stream(&Address::Abstract(text.to_owned()), Percent::Letter),
                 units("Requires", &[text.to_owned()]),
+                environment("A", text),
+                environment(text, "b"),
+                in_environment_file("A", text),
+                in_environment_file(text, "b"),
             ] {
                 assert!(made.is_err(), "{made:?}");
             }
@@ -246,6 +281,10 @@ mod tests {
         assert_eq!(text_of(listen_stream(&unix, Percent::Letter)).as_deref(), Ok("ListenStream=/a b%%i\"\\c"));
         assert_eq!(text_of(listen_stream(&unix, Percent::Specifier)).as_deref(), Ok("ListenStream=/a b%i\"\\c"));
         assert_eq!(mode("SocketMode", 0o60).as_str(), "SocketMode=0060");
+        let odd = r#"a b%i"\c'$X`"#;
+        assert_eq!(text_of(environment("A_1", odd)), Ok(r#"Environment="A_1=a b%%i\"\\c'$X`""#.to_owned()));
+        assert_eq!(text_of(in_environment_file("A_1", odd)), Ok(r#"A_1="a b%i\"\\c'\$X\`""#.to_owned()));
+        assert_eq!(text_of(environment("A", "")).as_deref(), Ok("Environment=\"A=\""));
         let names = ["a-b.socket".to_owned(), r"c\x2dd@%i.socket".to_owned()];
         assert_eq!(text_of(units("After", &names)).as_deref(), Ok(r"After=a-b.socket c\x2dd@%i.socket"));
         let written = "/bin/a \\\n  \"b\\\\\" %i";
@@ -270,6 +309,9 @@ mod tests {
         all.iter().for_each(|name| assert_eq!(check_account(name), Ok(*name)));
         for bad in ["", "a b", "-x", "0x0", "00", "+0", "65535", "4294967295", "root:root", "a.b", "%i", "ü", "1a"] {
             assert!(check_account(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "1A", "A-B", "A B", "A=", "Ä"] {
+            assert!(environment(bad, "b").is_err() && in_environment_file(bad, "b").is_err(), "{bad}");
         }
         for bad in ["/a\\", "/a \\\n b\\", "/a\n/b", "/a \\\\\n/b", "/a\rUser=root"] {
             assert!(setting("User", bad).is_err(), "{bad:?}");
