@@ -12,6 +12,9 @@ use sockd::cli::adopt::emperor;
 use sockd::cli::adopt::file_owner::Writers;
 use sockd::cli::adopt::proposal::Proposal;
 use sockd::cli::adopt::service::{self, Surroundings};
+use sockd::cli::adopt::supervisord;
+use sockd::cli::adopt::supervisord::ini::Configuration;
+use sockd::cli::adopt::supervisord::program::Program;
 use sockd::cli::adopt::unit::Unit;
 
 use crate::mutator::{Numbers, ROUNDS};
@@ -19,6 +22,9 @@ use crate::mutator::{Numbers, ROUNDS};
 const INI: &str = "[uwsgi]\nproject = site\nuid = mallory\ngid = www-data\nchdir = /home/mallory/the site/50\n\
                    socket = /run/uwsgi/site.sock\nhttp-socket = 127.0.0.1:8000\nchown-socket = mallory:www-data\n\
                    chmod-socket = 660\n";
+const PROGRAM: &str = "[program:site]\ncommand=/srv/venv/bin/gunicorn -w 2 --bind unix:/run/the/site.sock --bind :8000 a:b ; it\n\
+                       directory=/home/mallory/the site/50%%\nuser=mallory\numask=007\nnumprocs=1\nstopwaitsecs=20\n\
+                       environment=A=\"b, c\",D='e',\n  F=g/h\n";
 const UNIT: &str = "[Unit]\nDescription=a\n[Service]\nUser=sammy\nGroup=www-data\nWorkingDirectory=/home/sammy/site\n\
                     Environment=\"A=b c\"\nTimeoutStartSec=5\nUMask=0007\nExecStart=";
 const COMMANDS: [&str; 4] = [
@@ -250,4 +256,75 @@ fn a_mutated_unit_or_its_servers_file_is_refused_or_means_what_it_says() {
         free.for_each(|stream| drop(literal(stream)));
     }
     assert!(adopted.iter().all(|count| *count > ROUNDS / 40), "{adopted:?}");
+}
+
+/// A value without the quotes of Environment= or of an environment file, and what it says of which variable.
+fn variable(quoted: &str) -> (String, String) {
+    let (name, value) = quoted.split_once('=').expect("a variable");
+    (name.to_owned(), value.to_owned())
+}
+
+#[test]
+fn a_mutated_program_is_refused_or_means_what_it_says() {
+    let mut numbers = Numbers(0x5eed_0003);
+    let (mut adopted, mut odd) = (0, Vec::new());
+    for round in 0..ROUNDS {
+        let (text, private) = (numbers.mutated(PROGRAM), round % 2 == 0);
+        let file = Path::new("/etc/supervisor/conf.d/site.conf");
+        let mut configuration = Configuration::default();
+        let read = configuration.add(file, &text);
+        let Ok(program) = read.and_then(|()| Program::read(&configuration, "site", "machine")) else { continue };
+        let around =
+            supervisord::Surroundings { target: "site".to_owned(), holder: Writers::Root, private, still_read: false };
+        let Ok(proposal) = supervisord::propose(&program, &around, &|_| Err("none".to_owned())) else { continue };
+        adopted += 1;
+        let draft = |end: &str| {
+            let draft = proposal.files.iter().find(|draft| draft.path.to_string_lossy().ends_with(end));
+            draft.map(|draft| draft.text().as_str().to_owned())
+        };
+        let toml = draft("site.toml").expect("written");
+        let toml: toml::Table = toml.parse().unwrap_or_else(|error| panic!("{error}: {toml:?}"));
+        let words: Vec<_> =
+            toml["command"].as_array().expect("a list").iter().filter_map(|word| word.as_str()).collect();
+        assert_eq!(words, program.commands[0]);
+        assert!(toml.keys().all(|key| key == "command" || key == "workers"), "{toml:?}");
+
+        let service = draft("service.d/sockd.conf").expect("written");
+        let keys = ["User", "Group", "WorkingDirectory", "ReadWritePaths", "UMask", "Environment", "EnvironmentFile"];
+        let mut meant = only(&service, keys);
+        let environment = meant.remove("Environment").unwrap_or_default();
+        assert!(meant.values().all(|values| values.len() == 1), "{service}");
+        let first = |key: &str| meant.get(key).map(|values| values[0].clone());
+        assert_eq!((first("User"), first("Group")), (Some(program.user.0.clone()), Some(String::new())));
+        assert!(is_name(&program.user.0), "{service}");
+        assert_eq!(first("UMask"), Some(format!("{:04o}", program.umask)));
+        assert_eq!(first("WorkingDirectory").map(|path| literal(&path)), program.directory, "{service}");
+        assert_eq!(first("ReadWritePaths").map(|path| literal(&one_word(&path))), program.directory, "{service}");
+        let variables: Vec<_> = match draft("site.env") {
+            Some(env) => {
+                let plain = |value: &str| one_word(value);
+                let found = as_systemd(&env);
+                found.into_iter().map(|(name, value)| (name, plain(&value))).collect()
+            }
+            None => environment.iter().map(|quoted| variable(&literal(&one_word(quoted)))).collect(),
+        };
+        assert_eq!(variables, program.variables, "{text:?}");
+
+        let socket = draft("socket.d/sockd.conf").expect("written");
+        let meant = only(&socket, ["ListenStream", "SocketUser", "SocketGroup", "SocketMode"]);
+        assert_eq!(meant["ListenStream"][0], "");
+        let tcp = |stream: &String| stream.parse::<std::net::SocketAddr>().is_ok();
+        let streams: Vec<_> = meant["ListenStream"][1..].iter().map(|stream| literal(stream)).collect();
+        assert!(streams.iter().all(|stream| stream.starts_with(['/', '@']) || tcp(stream)), "{socket}");
+        // No secret is shown, and no shown line acts on the terminal.
+        let shown = proposal.render(sockd::cli::adopt::proposal::Done::Shown, true, false);
+        let harmful = |letter: char| letter != '\n' && sockd::printable::is_command(letter);
+        assert!(!shown.contains(harmful) && !shown.contains("b, c"), "{shown:?}");
+        if !private && service.contains(['"', '\\', '$', 'é']) && program.directory.is_some() && variables.is_empty() {
+            odd.push((service, program.directory.unwrap_or_default()));
+        }
+    }
+    assert!(adopted > ROUNDS / 10, "{adopted}");
+    odd.truncate(40);
+    read_by_systemd(&odd);
 }

@@ -12,6 +12,7 @@ use sockd::adapter::gunicorn::GunicornArgs;
 use sockd::adapter::server_settings::ServerSettings;
 use sockd::adapter::uwsgi::ini::Section;
 use sockd::adapter::{self, shlex};
+use sockd::cli::adopt::supervisord::ini::Configuration;
 use sockd::cli::adopt::unit::Unit;
 use sockd::config::{self, Options, duration, size};
 use sockd::notify;
@@ -170,6 +171,25 @@ fn uwsgi_files() {
             assert!(value.map_or_else(|why| why.len(), |value| value.len()) < 10_000, "{text:?}");
         }
     }
+}
+
+#[test]
+fn supervisord_files() {
+    let conf = "[program:a]\ncommand = /bin/a \\ ; said\n  --b\n\n  --c\nenvironment=A=\"b\",C='d' ;e\n[group:b]\nprograms: a\n";
+    let mut numbers = Numbers(0x5eed_0109);
+    let mut count = Count::default();
+    for _ in 0..ROUNDS {
+        let text = numbers.mutated(conf);
+        let mut configuration = Configuration::default();
+        let read = configuration.add(Path::new("/etc/a.conf"), &text);
+        for value in configuration.sections().iter().flat_map(|section| section.keys.values()) {
+            // Each line of a value stands in the text.
+            assert!(value.text.lines().all(|line| text.contains(line)), "{:?} of {text:?}", value.text);
+            assert!(value.line >= 1 && value.line <= text.split(['\n', '\r']).count(), "{value:?} of {text:?}");
+        }
+        count.add(read.is_ok());
+    }
+    count.both();
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod scarce;
 mod servers;
 mod signals;
 mod sites;
+mod supervisord;
 mod units;
 mod user_units;
 
@@ -308,6 +309,19 @@ on_every_release! { read:
     fn a_missing_socket_is_made_by_adopting(machine) {
         install(machine);
         adopt::a_missing_socket_is_made(machine);
+    }
+
+    /// A program of Debian's supervisord is adopted and given back while visitors come.
+    fn supervisord_gives_a_program_and_gets_it_back(machine) {
+        supervisord::there_and_back(machine);
+    }
+
+    fn supervisords_processes_and_secrets_are_kept(machine) {
+        supervisord::processes_and_secrets(machine);
+    }
+
+    fn what_supervisord_keeps(machine) {
+        supervisord::what_is_refused(machine);
     }
 
     fn what_cannot_be_adopted_is_left_alone(machine) {

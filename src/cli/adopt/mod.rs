@@ -115,8 +115,8 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
         emperor::accounts_exist(&ini, &text, find::account_exists)?;
         return Ok((proposal, None));
     }
-    if let Some((layout, program)) = program(target, arguments.whose)? {
-        return Ok((of_supervisord(target, &layout, &program)?, None));
+    if let Some((layout, program)) = program_of(target, arguments.whose)? {
+        return Ok((of_supervisord(target, &layout, &program, arguments.whose)?, None));
     }
     let sockd = std::env::current_exe().map_err(|error| format!("cannot tell where sockd is: {error}"))?;
     let name = arguments.whose.unit(&find::name(target)?);
@@ -134,7 +134,7 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
 
 /// supervisord's files and the program of its that a target means, by the file or, where systemd has no unit of that name,
 /// by the name alone.
-fn program(target: &str, whose: Whose) -> Result<Option<(Layout, String)>, String> {
+fn program_of(target: &str, whose: Whose) -> Result<Option<(Layout, String)>, String> {
     let host = host();
     if target.ends_with(".conf") {
         let file = std::path::absolute(target).map_err(|error| format!("cannot tell where {target} is: {error}"))?;
@@ -165,10 +165,12 @@ fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-fn of_supervisord(target: &str, layout: &Layout, name: &str) -> Result<Proposal, String> {
+fn of_supervisord(target: &str, layout: &Layout, name: &str, whose: Whose) -> Result<Proposal, String> {
     let program = Program::read(&layout.configuration, name, &host())?;
     let source = layout.source(&program.file).ok_or_else(|| format!("supervisord has no file of {name}'s"))?;
-    let target = if target.contains('/') { std::path::absolute(target).unwrap_or_default() } else { name.into() };
+    // By the name, however it was found, unless that is a unit's.
+    let by_name = program_of(name, whose)?.is_some();
+    let target = if by_name { name.into() } else { std::path::absolute(target).unwrap_or_default() };
     let target = target.to_str().filter(|path| !path.chars().any(is_command));
     let around = supervisord::Surroundings {
         target: quote(target.ok_or("the path of the file cannot stand in a file: rename it, or its directory")?),
@@ -235,7 +237,7 @@ fn undo(target: &str, whose: Whose) -> Result<String, String> {
     let mut manager = Manager::System;
     let mut ours: Vec<PathBuf> = Vec::new();
     let what = "brings the server back as it was".to_owned();
-    let program = if site { None } else { program(target, whose)? };
+    let program = if site { None } else { program_of(target, whose)? };
     let (written, socket, (restart, what)) = if let Some((layout, name)) = program {
         site = true;
         let socket = format!("sockd@{name}.socket");

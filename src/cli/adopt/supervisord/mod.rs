@@ -315,7 +315,10 @@ pub fn give_back(name: &str, file: Option<&Path>) -> (String, String) {
             let command = format!("mv {} {} && supervisorctl update {name}", word(&renamed), word(&kept));
             (command, "lets supervisord run it again".to_owned())
         }
-        Some(_) | None => (format!("supervisorctl status {name}"), "shows it: supervisord has kept it".to_owned()),
+        Some(_) | None => {
+            let all = quote(&format!("{name}:*"));
+            (format!("supervisorctl status {all}"), "shows it: supervisord has kept it".to_owned())
+        }
     }
 }
 
