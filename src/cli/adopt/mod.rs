@@ -1,8 +1,9 @@
-//! `sockd adopt`: a service that runs its server itself is run by sockd, by one drop-in that can be taken away again.
+//! `sockd adopt`: a service that runs its server itself is run by sockd, by one drop-in that can be taken away again. What
+//! uWSGI's Emperor or supervisord runs becomes an instance of sockd's own.
 //!
 //! Owns: the order of things: find, propose, show or write or undo, and let systemd read its units again.
 //! Never: changes a file that it has not written itself, or restarts anything: when visitors may wait is the owner's to
-//! say. (An Emperor's site that is given back is stopped: see `undo`.)
+//! say. (A site of an Emperor's or of supervisord's that is given back is stopped: see `undo`.)
 
 pub mod emperor;
 pub mod file_owner;
@@ -44,7 +45,7 @@ use supervisord::program::Program;
                   A service that has the prefix `sockd run --` already gets the other lines.\n\
                   Nothing is restarted: the last lines of the output say what to type next.")]
 pub struct Arguments {
-    /// The service; the .ini file of a site that uWSGI's Emperor runs; a program of supervisord's, or its .conf file
+    /// A service, an .ini of uWSGI's Emperor, or a program or .conf of supervisord's
     #[arg(value_name = "UNIT or FILE", add = ArgValueCompleter::new(complete::adoptable_or_file))]
     target: Option<String>,
     #[command(flatten)]

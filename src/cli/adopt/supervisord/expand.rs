@@ -1,7 +1,7 @@
 //! What stands for something else in a value of supervisord's, and the variables of `environment=`.
 //!
 //! supervisord expands values by Python's `%` and takes `environment=` apart by `shlex.shlex`. Owns: both, as far as a
-//! value can be told without supervisord. Never: names the value of a variable in an error.
+//! value can be known without supervisord. Never: names the value of a variable in an error.
 
 use std::collections::VecDeque;
 

@@ -305,7 +305,10 @@ impl Reader<'_> {
         }
         let file = self.section.places[0].0.display();
         let line = |(why, keys): (&str, Vec<(usize, &str)>)| {
-            let names: Vec<String> = keys.iter().map(|(_, key)| format!("{key}=")).collect();
+            // A line that was to go on with environment= and is not indented may begin with a secret.
+            let is_key = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let name = |key: &str| if is_key(key) { format!("{key}=") } else { "what is no word".to_owned() };
+            let names: Vec<String> = keys.iter().map(|(_, key)| name(key)).collect();
             format!("{file}:{}: {}: {why}", keys[0].0, names.join(", "))
         };
         reasons.into_iter().map(line).collect()
