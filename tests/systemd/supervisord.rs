@@ -178,6 +178,12 @@ pub fn processes_and_secrets(machine: &Machine) {
     let kept = machine.run("sockd adopt --undo many").succeeded();
     machine.run(&next_command(&kept, "supervisorctl status 'many:*'")).succeeded();
     machine.run(&visit(1)).succeeded();
+
+    // All of it goes, too, when supervisord has gone before.
+    machine.run("sockd adopt --write many").succeeded();
+    machine.run("systemctl stop supervisor; rm -r /etc/supervisor").succeeded();
+    machine.run("sockd adopt --undo many").says("removed /etc/sockd/many.toml\n").succeeded();
+    machine.run("find /etc/systemd /etc/sockd -name '*many*' | wc -l").says("0\n").succeeded();
 }
 
 /// What cannot be adopted is left alone, with a word that leads on.

@@ -239,6 +239,11 @@ fn undo(target: &str, whose: Whose) -> Result<String, String> {
     let mut ours: Vec<PathBuf> = Vec::new();
     let what = "brings the server back as it was".to_owned();
     let program = if site { None } else { program_of(target, whose)? };
+    // Also one of a supervisord that is gone meanwhile.
+    let program = match program {
+        None if !site && was_program(target)? => Some((Layout::default(), target.to_owned())),
+        program => program,
+    };
     let (written, socket, (restart, what)) = if let Some((layout, name)) = program {
         site = true;
         let socket = format!("sockd@{name}.socket");
@@ -296,6 +301,16 @@ fn undo(target: &str, whose: Whose) -> Result<String, String> {
     let restart = restart.replace("&& ", &format!("&& {sudo}"));
     text.push_str(&format!("  {stop}{sudo}{restart}  {what}\n"));
     Ok(text)
+}
+
+/// Whether a name is that of an instance which an earlier run has made of a program of supervisord's.
+fn was_program(target: &str) -> Result<bool, String> {
+    if !supervisord::is_name(target) || find::name(target)?.instance() != Some(target) {
+        return Ok(false);
+    }
+    let [configuration, ..] = supervisord::paths(target);
+    let head = format!("{MARK} {target}`;");
+    Ok(matches!(atomic_files::find(&configuration, MARK)?, Found::Ours(text) if text.starts_with(&head)))
 }
 
 pub(super) fn not_ours(path: &Path) -> String {

@@ -317,7 +317,7 @@ pub fn give_back(name: &str, file: Option<&Path>) -> (String, String) {
         }
         Some(_) | None => {
             let all = quote(&format!("{name}:*"));
-            (format!("supervisorctl status {all}"), "shows it: supervisord has kept it".to_owned())
+            (format!("supervisorctl status {all}"), "shows whether supervisord runs it".to_owned())
         }
     }
 }
