@@ -34,7 +34,7 @@ pub(super) fn document(
         groups_missing: workers.cgroups.missing(),
         slots: snapshot.slots.iter().map(|seen| slot(seen, workers)).collect(),
         wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
-        requests: workers.traffic(),
+        requests: workers.requests(),
         fallback: snapshot.fallback,
         supervisor: message::Cost::default(),
     }
@@ -88,7 +88,7 @@ fn worker(seen: &WorkerSnapshot, snapshot: &Snapshot, made: Option<&Worker>) -> 
             .last_probe
             .as_ref()
             .map(|(ago, verdict)| message::Probe { ago_ms: ms(*ago), failure: verdict.clone().err() }),
-        requests: made.and_then(Worker::traffic),
+        requests: made.and_then(Worker::requests_document),
         ..message::Worker::default()
     }
 }

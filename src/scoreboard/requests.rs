@@ -96,6 +96,14 @@ impl Requests {
 }
 
 impl Finished {
+    /// So many of one class, for tests.
+    #[cfg(test)]
+    pub fn of_class(class: usize, count: u64) -> Self {
+        let mut finished = Self::default();
+        finished.by_class[class] = count;
+        finished
+    }
+
     /// How many there were in all.
     pub fn total(&self) -> u64 {
         self.by_class.iter().fold(0, |sum, count| sum.saturating_add(*count))

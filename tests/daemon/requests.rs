@@ -1,4 +1,4 @@
-//! What is told of the visitors' requests: by the status, and by the log when something happens to a worker.
+//! What the status says of the visitors' requests, and the log when something happens to a worker.
 
 use rustix::process::{Pid, Signal};
 
@@ -47,7 +47,7 @@ fn the_status_and_the_log_name_the_request_that_a_killed_worker_served() {
 }
 
 #[test]
-fn what_asgi_workers_serve_is_told_and_a_reload_forgets_nothing() {
+fn what_asgi_workers_serve_is_counted_and_a_reload_forgets_nothing() {
     let web =
         Instance::on_unix().file("myproject.py", ASGI).config("[workers]\ncount = 2\n[reload]\nsoak = \"200ms\"\n");
     let web = web.command(&[&bin("uvicorn"), "myproject:application"]);

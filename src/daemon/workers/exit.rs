@@ -42,7 +42,6 @@ impl Workers {
         let tail = worker.output.tail();
         repeats.worker_ended(id, worker.generation, worker.output.lines());
         let mut why = verdict(end, Some(worker.conventions), &tail);
-        let request = self.traffic.worker_ended(&worker);
         let mut leader = None;
         if let Some(group) = worker.cgroup.group.take() {
             if group.oom_kills().is_some_and(|kills| kills > worker.cgroup.oom_kills_reported) {
@@ -59,7 +58,7 @@ impl Workers {
         } else {
             leader = Some(pid);
         }
-        self.remember_request(id, request);
+        self.requests_ended(id, &worker);
         self.remember_last_lines(id, &tail);
         outbox.event(Event::Worker(id, WorkerEvent::Exited { why }));
         Some(Gone { forked, leader })

@@ -10,10 +10,11 @@ mod heartbeat;
 mod notify;
 mod requests;
 pub(super) mod spawn;
+mod traffic;
 
 use self::cgroups::{WorkerCgroup, WorkerCgroups};
 use self::notify::Notifications;
-use self::requests::Traffic;
+use self::traffic::Traffic;
 use super::listener_monitor::Serving;
 use super::outbox::Outbox;
 use super::output::Output;
