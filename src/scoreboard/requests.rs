@@ -2,6 +2,7 @@
 
 use super::{LENGTH, ago};
 use crate::printable;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Where the finished requests begin, in words.
@@ -85,7 +86,7 @@ impl Requests {
         let unchanged = |place: &&usize| again.is_some_and(|again| word(&again, **place) == word(page, **place));
         let mut in_flight: Vec<InFlight> =
             taken.iter().filter(unchanged).map(|place| in_flight(page, *place, now)).collect();
-        in_flight.sort_by(|one, other| other.since.cmp(&one.since));
+        in_flight.sort_by_key(|request| Reverse(request.since));
         Self { finished, in_flight, without_place: word(page, 24), websockets: word(page, 32) }
     }
 

@@ -212,7 +212,7 @@ class Scoreboard:
         self.file.close()
 
     def words(self):
-        """The layout's version, the last beat in nanoseconds, whether requests are shown, those without a place, WebSockets."""
+        """Version, last beat in nanoseconds, whether requests are shown; those without a place, WebSockets."""
         return struct.unpack("=5Q", os.pread(self.fileno(), 40, 0))
 
     def finished(self):
