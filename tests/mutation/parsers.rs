@@ -214,16 +214,30 @@ fn durations_and_sizes() {
 #[test]
 fn scoreboards() {
     let mut numbers = Numbers(0x5eed_010a);
+    let mut count = Count::default();
     for _ in 0..ROUNDS {
         let board = Scoreboard::new().expect("memory");
-        let page: Vec<u8> =
-            (0..24).map(|at| if at % 8 == 0 { numbers.below(3) } else { numbers.below(256) } as u8).collect();
+        // Garbage, but for words that are often right: the layout's version, whether requests are shown, empty places.
+        let mut page: Vec<u8> = (0..4096).map(|_| numbers.below(256) as u8).collect();
+        let words = [(0, numbers.below(2) + 1), (8, 1), (16, numbers.below(2)), (290 * 8, numbers.below(2))];
+        for (at, word) in words {
+            page[at..at + 8].copy_from_slice(&(word as u64).to_ne_bytes());
+        }
         rustix::io::pwrite(board.as_fd(), &page, 0).expect("written");
         let reading = board.read();
         if let Some(ago) = reading.heartbeat {
             assert!(ago < Duration::from_secs(1 << 40), "{ago:?}");
         }
+        if let Some(requests) = &reading.requests {
+            assert!(requests.in_flight.len() <= 15 && requests.finished.quantile(950).is_some());
+            for shown in &requests.in_flight {
+                assert!(shown.request.chars().count() <= 8 + 1 + 96 + 1, "{shown:?}");
+                assert!(!shown.request.contains(sockd::printable::is_command), "{shown:?}");
+            }
+        }
+        count.add(reading.requests.is_some());
     }
+    count.both();
 }
 
 #[test]
