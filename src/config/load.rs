@@ -14,7 +14,7 @@ use crate::regular_file;
 
 use super::reader::{Reader, Section, Value};
 use super::value::{boolean, integer, list, memory, permissions, text, time, variables};
-use super::{Fallback, Health, Listen, Options, Reload, Settings, Start, Workers, duration};
+use super::{Fallback, Health, Listen, Options, Reload, Requests, Settings, Start, Workers, duration};
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -84,6 +84,7 @@ fn lower(top: &mut Section<'_, '_, '_>) -> Settings {
         listen: top.section("listen", listen),
         workers: top.section("workers", workers),
         health: top.section("health", health),
+        requests: top.section("requests", requests),
         reload: top.section("reload", reload),
         fallback: top.section("fallback", fallback),
     }
@@ -132,6 +133,10 @@ fn health(section: &mut Section<'_, '_, '_>) -> Health {
         failures: section.get("failures", integer(1..=100)),
         grace: section.get("grace", time(Ok)).unwrap_or(default.grace),
     }
+}
+
+fn requests(section: &mut Section<'_, '_, '_>) -> Requests {
+    Requests { show: section.get("show", boolean).unwrap_or(Requests::default().show) }
 }
 
 fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
@@ -232,6 +237,7 @@ fn overrule(settings: &mut Settings, options: &Options) {
         listen,
         workers,
         health: _,
+        requests: _,
         reload,
         fallback: _,
     } = settings;

@@ -27,6 +27,8 @@ pub struct Settings {
     pub workers: Workers,
     /// How a worker is asked whether it is well.
     pub health: Health,
+    /// What is known of requests.
+    pub requests: Requests,
     /// How new code replaces old.
     pub reload: Reload,
     /// What visitors get while no worker can serve.
@@ -112,6 +114,13 @@ pub struct Health {
     pub grace: Duration,
 }
 
+/// What is known of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// Whether workers that can show their requests do.
+    pub show: bool,
+}
+
 /// How a reload goes about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reload {
@@ -163,6 +172,12 @@ impl Default for Health {
             failures: None,
             grace: Duration::ZERO,
         }
+    }
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { show: true }
     }
 }
 

@@ -108,6 +108,8 @@ pub struct ForkRequest<'a> {
     pub stderr: BorrowedFd<'a>,
     /// The page on which it shows how it is.
     pub scoreboard: BorrowedFd<'a>,
+    /// Whether it shows its requests there.
+    pub shows_requests: bool,
     /// The sockets it shall serve.
     pub listeners: &'a [BorrowedFd<'a>],
     /// A listening socket of its own, served beside the others.
@@ -185,6 +187,7 @@ struct Exit<'a> {
 struct Fork<'a> {
     worker: u64,
     environment: &'a BTreeMap<String, String>,
+    requests: bool,
     listeners: usize,
     probe: bool,
     group: bool,
@@ -280,6 +283,7 @@ impl Template {
             fork: Fork {
                 worker: request.worker,
                 environment: request.environment,
+                requests: request.shows_requests,
                 listeners: request.listeners.len(),
                 probe: request.probe.is_some(),
                 group: request.group.is_some(),

@@ -117,6 +117,7 @@ fn a_complete_file_is_lowered_to_every_setting() {
     assert_eq!(health.headers, [("X-Forwarded-Proto".to_owned(), "https".to_owned())]);
     assert_eq!((health.interval, health.failures, health.grace), (Some(seconds(20)), Some(3), seconds(60)));
     assert!(health.probe && health.command.is_empty());
+    assert!(!settings.requests.show);
     let reload = &settings.reload;
     assert_eq!((reload.canary, reload.surge, reload.soak), (false, Some(2), Duration::ZERO));
 }

@@ -65,6 +65,14 @@ fn what_asgi_workers_serve_is_counted_and_a_reload_forgets_nothing() {
 }
 
 #[test]
+fn one_setting_keeps_requests_from_being_shown() {
+    let web = project().config("[requests]\nshow = false\n").gunicorn(&["--workers", "1"]);
+    assert_eq!(web.get("/").status, 200);
+    assert_eq!(web.report().requests, None);
+    web.stop();
+}
+
+#[test]
 fn programs_that_show_no_requests_are_said_to_show_none() {
     let web = Instance::on_unix().worker("service.py", &[]);
     assert_eq!(web.get("/").status, 200);

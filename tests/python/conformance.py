@@ -251,6 +251,16 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         wait_until(lambda: worker.scoreboard.finished() == {2: 1}, "the one of curl")
         self.assertEqual(worker.scoreboard.in_flight(), [])
 
+    def test_nothing_is_shown_where_it_is_not_wanted(self):
+        template = self.start()
+        template.shows_requests = False
+        worker = template.fork(1)
+        worker.wait_ready()
+        get(worker.probe_path)
+        board = worker.scoreboard
+        board.next_beat()
+        self.assertEqual((board.words()[2], board.in_flight(), board.finished()), (0, [], {}))
+
     def test_more_requests_than_places(self):
         """Those that find no place are counted, and no place is lost."""
         if not self.websockets:

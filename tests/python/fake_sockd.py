@@ -242,7 +242,7 @@ class Scoreboard:
 class Worker:
     """One ordered worker: its process, its notifications, its stderr, its probe socket."""
 
-    def __init__(self, template, number, listeners, probe, group, environment):
+    def __init__(self, template, number, listeners, probe, group, requests, environment):
         directory = template.directory
         self.number = number
         self.pid = None
@@ -264,6 +264,7 @@ class Worker:
         command = {
             "worker": number,
             "environment": dict(environment, NOTIFY_SOCKET=self.notify_path),
+            "requests": requests,
             "listeners": len(listeners),
             "probe": probe,
             "group": group is not None,
@@ -320,6 +321,9 @@ class Worker:
 
 class Template:
     """A running template and the workers that it was ordered to fork."""
+
+    # Whether workers are to show their requests.
+    shows_requests = True
 
     def __init__(self, directory, *arguments, server="gunicorn", how="script", loading="own", options=(),
                  environment=None, life=None, python=sys.executable):
@@ -385,7 +389,7 @@ class Template:
         self.control.sendmsg([data], ancillary)
 
     def order(self, number, listeners=(), probe=True, group=None, **environment):
-        worker = Worker(self, number, listeners, probe, group, environment)
+        worker = Worker(self, number, listeners, probe, group, self.shows_requests, environment)
         self.workers.append(worker)
         return worker
 

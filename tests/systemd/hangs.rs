@@ -160,9 +160,12 @@ pub fn every_hang_is_found(machine: &Machine, class: &Class) {
         let all = life::workers(&life::complete(machine));
         ask(machine, path, times * all.len());
         let what = format!("{}, {path}", class.options);
-        let wanted = [how, "sending SIGABRT", "most recent call first", "in hang"];
+        let serves = format!("it serves GET {path} since ");
+        let wanted = [how, &serves, "sending SIGABRT", "most recent call first", "in hang"];
         found_and_replaced(machine, since, &wanted, &all, &what);
     }
+    let fields = machine.run("journalctl -q -u gunicorn -o json --output-fields=SOCKD_REQUEST").succeeded();
+    assert!(fields.contains("\"SOCKD_REQUEST\":\"GET /sleep since "), "{}: the field is missing", class.options);
     // And it serves as before.
     let page = machine.run(&format!("curl -sS --max-time 30 --unix-socket {} localhost", life::SOCKET));
     page.says("hello").succeeded();

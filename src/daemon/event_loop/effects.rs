@@ -85,8 +85,10 @@ impl EventLoop {
             Making::Exec(_) => self.children.workers.execute(new, generation, listeners, &io, &mut self.outbox),
             Making::Template(_) => {
                 let templates = &mut self.children.templates;
-                let template = generation.template;
-                self.children.workers.order(new, listeners, &io, |request| templates.order(template, new.role, request))
+                let (template, shows_requests) = (generation.template, generation.settings.requests.show);
+                self.children
+                    .workers
+                    .order(new, shows_requests, listeners, &io, |request| templates.order(template, new.role, request))
             }
         }
     }

@@ -140,6 +140,7 @@ impl Workers {
     pub(in crate::daemon) fn order(
         &mut self,
         New { id, role, .. }: New,
+        shows_requests: bool,
         listeners: &[Listener],
         io: &WorkerIo,
         send: impl FnOnce(&ForkRequest<'_>) -> Result<u64, String>,
@@ -157,6 +158,7 @@ impl Workers {
             environment: &environment,
             stderr: io.stderr.as_fd(),
             scoreboard: scoreboard.as_fd(),
+            shows_requests,
             listeners: &sockets,
             probe: Some(probe.as_fd()),
             group: io.entrance.as_ref().map(AsFd::as_fd),

@@ -136,6 +136,7 @@ class RequestLimit(int):
 
 def start_heartbeat(order: "ForkOrder", supervisor: int) -> "Heartbeat":
     """The worker's Heartbeat, whose first beat is READY=1."""
-    heartbeat = Heartbeat(Notifier(os.environ.get("NOTIFY_SOCKET")), Scoreboard(order.scoreboard), supervisor)
+    scoreboard = Scoreboard(order.scoreboard, order.shows_requests)
+    heartbeat = Heartbeat(Notifier(os.environ.get("NOTIFY_SOCKET")), scoreboard, supervisor)
     heartbeat.running = True
     return heartbeat

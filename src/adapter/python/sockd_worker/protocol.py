@@ -2,9 +2,9 @@
 
   template -> sockd   {"hello": {"gunicorn": …, "python": …, "settings": {…}}}; the settings are those of
                       src/adapter/server_settings.rs
-  sockd -> template   {"fork": {"worker": 17, "environment": {…}, "listeners": 2, "probe": true, "group": true}} with
-                      the descriptors: the worker's stderr, its scoreboard, the listeners, the worker's probe socket,
-                      the cgroup.procs of its control group
+  sockd -> template   {"fork": {"worker": 17, "environment": {…}, "requests": true, "listeners": 2, "probe": true,
+                      "group": true}} with the descriptors: the worker's stderr, its scoreboard, where it shows its
+                      requests, the listeners, the worker's probe socket, the cgroup.procs of its control group
   sockd -> template   {"place": {"worker": 17}} with one descriptor, the cgroup.procs of that worker's control group:
                       the next command will probably be for this worker. There is no answer
   template -> sockd   {"forked": {"worker": 17, "pid": 1234}} or {"failed": {"worker": 17, "error": …}}
@@ -51,6 +51,7 @@ class ForkOrder:
         self.environment = expect(command, "environment", dict)
         if not all(isinstance(value, str) for value in self.environment.values()):
             raise BadMessage("the environment of worker %d has a value that is not a string" % self.worker)
+        self.shows_requests = bool(command.get("requests"))
         self.has_probe = bool(command.get("probe"))
         self.has_group = bool(command.get("group"))
         wanted = 2 + expect(command, "listeners", int) + self.has_probe + self.has_group

@@ -45,8 +45,9 @@ ABORTED = 0
 class Scoreboard:
     """The page, and what servers tell it of their requests: begin(), and then finish() or forget()."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, shows_requests: bool) -> None:
         """Takes the descriptor."""
+        self.shows_requests = shows_requests
         memory = mmap.mmap(descriptor, LENGTH)
         os.close(descriptor)
         self.words = memoryview(memory).cast("Q")
@@ -102,11 +103,13 @@ def is_probe(environ: "Dict[str, Any]") -> bool:
     return environ.get("HTTP_USER_AGENT") == PROBE
 
 
-def observe_asgi(application: "Any", scoreboard: "Scoreboard") -> "Callable[..., Any]":
+def observe_asgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
     """An ASGI application whose requests are shown; it is called with what the server calls this one with.
 
     A request is over with the last piece of its answer: what the application does later keeps no visitor waiting.
     """
+    if not scoreboard.shows_requests:
+        return application
     words, begin, finish, forget = scoreboard.words, scoreboard.begin, scoreboard.finish, scoreboard.forget
     scoreboard.counts_requests()
 

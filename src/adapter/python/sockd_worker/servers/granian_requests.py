@@ -43,8 +43,10 @@ class Answer:
             close()
 
 
-def observe_wsgi(application: "Any", scoreboard: "Scoreboard") -> "Callable[..., Any]":
+def observe_wsgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
     """A WSGI application whose requests are shown."""
+    if not scoreboard.shows_requests:
+        return application
     scoreboard.counts_requests()
 
     def observed(environ: "Any", start_response: "Any") -> "Any":
@@ -100,8 +102,10 @@ class Protocol:
         return self.inner.__aiter__()
 
 
-def observe_rsgi(application: "Any", scoreboard: "Scoreboard") -> "Callable[..., Any]":
+def observe_rsgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
     """An RSGI application whose requests are shown."""
+    if not scoreboard.shows_requests:
+        return application
     scoreboard.counts_requests()
 
     async def observed(scope: "Any", protocol: "Any") -> "Any":

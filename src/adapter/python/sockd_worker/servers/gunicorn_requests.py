@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def observe_wsgi(worker: "Any", scoreboard: "Scoreboard") -> None:
     """Have this worker's requests shown, from the first on."""
+    if not scoreboard.shows_requests:
+        return
     settings = worker.cfg.settings
     begin, finish, forget = scoreboard.begin, scoreboard.finish, scoreboard.forget
     before = hook_that_does_something(worker, "pre_request")

@@ -305,7 +305,7 @@ def leave(server: Server, worker: "Any") -> None:
 def equip_worker(server: Server, order: "ForkOrder", supervisor: int) -> "Any":
     """The worker object, with its reports going to sockd instead of to an arbiter."""
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
-    heartbeat = Heartbeat(notifier, Scoreboard(order.scoreboard), supervisor)
+    heartbeat = Heartbeat(notifier, Scoreboard(order.scoreboard, order.shows_requests), supervisor)
     if server.next_worker is None:
         server.make_worker(order, supervisor)
     worker = server.next_worker

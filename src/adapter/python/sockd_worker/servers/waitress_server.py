@@ -192,6 +192,8 @@ class Loop:
 
 def observe_tasks(scoreboard: "Scoreboard") -> None:
     """Have each request shown while a thread serves it."""
+    if not scoreboard.shows_requests:
+        return
     from waitress.task import WSGITask
     service = WSGITask.service
 
