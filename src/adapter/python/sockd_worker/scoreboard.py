@@ -3,8 +3,9 @@
 What it owns. The page of memory that this worker and sockd share, whose layout src/scoreboard has. A write to it wakes
 nobody. What it must never do. Cost a request more than a microsecond, or fail one.
 
-Nothing is locked: the counters are read and written without a look at other threads in between (CPython 3.10 and later,
-where Python has its lock), and one that is lost is lost to a statistic.
+Nothing is locked: a counter is read and written without a look at other threads in between (CPython 3.10 and later,
+where Python has its lock), and what is lost elsewhere is lost to a statistic. Places are taken from a list and given
+back to it, which no two threads can do at once.
 """
 
 import mmap
@@ -15,7 +16,7 @@ from bisect import bisect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Tuple
+    from typing import Any, Callable, Dict, List, Tuple
 
     # Where the request stands (0: it found no place), and when it began (time.monotonic_ns()).
     Token = Tuple[int, int]
@@ -63,6 +64,8 @@ def request_functions(memory: "Any", words: "Any") -> "Tuple[Callable[[str, byte
     """What each request calls: functions whose names are all local, which is a third faster than methods."""
     free = list(range(FIRST_SLOT, FIRST_SLOT + SLOTS * SLOT.size, SLOT.size))
     take, give, pack, clock, methods, bounds = free.pop, free.append, SLOT.pack_into, time.monotonic_ns, METHODS, BOUNDS
+    # One entry for each request that has found no place.
+    others: List[None] = []
 
     def begin(method: str, path: bytes) -> "Token":
         """A request is read."""
@@ -70,10 +73,15 @@ def request_functions(memory: "Any", words: "Any") -> "Tuple[Callable[[str, byte
         try:
             slot = take()
         except IndexError:
-            words[WITHOUT_SLOT] += 1
+            others.append(None)
+            words[WITHOUT_SLOT] = len(others)
             return 0, now
         pack(memory, slot, now, methods.get(method, b"?"), path)
         return slot, now
+
+    def leave() -> None:
+        others.pop()
+        words[WITHOUT_SLOT] = len(others)
 
     def finish(token: "Token", status: int) -> None:
         """It is answered, with this status; ABORTED: nobody got the answer."""
@@ -82,7 +90,7 @@ def request_functions(memory: "Any", words: "Any") -> "Tuple[Callable[[str, byte
             words[slot >> 3] = 0
             give(slot)
         else:
-            words[WITHOUT_SLOT] -= 1
+            leave()
         row = status // 100
         words[FINISHED + COLUMNS * (row if 0 <= row < ROWS else 0) + bisect(bounds, clock() - began)] += 1
 
@@ -93,7 +101,7 @@ def request_functions(memory: "Any", words: "Any") -> "Tuple[Callable[[str, byte
             words[slot >> 3] = 0
             give(slot)
         else:
-            words[WITHOUT_SLOT] -= 1
+            leave()
 
     return begin, finish, forget
 
