@@ -49,12 +49,16 @@ fn a_worker_whose_every_thread_is_stuck_is_found_by_its_probe_and_replaced_first
     let stuck = web.ready()[0];
     let _visitors: Vec<_> = (0..2).map(|_| ask_and_wait_for_nothing(&web, "/stick")).collect();
     let unhealthy = web.log("worker 1 is not well: GET /: no answer within 500ms");
-    assert!(unhealthy.text.contains("2 times in a row); its successor is started first"), "{}", unhealthy.text);
+    let text = &unhealthy.text;
+    assert!(
+        text.contains("2 times in a row); it serves GET /stick since ") && text.contains(", and 1 more; its"),
+        "{text}"
+    );
     web.log_since(unhealthy.mark(), "worker 2 is ready after");
     // One that the old worker accepted before it closed its socket is lost with it; the next is served.
     web.until("a visitor is served", || web.addresses[0].get("/").ok().filter(|response| response.status == 200));
     assert_ne!(web.ready(), [stuck]);
-    let hangs = web.log_since(unhealthy.mark(), "worker 1 hangs: it does not leave; sending SIGABRT");
+    let hangs = web.log_since(unhealthy.mark(), "worker 1 hangs: it does not leave; it serves GET /stick since ");
     // Where it hangs is in the log.
     web.log_since(unhealthy.mark(), "most recent call first");
     web.log_since(unhealthy.mark(), "in application");
@@ -73,7 +77,7 @@ fn a_sync_worker_that_hangs_when_it_is_replaced_is_found_by_its_own_timeout() {
     let mark = web.mark();
     web.signal(Signal::HUP);
     web.log_since(mark, "reload: generation 2 has taken over");
-    let hangs = web.log_since(mark, "worker 1 hangs: it does not leave; sending SIGABRT");
+    let hangs = web.log_since(mark, "worker 1 hangs: it does not leave; it serves GET /stick since ");
     web.log_since(hangs.mark(), "in application");
     assert!(processes::ended(stuck, PATIENCE));
     web.stop();
