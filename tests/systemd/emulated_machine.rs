@@ -74,7 +74,7 @@ fn memory_limits_and_a_disk_that_does_not_answer() {
     // A worker is killed at its own limit: the verdict says so, the other one never notices, its group goes.
     says("own-limit", "\n100663296\n");
     says("own-limit", "M/96M ");
-    says("own-limit", ": killed by the kernel: out of memory, 96M of memory-max 96M; trying again at once");
+    says("own-limit", ": killed by the kernel: out of memory, 96M of memory-max 96M; it served GET /");
     let own = &parts["own-limit"];
     let [first, second, survivor, successor] = workers(own)[..] else { panic!("two workers, twice: {own}") };
     // Either of the two may have taken the request.
