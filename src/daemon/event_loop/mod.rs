@@ -22,6 +22,8 @@
 //!   bind, lstat, chown, unlink             listeners of our own: before anything is served, when the path was lost that
 //!                                          a thread has just looked at, and at the end
 //!   listen, getsockopt, netlink sock_diag  tables of the kernel; the answer is made within send(2)
+//!   pread                                  workers' scoreboards, which are memory; what a worker maps there or cuts out of it
+//!                                          holds up itself alone
 //!   /proc/PID/{fd,stat,task/*/children}    tables of the kernel. Not cmdline, environ or smaps, which wait for the process
 //!   control groups: mkdir, rmdir, cgroup.kill, limits, memory.events
 //!                                          the kernel's memory; a busy group is an error at once

@@ -1,6 +1,6 @@
 //! How a worker ended, and what is left of it: the verdict, its control group, its last lines.
 
-use super::Workers;
+use super::{Recent, Workers, quoted};
 use crate::app::{Conventions, ExitMeaning};
 use crate::daemon::outbox::Outbox;
 use crate::daemon::repeats::Repeats;
@@ -58,8 +58,8 @@ impl Workers {
         } else {
             leader = Some(pid);
         }
-        self.requests_ended(id, &worker);
-        self.remember_last_lines(id, &tail);
+        self.requests_ended(&worker);
+        self.remember(Recent { worker: id, stderr: quoted(&tail), request: worker.request() });
         outbox.event(Event::Worker(id, WorkerEvent::Exited { why }));
         Some(Gone { forked, leader })
     }

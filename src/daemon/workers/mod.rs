@@ -29,7 +29,7 @@ use crate::queue;
 use crate::scoreboard::Scoreboard;
 use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, SlotId, WorkerEvent, WorkerId};
 use rustix::process::Pid;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,14 +45,22 @@ pub(super) struct Workers {
     /// Whose process it is, until it is reaped.
     by_pid: HashMap<Pid, WorkerId>,
     last_exits: BTreeMap<SlotId, LastExit>,
-    /// The last lines of workers that ended, the youngest few.
-    recent_stderr: BTreeMap<WorkerId, Vec<String>>,
-    /// What workers served when they ended or were aborted, of the youngest few that served anything.
-    last_requests: BTreeMap<WorkerId, String>,
+    /// The few that ended last, in that order: a worker that lived long is among them, whatever its number.
+    recent: VecDeque<Recent>,
     traffic: Traffic,
     pub(super) cgroups: WorkerCgroups,
     /// Makes their private sockets.
     binder: Binder,
+}
+
+/// What is known for a while of a worker that ended.
+#[derive(Debug)]
+struct Recent {
+    worker: WorkerId,
+    /// The last lines of its stderr.
+    stderr: Vec<String>,
+    /// What it served when it ended, or was aborted.
+    request: Option<String>,
 }
 
 /// A worker's end, as `sockd status` tells it.
@@ -81,6 +89,8 @@ pub(super) struct Worker {
     hook_state: Option<String>,
     /// What it shows of itself, if it does.
     scoreboard: Option<Scoreboard>,
+    /// What it served when it was aborted: a server may end the request before itself.
+    aborted_request: Option<String>,
     cgroup: WorkerCgroup,
     /// The last question to it had no answer.
     unanswered: bool,
@@ -154,8 +164,7 @@ impl Workers {
             all: BTreeMap::new(),
             by_pid: HashMap::new(),
             last_exits: BTreeMap::new(),
-            recent_stderr: BTreeMap::new(),
-            last_requests: BTreeMap::new(),
+            recent: VecDeque::new(),
             traffic: Traffic::default(),
             cgroups: WorkerCgroups::default(),
             binder: Binder::new(runtime_directory),
@@ -211,11 +220,10 @@ impl Workers {
 
     /// Effect::Signal.
     pub(super) fn signal(&mut self, id: WorkerId, signal: Signal) {
-        if signal == Signal::Abort {
-            // A server may end the request before itself.
-            self.remember_request(id, self.request(id));
+        let Some(worker) = self.all.get_mut(&id) else { return };
+        if signal == Signal::Abort && worker.aborted_request.is_none() {
+            worker.aborted_request = worker.request();
         }
-        let Some(worker) = self.all.get(&id) else { return };
         let Some(child) = &worker.child else { return };
         let sent = match signal {
             Signal::Drain => {
@@ -256,28 +264,24 @@ impl Workers {
         self.last_exits.get(&slot)
     }
 
-    /// Keeps the last lines of the workers that ended last, for those who ask why.
-    fn remember_last_lines(&mut self, id: WorkerId, tail: &Tail) {
-        self.recent_stderr.insert(id, quoted(tail));
-        while self.recent_stderr.len() > MAX_REMEMBERED {
-            self.recent_stderr.pop_first();
+    /// A worker has ended: keeps what those want to know who ask why.
+    fn remember(&mut self, recent: Recent) {
+        self.recent.push_back(recent);
+        while self.recent.len() > MAX_REMEMBERED {
+            self.recent.pop_front();
         }
     }
 
-    /// Keeps what the workers served that ended last.
-    fn remember_request(&mut self, id: WorkerId, request: Option<String>) {
-        let Some(request) = request else { return };
-        self.last_requests.entry(id).or_insert(request);
-        while self.last_requests.len() > MAX_REMEMBERED {
-            self.last_requests.pop_first();
-        }
+    /// What is still known of a worker that ended.
+    fn recent(&self, id: WorkerId) -> Option<&Recent> {
+        self.recent.iter().find(|recent| recent.worker == id)
     }
 
     /// The last lines of a worker, dead or alive.
     pub(super) fn last_lines(&self, id: WorkerId) -> Vec<String> {
         match self.all.get(&id) {
             Some(worker) => quoted(&worker.output.tail()),
-            None => self.recent_stderr.get(&id).cloned().unwrap_or_default(),
+            None => self.recent(id).map(|recent| recent.stderr.clone()).unwrap_or_default(),
         }
     }
 
@@ -337,4 +341,22 @@ fn accepts(held: &BTreeSet<u64>, listeners: &[Listener], somebody_serves: bool) 
 
 pub(super) fn by_number(signal: i32) -> rustix::process::Signal {
     signal_by_number(signal).unwrap_or(rustix::process::Signal::TERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_worker_is_known_after_its_end_although_many_younger_ones_ended_before() {
+        let mut workers = Workers::new(None);
+        for id in (2..40).chain([1]) {
+            let stderr = vec![format!("the end of {id}")];
+            workers.remember(Recent { worker: WorkerId(id), stderr, request: Some(format!("GET /{id}")) });
+        }
+        assert_eq!(workers.last_lines(WorkerId(1)), ["the end of 1"]);
+        assert_eq!(workers.request(WorkerId(1)).as_deref(), Some("GET /1"));
+        assert_eq!(workers.recent.len(), MAX_REMEMBERED);
+        assert!(workers.last_lines(WorkerId(2)).is_empty() && workers.request(WorkerId(2)).is_none());
+    }
 }

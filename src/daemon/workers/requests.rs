@@ -28,20 +28,26 @@ impl Workers {
 
     /// The request that a worker serves, or served when it ended or was aborted, as the log has it.
     pub(in crate::daemon) fn request(&self, id: WorkerId) -> Option<String> {
-        let remembered = self.last_requests.get(&id).cloned();
-        remembered.or_else(|| traffic::describe(&self.all.get(&id)?.requests()?))
+        match self.all.get(&id) {
+            Some(worker) => worker.request(),
+            None => self.recent(id)?.request.clone(),
+        }
     }
 
-    /// A worker has ended: what it had finished counts on, and what it served is known for a while.
-    pub(super) fn requests_ended(&mut self, id: WorkerId, worker: &Worker) {
+    /// A worker has ended: what it had finished counts on.
+    pub(super) fn requests_ended(&mut self, worker: &Worker) {
         if let Some(requests) = worker.requests() {
             self.traffic.worker_ended(&requests);
-            self.remember_request(id, traffic::describe(&requests));
         }
     }
 }
 
 impl Worker {
+    /// What it serves, or served when it was aborted.
+    pub(super) fn request(&self) -> Option<String> {
+        self.aborted_request.clone().or_else(|| traffic::describe(&self.requests()?))
+    }
+
     fn requests(&self) -> Option<Requests> {
         self.scoreboard.as_ref().map(Scoreboard::read)?.requests
     }

@@ -64,6 +64,7 @@ impl Workers {
             template: None,
             hook_state: None,
             scoreboard: None,
+            aborted_request: None,
             cgroup: group.map(|group| WorkerCgroup::watch(id, group, outbox)).unwrap_or_default(),
             unanswered: false,
         };
