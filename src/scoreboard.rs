@@ -11,13 +11,13 @@
 //!   0        the version of this layout, 2; 0 until the worker has written anything
 //!   1        when it last beat: CLOCK_MONOTONIC (clock_gettime(2)) in nanoseconds; 0: it has not yet
 //!   2        whether it shows its requests: 0 or 1. What follows has a meaning only where it is 1
-//!   3        how many requests it serves that have found no place below
+//!   3        how many requests it serves that have found no slot below
 //!   4        how many WebSockets are open
 //!   5 to 7   0
 //!   8        how many requests are finished: 6 rows of 47 words. A row for those without an answer (the visitor left), then
 //!            one for each hundred of the status, 1 to 5. In a row, by how long it took: [`BOUNDS`] divides
-//!   290      15 places for requests that it serves, 112 bytes each: when it began (CLOCK_MONOTONIC, nanoseconds; 0: nobody's
-//!            place), written first and taken away first; then 8 bytes for the method and 96 for the path without its query,
+//!   290      15 slots for requests that it serves, 112 bytes each: when it began (CLOCK_MONOTONIC, nanoseconds; 0: the slot
+//!            is free), written first and taken away first; then 8 bytes for the method and 96 for the path without its query,
 //!            cut there, filled up with zeros
 //! ```
 
@@ -71,7 +71,7 @@ impl Scoreboard {
         }
         let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
         let heartbeat = (word(1) != 0).then(|| ago(word(1), now));
-        // A place that has changed hands while the page was read shows half of one request, and half of another.
+        // A slot that has changed hands while the page was read shows half of one request, and half of another.
         let requests = (word(2) == 1).then(|| Requests::read(&page, || self.page(), now));
         Reading { heartbeat, requests }
     }

@@ -9,14 +9,14 @@ use std::time::Duration;
 const FINISHED: usize = 8;
 const ROWS: usize = 6;
 const COLUMNS: usize = BOUNDS.len() + 1;
-/// Where the places begin, and how long each is, in bytes.
-const FIRST_PLACE: usize = 8 * (FINISHED + ROWS * COLUMNS);
-const PLACE: usize = 112;
-const PLACES: usize = 15;
+/// Where the request slots begin, and how long each is, in bytes.
+const FIRST_SLOT: usize = 8 * (FINISHED + ROWS * COLUMNS);
+const SLOT: usize = 112;
+const SLOTS: usize = 15;
 const METHOD: std::ops::Range<usize> = 8..16;
-const PATH: std::ops::Range<usize> = 16..PLACE;
+const PATH: std::ops::Range<usize> = 16..SLOT;
 
-const _: () = assert!(FIRST_PLACE + PLACES * PLACE <= LENGTH);
+const _: () = assert!(FIRST_SLOT + SLOTS * SLOT <= LENGTH);
 
 /// What divides durations, in nanoseconds: two to each power of two, from 16 µs to 97 s.
 pub const BOUNDS: [u64; 46] = bounds();
@@ -40,7 +40,7 @@ pub struct Requests {
     /// Those that it serves, the oldest first.
     pub in_flight: Vec<InFlight>,
     /// How many more it serves.
-    pub without_place: u64,
+    pub without_slot: u64,
     /// How many WebSockets are open.
     pub websockets: u64,
 }
@@ -81,18 +81,18 @@ impl Requests {
             }
         }
         let taken: Vec<usize> =
-            (0..PLACES).map(|place| FIRST_PLACE + place * PLACE).filter(|place| word(page, *place) != 0).collect();
+            (0..SLOTS).map(|slot| FIRST_SLOT + slot * SLOT).filter(|slot| word(page, *slot) != 0).collect();
         let again = if taken.is_empty() { None } else { again() };
-        let unchanged = |place: &&usize| again.is_some_and(|again| word(&again, **place) == word(page, **place));
+        let unchanged = |slot: &&usize| again.is_some_and(|again| word(&again, **slot) == word(page, **slot));
         let mut in_flight: Vec<InFlight> =
-            taken.iter().filter(unchanged).map(|place| in_flight(page, *place, now)).collect();
+            taken.iter().filter(unchanged).map(|slot| in_flight(page, *slot, now)).collect();
         in_flight.sort_by_key(|request| Reverse(request.since));
-        Self { finished, in_flight, without_place: word(page, 24), websockets: word(page, 32) }
+        Self { finished, in_flight, without_slot: word(page, 24), websockets: word(page, 32) }
     }
 
     /// How many it serves, WebSockets aside.
     pub fn busy(&self) -> u64 {
-        self.without_place.saturating_add(self.in_flight.len() as u64)
+        self.without_slot.saturating_add(self.in_flight.len() as u64)
     }
 }
 
@@ -158,11 +158,11 @@ fn word(page: &[u8; LENGTH], at: usize) -> u64 {
     page.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }
 
-fn in_flight(page: &[u8; LENGTH], place: usize, now: Duration) -> InFlight {
-    let text = |range: std::ops::Range<usize>| page.get(place + range.start..place + range.end).unwrap_or_default();
+fn in_flight(page: &[u8; LENGTH], slot: usize, now: Duration) -> InFlight {
+    let text = |range: std::ops::Range<usize>| page.get(slot + range.start..slot + range.end).unwrap_or_default();
     let (method, path) = (text(METHOD), text(PATH));
     let cut = if path.last().is_some_and(|last| *last != 0) { "…" } else { "" };
-    InFlight { since: ago(word(page, place), now), request: format!("{} {}{cut}", harmless(method), harmless(path)) }
+    InFlight { since: ago(word(page, slot), now), request: format!("{} {}{cut}", harmless(method), harmless(path)) }
 }
 
 /// Up to the first zero, without what acts on a terminal.
@@ -180,8 +180,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(100);
 
-    fn put(page: &mut [u8; LENGTH], place: usize, began: u64, method: &[u8], path: &[u8]) {
-        let at = FIRST_PLACE + place * PLACE;
+    fn put(page: &mut [u8; LENGTH], slot: usize, began: u64, method: &[u8], path: &[u8]) {
+        let at = FIRST_SLOT + slot * SLOT;
         page[at..at + 8].copy_from_slice(&began.to_ne_bytes());
         page[at + 8..at + 8 + method.len()].copy_from_slice(method);
         page[at + 16..at + 16 + path.len()].copy_from_slice(path);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_changes_hands_meanwhile_is_left_out() {
+    fn a_slot_that_changes_hands_meanwhile_is_left_out() {
         let mut page = [0; LENGTH];
         put(&mut page, 0, 1, b"GET", b"/goes");
         put(&mut page, 1, 2, b"GET", b"/stays");
@@ -226,8 +226,8 @@ mod tests {
     fn garbage_of_any_kind_is_read_and_bounded() {
         for byte in [1, 0x7f, 0xff] {
             let requests = read(&[byte; LENGTH]);
-            assert_eq!(requests.in_flight.len(), PLACES);
-            assert!(requests.in_flight.iter().all(|one| one.request.len() < 4 * PLACE), "{requests:?}");
+            assert_eq!(requests.in_flight.len(), SLOTS);
+            assert!(requests.in_flight.iter().all(|one| one.request.len() < 4 * SLOT), "{requests:?}");
             let mut twice = requests.finished.clone();
             twice.add(&requests.finished);
             assert!(twice.total() >= requests.finished.total() && twice.quantile(950).is_some());

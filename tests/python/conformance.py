@@ -261,8 +261,8 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         board.next_beat()
         self.assertEqual((board.words()[2], board.in_flight(), board.finished()), (0, [], {}))
 
-    def test_more_requests_than_places(self):
-        """Those that find no place are counted, and no place is lost."""
+    def test_more_requests_than_slots(self):
+        """Those that find no slot are counted, and no slot is lost."""
         if not self.websockets:
             self.skipTest("runs the application in threads")
         worker, fifo = self.worker(), self.fifo()

@@ -199,7 +199,7 @@ class Scoreboard:
     """The page on which a worker shows how it is, as src/scoreboard.rs has it."""
 
     ROWS, COLUMNS = 6, 47
-    FIRST_PLACE = 8 * (8 + ROWS * COLUMNS)
+    FIRST_SLOT = 8 * (8 + ROWS * COLUMNS)
 
     def __init__(self):
         self.file = tempfile.TemporaryFile()
@@ -212,19 +212,19 @@ class Scoreboard:
         self.file.close()
 
     def words(self):
-        """Version, last beat in nanoseconds, whether requests are shown; those without a place, WebSockets."""
+        """Version, last beat in nanoseconds, whether requests are shown; those without a slot, WebSockets."""
         return struct.unpack("=5Q", os.pread(self.fileno(), 40, 0))
 
     def finished(self):
         """How many requests, by the hundreds of their status; those without an answer are 0."""
-        counts = struct.unpack("=%dQ" % (self.ROWS * self.COLUMNS), os.pread(self.fileno(), self.FIRST_PLACE - 64, 64))
+        counts = struct.unpack("=%dQ" % (self.ROWS * self.COLUMNS), os.pread(self.fileno(), self.FIRST_SLOT - 64, 64))
         rows = {row: sum(counts[row * self.COLUMNS:(row + 1) * self.COLUMNS]) for row in range(self.ROWS)}
         return {row: count for row, count in rows.items() if count}
 
     def in_flight(self):
-        """What is served in a place of its own, without the time."""
-        places = struct.iter_unpack("=Q8s96s", os.pread(self.fileno(), 15 * 112, self.FIRST_PLACE))
-        return [b" ".join(text.rstrip(b"\0") for text in request).decode() for began, *request in places if began]
+        """What is served in a slot of its own, without the time."""
+        slots = struct.iter_unpack("=Q8s96s", os.pread(self.fileno(), 15 * 112, self.FIRST_SLOT))
+        return [b" ".join(text.rstrip(b"\0") for text in request).decode() for began, *request in slots if began]
 
     @property
     def last_beat(self):

@@ -313,7 +313,7 @@ impl EventLoop {
             .iter()
             .filter(|(_, worker)| generations.get(&worker.generation()).is_some_and(limited));
         self.meters.measure(measured, &self.outbox);
-        self.children.workers.keep_moment();
+        self.children.workers.sample_requests();
         self.children.workers.tell_suppressed();
         self.inputs.useless_signals.tell_suppressed(Instant::now());
     }

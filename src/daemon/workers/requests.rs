@@ -13,12 +13,12 @@ impl Workers {
     }
 
     /// Keeps what all have finished by now, if it is time for that.
-    pub(in crate::daemon) fn keep_moment(&mut self) {
+    pub(in crate::daemon) fn sample_requests(&mut self) {
         let now = Instant::now();
         if self.traffic.is_due(now)
             && let Some(finished) = self.finished()
         {
-            self.traffic.keep_moment(now, finished);
+            self.traffic.add_sample(now, finished);
         }
     }
 

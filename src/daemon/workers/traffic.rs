@@ -1,16 +1,16 @@
 //! What became of the visitors' requests, of all workers together.
 //!
-//! Owns: what ended workers had finished, and what all had finished at a few moments of the last minute. Never: reads a
-//! worker's page, or has the loop wake for it: a moment is kept when it turns anyway.
+//! Owns: what ended workers had finished, and samples of what all had finished, of the last minute. Never: reads a worker's
+//! page, or has the loop wake for it: a sample is taken when it turns anyway.
 
 use crate::control::message;
 use crate::scoreboard::{Finished, Requests};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Moments are kept so far apart, and so many of them: they cover the last minute.
-const MOMENT_INTERVAL: Duration = Duration::from_secs(10);
-const MAX_MOMENTS: usize = 7;
+/// Samples are so far apart, and so many are kept: they cover the last minute.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_SAMPLES: usize = 7;
 
 /// What became of the instance's requests.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Traffic {
     /// Of workers that ended. None: none of them showed its requests.
     ended: Option<Finished>,
     /// What all had finished then, the oldest first.
-    moments: VecDeque<(Instant, Finished)>,
+    samples: VecDeque<(Instant, Finished)>,
 }
 
 impl Traffic {
@@ -36,22 +36,22 @@ impl Traffic {
         })
     }
 
-    /// Whether it is time to keep a moment.
+    /// Whether it is time for a sample.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.moments.back().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= MOMENT_INTERVAL)
+        self.samples.back().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= SAMPLE_INTERVAL)
     }
 
-    /// Keeps what all have finished by now.
-    pub(super) fn keep_moment(&mut self, now: Instant, finished: Finished) {
-        self.moments.push_back((now, finished));
-        while self.moments.len() > MAX_MOMENTS {
-            self.moments.pop_front();
+    /// Keeps what all have finished by now, and drops the oldest sample.
+    pub(super) fn add_sample(&mut self, now: Instant, finished: Finished) {
+        self.samples.push_back((now, finished));
+        while self.samples.len() > MAX_SAMPLES {
+            self.samples.pop_front();
         }
     }
 
     /// What the status says, where all have finished so much.
     pub(super) fn document(&self, now: Instant, finished: &Finished) -> message::Requests {
-        let lately = self.moments.front().map(|(then, before)| {
+        let lately = self.samples.front().map(|(then, before)| {
             let since = finished.since(before);
             message::Lately {
                 period_ms: ms(now.saturating_duration_since(*then)),
@@ -116,11 +116,11 @@ mod tests {
         let (begin, second) = (Instant::now(), Duration::from_secs(1));
         let mut traffic = Traffic::default();
         assert_eq!(traffic.finished(std::iter::empty()), None, "nobody shows any");
-        for moment in 0..20_u32 {
-            let (now, living) = (begin + moment * 10 * second, u64::from(moment) * 100);
-            assert!(traffic.is_due(now) && !traffic.is_due(now - second) || moment == 0, "{moment}");
+        for sample in 0..20_u32 {
+            let (now, living) = (begin + sample * 10 * second, u64::from(sample) * 100);
+            assert!(traffic.is_due(now) && !traffic.is_due(now - second) || sample == 0, "{sample}");
             let finished = traffic.finished([requests(living), requests(5)].into_iter()).unwrap();
-            traffic.keep_moment(now, finished);
+            traffic.add_sample(now, finished);
         }
         traffic.worker_ended(&requests(1900));
         let finished = traffic.finished([requests(5), requests(35)].into_iter()).unwrap();
@@ -139,7 +139,7 @@ mod tests {
         let mut requests = Requests::default();
         assert_eq!(describe(&requests), None);
         requests.in_flight = vec![one(4100, "GET /export"), one(3, "GET /")];
-        requests.without_place = 7;
+        requests.without_slot = 7;
         assert_eq!(describe(&requests).as_deref(), Some("GET /export since 4.1 s, and 8 more"));
     }
 }

@@ -4,8 +4,8 @@ What it owns. The page of memory that this worker and sockd share, whose layout 
 nobody. What it must never do. Cost a request more than a microsecond, or fail one.
 
 Nothing is locked: a counter is read and written without a look at other threads in between (CPython 3.10 and later,
-where Python has its lock), and what is lost elsewhere is lost to a statistic. Places are taken from a list and given
-back to it, which no two threads can do at once.
+where Python has its lock), and what is lost elsewhere is lost to a statistic. Request slots are taken from a list and
+given back to it, which no two threads can do at once.
 """
 
 import mmap
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Tuple
 
-    # Where the request stands (0: it found no place), and when it began (time.monotonic_ns()).
+    # Its slot on the page (0: it found none), and when it began (time.monotonic_ns()).
     Token = Tuple[int, int]
 
 LENGTH = 4096
@@ -41,10 +41,12 @@ PROBE_HEADER = b"user-agent", PROBE.encode()
 SERVER_ERROR = 500
 # No status: the client left, or was cut off.
 ABORTED = 0
+# No status either: it was sockd's own question, and does not count.
+PROBED = -1
 
 
 class Scoreboard:
-    """The page, and what servers tell it of their requests: begin(), and then finish() or forget()."""
+    """The page, and what servers tell it of their requests: begin(), and then finish()."""
 
     def __init__(self, descriptor: int, shows_requests: bool) -> None:
         """Takes the descriptor."""
@@ -52,7 +54,7 @@ class Scoreboard:
         memory = mmap.mmap(descriptor, LENGTH)
         os.close(descriptor)
         self.words = memoryview(memory).cast("Q")
-        self.begin, self.finish, self.forget = request_functions(memory, self.words)
+        self.begin, self.finish = request_functions(memory, self.words)
         self.words[VERSION] = 2
 
     def counts_requests(self) -> None:
@@ -60,11 +62,12 @@ class Scoreboard:
         self.words[COUNTS_REQUESTS] = 1
 
 
-def request_functions(memory: "Any", words: "Any") -> "Tuple[Callable[[str, bytes], Token], Any, Any]":
-    """What each request calls: functions whose names are all local, which is a third faster than methods."""
+def request_functions(
+        memory: "Any", words: "Any") -> "Tuple[Callable[[str, bytes], Token], Callable[[Token, int], None]]":
+    """begin() and finish(), which each request calls: all their names are local, as attributes take longer to find."""
     free = list(range(FIRST_SLOT, FIRST_SLOT + SLOTS * SLOT.size, SLOT.size))
     take, give, pack, clock, methods, bounds = free.pop, free.append, SLOT.pack_into, time.monotonic_ns, METHODS, BOUNDS
-    # One entry for each request that has found no place.
+    # One entry for each request that has found no slot.
     others: List[None] = []
 
     def begin(method: str, path: bytes) -> "Token":
@@ -79,31 +82,20 @@ def request_functions(memory: "Any", words: "Any") -> "Tuple[Callable[[str, byte
         pack(memory, slot, now, methods.get(method, b"?"), path)
         return slot, now
 
-    def leave() -> None:
-        others.pop()
-        words[WITHOUT_SLOT] = len(others)
-
     def finish(token: "Token", status: int) -> None:
-        """It is answered, with this status; ABORTED: nobody got the answer."""
+        """It is over, answered with this status, or ABORTED, or PROBED."""
         slot, began = token
         if slot:
             words[slot >> 3] = 0
             give(slot)
         else:
-            leave()
-        row = status // 100
-        words[FINISHED + COLUMNS * (row if 0 <= row < ROWS else 0) + bisect(bounds, clock() - began)] += 1
+            others.pop()
+            words[WITHOUT_SLOT] = len(others)
+        if status >= 0:
+            row = status // 100
+            words[FINISHED + COLUMNS * (row if row < ROWS else 0) + bisect(bounds, clock() - began)] += 1
 
-    def forget(token: "Token") -> None:
-        """It was none that counts."""
-        slot, _began = token
-        if slot:
-            words[slot >> 3] = 0
-            give(slot)
-        else:
-            leave()
-
-    return begin, finish, forget
+    return begin, finish
 
 
 def is_probe(environ: "Dict[str, Any]") -> bool:
@@ -118,7 +110,7 @@ def observe_asgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
     """
     if not scoreboard.shows_requests:
         return application
-    words, begin, finish, forget = scoreboard.words, scoreboard.begin, scoreboard.finish, scoreboard.forget
+    words, begin, finish = scoreboard.words, scoreboard.begin, scoreboard.finish
     scoreboard.counts_requests()
 
     async def observed(scope: "Any", receive: "Any", send: "Any", *rest: "Any") -> "Any":
@@ -137,10 +129,7 @@ def observe_asgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
         def end() -> None:
             nonlocal over
             over = True
-            if PROBE_HEADER in scope["headers"]:
-                forget(token)
-            else:
-                finish(token, status)
+            finish(token, PROBED if PROBE_HEADER in scope["headers"] else status)
 
         def observe(message: "Any") -> "Any":
             nonlocal status

@@ -3,13 +3,13 @@
 What it must never do. Keep what granian asks an answer or a protocol for from it.
 """
 
-from ..scoreboard import ABORTED, PROBE, SERVER_ERROR, WEBSOCKETS, is_probe
+from ..scoreboard import ABORTED, PROBE, PROBED, SERVER_ERROR, WEBSOCKETS, is_probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-    from ..scoreboard import Scoreboard, Token
+    from ..scoreboard import Scoreboard
 
 # Reached into, and not documented; tried with granian 2.8.0 to 2.8.9:
 #   granian.wsgi                       takes a list for the whole answer; the iterator and close() of everything else
@@ -62,7 +62,7 @@ def observe_wsgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
             nonlocal over
             if not over:
                 over = True
-                end_request(scoreboard, token, failure or status, is_probe(environ))
+                scoreboard.finish(token, PROBED if is_probe(environ) else failure or status)
 
         try:
             answer = application(environ, start)
@@ -123,13 +123,6 @@ def observe_rsgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
             protocol.status = SERVER_ERROR
             raise
         finally:
-            end_request(scoreboard, token, protocol.status, scope.headers.get("user-agent") == PROBE)
+            scoreboard.finish(token, PROBED if scope.headers.get("user-agent") == PROBE else protocol.status)
 
     return observed
-
-
-def end_request(scoreboard: "Scoreboard", token: "Token", status: int, is_probe: bool) -> None:
-    if is_probe:
-        scoreboard.forget(token)
-    else:
-        scoreboard.finish(token, status)

@@ -6,7 +6,7 @@ its answer and whatever came of it. What it must never do. Keep a hook of the us
 
 import sys
 
-from ..scoreboard import ABORTED, SERVER_ERROR, is_probe
+from ..scoreboard import ABORTED, PROBED, SERVER_ERROR, is_probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def observe_wsgi(worker: "Any", scoreboard: "Scoreboard") -> None:
     if not scoreboard.shows_requests:
         return
     settings = worker.cfg.settings
-    begin, finish, forget = scoreboard.begin, scoreboard.finish, scoreboard.forget
+    begin, finish = scoreboard.begin, scoreboard.finish
     before = hook_that_does_something(worker, "pre_request")
     after = hook_that_does_something(worker, "post_request")
     # By the number of its request object, which lives until it is answered.
@@ -38,10 +38,7 @@ def observe_wsgi(worker: "Any", scoreboard: "Scoreboard") -> None:
     def post_request(worker: "Any", request: "Any", environ: "Any", response: "Any") -> None:
         token = tokens.pop(id(request), None)
         if token is not None:
-            if is_probe(environ):
-                forget(token)
-            else:
-                finish(token, status_of(response))
+            finish(token, PROBED if is_probe(environ) else status_of(response))
         if after is not None:
             after(worker, request, environ, response)
 

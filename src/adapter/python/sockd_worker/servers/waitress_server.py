@@ -12,7 +12,7 @@ import sys
 from ..app_server import HANG_SECONDS, AppServer, collect_from_here, installed_version
 from ..drain import IDLE_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, Drain, IdleConnections
 from ..notify import start_heartbeat
-from ..scoreboard import ABORTED, PROBE, SERVER_ERROR
+from ..scoreboard import ABORTED, PROBE, PROBED, SERVER_ERROR
 from ..sockets import socket_from
 from ..template import run
 
@@ -210,10 +210,7 @@ def observe_tasks(scoreboard: "Scoreboard") -> None:
                 status = ABORTED
             raise
         finally:
-            if request.headers.get("USER_AGENT") == PROBE:
-                scoreboard.forget(token)
-            else:
-                scoreboard.finish(token, status)
+            scoreboard.finish(token, PROBED if request.headers.get("USER_AGENT") == PROBE else status)
 
     WSGITask.service = observed
     scoreboard.counts_requests()
