@@ -56,6 +56,17 @@ pub(super) fn positive(time: Duration) -> Result<Duration, String> {
     if time.is_zero() { Err("the time must be longer than zero".to_owned()) } else { Ok(time) }
 }
 
+/// Refuses what is shorter than a tenth of a second.
+///
+/// # Errors
+/// When the time is shorter.
+pub(super) fn tenths(time: Duration) -> Result<Duration, String> {
+    if time < Duration::from_millis(100) {
+        return Err("the time must be at least 100ms".to_owned());
+    }
+    Ok(time)
+}
+
 /// Refuses what is not a whole number of seconds, one or more.
 ///
 /// # Errors

@@ -136,7 +136,10 @@ fn health(section: &mut Section<'_, '_, '_>) -> Health {
 }
 
 fn requests(section: &mut Section<'_, '_, '_>) -> Requests {
-    Requests { show: section.get("show", boolean).unwrap_or(Requests::default().show) }
+    Requests {
+        show: section.get("show", boolean).unwrap_or(Requests::default().show),
+        slow: section.get("slow", time(duration::tenths)),
+    }
 }
 
 fn reload(section: &mut Section<'_, '_, '_>) -> Reload {

@@ -119,6 +119,8 @@ pub struct Health {
 pub struct Requests {
     /// Whether workers that can show their requests do.
     pub show: bool,
+    /// One that is served for longer is written to the log, with the stack of its thread. More than zero. `None`: none is.
+    pub slow: Option<Duration>,
 }
 
 /// How a reload goes about it.
@@ -177,7 +179,7 @@ impl Default for Health {
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { show: true }
+        Self { show: true, slow: None }
     }
 }
 

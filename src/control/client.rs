@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Status};
+use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Stacks, Status};
 use super::{RESPONSE_LIMIT, name};
 use crate::printable::for_terminal;
 
@@ -227,8 +227,22 @@ pub async fn status(instance: &Instance) -> Result<Status, AskError> {
     let reply = asking.next_in_time().await?;
     match reply {
         Reply::Status(status) => Ok(*status),
-        Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+        Reply::Stacks(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
             Err(AskError::NotUnderstood("it is not a status".to_owned()))
+        }
+    }
+}
+
+/// Asks where the threads of a worker stand, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
+///
+/// # Errors
+/// See [`AskError`]. [`AskError::Refused`] where there is no such worker.
+pub async fn stacks(instance: &Instance, worker: u64) -> Result<Stacks, AskError> {
+    let mut asking = ask(instance, Request::Stacks { worker }).await?;
+    match asking.next_in_time().await? {
+        Reply::Stacks(stacks) => Ok(stacks),
+        Reply::Status(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+            Err(AskError::NotUnderstood("it is not about a worker's threads".to_owned()))
         }
     }
 }
@@ -245,7 +259,7 @@ pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str))
         match reply {
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),
-            Reply::Status(_) | Reply::Error(_) => {
+            Reply::Status(_) | Reply::Stacks(_) | Reply::Error(_) => {
                 return Err(AskError::NotUnderstood("it is not about a reload".to_owned()));
             }
         }

@@ -19,6 +19,11 @@ pub const VERSION: u32 = 1;
 pub enum Request {
     /// Describe yourself: answered by one [`Reply::Status`].
     Status,
+    /// Where do the threads of a worker stand? Answered by one [`Reply::Stacks`].
+    Stacks {
+        /// The worker's id.
+        worker: u64,
+    },
     /// Begin a reload: answered by any number of [`Reply::Progress`] and one [`Reply::Outcome`].
     Reload {
         /// `true`: the outcome is that of the whole reload. `false`: it only says whether the reload has begun.
@@ -34,6 +39,8 @@ pub enum Request {
 pub enum Reply {
     /// The whole answer to [`Request::Status`].
     Status(Box<Status>),
+    /// The whole answer to [`Request::Stacks`].
+    Stacks(Stacks),
     /// A step of a reload; more lines follow.
     Progress(Progress),
     /// How a reload ended; the last line.
@@ -61,9 +68,29 @@ pub enum RefusalKind {
     BadRequest,
     /// Too many clients at once, or the supervisor is stopping.
     Busy,
+    /// It is allowed, and cannot be done: there is no such worker, for example.
+    NotPossible,
     /// A kind this program does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// Where the threads of a worker stood at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stacks {
+    /// Each thread, 64 at most. Empty: the worker has ended.
+    pub threads: Vec<ThreadStack>,
+}
+
+/// Where a thread stood.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThreadStack {
+    /// Its number, as [`InFlight::thread`] has it; `None` where it is not known.
+    pub thread: Option<u64>,
+    /// Its lines: the first one names it, the innermost call comes next. 41 at most.
+    pub lines: Vec<String>,
 }
 
 /// A step of a reload.
@@ -288,10 +315,12 @@ pub struct WorkerRequests {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InFlight {
-    /// Its method and its path without the query; one of more than 96 bytes is cut and ends in "…".
+    /// Its method and its path without the query; one of more than 88 bytes is cut and ends in "…".
     pub request: String,
     /// For how long.
     pub for_ms: u64,
+    /// The thread that serves it, as the worker's stacks name it; `None` where no thread does so alone.
+    pub thread: Option<u64>,
 }
 
 /// A process that has the application loaded and makes workers of it.

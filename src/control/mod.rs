@@ -16,8 +16,10 @@ pub mod message;
 mod name;
 mod server;
 
-pub use client::{ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, discover, of_process, reload, status};
-pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Status};
+pub use client::{
+    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, discover, of_process, reload, stacks, status,
+};
+pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status};
 pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};
 
 /// The longest request, in bytes with its newline.

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::peer::Stream;
 
-use super::message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Status};
+use super::message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status};
 use super::{REQUEST_LIMIT, name};
 
 /// How many clients are served at once; one more gets [`RefusalKind::Busy`].
@@ -49,6 +49,11 @@ impl Replier {
     /// Answers [`Request::Status`].
     pub fn status(self, status: Status) {
         let _ = self.lines.try_send(Reply::Status(Box::new(status)));
+    }
+
+    /// Answers [`Request::Stacks`].
+    pub fn stacks(self, stacks: Stacks) {
+        let _ = self.lines.try_send(Reply::Stacks(stacks));
     }
 
     /// Tells a step of a reload. When the client has 255 unread lines the step is left out: the last place in the

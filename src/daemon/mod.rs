@@ -13,7 +13,9 @@
 //!
 //!   The parts; none names the loop:
 //!   workers/               the processes of the core's workers: spawn.rs, notify.rs (what they say), heartbeat.rs (what
-//!                          they show), exit.rs (how they ended), cgroups.rs (their control groups)
+//!                          they show), requests.rs and stacks.rs (what they serve, and where they stand), exit.rs (how they
+//!                          ended), cgroups.rs (their control groups)
+//!   slow_requests.rs       requests that take longer than is usual, to the log
 //!   templates.rs hooks.rs  templates that fork workers, and what they are sent for the user's hooks
 //!   reading.rs             what a generation is made from, read by a thread: configuration -> command
 //!   health/                Effect::Judge and Effect::Probe: http.rs asks a worker, exec.rs runs the operator's program
@@ -66,6 +68,7 @@ mod repeats;
 mod service_manager;
 mod setup;
 mod signals;
+mod slow_requests;
 mod spec;
 mod startup;
 mod status;

@@ -71,6 +71,8 @@ ids! {
     PATH_LOST = "0b09baf96fcc974c26eddfaaf4dd2d5e";
     /// A path that was lost leads to a socket of ours again.
     PATH_RESTORED = "bcc3d640d3f121c2b34306daa2f3a75c";
+    /// A request is served for longer than requests.slow. SOCKD_REQUEST is its method and path.
+    SLOW_REQUEST = "74ba96f40bc34ea6965cc0cf23fda486";
     /// Something happened inside sockd that its authors held impossible.
     INTERNAL_ERROR = "69e5a3c1bfb1a56c099fc5d4c7394831";
 }

@@ -16,7 +16,8 @@
 //! );
 //! ```
 //!
-//! An event about a worker to which something happened has SOCKD_REQUEST, the request that it served, where it shows that.
+//! An event about a worker to which something happened has SOCKD_REQUEST, the request that it served, where it shows that; so
+//! has one about a slow request.
 //!
 //! Levels and priorities (sd-daemon(3)): ERROR 3, WARN 4, INFO 6, DEBUG and TRACE 7. The variable SOCKD_LOG (`error`,
 //! `warn`, `info`, `debug`, `trace`) sets the least important level that is written; it is `info` when unset.

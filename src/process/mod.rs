@@ -21,8 +21,8 @@ mod template;
 pub use listening::listening;
 pub use memfd::memory_file;
 pub use procfs::{
-    Usage, children, descendants, held_sockets, holds_socket, is_descendant_of, kill_descendant, process_group,
-    session, usage,
+    Thread, Usage, children, descendants, handles_signal, held_sockets, holds_socket, is_descendant_of,
+    kill_descendant, process_group, session, threads, usage,
 };
 pub use reap::{End, Ended, become_subreaper, reap, signal_name};
 pub use rlimit::{explain, raise_descriptor_limit};

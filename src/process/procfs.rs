@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// No more descendants than this are looked at: a fork bomb must not hold us up.
 const MAX_PROCESSES: usize = 4096;
+/// No more threads of a process than this are looked at.
+const MAX_THREADS: usize = 64;
 
 /// All living descendants of a process, at one moment (proc(5), /proc/PID/task/TID/children).
 pub fn descendants(pid: Pid) -> Vec<Pid> {
@@ -108,6 +110,45 @@ pub(super) fn sockets(pid: Pid) -> Option<BTreeSet<u64>> {
         target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
     };
     Some(descriptors.flatten().filter_map(socket).collect())
+}
+
+/// Whether the process handles this signal (proc(5), SigCgt of /proc/PID/status): the default action of most is its end.
+pub fn handles_signal(pid: Pid, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let handled = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let handled = handled.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (1..=64).contains(&signal) && handled & 1 << (signal - 1) != 0
+}
+
+/// One thread of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its number (gettid(2)).
+    pub id: u64,
+    /// Its name, as the process has set it: anything but a zero byte may stand in it.
+    pub name: String,
+    /// R, S, D or another letter of proc(5), /proc/PID/stat.
+    pub state: char,
+    /// The function of the kernel that it waits in. `None`: in none, or it may not be known.
+    pub waits_in: Option<String>,
+}
+
+/// The threads of a process, at one moment: 64 at most.
+pub fn threads(pid: Pid) -> Vec<Thread> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    tasks.flatten().take(MAX_THREADS).filter_map(|task| thread(&task)).collect()
+}
+
+fn thread(task: &fs::DirEntry) -> Option<Thread> {
+    let stat = String::from_utf8_lossy(&fs::read(task.path().join("stat")).ok()?).into_owned();
+    let (begin, rest) = stat.rsplit_once(") ")?;
+    let waits_in = fs::read_to_string(task.path().join("wchan")).ok();
+    Some(Thread {
+        id: task.file_name().to_str()?.parse().ok()?,
+        name: begin.split_once('(')?.1.to_owned(),
+        state: rest.chars().next()?,
+        waits_in: waits_in.filter(|function| !function.is_empty() && function != "0"),
+    })
 }
 
 /// What a process costs.

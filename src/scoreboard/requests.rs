@@ -1,8 +1,9 @@
 //! The requests on a worker's page.
 
-use super::{LENGTH, ago};
+use super::{PAGE, ago};
 use crate::printable;
 use std::cmp::Reverse;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// Where the finished requests begin, in words.
@@ -13,10 +14,11 @@ const COLUMNS: usize = BOUNDS.len() + 1;
 const FIRST_SLOT: usize = 8 * (FINISHED + ROWS * COLUMNS);
 const SLOT: usize = 112;
 const SLOTS: usize = 15;
-const METHOD: std::ops::Range<usize> = 8..16;
-const PATH: std::ops::Range<usize> = 16..SLOT;
+const THREAD: usize = 8;
+const METHOD: std::ops::Range<usize> = 16..24;
+const PATH: std::ops::Range<usize> = 24..SLOT;
 
-const _: () = assert!(FIRST_SLOT + SLOTS * SLOT <= LENGTH);
+const _: () = assert!(FIRST_SLOT + SLOTS * SLOT <= PAGE);
 
 /// What divides durations, in nanoseconds: two to each power of two, from 16 µs to 97 s.
 pub const BOUNDS: [u64; 46] = bounds();
@@ -48,8 +50,13 @@ pub struct Requests {
 /// A request that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFlight {
-    /// Since when.
+    /// When it began, in nanoseconds of CLOCK_MONOTONIC: no other request of this worker has the same, as far as it tells
+    /// the truth.
+    pub began: u64,
+    /// For how long it is served.
     pub since: Duration,
+    /// The thread that serves it, as the stacks name it. None: no thread does so alone.
+    pub thread: Option<NonZeroU64>,
     /// Its method and its path without the query, made harmless; a path that is longer ends in "…".
     pub request: String,
 }
@@ -71,7 +78,7 @@ impl Default for Finished {
 
 impl Requests {
     /// What a page says, which is read once `again`, at the moment `now` (CLOCK_MONOTONIC).
-    pub(super) fn read(page: &[u8; LENGTH], again: impl FnOnce() -> Option<[u8; LENGTH]>, now: Duration) -> Self {
+    pub(super) fn read(page: &[u8; PAGE], again: impl FnOnce() -> Option<[u8; PAGE]>, now: Duration) -> Self {
         let mut finished = Finished::default();
         for (row, class) in finished.by_class.iter_mut().enumerate() {
             for (column, duration) in finished.by_duration.iter_mut().enumerate() {
@@ -154,19 +161,25 @@ impl Finished {
     }
 }
 
-fn word(page: &[u8; LENGTH], at: usize) -> u64 {
+fn word(page: &[u8; PAGE], at: usize) -> u64 {
     page.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }
 
-fn in_flight(page: &[u8; LENGTH], slot: usize, now: Duration) -> InFlight {
+fn in_flight(page: &[u8; PAGE], slot: usize, now: Duration) -> InFlight {
     let text = |range: std::ops::Range<usize>| page.get(slot + range.start..slot + range.end).unwrap_or_default();
     let (method, path) = (text(METHOD), text(PATH));
     let cut = if path.last().is_some_and(|last| *last != 0) { "…" } else { "" };
-    InFlight { since: ago(word(page, slot), now), request: format!("{} {}{cut}", harmless(method), harmless(path)) }
+    let began = word(page, slot);
+    InFlight {
+        began,
+        since: ago(began, now),
+        thread: NonZeroU64::new(word(page, slot + THREAD)),
+        request: format!("{} {}{cut}", harmless(method), harmless(path)),
+    }
 }
 
 /// Up to the first zero, without what acts on a terminal.
-fn harmless(bytes: &[u8]) -> String {
+pub(super) fn harmless(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let text = String::from_utf8_lossy(&bytes[..end]);
     // A letter of several bytes that was cut in two.
@@ -180,23 +193,23 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(100);
 
-    fn put(page: &mut [u8; LENGTH], slot: usize, began: u64, method: &[u8], path: &[u8]) {
+    fn put(page: &mut [u8; PAGE], slot: usize, began: u64, method: &[u8], path: &[u8]) {
         let at = FIRST_SLOT + slot * SLOT;
         page[at..at + 8].copy_from_slice(&began.to_ne_bytes());
-        page[at + 8..at + 8 + method.len()].copy_from_slice(method);
-        page[at + 16..at + 16 + path.len()].copy_from_slice(path);
+        page[at + METHOD.start..at + METHOD.start + method.len()].copy_from_slice(method);
+        page[at + PATH.start..at + PATH.start + path.len()].copy_from_slice(path);
     }
 
-    fn read(page: &[u8; LENGTH]) -> Requests {
+    fn read(page: &[u8; PAGE]) -> Requests {
         Requests::read(page, || Some(*page), NOW)
     }
 
     #[test]
     fn requests_in_flight_are_shown_the_oldest_first_and_harmless() {
-        let mut page = [0; LENGTH];
+        let mut page = [0; PAGE];
         put(&mut page, 0, 99_000_000_000, b"GET", b"/new");
         put(&mut page, 14, 69_000_000_000, b"POST", b"/\x1b[2J\xff\n");
-        put(&mut page, 3, 98_000_000_000, b"GET", &[b'a'; 96]);
+        put(&mut page, 3, 98_000_000_000, b"GET", &[b'a'; 88]);
         page[24..32].copy_from_slice(&7_u64.to_ne_bytes());
         let requests = read(&page);
         let seen: Vec<_> = requests.in_flight.iter().map(|one| (one.since.as_secs(), one.request.clone())).collect();
@@ -204,7 +217,7 @@ mod tests {
             seen,
             [
                 (31, "POST /\u{fffd}[2J\u{fffd}\u{fffd}".to_owned()),
-                (2, format!("GET {}…", "a".repeat(96))),
+                (2, format!("GET {}…", "a".repeat(88))),
                 (1, "GET /new".to_owned())
             ]
         );
@@ -213,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_changes_hands_meanwhile_is_left_out() {
-        let mut page = [0; LENGTH];
+        let mut page = [0; PAGE];
         put(&mut page, 0, 1, b"GET", b"/goes");
         put(&mut page, 1, 2, b"GET", b"/stays");
         let mut again = page;
@@ -225,7 +238,7 @@ mod tests {
     #[test]
     fn garbage_of_any_kind_is_read_and_bounded() {
         for byte in [1, 0x7f, 0xff] {
-            let requests = read(&[byte; LENGTH]);
+            let requests = read(&[byte; PAGE]);
             assert_eq!(requests.in_flight.len(), SLOTS);
             assert!(requests.in_flight.iter().all(|one| one.request.len() < 4 * SLOT), "{requests:?}");
             let mut twice = requests.finished.clone();

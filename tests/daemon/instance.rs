@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
-use sockd::control;
-use sockd::control::message::{Outcome, Status, Worker, WorkerState};
+use sockd::control::message::{Outcome, Stacks, Status, Worker, WorkerState};
+use sockd::control::{self, AskError};
 
 use super::http::{Address, Response};
 use super::processes;
@@ -426,6 +426,11 @@ impl Instance {
         let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
         let found = runtime().block_on(control::of_process(pid));
         found.unwrap_or_else(|error| panic!("no control socket: {error}\n{}", self.transcript.show()))
+    }
+
+    /// Where the threads of a worker stand.
+    pub fn stacks(&self, worker: u64) -> Result<Stacks, AskError> {
+        runtime().block_on(control::stacks(&self.control(), worker))
     }
 
     /// `sockd status`, as the instance itself tells it.

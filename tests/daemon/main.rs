@@ -43,5 +43,6 @@ mod reload;
 mod requests;
 mod servers;
 mod signals;
+mod slow_requests;
 mod strangers;
 mod uwsgi;

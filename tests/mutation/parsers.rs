@@ -219,11 +219,18 @@ fn scoreboards() {
         let board = Scoreboard::new().expect("memory");
         // Garbage, but for words that are often right: the layout's version, whether requests are shown, empty places.
         let mut page: Vec<u8> = (0..4096).map(|_| numbers.below(256) as u8).collect();
-        let words = [(0, numbers.below(2) + 1), (8, 1), (16, numbers.below(2)), (290 * 8, numbers.below(2))];
+        let words = [(0, numbers.below(2) + 2), (8, 1), (16, numbers.below(2)), (290 * 8, numbers.below(2))];
         for (at, word) in words {
             page[at..at + 8].copy_from_slice(&(word as u64).to_ne_bytes());
         }
         rustix::io::pwrite(board.as_fd(), &page, 0).expect("written");
+        let stacks = numbers.mutated(
+            "Thread 0x2a (most recent call first):\n  File \"a.py\", line 1 in f\n\nCurrent thread 0x1:\n  g\n",
+        );
+        rustix::io::pwrite(board.as_fd(), stacks.as_bytes(), 4096).expect("written");
+        for line in board.stacks().iter().flat_map(|stack| &stack.lines) {
+            assert!(!line.contains(sockd::printable::is_command), "{line:?}");
+        }
         let reading = board.read();
         if let Some(ago) = reading.heartbeat {
             assert!(ago < Duration::from_secs(1 << 40), "{ago:?}");
@@ -231,7 +238,7 @@ fn scoreboards() {
         if let Some(requests) = &reading.requests {
             assert!(requests.in_flight.len() <= 15 && requests.finished.quantile(950).is_some());
             for shown in &requests.in_flight {
-                assert!(shown.request.chars().count() <= 8 + 1 + 96 + 1, "{shown:?}");
+                assert!(shown.request.chars().count() <= 8 + 1 + 88 + 1, "{shown:?}");
                 assert!(!shown.request.contains(sockd::printable::is_command), "{shown:?}");
             }
         }

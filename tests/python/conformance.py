@@ -298,7 +298,7 @@ print("collects: %s" % gc.isenabled(), file=sys.stderr, flush=True)
         worker = self.worker()
         for _ in range(3):
             worker.scoreboard.next_beat()
-        self.assertEqual(worker.scoreboard.words()[0], 2)
+        self.assertEqual(worker.scoreboard.words()[0], 3)
         self.assertEqual(worker.notifications_so_far(), [])
 
     def test_a_loop_that_does_not_turn_is_silent_and_shows_its_stack(self):

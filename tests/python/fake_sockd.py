@@ -203,7 +203,7 @@ class Scoreboard:
 
     def __init__(self):
         self.file = tempfile.TemporaryFile()
-        self.file.truncate(4096)
+        self.file.truncate(4096 + 65536)
 
     def fileno(self):
         return self.file.fileno()
@@ -223,8 +223,8 @@ class Scoreboard:
 
     def in_flight(self):
         """What is served in a slot of its own, without the time."""
-        slots = struct.iter_unpack("=Q8s96s", os.pread(self.fileno(), 15 * 112, self.FIRST_SLOT))
-        return [b" ".join(text.rstrip(b"\0") for text in request).decode() for began, *request in slots if began]
+        slots = struct.iter_unpack("=QQ8s88s", os.pread(self.fileno(), 15 * 112, self.FIRST_SLOT))
+        return [b" ".join(text.rstrip(b"\0") for text in request).decode() for began, _, *request in slots if began]
 
     @property
     def last_beat(self):

@@ -20,6 +20,7 @@ mod new;
 mod package;
 mod php;
 mod reload;
+mod requests;
 mod scarce;
 mod servers;
 mod signals;
@@ -131,6 +132,7 @@ on_every_release! { read:
         install(machine);
         guide::django(machine, PREFIX);
         guide::django_troubleshooting(machine);
+        requests::a_slow_query(machine);
     }
 
     /// uvicorn, hypercorn, daphne and granian in gunicorn's place.

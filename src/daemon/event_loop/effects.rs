@@ -9,7 +9,7 @@ use crate::daemon::workers::Worker;
 use crate::daemon::workers::spawn::New;
 use crate::supervisor::{Answers, Effect, Effects, Event, ProbeOutcome, WorkerEvent, WorkerId};
 use rustix::process::Pid;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl EventLoop {
     /// Does what the core wants done, in its order. Answers that are known at once wait in the outbox.
@@ -80,6 +80,7 @@ impl EventLoop {
     fn try_spawn(&mut self, new: New) -> Result<(), String> {
         let generation = self.generations.ready.get(&new.generation).ok_or("its generation was released")?;
         let io = self.children.workers.begin(new, generation, &self.exits.repeats, &self.outbox)?;
+        self.slow_requests.watch(generation.settings.requests.slow, Instant::now());
         let listeners = self.listeners.listeners();
         match generation.adapter.making {
             Making::Exec(_) => self.children.workers.execute(new, generation, listeners, &io, &mut self.outbox),

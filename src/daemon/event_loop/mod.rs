@@ -24,7 +24,9 @@
 //!   listen, getsockopt, netlink sock_diag  tables of the kernel; the answer is made within send(2)
 //!   pread                                  workers' scoreboards, which are memory; what a worker maps there or cuts out of it
 //!                                          holds up itself alone
-//!   /proc/PID/{fd,stat,task/*/children}    tables of the kernel. Not cmdline, environ or smaps, which wait for the process
+//!   fallocate, lseek                       of a scoreboard, before its worker writes its stacks: memory, too
+//!   /proc/PID/{fd,stat,status,task/*/{children,stat,wchan}}
+//!                                          tables of the kernel. Not cmdline, environ or smaps, which wait for the process
 //!   control groups: mkdir, rmdir, cgroup.kill, limits, memory.events
 //!                                          the kernel's memory; a busy group is an error at once
 //! ```
@@ -56,17 +58,18 @@ use super::repeats::Repeats;
 use super::service_manager::ServiceManager;
 use super::setup::Setup;
 use super::signals::UselessSignals;
+use super::slow_requests::SlowRequests;
 use super::status;
 use super::templates::Templates;
 use super::timerfd::Timerfd;
 use super::unclaimed_exits::UnclaimedExits;
-use super::workers::Workers;
+use super::workers::{Workers, stacks};
 use crate::control::{self, Call};
 use crate::exit;
 use crate::journal::message_id;
 use crate::listener::Listener;
 use crate::process::{Signals, release_file_pages};
-use crate::supervisor::{GenerationId, Overview, Start, Supervisor, Time};
+use crate::supervisor::{GenerationId, Overview, Start, Supervisor, Time, WorkerId};
 use crate::systemd::environment;
 use std::collections::BTreeMap;
 use std::io;
@@ -95,6 +98,7 @@ pub(super) struct EventLoop {
     children: Children,
     exits: Exits,
     meters: Meters,
+    slow_requests: SlowRequests,
     service_manager: ServiceManager,
     reload_clients: ReloadClients,
     progress: Progress,
@@ -172,6 +176,7 @@ impl EventLoop {
             },
             exits: Exits::default(),
             meters: Meters::default(),
+            slow_requests: SlowRequests::new()?,
             service_manager: ServiceManager::from_environment()?,
             reload_clients: ReloadClients::default(),
             progress: Progress::default(),
@@ -205,6 +210,7 @@ impl EventLoop {
                     self.carry_out(effects);
                 }
                 () = self.listeners.ticker.tick() => self.look(),
+                () = self.slow_requests.due() => self.slow_requests.look(&self.children.workers, Instant::now()),
                 numbers = self.inputs.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.inputs.calls.recv() => self.answer(call),
                 Some(message) = self.inputs.inbox.recv() => self.receive(message),
@@ -217,6 +223,7 @@ impl EventLoop {
                 let _ = release_file_pages();
             }
         }
+        self.slow_requests.tell_suppressed(Instant::now(), true);
         self.sweep().await;
         self.children.workers.cgroups.clear();
         self.listeners.unlink();
@@ -255,6 +262,7 @@ impl EventLoop {
     fn answer(&mut self, call: Call) {
         match call.request {
             control::Request::Status => self.answer_status(call.replier),
+            control::Request::Stacks { worker } => self.answer_stacks(WorkerId(worker), call.replier),
             control::Request::Reload { wait: true } => {
                 self.outbox.event(self.reload_clients.request(Some(call.replier)));
             }
@@ -272,6 +280,13 @@ impl EventLoop {
         let (workers, templates) = (&self.children.workers, &self.children.templates);
         let report = status::document(&self.setup, self.clock, &snapshot, listeners, workers, templates);
         self.meters.answer_status(report, workers, &self.listeners, replier);
+    }
+
+    fn answer_stacks(&self, worker: WorkerId, replier: control::Replier) {
+        match self.children.workers.stacks(worker) {
+            Ok(stacks) => drop(tokio::spawn(async move { replier.stacks(stacks::document(stacks.await)) })),
+            Err(why) => replier.refuse(control::RefusalKind::NotPossible, why),
+        }
     }
 
     /// Shows the service manager and the 503 helper what has changed, if anything has.
@@ -315,6 +330,7 @@ impl EventLoop {
         self.meters.measure(measured, &self.outbox);
         self.children.workers.sample_requests();
         self.children.workers.tell_suppressed();
+        self.slow_requests.tell_suppressed(Instant::now(), false);
         self.inputs.useless_signals.tell_suppressed(Instant::now());
     }
 

@@ -24,5 +24,5 @@ impl Workers {
 }
 
 fn read(worker: &Worker) -> Option<Reading> {
-    worker.scoreboard.as_ref().map(Scoreboard::read)
+    worker.scoreboard.as_deref().map(Scoreboard::read)
 }

@@ -10,6 +10,7 @@ mod heartbeat;
 mod notify;
 mod requests;
 pub(super) mod spawn;
+pub(super) mod stacks;
 mod traffic;
 
 use self::cgroups::{WorkerCgroup, WorkerCgroups};
@@ -31,6 +32,7 @@ use crate::supervisor::{Accepts, Event, GenerationId, Holds, Role, Signal, SlotI
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How many of a dead worker's last lines are quoted.
@@ -88,7 +90,9 @@ pub(super) struct Worker {
     /// What hooks have left in its object.
     hook_state: Option<String>,
     /// What it shows of itself, if it does.
-    scoreboard: Option<Scoreboard>,
+    scoreboard: Option<Arc<Scoreboard>>,
+    /// A request that it serves for longer is written to the log.
+    slow_requests_after: Option<Duration>,
     /// What it served when it was aborted: a server may end the request before itself.
     aborted_request: Option<String>,
     cgroup: WorkerCgroup,

@@ -2,9 +2,9 @@
 
 use super::{Worker, Workers, traffic};
 use crate::control::message;
-use crate::scoreboard::{Finished, Requests, Scoreboard};
+use crate::scoreboard::{Finished, InFlight, Requests, Scoreboard};
 use crate::supervisor::WorkerId;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Workers {
     /// What became of the requests since the start and lately. None: no worker shows them.
@@ -49,7 +49,17 @@ impl Worker {
     }
 
     fn requests(&self) -> Option<Requests> {
-        self.scoreboard.as_ref().map(Scoreboard::read)?.requests
+        self.scoreboard.as_deref().map(Scoreboard::read)?.requests
+    }
+
+    /// What it serves, the oldest first, as far as it has slots for it.
+    pub(in crate::daemon) fn requests_in_flight(&self) -> Vec<InFlight> {
+        self.requests().map(|requests| requests.in_flight).unwrap_or_default()
+    }
+
+    /// A request that it serves for longer is slow. None: none is.
+    pub(in crate::daemon) fn slow_requests_after(&self) -> Option<Duration> {
+        self.slow_requests_after
     }
 
     /// What it serves and has served, for the status.

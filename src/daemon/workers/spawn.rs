@@ -18,6 +18,7 @@ use crate::supervisor::{Event, GenerationId, Role, WorkerEvent, WorkerId};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// Which worker is to be made, and for what.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,7 @@ impl Workers {
             template: None,
             hook_state: None,
             scoreboard: None,
+            slow_requests_after: generation.settings.requests.slow,
             aborted_request: None,
             cgroup: group.map(|group| WorkerCgroup::watch(id, group, outbox)).unwrap_or_default(),
             unanswered: false,
@@ -100,7 +102,7 @@ impl Workers {
         let files: Vec<OwnedFd> =
             texts.collect::<Result<_, _>>().map_err(|error| format!("cannot make a file in memory: {error}"))?;
         let all = public.iter().map(AsFd::as_fd).chain(private.iter().map(AsFd::as_fd));
-        let descriptors: Vec<_> = all.chain(files.iter().map(AsFd::as_fd)).collect();
+        let mut descriptors: Vec<_> = all.chain(files.iter().map(AsFd::as_fd)).collect();
         // The private sockets of a canary take the places, and so the names, of the public ones.
         let named = if with_private { public } else { listeners };
         let given = WorkerFds {
@@ -111,6 +113,13 @@ impl Workers {
         };
         let execution = generation.plan.execution(&generation.command, &given);
         let mut environment = BTreeMap::<OsString, OsString>::new();
+        // The servers that we know have other ways to say what they do.
+        let shows_requests = generation.settings.requests.show && generation.plan.worker.is_none();
+        let scoreboard = shows_requests.then(new_scoreboard).transpose()?;
+        if let Some(scoreboard) = &scoreboard {
+            environment.insert("SOCKD_SCOREBOARD".into(), (FIRST_DESCRIPTOR + descriptors.len()).to_string().into());
+            descriptors.push(scoreboard.as_fd());
+        }
         if execution.notify_socket {
             environment.insert("NOTIFY_SOCKET".into(), io.notify.clone().into());
         }
@@ -132,6 +141,9 @@ impl Workers {
             sheltered: false,
         };
         let child = request.spawn().map_err(|error| error.to_string())?;
+        if let Some(worker) = self.all.get_mut(&id) {
+            worker.scoreboard = scoreboard;
+        }
         self.adopt(id, child);
         outbox.event(Event::Worker(id, WorkerEvent::Spawned));
         Ok(())
@@ -147,7 +159,7 @@ impl Workers {
         send: impl FnOnce(&ForkRequest<'_>) -> Result<u64, String>,
     ) -> Result<(), String> {
         let environment = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), io.notify.clone())]);
-        let scoreboard = Scoreboard::new().map_err(|error| format!("cannot make the worker's scoreboard: {error}"))?;
+        let scoreboard = new_scoreboard()?;
         // The Python servers serve sockets of any family beside each other, and a unix socket has no port that others see.
         let probe = self.private_socket(id, &Address::Abstract(String::new()))?;
         let sockets: Vec<_> = match role {
@@ -213,4 +225,8 @@ impl Workers {
         }
         Ok(fd)
     }
+}
+
+fn new_scoreboard() -> Result<Arc<Scoreboard>, String> {
+    Scoreboard::new().map(Arc::new).map_err(|error| format!("cannot make the worker's scoreboard: {error}"))
 }

@@ -80,7 +80,11 @@ pub(super) fn of_worker(requests: Requests) -> message::WorkerRequests {
         in_flight: requests
             .in_flight
             .into_iter()
-            .map(|request| message::InFlight { request: request.request, for_ms: ms(request.since) })
+            .map(|request| message::InFlight {
+                request: request.request,
+                for_ms: ms(request.since),
+                thread: request.thread.map(u64::from),
+            })
             .collect(),
     }
 }
@@ -133,7 +137,9 @@ mod tests {
     #[test]
     fn the_oldest_request_speaks_for_those_beside_it() {
         let one = |since, request: &str| crate::scoreboard::InFlight {
+            began: 1,
             since: Duration::from_millis(since),
+            thread: None,
             request: request.to_owned(),
         };
         let mut requests = Requests::default();

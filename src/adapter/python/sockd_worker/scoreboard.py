@@ -1,18 +1,22 @@
-"""A worker's scoreboard: when it last beat, which requests it serves, and what became of those it has served.
+"""A worker's scoreboard: when it last beat, which requests it serves, and what became of those it has served; and the
+stacks of its threads, when it is asked for them.
 
-What it owns. The page of memory that this worker and sockd share, whose layout src/scoreboard has. A write to it wakes
-nobody. What it must never do. Cost a request more than a microsecond, or fail one.
+What it owns. The file in memory that this worker and sockd share, whose layout src/scoreboard has. A write to its page
+wakes nobody. What it must never do. Cost a request more than a microsecond, or fail one.
 
 Nothing is locked: a counter is read and written without a look at other threads in between (CPython 3.10 and later,
 where Python has its lock), and what is lost elsewhere is lost to a statistic. Request slots are taken from a list and
 given back to it, which no two threads can do at once.
 """
 
+import faulthandler
 import mmap
 import os
 import struct
 import time
 from bisect import bisect
+
+from .signals import STACK_SIGNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,15 +27,15 @@ if TYPE_CHECKING:
 
 LENGTH = 4096
 # Words of 64 bits.
-VERSION, LAST_BEAT, COUNTS_REQUESTS, WITHOUT_SLOT, WEBSOCKETS = range(5)
+VERSION, LAST_BEAT, COUNTS_REQUESTS, WITHOUT_SLOT, WEBSOCKETS, STACKS_BY = range(6)
 FINISHED = 8
 # By the hundreds of the status; the first row is for those that nobody got an answer to.
 ROWS = 6
 # What divides durations, in nanoseconds: two numbers to each power of two, from 16 µs to 97 s.
 BOUNDS = [(1 << 14 + half // 2) * (181 if half % 2 else 128) // 128 for half in range(46)]
 COLUMNS = len(BOUNDS) + 1
-# Bytes. When it began, its method, its path without the query.
-SLOT = struct.Struct("=Q8s96s")
+# Bytes. When it began, its thread, its method, its path without the query.
+SLOT = struct.Struct("=QQ8s88s")
 FIRST_SLOT = 8 * (FINISHED + ROWS * COLUMNS)
 SLOTS = 15
 METHODS = {name: name.encode() for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
@@ -39,6 +43,8 @@ METHODS = {name: name.encode() for name in ("GET", "HEAD", "POST", "PUT", "DELET
 PROBE = "sockd (probe)"
 PROBE_HEADER = b"user-agent", PROBE.encode()
 SERVER_ERROR = 500
+# The thread of a request that an event loop serves beside others, or hands to another thread.
+NO_THREAD = 0
 # No status: the client left, or was cut off.
 ABORTED = 0
 # No status either: it was sockd's own question, and does not count.
@@ -52,10 +58,13 @@ class Scoreboard:
         """Takes the descriptor."""
         self.shows_requests = shows_requests
         memory = mmap.mmap(descriptor, LENGTH)
-        os.close(descriptor)
         self.words = memoryview(memory).cast("Q")
         self.begin, self.finish = request_functions(memory, self.words)
-        self.words[VERSION] = 2
+        # Written by C code in whichever thread gets the signal: one that waits in C code is shown as well.
+        os.set_inheritable(descriptor, False)
+        faulthandler.register(STACK_SIGNAL, file=descriptor, all_threads=True)
+        self.words[STACKS_BY] = STACK_SIGNAL
+        self.words[VERSION] = 3
 
     def counts_requests(self) -> None:
         """From here on every request is shown."""
@@ -63,15 +72,15 @@ class Scoreboard:
 
 
 def request_functions(
-        memory: "Any", words: "Any") -> "Tuple[Callable[[str, bytes], Token], Callable[[Token, int], None]]":
+        memory: "Any", words: "Any") -> "Tuple[Callable[[str, bytes, int], Token], Callable[[Token, int], None]]":
     """begin() and finish(), which each request calls: all their names are local, as attributes take longer to find."""
     free = list(range(FIRST_SLOT, FIRST_SLOT + SLOTS * SLOT.size, SLOT.size))
     take, give, pack, clock, methods, bounds = free.pop, free.append, SLOT.pack_into, time.monotonic_ns, METHODS, BOUNDS
     # One entry for each request that has found no slot.
     others: List[None] = []
 
-    def begin(method: str, path: bytes) -> "Token":
-        """A request is read."""
+    def begin(method: str, path: bytes, thread: int) -> "Token":
+        """A request is read, and this thread serves it (_thread.get_ident()), or NO_THREAD."""
         now = clock()
         try:
             slot = take()
@@ -79,7 +88,7 @@ def request_functions(
             others.append(None)
             words[WITHOUT_SLOT] = len(others)
             return 0, now
-        pack(memory, slot, now, methods.get(method, b"?"), path)
+        pack(memory, slot, now, thread, methods.get(method, b"?"), path)
         return slot, now
 
     def finish(token: "Token", status: int) -> None:
@@ -123,7 +132,8 @@ def observe_asgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
                 return await application(scope, receive, send, *rest)
             finally:
                 words[WEBSOCKETS] -= 1
-        token = begin(scope["method"], scope.get("raw_path") or scope["path"].encode(errors="replace"))
+        path = scope.get("raw_path") or scope["path"].encode(errors="replace")
+        token = begin(scope["method"], path, NO_THREAD)
         status, over = ABORTED, False
 
         def end() -> None:

@@ -3,7 +3,9 @@
 What it must never do. Keep what granian asks an answer or a protocol for from it.
 """
 
-from ..scoreboard import ABORTED, PROBE, PROBED, SERVER_ERROR, WEBSOCKETS, is_probe
+from _thread import get_ident
+
+from ..scoreboard import ABORTED, NO_THREAD, PROBE, PROBED, SERVER_ERROR, WEBSOCKETS, is_probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ def observe_wsgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
     scoreboard.counts_requests()
 
     def observed(environ: "Any", start_response: "Any") -> "Any":
-        token = scoreboard.begin(environ["REQUEST_METHOD"], environ["PATH_INFO"].encode(errors="replace"))
+        path = environ["PATH_INFO"].encode(errors="replace")
+        token = scoreboard.begin(environ["REQUEST_METHOD"], path, get_ident())
         status, over = SERVER_ERROR, False
 
         def start(line: "Any", *rest: "Any") -> "Any":
@@ -115,7 +118,7 @@ def observe_rsgi(application: "Any", scoreboard: "Scoreboard") -> "Any":
                 return await application(scope, protocol)
             finally:
                 scoreboard.words[WEBSOCKETS] -= 1
-        token = scoreboard.begin(scope.method, scope.path.encode(errors="replace"))
+        token = scoreboard.begin(scope.method, scope.path.encode(errors="replace"), NO_THREAD)
         protocol = Protocol(protocol)
         try:
             return await application(scope, protocol)

@@ -5,6 +5,7 @@ its answer and whatever came of it. What it must never do. Keep a hook of the us
 """
 
 import sys
+from _thread import get_ident
 
 from ..scoreboard import ABORTED, PROBED, SERVER_ERROR, is_probe
 
@@ -31,7 +32,7 @@ def observe_wsgi(worker: "Any", scoreboard: "Scoreboard") -> None:
     tokens: Dict[int, Token] = {}
 
     def pre_request(worker: "Any", request: "Any") -> None:
-        tokens[id(request)] = begin(request.method, request.path.encode("utf-8", "replace"))
+        tokens[id(request)] = begin(request.method, request.path.encode("utf-8", "replace"), get_ident())
         if before is not None:
             before(worker, request)
 

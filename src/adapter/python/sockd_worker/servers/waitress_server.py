@@ -8,6 +8,7 @@ before the fork, unless it is preloaded.
 
 import os
 import sys
+from _thread import get_ident
 
 from ..app_server import HANG_SECONDS, AppServer, collect_from_here, installed_version
 from ..drain import IDLE_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, Drain, IdleConnections
@@ -199,7 +200,7 @@ def observe_tasks(scoreboard: "Scoreboard") -> None:
 
     def observed(self: "Any") -> None:
         request = self.request
-        token = scoreboard.begin(request.command, request.path.encode(errors="replace"))
+        token = scoreboard.begin(request.command, request.path.encode(errors="replace"), get_ident())
         status = SERVER_ERROR
         try:
             service(self)
