@@ -218,10 +218,6 @@ impl EventLoop {
             }
             self.settle();
             self.service_manager.flush();
-            if std::mem::take(&mut self.progress.at_rest) {
-                // Only for the sake of others, who may need the memory.
-                let _ = release_file_pages();
-            }
         }
         self.slow_requests.tell_suppressed(Instant::now(), true);
         self.sweep().await;
@@ -328,6 +324,10 @@ impl EventLoop {
             .iter()
             .filter(|(_, worker)| generations.get(&worker.generation()).is_some_and(limited));
         self.meters.measure(measured, &self.outbox);
+        if std::mem::take(&mut self.progress.at_rest) {
+            // Only for the sake of others, who may need the memory; and not at once, when visitors waited for what was done.
+            let _ = release_file_pages();
+        }
         self.children.workers.sample_requests();
         self.children.workers.tell_suppressed();
         self.slow_requests.tell_suppressed(Instant::now(), false);

@@ -9,7 +9,8 @@ to pass it to a worker; end, or wait for ever, for the sake of a hook.
 The spare. A fork takes milliseconds that a visitor would wait for, so one process is always forked in advance: a copy
 of the template, already sockd's child, which waits for the next command, answers it and is that worker from there on,
 while the template makes the next spare. Commands in a row wait in the socket. Template and spare hold the ends of a
-pipe: a spare without its template leaves, a template without its spare makes another, and both leave with sockd.
+pipe: a spare without its template leaves, a template without its spare makes another, and both leave with sockd. The
+next spare is made once the worker that the last one became has had its first moments, when a visitor may wait for it.
 Moving into a control group can take 10 ms and more, too: a message says which worker comes next, and the spare moves
 into that one's group while nobody waits for it.
 
@@ -24,6 +25,7 @@ import os
 import select
 import socket
 import sys
+import time
 
 from .log import complain
 from .protocol import DECODER, BadMessage, ForkOrder, Notice, Place, failed
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from .app_server import AppServer
 
 LARGEST_MESSAGE = 65536
+# What the order of a worker begins with.
+ORDER = b'{"fork"'
 # The kernel's SCM_MAX_FD: no message can bring more descriptors.
 MOST_DESCRIPTORS = 253
 # Plain numbers: see DECODER.
@@ -44,6 +48,9 @@ PEEK, MSG_TRUNC, MSG_CTRUNC = (
     int(flag) for flag in (socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC, socket.MSG_TRUNC, socket.MSG_CTRUNC))
 # So many spares in a row that end without a command, and the template ends, too: sockd says so and makes another.
 MOST_LOST_SPARES = 3
+# A small application's worker is ready within this time. A fork beside it takes a processor from it, or from its
+# visitor.
+SPARE_DELAY_SECONDS = 0.03
 
 
 class NoFork(Exception):
@@ -88,6 +95,7 @@ class Template:
                 at_end = taken is None
                 if taken:
                     self.load_later()
+                    self.wait_before_next_spare()
             except NoFork as problem:
                 os.close(writer)
                 # The next command is worth another try, and is refused only if that fails, too.
@@ -107,6 +115,13 @@ class Template:
             self.server.load_later()
             # As at the start: see live() in template.py.
             gc.freeze()
+
+    def wait_before_next_spare(self) -> None:
+        """Wait a moment, unless the next worker is ordered already, or sockd has gone."""
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        if not poll.poll(0) or self.control.recv(len(ORDER), PEEK) != ORDER:
+            time.sleep(SPARE_DELAY_SECONDS)
 
     def hear_spare(self, reader: int) -> "Optional[bool]":
         """Take notices from the spare until it is a worker: True; False if it ended, None if the template is to end."""
