@@ -62,9 +62,11 @@ pub(super) fn of_unit(unit: &str) -> Diagnostics {
 /// What would keep a command from working in the place of a unit's own, as `sockd run` would run it: for `adopt`, which
 /// asks before it writes.
 pub(super) fn of_command(unit: &str, command: Vec<OsString>) -> Diagnostics {
-    let subject = unit::subject_of_any(unit);
-    let options = Options { command, ..Options::default() };
-    subject.map(|subject| check(Subject { options, ..subject })).unwrap_or_default()
+    let subject = unit::subject_of_any(unit).map(|mut subject| {
+        subject.options.command = command;
+        subject
+    });
+    subject.map(check).unwrap_or_default()
 }
 
 /// What would keep a new application from working: for `new`, which asks before it writes.
@@ -85,7 +87,7 @@ pub(super) fn of_instance(
     };
     check(Subject {
         name: String::new(),
-        options: Options { command, ..Options::default() },
+        options: Options { command, directory: Some(directory.to_owned()), ..Options::default() },
         environment: unit::environment().into_iter().chain(variables).collect(),
         directory: directory.to_owned(),
         environment_files: Vec::new(),
@@ -226,12 +228,28 @@ fn check(subject: Subject) -> Diagnostics {
     }
     match resolved {
         Ok(command) => {
+            if settings.directory.is_none() && command.directory != subject.directory {
+                problems.push(stays_in_release(&subject.directory, &command.directory));
+            }
             problems.append(application::check(&settings.command, &command));
             problems.extend(config::resolve_health_command(&settings, &command).err());
         }
         Err(found) => problems.append(found),
     }
     problems
+}
+
+/// systemd follows a symbolic link to the working directory at the start, and sockd is not told of the link.
+fn stays_in_release(written: &Path, real: &Path) -> Diagnostic {
+    let (written, real) = (written.display(), real.display());
+    Diagnostic::warning(format!(
+        "WorkingDirectory={written} leads to {real} by a symbolic link, which systemd follows at the start alone: a reload \
+         would load what is in {real}, wherever the link leads by then"
+    ))
+    .help(format!(
+        "write `--directory {written}` behind `sockd run`, or directory = \"{written}\" into its configuration: sockd \
+         follows that at each reload"
+    ))
 }
 
 /// The problems for a reader, and the verdict in the last line.

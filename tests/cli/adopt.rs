@@ -56,6 +56,7 @@ fn adopt(case: &str) -> Result<Proposal, String> {
             Some(("holder", user)) => holder = Writers::User(owner(user)),
             None if line == "#! open" => holder = Writers::Others("everybody may write /srv/sites".to_owned()),
             None if line == "#! socket" => around.socket_wanted = true,
+            Some(("linked", "directory")) => around.linked_directory = true,
             other => panic!("{other:?}"),
         }
     }
@@ -175,7 +176,11 @@ fn the_command_is_the_units_own_behind_sockd() {
             assert_eq!(new, old, "{}: one that had the prefix keeps its line", path.display());
             continue;
         }
-        let rest = new.strip_prefix("/usr/bin/sockd run -- ").unwrap_or_else(|| panic!("{new}"));
+        let ours = match case.contains("#! linked directory") {
+            true => "/usr/bin/sockd run --directory /srv/shop/current -- ",
+            false => "/usr/bin/sockd run -- ",
+        };
+        let rest = new.strip_prefix(ours).unwrap_or_else(|| panic!("{new}"));
         // The name after `@` is no part of the command.
         assert_eq!(rest, old.replace("gunicorn gunicorn-web", "gunicorn"), "{}", path.display());
     }

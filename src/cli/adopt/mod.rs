@@ -127,8 +127,15 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
     let ours = service::socket_path(&found.unit.name, manager);
     let adopted = matches!(atomic_files::find(&ours, MARK)?, Found::Ours(_));
     let sockets = if adopted { Vec::new() } else { found.sockets };
-    let around =
-        Surroundings { sockd, sockets, socket_wanted: arguments.socket || adopted, manager, systemd: show::version() };
+    let directory = Path::new(found.unit.value("Service", "WorkingDirectory"));
+    let around = Surroundings {
+        sockd,
+        sockets,
+        socket_wanted: arguments.socket || adopted,
+        manager,
+        systemd: show::version(),
+        linked_directory: std::fs::canonicalize(directory).is_ok_and(|real| real != directory),
+    };
     let proposal = service::propose(&found.unit, &around, &find::read)?;
     Ok((proposal, Some(found.unit)))
 }

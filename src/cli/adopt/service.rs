@@ -38,6 +38,8 @@ pub struct Surroundings {
     pub manager: Manager,
     /// systemd's version; 0 when it is not known.
     pub systemd: u32,
+    /// Whether a symbolic link leads to WorkingDirectory=.
+    pub linked_directory: bool,
 }
 
 /// The command of ExecStart=, taken apart.
@@ -240,9 +242,21 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
     lines.unset("sockd stays in the foreground: systemd knows its process by itself.", "PIDFile", "");
     if !start.prefixed {
         let place = format!("{}:{}", start.setting.file.display(), start.setting.line);
-        let start = line::command("ExecStart", &start.prefixes, &around.sockd, "run --", &start.written);
+        let directory = unit.value("Service", "WorkingDirectory");
+        let follows = around.linked_directory && line::needs_no_quotes(directory);
+        let written = if follows {
+            format!("--directory {directory} -- {}", start.written)
+        } else {
+            format!("-- {}", start.written)
+        };
+        let start = line::command("ExecStart", &start.prefixes, &around.sockd, "run", &written);
         lines.reset(
-            "sockd runs the server with the options that it has; the first line takes the old one away.",
+            if follows {
+                "sockd runs the server with the options that it has, and follows the link to its directory at each reload, \
+                 which systemd does at the start alone; the first line takes the old one away."
+            } else {
+                "sockd runs the server with the options that it has; the first line takes the old one away."
+            },
             "ExecStart",
             start.map_err(|why| format!("{place}: ExecStart=: {why}"))?,
         );

@@ -153,3 +153,21 @@ fn a_target_and_a_command_exclude_each_other() {
     assert_eq!(parse("check -- run --json").expect("it is right").command, ["run", "--json"]);
     assert!(parse("check web -- run").is_err());
 }
+
+#[test]
+fn a_working_directory_behind_a_link_that_reloads_would_not_follow_is_named() {
+    let instances = Instances::new("link");
+    fs::create_dir(instances.0.join("1")).expect("made");
+    let release = instances.0.join("1").canonicalize().expect("there");
+    let current = instances.0.join("current");
+    std::os::unix::fs::symlink("1", &current).expect("linked");
+    let found = |directory: &Path, option: Option<&Path>| {
+        let options =
+            Options { command: vec!["/bin/sh".into()], directory: option.map(Path::to_owned), ..Options::default() };
+        check(Subject { directory: directory.to_owned(), ..Subject::here(String::new(), options).expect("here") })
+    };
+    let text = found(&current, None).render(false);
+    assert!(text.contains(&format!("leads to {} by a symbolic link", release.display())), "{text}");
+    assert!(text.contains(&format!("write `--directory {}` behind", current.display())), "{text}");
+    assert!(found(&current, Some(&current)).is_empty() && found(&release, None).is_empty());
+}

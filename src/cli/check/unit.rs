@@ -86,7 +86,12 @@ pub(super) fn subject_of_any(unit: &str) -> Result<Subject, String> {
             options
         }
         Err(_) if command.is_empty() => return Err(format!("{unit} starts nothing")),
-        Err(_) => Options { command: command.into_iter().map(OsString::from).collect(), ..Options::default() },
+        // adopt writes the directory down where a link leads to it.
+        Err(_) => Options {
+            command: command.into_iter().map(OsString::from).collect(),
+            directory: Some(subject.directory.clone()),
+            ..Options::default()
+        },
     };
     Ok(subject)
 }

@@ -170,11 +170,16 @@ pub fn command(
     words: &'static str,
     written: &str,
 ) -> Result<Line, String> {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "/_-.+~".contains(c);
-    let program = program.to_str().filter(|program| program.starts_with('/') && program.chars().all(bare));
+    let program = program.to_str().filter(|program| needs_no_quotes(program));
     let program = program.ok_or("the path of sockd is no path for a unit file: install sockd elsewhere")?;
     let space = if written.is_empty() { "" } else { " " };
     line(key, &format!("{prefixes}{program} {words}{space}{written}"))
+}
+
+/// Whether it is an absolute path that means itself in a command line.
+pub fn needs_no_quotes(path: &str) -> bool {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "/_-.+~".contains(c);
+    path.starts_with('/') && path.chars().all(bare)
 }
 
 /// A setting as a unit has it.
