@@ -239,7 +239,7 @@ fn check(subject: Subject) -> Diagnostics {
     problems
 }
 
-/// systemd follows a symbolic link to the working directory at the start, and sockd is not told of the link.
+/// systemd follows a symbolic link to the working directory at the start, and sockd does not learn of the link.
 fn stays_in_release(written: &Path, real: &Path) -> Diagnostic {
     let (written, real) = (written.display(), real.display());
     Diagnostic::warning(format!(

@@ -15,7 +15,7 @@ use crate::machine::{Machine, list_processes};
 
 /// How `sockd status` exits while it runs and no visitor gets a page.
 const NOBODY_SERVED: i32 = 150;
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PROJECT: &str = "/home/sammy/myprojectdir";
 pub const SOCKET: &str = "/run/gunicorn.sock";
 /// The unit of units/examples/better.

@@ -4,6 +4,7 @@
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
 mod adopt;
+mod cookbook;
 mod doctor;
 mod emulated_machine;
 mod groups;
@@ -167,6 +168,12 @@ on_every_release! { read:
             "(13: Permission denied)",
             "chmod 755 /home/sammy",
         );
+    }
+
+    /// Every command of sockd-cookbook(7), in order.
+    fn the_cookbook_holds(machine) {
+        install(machine);
+        cookbook::holds(machine);
     }
 
     /// Each fault of the guide's troubleshooting: named by the doctor, fixed by its command.
