@@ -4,12 +4,15 @@
 //! has its command line, its environment and its files read once for each generation, and its command put together for
 //! each worker. Owns no IO: files are read through [`ServerInputs::read`] and [`ServerInputs::names`], descriptors are the numbers in [`WorkerFds`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::origins::Origins;
 use crate::app::{Address, Command};
 
 /// One server that is executed once for each worker.
@@ -94,6 +97,24 @@ pub struct WorkerCommand {
     pub listen_fds: bool,
     /// Whether the worker finds NOTIFY_SOCKET.
     pub notify_socket: bool,
+    /// The name by which it speaks of its owner's files, if it does not know theirs.
+    pub alias: Option<TextAlias>,
+}
+
+/// A text that was put together of its owner's files, as a worker knows it.
+#[derive(Clone, Debug)]
+pub struct TextAlias {
+    /// The path by which the worker reads it.
+    pub alias: String,
+    /// Where its lines come from.
+    pub origins: Arc<Origins>,
+}
+
+impl TextAlias {
+    /// What the worker writes, with the files in the place of the alias.
+    pub fn name_files<'a>(&self, said: &'a str) -> Cow<'a, str> {
+        self.origins.name_files(said, &self.alias)
+    }
 }
 
 impl LaunchPlan {
@@ -101,7 +122,7 @@ impl LaunchPlan {
     pub fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand {
         match &self.worker {
             Some(worker) => worker.execution(command, fds),
-            None => WorkerCommand { command: command.clone(), listen_fds: true, notify_socket: true },
+            None => WorkerCommand { command: command.clone(), listen_fds: true, notify_socket: true, alias: None },
         }
     }
 }

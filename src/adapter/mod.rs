@@ -26,6 +26,7 @@ pub mod granian;
 pub mod gunicorn;
 pub mod hypercorn;
 pub mod launcher;
+pub mod origins;
 pub mod php_fpm;
 pub mod puma;
 pub mod python;

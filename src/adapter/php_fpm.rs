@@ -8,9 +8,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::exec::{Exec, LaunchPlan, ServerInputs, Worker, WorkerCommand, WorkerFds};
+use super::exec::{Exec, LaunchPlan, ServerInputs, TextAlias, Worker, WorkerCommand, WorkerFds};
+use super::origins::Origins;
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions, Reopen};
 use crate::supervisor::Protocol;
@@ -62,6 +64,7 @@ impl Pool {
 }
 
 fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
+    let (path, text) = configuration(inputs)?;
     let mut reading = Reading {
         inputs,
         files: 0,
@@ -71,8 +74,8 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
         timeout: None,
         warnings: Vec::new(),
         text: BEGIN.to_owned(),
+        origins: Origins::new(&path, BEGIN.lines().count()),
     };
-    let (path, text) = configuration(inputs)?;
     reading.read(&path, &text, 0)?;
     if reading.pools.is_empty() {
         return Err(format!("{}: no pool of PHP-FPM says where it listens", path.display()));
@@ -87,7 +90,7 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
         timeout: Some(Duration::ZERO),
         files: vec![reading.text],
         warnings: reading.warnings,
-        worker: Some(Box::new(Process { pools: reading.pools })),
+        worker: Some(Box::new(Process { pools: reading.pools, origins: Arc::new(reading.origins) })),
         ..LaunchPlan::default()
     })
 }
@@ -132,19 +135,21 @@ struct Reading<'a> {
     warnings: Vec<String>,
     /// The configuration as a worker gets it.
     text: String,
+    origins: Origins,
 }
 
 impl Reading<'_> {
     fn read(&mut self, path: &Path, text: &str, depth: usize) -> Result<(), String> {
-        for (index, line) in text.lines().enumerate() {
-            let at = |why: &str| format!("{}:{}: {why}", path.display(), index + 1);
+        let file: Arc<str> = path.display().to_string().into();
+        for (number, line) in (1..).zip(text.lines()) {
+            let at = |why: &str| format!("{file}:{number}: {why}");
             let bare = line.trim();
             if let Some(section) = bare.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
                 section.0.trim().clone_into(&mut self.section);
             }
             let setting = bare.split_once('=').filter(|_| !bare.starts_with([';', '#', '[']));
             let Some((name, value)) = setting.map(|(name, value)| (name.trim(), plain(value))) else {
-                self.keep(line);
+                self.keep(line, &file, number);
                 continue;
             };
             match name {
@@ -164,7 +169,7 @@ impl Reading<'_> {
                     let listen = address(&value.replace("$pool", &self.section))
                         .map_err(|why| at(&format!("listen = {value}: {why}")))?;
                     let pool = Pool { name: self.section.clone(), listen };
-                    self.keep(&format!("listen = {}", pool.key()));
+                    self.keep(&format!("listen = {}", pool.key()), &file, number);
                     // What is said last counts.
                     self.pools.retain(|other| other.name != pool.name);
                     self.pools.push(pool);
@@ -177,7 +182,7 @@ impl Reading<'_> {
                 "listen.owner" | "listen.group" | "listen.acl_users" | "listen.acl_groups" => {
                     let instead = "the socket unit's SocketUser= and SocketGroup= say whose the socket is";
                     self.warn_once(at(&format!("{name} is ignored: {instead}")), instead);
-                    self.keep(line);
+                    self.keep(line, &file, number);
                 }
                 // Each worker would write it, and remove it.
                 "pid" => {
@@ -185,15 +190,15 @@ impl Reading<'_> {
                     let instead = "to reopen log files, `systemctl kill --kill-who=main -s USR1 UNIT` signals sockd, \
                                    which passes it on";
                     self.warn_once(at(&format!("pid is left out: {instead}")), instead);
-                    self.keep("");
+                    self.keep("", &file, number);
                 }
                 // sockd is not left alone.
-                "daemonize" => self.keep(""),
+                "daemonize" => self.keep("", &file, number),
                 "process_control_timeout" => {
                     self.timeout = Some(seconds(value).ok_or_else(|| at(&format!("{name} = {value} is no time")))?);
                     // Zero would end requests.
                     self.timeout = self.timeout.filter(|timeout| !timeout.is_zero());
-                    self.keep(if self.timeout.is_some() { line } else { "" });
+                    self.keep(if self.timeout.is_some() { line } else { "" }, &file, number);
                 }
                 _ => {
                     if name == "listen.mode" {
@@ -202,7 +207,7 @@ impl Reading<'_> {
                         // For all of them, what each allows.
                         self.mode = Some(self.mode.unwrap_or(mode) & mode);
                     }
-                    self.keep(line);
+                    self.keep(line, &file, number);
                 }
             }
         }
@@ -216,9 +221,11 @@ impl Reading<'_> {
         }
     }
 
-    fn keep(&mut self, line: &str) {
+    /// The worker gets this for a line of the file.
+    fn keep(&mut self, line: &str, file: &Arc<str>, number: usize) {
         self.text.push_str(line);
         self.text.push('\n');
+        self.origins.push(file, number);
     }
 
     /// The files of `include`: one, or those of a directory by a pattern such as `/etc/php/8.2/fpm/pool.d/*.conf`.
@@ -294,6 +301,7 @@ fn is_at(pool: &Address, socket: &Address) -> bool {
 #[derive(Debug)]
 struct Process {
     pools: Vec<Pool>,
+    origins: Arc<Origins>,
 }
 
 impl Process {
@@ -314,7 +322,8 @@ impl Worker for Process {
         let configuration = format!("/proc/self/fd/{}", fds.files);
         command.arguments.extend(["--nodaemonize", "--fpm-config", &configuration].map(OsString::from));
         command.environment.insert(OsStr::new("FPM_SOCKETS").to_owned(), self.sockets(fds.listeners).into());
-        WorkerCommand { command, listen_fds: false, notify_socket: true }
+        let alias = Some(TextAlias { alias: configuration, origins: Arc::clone(&self.origins) });
+        WorkerCommand { command, listen_fds: false, notify_socket: true, alias }
     }
 }
 
@@ -351,6 +360,16 @@ mod tests {
         })
     }
 
+    fn command() -> Command {
+        Command {
+            launcher: Vec::new(),
+            program: "/usr/sbin/php-fpm8.2".into(),
+            arguments: vec!["php-fpm8.2".into()],
+            directory: "/".into(),
+            environment: BTreeMap::new(),
+        }
+    }
+
     #[test]
     fn pools_say_where_and_get_names_that_are_nobodys() {
         let plan = read("/usr/sbin/php-fpm8.2", &FILES).expect("read");
@@ -376,7 +395,23 @@ mod tests {
         assert!(plan.warnings[0].starts_with("/srv/x.conf:4: listen.owner is ignored: "), "{:?}", plan.warnings);
         let pools = vec![Pool { name: "web".to_owned(), listen: plan.listen[0].clone() }];
         let fds = "127.0.0.1:80".parse().expect("a port");
-        assert_eq!(Process { pools }.sockets(&[&fds]), "/sockd/has/no/socket/for/pool/web=3");
+        let origins = Arc::new(Origins::new(Path::new("/srv/x.conf"), 0));
+        assert_eq!(Process { pools, origins }.sockets(&[&fds]), "/sockd/has/no/socket/for/pool/web=3");
+    }
+
+    #[test]
+    fn mistakes_are_quoted_with_the_place_in_the_owners_files() {
+        let plan = read("php-fpm8.2", &FILES).expect("read");
+        let command = command();
+        let fds = WorkerFds { listeners: &[], private_socket: None, files: 7, notify: "@n" };
+        let alias = plan.execution(&command, &fds).alias.expect("it reads a text of ours");
+        for (said, named) in [
+            ("ERROR: [/proc/self/fd/7:10] unknown entry 'x'", "[/etc/php/8.2/fpm/pool.d/www.conf:3] unknown entry 'x'"),
+            ("ERROR: [/proc/self/fd/7:5] unknown entry 'x'", "[/etc/php/8.2/fpm/php-fpm.conf:3] unknown entry 'x'"),
+            ("failed to load configuration file '/proc/self/fd/7'", "'/etc/php/8.2/fpm/php-fpm.conf'"),
+        ] {
+            assert!(alias.name_files(said).ends_with(named), "{}", alias.name_files(said));
+        }
     }
 
     #[test]
@@ -393,13 +428,7 @@ mod tests {
     #[test]
     fn a_worker_gets_the_sockets_by_their_addresses() {
         let plan = read("php-fpm8.2", &FILES).expect("read");
-        let command = Command {
-            launcher: Vec::new(),
-            program: "/usr/sbin/php-fpm8.2".into(),
-            arguments: vec!["php-fpm8.2".into()],
-            directory: "/".into(),
-            environment: BTreeMap::new(),
-        };
+        let command = command();
         let address = |text: &str| text.parse::<Address>().expect("an address");
         let (unix, tcp) = (address("/run/php/php8.2-fpm.sock"), address("0.0.0.0:9001"));
         let (local, another) = (address("127.0.0.1:9001"), address("/run/another.sock"));

@@ -176,7 +176,7 @@ impl Worker for Process {
         command.arguments.extend(["--restart-cmd", "true"].map(OsString::from));
         // It would ask for workers once more.
         command.environment.remove(OsStr::new("WEB_CONCURRENCY"));
-        WorkerCommand { command, listen_fds: true, notify_socket: true }
+        WorkerCommand { command, listen_fds: true, notify_socket: true, alias: None }
     }
 }
 

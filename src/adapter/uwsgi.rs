@@ -200,7 +200,7 @@ impl Worker for Process {
         command.environment.retain(|name, _| !self.unset.contains(name));
         // A worker that hangs in an import is sent SIGABRT: Python then writes its stack.
         command.environment.entry("PYTHONFAULTHANDLER".into()).or_insert_with(|| "1".into());
-        WorkerCommand { command, listen_fds: false, notify_socket: false }
+        WorkerCommand { command, listen_fds: false, notify_socket: false, alias: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The output of workers and templates: what they write to stderr, to the log line by line, with what of it is kept back.
 
 use super::repeats::Lines;
+use crate::adapter::exec::TextAlias;
 use crate::journal;
 use crate::process::{Stderr, Tail};
 use std::os::fd::OwnedFd;
@@ -24,6 +25,11 @@ impl Output {
             Stderr::new(move |line| taken.take(line)).map_err(|error| format!("cannot make a pipe: {error}"))?;
         drop(tokio::spawn(Arc::clone(&stderr).follow(journal::is_congested)));
         Ok((Self { stderr, lines }, write))
+    }
+
+    /// Its lines name the files that the process knows by an alias. To be called before the process exists.
+    pub(super) fn name_files(&self, alias: TextAlias) {
+        self.stderr.edit_lines(move |line| alias.name_files(&line).into_owned());
     }
 
     /// Nothing of it is kept back any more.

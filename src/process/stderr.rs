@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
@@ -27,8 +27,12 @@ const LAST_CHUNKS: usize = 32;
 pub struct Stderr {
     pipe: AsyncFd<OwnedFd>,
     state: Mutex<State>,
+    edit: OnceLock<Box<Edit>>,
     on_line: Box<dyn Fn(&str) + Send + Sync>,
 }
+
+/// Makes of a line what is passed on and quoted.
+type Edit = dyn Fn(String) -> String + Send + Sync;
 
 /// Whether there was something to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,8 +62,14 @@ impl Stderr {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         // The reading end alone: a worker must be able to block in write.
         rustix::io::ioctl_fionbio(&read, true)?;
-        let stderr = Self { pipe: watch(read)?, state: Mutex::default(), on_line: Box::new(on_line) };
+        let stderr =
+            Self { pipe: watch(read)?, state: Mutex::default(), edit: OnceLock::new(), on_line: Box::new(on_line) };
         Ok((Arc::new(stderr), write))
+    }
+
+    /// Lines are passed on and quoted as `edit` makes them. To be called once, before the process exists.
+    pub fn edit_lines(&self, edit: impl Fn(String) -> String + Send + Sync + 'static) {
+        let _ = self.edit.set(Box::new(edit));
     }
 
     /// Reads until every writer is gone. Run it as a task. While `congested` says so nothing is passed on and nothing read:
@@ -104,7 +114,7 @@ impl Stderr {
         loop {
             match rustix::io::read(self.pipe.as_fd(), &mut chunk[..]) {
                 Ok(count) => {
-                    self.state().take(&chunk[..count]);
+                    self.state().take(&chunk[..count], self.edit.get().map(Box::as_ref));
                     return if count == 0 { Read::Nothing } else { Read::Something };
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -132,7 +142,7 @@ impl Stderr {
 
 impl State {
     /// Cuts what came into lines; nothing means that nothing more will come.
-    fn take(&mut self, chunk: &[u8]) {
+    fn take(&mut self, chunk: &[u8], edit: Option<&Edit>) {
         self.ended = chunk.is_empty();
         self.rest.extend_from_slice(chunk);
         let mut taken = 0;
@@ -145,7 +155,10 @@ impl State {
                 Some(_) | None if self.ended && !rest.is_empty() => (rest.len(), rest.len()),
                 Some(_) | None => break,
             };
-            let line = clean(&rest[..length]);
+            let mut line = clean(&rest[..length]);
+            if let Some(edit) = edit {
+                line = edit(line);
+            }
             taken += skip;
             self.tail.push(line.clone());
             self.pending.push_back(line);
@@ -259,6 +272,22 @@ mod tests {
             assert_eq!(all[3].len(), LINE_LIMIT);
             assert_eq!(all[4..], ["xxx"]);
             assert_eq!(stderr.tail().lines().count(), 5);
+        });
+    }
+
+    #[test]
+    fn lines_are_logged_and_quoted_as_they_were_edited() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let all = Arc::new(Mutex::new(Vec::new()));
+            let sink = Arc::clone(&all);
+            let (stderr, write) =
+                Stderr::new(move |line| sink.lock().expect("one thread").push(line.to_owned())).expect("a pipe");
+            stderr.edit_lines(|line| line.replace("fd/5", "file"));
+            rustix::io::write(&write, b"Error: fd/5:7\n").expect("it fits the pipe");
+            stderr.pump();
+            assert_eq!(*all.lock().expect("one thread"), ["Error: file:7"]);
+            assert_eq!(stderr.tail().reason(), Some("Error: file:7"));
         });
     }
 

@@ -120,7 +120,8 @@ pub fn lives(machine: &Machine) {
     assert_ne!(machine.run("systemctl reload php").code, 0, "a broken reload was reported as a good one");
     let journal = machine.journal("php");
     let refusal = journal.lines().find(|line| line.contains(" refused: exit 78: ")).unwrap_or_default();
-    assert!(refusal.contains("unknown entry 'pm.nonsense'"), "{journal}");
+    let mistake = format!("[/etc/php/{version}/fpm/pool.d/tcp.conf:11] unknown entry 'pm.nonsense'");
+    assert!(refusal.contains(&mistake), "{journal}");
     assert_eq!(workers(machine), new);
     visit("/");
     visit("/tcp");

@@ -112,6 +112,9 @@ impl Workers {
             notify: &io.notify,
         };
         let execution = generation.plan.execution(&generation.command, &given);
+        if let (Some(alias), Some(worker)) = (execution.alias, self.all.get(&id)) {
+            worker.output.name_files(alias);
+        }
         let mut environment = BTreeMap::<OsString, OsString>::new();
         // The servers that we know have other ways to say what they do.
         let shows_requests = generation.settings.requests.show && generation.plan.worker.is_none();
