@@ -48,7 +48,8 @@ impl Reason {
             (_, kind) => kind,
         };
         match kind {
-            Kind::Names | Kind::NamesFirst => (self.named, self.since) = (Some(line.trim().to_owned()), 0),
+            Kind::Names => (self.named, self.since) = (Some(line.trim().to_owned()), 0),
+            Kind::NamesFirst => (self.named, self.since) = (Some(mistake_in_ruby(line.trim()).to_owned()), 0),
             Kind::Announces | Kind::AnnouncesFrames | Kind::Frame => {}
             Kind::Other => self.since += 1,
         }
@@ -168,6 +169,14 @@ fn names_in_ruby(line: &str) -> bool {
     is_class_of_ruby(class) && placed
 }
 
+/// What names the mistake where Ruby raises an error for somebody else's: a syntax error says itself in which file it is,
+/// and what cannot be loaded is missing, whichever of Ruby's own files looked for it.
+fn mistake_in_ruby(line: &str) -> &str {
+    let of_another = line.ends_with(" (SyntaxError)") || line.ends_with(" (LoadError)");
+    let behind_place = || line.split_once(":in ")?.1.split_once("': ");
+    behind_place().filter(|_| of_another).map_or(line, |(_, mistake)| mistake)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +189,7 @@ mod tests {
 
     /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
     /// and PHP-FPM 8.4; the others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 31] = [
+    const CAPTURED: [(&str, &str); 32] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -214,7 +223,7 @@ mod tests {
         (
             "<internal:/usr/lib/ruby/kernel_require.rb>:85:in `require': cannot load such file -- nonesuch \
              (LoadError)\n\tfrom <internal:/usr/lib/ruby/kernel_require.rb>:85:in `require'\n\tfrom -e:1:in `<main>'\n",
-            "<internal:/usr/lib/ruby/kernel_require.rb>:85:in `require': cannot load such file -- nonesuch (LoadError)",
+            "cannot load such file -- nonesuch (LoadError)",
         ),
         (
             "x.rb:4:in `rescue in f': cannot start (ArgumentError)\n\tfrom x.rb:1:in `f'\n\tfrom x.rb:6:in \
@@ -224,6 +233,11 @@ mod tests {
         (
             "! Unable to load application: SyntaxError: c3.ru:3: syntax error, unexpected '}', expecting ')'\n}.to_app\n^\n",
             "! Unable to load application: SyntaxError: c3.ru:3: syntax error, unexpected '}', expecting ')'",
+        ),
+        (
+            "/usr/lib/ruby/vendor_ruby/puma/rack/builder.rb:183:in `eval': config.ru:2: syntax error, unexpected '}', \
+             expecting ']' (SyntaxError)\n\tfrom /usr/lib/ruby/vendor_ruby/puma/rack/builder.rb:183:in `new_from_string'\n",
+            "config.ru:2: syntax error, unexpected '}', expecting ']' (SyntaxError)",
         ),
         (
             "node:internal/modules/cjs/loader:1210\n  throw err;\n  ^\n\nError: Cannot find module './nonesuch'\nRequire \

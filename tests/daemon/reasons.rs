@@ -25,9 +25,10 @@ fn are_refused(command: &[&str], file: &str, good: &str, broken: &[(&str, &str)]
     web.stop();
 }
 
-/// Nothing but the status of the process stands before what is quoted, and nothing behind it.
+/// Nothing but the status of the process stands before what is quoted, none of Ruby's own files either, and nothing
+/// behind it.
 fn ends_with(text: &str, line: &str) -> bool {
-    text.strip_suffix(line).is_some_and(|before| before.ends_with(": "))
+    text.strip_suffix(line).is_some_and(|before| before.ends_with(": ") && !before.contains(".rb"))
 }
 
 /// The first start fails, and the status quotes this line.
