@@ -151,7 +151,8 @@ fn a_health_command_is_run_until_a_program_that_says_nothing_is_well() {
 fn a_worker_that_holds_the_socket_and_serves_another_one_is_named() {
     // As `bash -c 'source venv/bin/activate && gunicorn ...; echo ended'`: LISTEN_PID names the shell.
     let server = "python3 -m http.server --bind 127.0.0.1 0; echo ended";
-    let web = Instance::on_unix().options("--ready-after 300ms").command(&["sh", "-c", server]);
+    let options = "--ready-after 300ms --start-timeout 20s";
+    let web = Instance::on_unix().options(options).command(&["sh", "-c", server]);
     let visitor = web.addresses[0].connect(PATIENCE).expect("it waits in the queue");
     let line = web.log("nobody accepts from unix:");
     assert!(line.text.contains("the workers listen on 127.0.0.1:"), "{}", line.text);
@@ -161,6 +162,48 @@ fn a_worker_that_holds_the_socket_and_serves_another_one_is_named() {
     // What `systemctl status` shows.
     let (_, place) = line.text.split_once("nobody accepts from ").expect("the log has said it");
     web.status_like(START, &format!("nobody accepts from {place}"));
+    drop(visitor);
+    web.stop();
+}
+
+/// Serves without a word, and opens another port where `side-port` is there. The queue is looked at each 5 s, and it
+/// takes two looks to see that nobody accepts.
+fn with_side_port(options: &str) -> Instance {
+    let options = format!("--ready-after 300ms {options}");
+    let behaviour = ["silent", "imports=imports", "side-port=side-port"];
+    Instance::on_unix().config(QUICK).options(&options).worker("service.py", &behaviour)
+}
+
+#[test]
+fn a_worker_that_loads_with_another_port_open_does_not_serve_elsewhere() {
+    let web = with_side_port("--start-timeout 60s");
+    web.write("side-port", "");
+    web.write("imports", "11");
+    assert_eq!(web.get("/").status, 200);
+    web.output("opens a side port");
+    assert!(web.logged(START, "nobody accepts").is_empty(), "{}", web.transcript.show());
+    web.stop();
+}
+
+#[test]
+fn a_canary_with_another_port_is_proven_and_not_taken_for_the_workers() {
+    let web = with_side_port("--start-timeout 20s");
+    assert_eq!(web.get("/").status, 200);
+    web.status("serving, 1 of 1 worker, generation 1");
+    // It takes nobody, for longer than two looks.
+    let worker = web.ready()[0];
+    super::processes::signal(worker, Signal::STOP);
+    let visitor = web.addresses[0].connect(PATIENCE).expect("it waits in the queue");
+    web.write("side-port", "");
+    web.write("imports", "18");
+    let mark = web.mark();
+    web.signal(Signal::HUP);
+    web.output_since(mark, "opens a side port");
+    web.write("imports", "0");
+    web.log_since(mark, "generation 2 is proven on a canary");
+    assert!(web.logged(START, "nobody accepts").is_empty(), "{}", web.transcript.show());
+    super::processes::signal(worker, Signal::CONT);
+    web.log_since(mark, "generation 2 has taken over");
     drop(visitor);
     web.stop();
 }

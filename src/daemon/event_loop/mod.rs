@@ -69,7 +69,7 @@ use crate::exit;
 use crate::journal::message_id;
 use crate::listener::Listener;
 use crate::process::{Signals, release_file_pages};
-use crate::supervisor::{GenerationId, Overview, Start, Supervisor, Time, WorkerId};
+use crate::supervisor::{GenerationId, Overview, Phase, Start, Supervisor, Time, WorkerId, WorkerSnapshot};
 use crate::systemd::environment;
 use std::collections::BTreeMap;
 use std::io;
@@ -314,10 +314,19 @@ impl EventLoop {
     /// What is looked at now and then.
     fn look(&mut self) {
         let overview = self.overview();
-        let workers = &self.children.workers;
-        self.listeners.look(&overview, || workers.serving(), &self.outbox);
+        let (workers, generations) = (&self.children.workers, &self.generations.ready);
+        let start_timeout = |id| Some(generations.get(&id)?.spec.as_ref()?.start_timeout);
+        // Where a worker listens while it loads need not be where it serves.
+        let loads = |worker: &WorkerSnapshot| {
+            worker.phase == Phase::Starting
+                && start_timeout(worker.generation).is_none_or(|limit| worker.age < limit / 2)
+        };
+        let serving = || {
+            let snapshot = self.core.snapshot(self.clock.now());
+            workers.serving(snapshot.workers.iter().filter(|worker| !loads(worker)).map(|worker| worker.worker))
+        };
+        self.listeners.look(&overview, serving, &self.outbox);
         let limited = |generation: &Generation| generation.spec.as_ref().is_some_and(|spec| spec.max_memory.is_some());
-        let generations = &self.generations.ready;
         let measured = self
             .children
             .workers

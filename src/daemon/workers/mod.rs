@@ -184,9 +184,9 @@ impl Workers {
         self.all.iter().map(|(id, worker)| (*id, worker))
     }
 
-    /// Those that serve, and the sockets that each has for itself.
-    pub(super) fn serving(&self) -> Serving {
-        let serving = self.all.values().filter(|worker| worker.role == Role::Serving);
+    /// Those of these that have the public sockets, and the sockets that each worker has for itself.
+    pub(super) fn serving(&self, ids: impl Iterator<Item = WorkerId>) -> Serving {
+        let serving = ids.filter_map(|id| self.all.get(&id)).filter(|worker| worker.role == Role::Serving);
         Serving {
             private: self.all.values().flat_map(Worker::private_inodes).collect(),
             pids: serving.filter_map(Worker::pid).collect(),

@@ -234,6 +234,10 @@ class Service:
 
 def misbehave(service):
     """Before it serves."""
+    if wants("side-port") and os.path.exists(BEHAVIOUR["side-port"][0]):
+        # As for metrics.
+        service.side_port = socket.create_server(("127.0.0.1", 0))
+        print("worker %d opens a side port" % os.getpid(), flush=True)
     # As long as the file says, in seconds.
     time.sleep(float(read("imports") or 0))
     if wants("exit"):
