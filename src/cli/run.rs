@@ -17,7 +17,8 @@ Signals:
   SIGHUP                    Reload: prove the new code, then replace the workers one after the other
   SIGUSR1                   Have log files opened afresh, by servers that can
   SIGTTIN, SIGTTOU          One worker more, or one fewer, until the next reload
-  SIGTERM, SIGINT, SIGQUIT  Stop: workers finish their requests; SIGINT or SIGQUIT then hurries them
+  SIGTERM, SIGINT, SIGQUIT  Stop: workers finish their requests; as the third signal, or at a
+                            terminal the second, SIGINT or SIGQUIT hurries them
   any other                 Nothing, but for a line in the log that says what to use";
 
 /// The options of `run`.

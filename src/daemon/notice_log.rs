@@ -133,6 +133,15 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::WorkerRecovered(place) => {
             tell!(info, WORKER_RECOVERED, "worker-recovered", *place, "{} is well again", name(*place));
         }
+        Notice::SlotProven(place) => tell!(
+            info,
+            WORKER_READY,
+            "canary-proven",
+            *place,
+            "{} was a canary, without visitors: it has proven what is on disk, and the worker that serves with it comes \
+             next",
+            name(*place)
+        ),
         Notice::WorkerRetires { place, why } => tell!(
             info,
             WORKER_REPLACED,
@@ -218,6 +227,10 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::Stopping => {
             tracing::info!(MESSAGE_ID = message_id::STOPPING, SOCKD_EVENT = "stopping", "stopping");
         }
+        Notice::StopRepeated => tracing::info!(
+            SOCKD_EVENT = "stopping",
+            "asked to stop again while it stops; SIGINT or SIGQUIT from here on hurries"
+        ),
         Notice::Hurrying => tracing::info!(SOCKD_EVENT = "hurrying", "interrupted while it stops: hurrying"),
     }
 }

@@ -31,7 +31,9 @@ pub(super) enum Meaning {
     /// Children have ended.
     Reap,
     Stop,
-    Interrupt,
+    Interrupt {
+        at_terminal: bool,
+    },
     Reload,
     ReopenLogs,
     OneMoreWorker,
@@ -47,7 +49,7 @@ pub(super) fn meaning(number: i32, unit: Option<&str>) -> Meaning {
         // Woken after a stop, there is nothing to do but to go on.
         CONT => Meaning::Nothing,
         TERM => Meaning::Stop,
-        INT | QUIT => Meaning::Interrupt,
+        INT | QUIT => Meaning::Interrupt { at_terminal: std::io::stderr().is_terminal() },
         HUP => Meaning::Reload,
         USR1 => Meaning::ReopenLogs,
         TTIN => Meaning::OneMoreWorker,

@@ -55,10 +55,14 @@ pub enum Event {
     OneMoreWorker,
     /// Somebody wants one worker fewer, until the next reload.
     OneFewerWorker,
-    /// The service is to stop; said again, nothing follows: a unit's ExecStop= and systemd after it both say so.
+    /// The service is to stop.
     StopRequested,
-    /// The service is to stop; where it stops already, it is to hurry.
-    Interrupted,
+    /// The service is to stop; where it stops already, it is to hurry, unless this may belong to that stop.
+    Interrupted {
+        /// Whether a person did it at a terminal. Otherwise one stop may be two signals: that of a unit's ExecStop=, and
+        /// systemd's own after it (KillSignal=).
+        at_terminal: bool,
+    },
 }
 
 /// Something that happened to one worker.

@@ -102,6 +102,8 @@ struct Life {
     mode: Mode,
     announced_ready: bool,
     complete: bool,
+    /// Whether it was asked to stop again while it stops.
+    stop_repeated: bool,
     /// Until when what makes the workers may conclude: see [`Effect::Conclude`].
     conclusion: Option<Time>,
 }
@@ -158,6 +160,7 @@ impl Supervisor {
                 },
                 announced_ready: false,
                 complete: false,
+                stop_repeated: false,
                 conclusion: None,
             },
             ids: Ids { next_worker: 1, next_generation: 2 },
@@ -210,7 +213,7 @@ impl Supervisor {
             Event::OneMoreWorker => self.step_workers(1),
             Event::OneFewerWorker => self.step_workers(-1),
             Event::StopRequested => self.stop(now, &mut effects),
-            Event::Interrupted => self.interrupt(now, &mut effects),
+            Event::Interrupted { at_terminal } => self.interrupt(now, at_terminal, &mut effects),
         }
         self.settle(now, &mut effects);
         effects

@@ -75,6 +75,8 @@ pub enum Notice {
     },
     /// A worker that failed its probes answers them again.
     WorkerRecovered(WorkerRef),
+    /// A canary in a slot, in place of a worker whose code is in doubt, is proven: it goes, and that worker comes.
+    SlotProven(WorkerRef),
     /// A worker that is well shall be replaced.
     WorkerRetires {
         /// Who.
@@ -140,6 +142,8 @@ pub enum Notice {
     },
     /// The service stops.
     Stopping,
+    /// It was asked to stop again; nothing follows from that.
+    StopRepeated,
     /// The service shall stop faster.
     Hurrying,
 }

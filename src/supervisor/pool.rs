@@ -152,6 +152,7 @@ impl Supervisor {
             let slot = &mut self.slots[slot_id.0 as usize];
             slot.forget(id);
             slot.trusted = Some(born);
+            effects.notice(Notice::SlotProven(place));
             self.drain(now, Some(id), effects);
             return;
         }

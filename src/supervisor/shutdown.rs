@@ -9,9 +9,10 @@ use super::time::Time;
 use super::{Mode, Supervisor};
 
 impl Supervisor {
-    /// Begins to stop; while it stops, it shortens what is left of the drain.
-    pub(super) fn interrupt(&mut self, now: Time, effects: &mut Effects) {
-        if self.life.mode == Mode::Stopping {
+    /// Begins to stop; while it stops, it shortens what is left of the drain, unless this may be the second signal of that
+    /// stop.
+    pub(super) fn interrupt(&mut self, now: Time, at_terminal: bool, effects: &mut Effects) {
+        if self.life.mode == Mode::Stopping && (at_terminal || self.life.stop_repeated) {
             effects.notice(Notice::Hurrying);
             self.workers.update_each(|_| true, |worker| worker.stop(now, HURRIED_DRAIN, effects));
         } else {
@@ -19,9 +20,12 @@ impl Supervisor {
         }
     }
 
-    /// Begins to stop; asked again, it does nothing.
+    /// Begins to stop; asked again, it does nothing: a unit's ExecStop= and systemd after it both ask.
     pub(super) fn stop(&mut self, now: Time, effects: &mut Effects) {
         if matches!(self.life.mode, Mode::Stopping | Mode::Stopped) {
+            if !std::mem::replace(&mut self.life.stop_repeated, true) {
+                effects.notice(Notice::StopRepeated);
+            }
             return;
         }
         self.life.mode = Mode::Stopping;

@@ -289,24 +289,33 @@ fn the_first_process_of_a_container_lives_through_deaths() {
     web.stop();
 }
 
+/// One stop may be two signals: ExecStop= sends one, and systemd KillSignal=.
 #[test]
-fn an_interrupt_hurries_a_stop_and_a_second_term_does_not() {
-    let mut web = Instance::on_unix().options("--stop-timeout 600s --start at-once").worker("service.py", &[]);
-    web.status("serving, 1 of 1 worker, generation 1");
-    let mut connection = web.addresses[0].connect(PATIENCE).expect("connected");
-    http::send_get(&mut connection, "/slow?600").expect("sent");
-    web.output("answering slowly");
-    let begun = web.mark();
-    web.signal(Signal::TERM);
-    web.log("sockd: stopping");
-    // As where ExecStop= sends one and systemd another.
-    web.signal(Signal::TERM);
-    web.signal(Signal::INT);
-    web.log("hurrying");
-    assert_eq!(web.end().code(), Some(0));
-    web.log("worker 1 did not leave in time: killed");
-    assert_eq!(web.logged(begun, "hurrying").len(), 1, "only the interrupt");
-    web.assert_nothing_left();
+fn an_interrupt_hurries_a_stop_and_the_second_signal_of_a_stop_does_not() {
+    for (of_the_unit, of_systemd) in [
+        (Signal::TERM, Signal::TERM),
+        (Signal::QUIT, Signal::QUIT),
+        (Signal::INT, Signal::INT),
+        (Signal::TERM, Signal::QUIT),
+    ] {
+        let mut web = Instance::on_unix().options("--stop-timeout 600s --start at-once").worker("service.py", &[]);
+        web.status("serving, 1 of 1 worker, generation 1");
+        let mut connection = web.addresses[0].connect(PATIENCE).expect("connected");
+        http::send_get(&mut connection, "/slow?600").expect("sent");
+        web.output("answering slowly");
+        web.signal(of_the_unit);
+        web.log("sockd: stopping");
+        web.signal(of_systemd);
+        let hurried = |web: &Instance| web.logged(START, "hurrying").len();
+        web.log("asked to stop again while it stops");
+        assert_eq!(hurried(&web), 0, "{of_the_unit:?}, {of_systemd:?}");
+        web.signal(Signal::INT);
+        web.log("hurrying");
+        assert_eq!(web.end().code(), Some(0));
+        web.log("worker 1 did not leave in time: killed");
+        assert_eq!(hurried(&web), 1);
+        web.assert_nothing_left();
+    }
 }
 
 #[test]

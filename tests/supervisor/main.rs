@@ -132,7 +132,7 @@ fn a_hundred_thousand_random_steps_keep_the_invariants_and_reach_the_wanted_stat
         world.hangs_in_conclusion = seed.is_multiple_of(11);
         world.event(Event::StopRequested);
         if seed.is_multiple_of(3) {
-            world.event(Event::Interrupted);
+            world.event(Event::Interrupted { at_terminal: seed.is_multiple_of(2) });
         }
         world.run_until(ms(50_000), "the end", |world| world.exited);
         steps += world.steps;

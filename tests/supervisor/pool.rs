@@ -2,6 +2,8 @@
 
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
+use std::time::Duration;
+
 use sockd_supervisor::{Event, GenerationId, MAX_WORKERS, Notice, Outcome, Phase, Start};
 
 fn serving(workers: u32) -> World {
@@ -117,4 +119,26 @@ fn two_deaths_in_a_row_are_an_accident_and_three_are_not() {
         assert_eq!(backs_off, death == 3, "death {death}");
         world.run_until(ms(10_000), "its successor", |world| world.ready() == 1);
     }
+}
+
+/// The wait grows with the deaths, whoever kills the workers; a visitor ends it.
+#[test]
+fn after_many_quick_deaths_a_visitor_is_served_soon() {
+    let mut world = serving(2);
+    let long = Duration::from_secs(20);
+    let waits_long = |world: &World| {
+        let slots = world.core.snapshot(world.now).slots;
+        slots.iter().all(|slot| slot.retry_in.is_some_and(|wait| wait > long))
+    };
+    for death in 1.. {
+        assert!(death < 50, "the wait does not grow");
+        world.run_until(ms(10_000), "both", |world| world.ready() == 2);
+        while let Some(victim) = world.pick_ready() {
+            world.kill(victim);
+        }
+        if waits_long(&world) {
+            break;
+        }
+    }
+    world.run_until(ms(4_000), "a worker", |world| world.ready() > 0);
 }

@@ -79,6 +79,7 @@ fn a_dead_workers_place_is_not_taken_by_code_that_was_refused() {
     assert!(spawned.len() > 1 && spawned.iter().all(|line| line.contains("role: Canary")), "{spawned:#?}");
     world.code = Code::Good;
     world.run_until(ms(60_000), "three workers, once the code is fixed", |world| world.ready() == 3);
+    assert!(world.notices.iter().any(|notice| matches!(notice, Notice::SlotProven(_))), "it is said what went first");
 }
 
 #[test]
@@ -363,6 +364,19 @@ fn a_reload_before_the_first_connection_proves_and_sleeps_again() {
             assert_eq!(matches!(world.answers[&request], Outcome::Waiting(_)), good);
             assert!(now.workers.iter().all(|w| w.slot.is_none()), "no worker serves before the first connection");
         }
+    }
+}
+
+/// A unit's ExecStop= sends one, and systemd the next.
+#[test]
+fn a_stop_hurries_at_the_third_signal_and_at_a_terminal_at_the_second() {
+    for (at_terminal, signals) in [(false, 3), (true, 2)] {
+        let mut world = serving();
+        for _ in 0..signals {
+            assert!(!world.notices.contains(&Notice::Hurrying));
+            world.event(Event::Interrupted { at_terminal });
+        }
+        assert!(world.notices.contains(&Notice::Hurrying));
     }
 }
 

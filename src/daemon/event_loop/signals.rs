@@ -21,7 +21,7 @@ impl EventLoop {
             match meaning {
                 Meaning::Reap | Meaning::Nothing => {}
                 Meaning::Stop => self.outbox.event(Event::StopRequested),
-                Meaning::Interrupt => self.outbox.event(Event::Interrupted),
+                Meaning::Interrupt { at_terminal } => self.outbox.event(Event::Interrupted { at_terminal }),
                 Meaning::Reload => self.outbox.event(self.reload_clients.request(None)),
                 Meaning::ReopenLogs => self.reopen_logs(),
                 Meaning::OneMoreWorker => self.outbox.event(Event::OneMoreWorker),
