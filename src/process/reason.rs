@@ -1,7 +1,7 @@
 //! The reason in a traceback: which line of a process's stderr says why it ended, by the habits of its language.
 //!
 //! Python names the error behind its last frame, whatever it is called, Ruby first, Node above the stack, Java in its last
-//! "Caused by", Rust in the line after "panicked at". One line is held at a time, and as long as only its own stack
+//! "Caused by", Rust in the line after "panicked at". Of a group of Python's exceptions the first counts that is none. One line is held at a time, and as long as only its own stack
 //! follows, however long that is.
 //!
 //! Pure.
@@ -18,6 +18,17 @@ pub(super) struct Reason {
     last: Kind,
     /// In a traceback of Python's, whose error may have any name.
     in_traceback: bool,
+    /// In the report of a group of Python's exceptions.
+    group: Option<Group>,
+}
+
+/// A group of Python's exceptions: each stands behind a margin, below a line of dashes.
+#[derive(Clone, Debug)]
+struct Group {
+    /// The one whose report is being read; first that of the group itself.
+    exception: Box<Reason>,
+    /// Whether one is named that is no group.
+    found: bool,
 }
 
 /// What a line is.
@@ -40,6 +51,22 @@ enum Kind {
 impl Reason {
     /// Takes note of a line.
     pub(super) fn push(&mut self, line: &str) {
+        let bare = line.trim_start();
+        if let Some(group) = &mut self.group {
+            if let Some(line) = bare.strip_prefix('|') {
+                group.exception.push(line.strip_prefix(' ').unwrap_or(line));
+                return;
+            }
+            self.end_exception();
+            if bare.starts_with("+-") {
+                return;
+            }
+            self.group = None;
+        }
+        if bare.starts_with("+ Exception Group Traceback ") {
+            self.group = Some(Group { exception: Self::in_traceback(), found: false });
+            return;
+        }
         let kind = match (self.last, kind(line)) {
             (Kind::Announces, Kind::Other | Kind::Frame) if !line.trim().is_empty() => Kind::Names,
             (_, Kind::Other) if self.in_traceback && !line.is_empty() => Kind::Names,
@@ -58,6 +85,21 @@ impl Reason {
         }
         self.in_traceback = kind == Kind::AnnouncesFrames || self.in_traceback && kind == Kind::Frame;
         self.last = kind;
+    }
+
+    /// What follows is the report of an error of Python's.
+    fn in_traceback() -> Box<Self> {
+        Box::new(Self { in_traceback: true, ..Self::default() })
+    }
+
+    /// The report of one exception of the group is complete.
+    fn end_exception(&mut self) {
+        let Some(group) = &mut self.group else { return };
+        let exception = std::mem::replace(&mut group.exception, Self::in_traceback());
+        if let Some(named) = exception.named.filter(|_| !group.found) {
+            group.found = ![" sub-exception)", " sub-exceptions)"].iter().any(|end| named.ends_with(end));
+            (self.named, self.since) = (Some(named), 0);
+        }
     }
 
     /// The line that names the error.
@@ -189,7 +231,7 @@ mod tests {
 
     /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
     /// and PHP-FPM 8.4; the others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 32] = [
+    const CAPTURED: [(&str, &str); 34] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -208,6 +250,25 @@ mod tests {
              ^^^^\ndjango.core.exceptions.ImproperlyConfigured: The SECRET_KEY setting must not be empty.\nThe SECRET_KEY \
              setting must not be empty.\n",
             "django.core.exceptions.ImproperlyConfigured: The SECRET_KEY setting must not be empty.",
+        ),
+        (
+            "[ERROR] Exception in worker process\n  + Exception Group Traceback (most recent call last):\n  |   File \"x.py\", \
+             line 1, in <module>\n  |     raise ExceptionGroup('two things', [ValueError('no DATABASE_URL'), \
+             TypeError('bad')])\n  | ExceptionGroup: two things (2 sub-exceptions)\n  +-+---------------- 1 \
+             ----------------\n    | ValueError: no DATABASE_URL\n    +---------------- 2 ----------------\n    | \
+             TypeError: bad\n    +------------------------------------\n\ntwo things (2 sub-exceptions)\n",
+            "ValueError: no DATABASE_URL",
+        ),
+        (
+            "  + Exception Group Traceback (most recent call last):\n  |   File \"x.py\", line 9, in <module>\n  | \
+             x.Many: unhandled errors in a TaskGroup (1 sub-exception)\n  +-+---------------- 1 ----------------\n    | \
+             Exception Group Traceback (most recent call last):\n    |   File \"x.py\", line 5, in g\n    | x.Many: inner \
+             (1 sub-exception)\n    +-+---------------- 1 ----------------\n      | Traceback (most recent call \
+             last):\n      |   File \"x.py\", line 3, in f\n      | KeyError: 'a'\n      | \n      | During handling of \
+             the above exception, another exception occurred:\n      | \n      | Traceback (most recent call last):\n      \
+             |   File \"x.py\", line 3, in f\n      | x.Oops: no database\n      \
+             +------------------------------------\n",
+            "x.Oops: no database",
         ),
         (
             "Puma starting in single mode...\n! Unable to load application: RuntimeError: db is down\nconfig.ru:1:in `block \
