@@ -70,8 +70,8 @@ impl AskError {
 }
 
 /// Finds every supervisor in our network namespace, within [`TIME_LIMIT`]. Each listener is connected to and asked for
-/// its credentials by the kernel; one whose process id is not the one in its name is left out, as is one that goes away
-/// meanwhile. Anybody may listen under such a name, so this says who claims to be a supervisor and no more: who is to be
+/// its credentials by the kernel; one whose process id, here or in its own namespace, is not the one in its name is left
+/// out, as is one that goes away meanwhile. Anybody may listen under such a name, so this says who claims to be a supervisor and no more: who is to be
 /// obeyed or believed is [`of_process`], by the process id that the service manager tells.
 ///
 /// # Errors
@@ -87,8 +87,10 @@ pub async fn discover() -> io::Result<Vec<Instance>> {
         if found.iter().rev().take_while(|last| last.pid == pid).count() >= MAX_NAMES_PER_PROCESS {
             continue;
         }
-        if let Ok((_, uid)) = connect(&socket, pid).await {
-            found.push(Instance { pid, uid, unit: None, socket });
+        if let Ok((_, peer, uid)) = connect(&socket).await
+            && is_named(peer, pid)
+        {
+            found.push(Instance { pid: peer, uid, unit: None, socket });
         }
     }
     Ok(found)
@@ -100,10 +102,11 @@ pub async fn discover() -> io::Result<Vec<Instance>> {
 /// NotFound when that process has no control socket in our network namespace.
 pub async fn of_process(pid: u32) -> io::Result<Instance> {
     let names = name::listening(&sockets()?);
-    for (_, socket) in names.into_iter().filter(|(of, _)| *of == pid) {
+    for (_, socket) in names.into_iter().filter(|(of, _)| is_named(pid, *of)) {
         // What listens under that name may be left from a former process with the same number: of another user, if it
         // was up to anything.
-        if let Ok((_, uid)) = connect(&socket, pid).await
+        if let Ok((_, peer, uid)) = connect(&socket).await
+            && peer == pid
             && user_of(pid).is_ok_and(|user| user == uid)
         {
             return Ok(Instance { pid, uid, unit: None, socket });
@@ -120,7 +123,9 @@ pub fn absence(pid: u32) -> String {
     match for_terminal(name.trim_end(), false) {
         // Before it is executed, systemd's name for it has parentheses.
         name if name.is_empty() || name.contains("sockd") => {
-            format!("process {pid} has no control socket here (PrivateNetwork=yes hides it)")
+            format!(
+                "process {pid} has no control socket here (PrivateNetwork=yes hides it, and PrivatePIDs=yes from ExecReload=)"
+            )
         }
         name => format!("process {pid} is {name}, not sockd; a unit that was adopted runs sockd once it is restarted"),
     }
@@ -137,17 +142,29 @@ fn user_of(pid: u32) -> io::Result<u32> {
     Ok(std::fs::metadata(format!("/proc/{pid}"))?.uid())
 }
 
-/// Connects and verifies that the listener is `pid`; returns the listener's user as well. A queue that is full is an
-/// error at once: the socket does not block.
-async fn connect(socket: &str, pid: u32) -> io::Result<(UnixStream, u32)> {
+/// Whether this process calls itself by this number: its own, or the one that it has in its own process namespace
+/// (PrivatePIDs=, a container).
+fn is_named(pid: u32, number: u32) -> bool {
+    pid == number || number_within(pid) == Some(number)
+}
+
+/// The number of a process in the innermost process namespace that it is in (NSpid in proc_pid_status(5)).
+fn number_within(pid: u32) -> Option<u32> {
+    let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().next_back()?.parse().ok()
+}
+
+/// Connects; returns the process and the user that listen as well. A queue that is full is an error at once: the socket
+/// does not block.
+async fn connect(socket: &str) -> io::Result<(UnixStream, u32, u32)> {
     // tokio takes a path that begins with a zero byte for an abstract name.
     let stream = UnixStream::connect(format!("\0{socket}")).await?;
     // For a stream socket the kernel keeps the credentials of the process that called listen (unix(7)).
     let peer = stream.peer_cred()?;
-    if peer.pid().and_then(|pid| u32::try_from(pid).ok()) != Some(pid) {
-        return Err(io::Error::other("another process listens there"));
-    }
-    Ok((stream, peer.uid()))
+    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+    Ok((stream, pid.ok_or_else(|| io::Error::other("the kernel names no process"))?, peer.uid()))
 }
 
 /// A request under way: its answer is read line by line.
@@ -165,7 +182,10 @@ pub struct Asking {
 /// See [`AskError`]; [`AskError::NotPermitted`] when the listener runs neither as root nor as us, unless we are root.
 pub async fn ask(instance: &Instance, request: Request) -> Result<Asking, AskError> {
     let asking = async {
-        let (mut stream, uid) = connect(&instance.socket, instance.pid).await?;
+        let (mut stream, pid, uid) = connect(&instance.socket).await?;
+        if pid != instance.pid {
+            return Err(io::Error::other("another process listens there").into());
+        }
         let us = rustix::process::geteuid().as_raw();
         if us != 0 && uid != 0 && uid != us {
             return Err(AskError::NotPermitted { uid });

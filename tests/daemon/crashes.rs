@@ -286,6 +286,9 @@ fn the_first_process_of_a_container_lives_through_deaths() {
     web.log_since(mark, "has left processes behind (");
     web.log_since(mark, "worker 2 is ready");
     assert_eq!(web.get("/").status, 200);
+    // Who asks from outside knows it by another number.
+    assert_eq!(web.report().pid, 1);
+    assert!(web.reload().1.ok);
     web.stop();
 }
 
