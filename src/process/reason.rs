@@ -63,8 +63,10 @@ impl Reason {
             }
             self.group = None;
         }
-        if bare.starts_with("+ Exception Group Traceback ") {
+        // Behind whatever the server says of it.
+        if line.ends_with("+ Exception Group Traceback (most recent call last):") {
             self.group = Some(Group { exception: Self::in_traceback(), found: false });
+            (self.last, self.in_traceback) = (Kind::Frame, false);
             return;
         }
         let kind = match (self.last, kind(line)) {
@@ -137,11 +139,16 @@ fn is_advice(line: &str) -> bool {
     ["Usage", "usage", "Try ", "For more information"].iter().any(|beginning| line.starts_with(beginning))
 }
 
+/// What follows from an error that was named before it: uvicorn's last word on a start-up that has failed.
+fn is_consequence(line: &str) -> bool {
+    line.starts_with("ERROR: ") && line.ends_with(" Application startup failed. Exiting.")
+}
+
 fn kind(line: &str) -> Kind {
     // C++ says its exception below that it ends by one.
     if line.starts_with("  what():  ") {
         Kind::Names
-    } else if is_frame(line) {
+    } else if is_frame(line) || is_consequence(line) {
         Kind::Frame
     } else if line.ends_with("Traceback (most recent call last):") {
         Kind::AnnouncesFrames
@@ -231,7 +238,7 @@ mod tests {
 
     /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
     /// and PHP-FPM 8.4; the others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 34] = [
+    const CAPTURED: [(&str, &str); 37] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -269,6 +276,24 @@ mod tests {
              |   File \"x.py\", line 3, in f\n      | x.Oops: no database\n      \
              +------------------------------------\n",
             "x.Oops: no database",
+        ),
+        (
+            "INFO:     Waiting for application startup.\nERROR:    Traceback (most recent call last):\n  File \"x.py\", line \
+             7, in lifespan\n    raise RuntimeError('no redis at 6379')\nRuntimeError: no redis at 6379\n\nERROR:    \
+             Application startup failed. Exiting.\n",
+            "RuntimeError: no redis at 6379",
+        ),
+        (
+            "INFO:     Waiting for application startup.\nERROR:    no migrations\nERROR:    Application startup failed. \
+             Exiting.\n",
+            "ERROR:    no migrations",
+        ),
+        (
+            "hypercorn.utils.LifespanFailureError: Lifespan failure in startup. '  + Exception Group Traceback (most recent \
+             call last):\n  |   File \"x.py\", line 7, in lifespan\n  | ExceptionGroup: unhandled errors in a TaskGroup (1 \
+             sub-exception)\n  +-+---------------- 1 ----------------\n    | ConnectionError: no redis\n    \
+             +------------------------------------\n'\n",
+            "ConnectionError: no redis",
         ),
         (
             "Puma starting in single mode...\n! Unable to load application: RuntimeError: db is down\nconfig.ru:1:in `block \

@@ -134,6 +134,20 @@ fn outlives_a_reload(web: Instance, source: &str) {
     assert_eq!((kind, &body[..2]), (0x88, &1012u16.to_be_bytes()[..]), "no word at the end");
 }
 
+/// The framework writes its errors, a group of them here, and the server its own last word below.
+#[test]
+fn why_a_lifespan_does_not_begin_is_the_reason_of_a_refused_reload() {
+    let broken =
+        FASTAPI.replace("yield", "raise ExceptionGroup('in a task group', [RuntimeError('no redis')])\n    yield");
+    for (server, arguments) in [("uvicorn", &[][..]), ("hypercorn", &[]), ("granian", &["--interface", "asgi"])] {
+        let web = start(Instance::on_unix(), FASTAPI, server, arguments);
+        web.write("myproject.py", &broken);
+        let (_, outcome) = web.reload();
+        assert!(!outcome.ok && outcome.message.ends_with(": RuntimeError: no redis"), "{server}: {outcome:?}");
+        web.stop();
+    }
+}
+
 #[test]
 fn fastapi_under_uvicorn_begins_and_ends_its_lifespan() {
     let web = start(Instance::on_unix().tcp4(), FASTAPI, "uvicorn", &["--workers", "2"]);

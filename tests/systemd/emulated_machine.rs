@@ -68,6 +68,7 @@ fn memory_limits_and_a_disk_that_does_not_answer() {
     };
     // The others serve on and systemd's watchdog is fed, for longer than it waits; what cannot be read is named.
     says("disk", "reload of the suspended: 1\n");
+    says("disk", "status of the suspended: 0\n");
     says("disk", "cannot be read: the disk has not answered for 20 s");
     says("disk", "\nhello\n");
     says("disk", "reload of the resumed: 0\nsockd lives\n");
