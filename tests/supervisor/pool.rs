@@ -121,7 +121,7 @@ fn two_deaths_in_a_row_are_an_accident_and_three_are_not() {
     }
 }
 
-/// The wait grows with the deaths, whoever kills the workers; a visitor ends it.
+/// The wait grows with the deaths, no matter what kills the workers; a visitor ends it.
 #[test]
 fn after_many_quick_deaths_a_visitor_is_served_soon() {
     let mut world = serving(2);
