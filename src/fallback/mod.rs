@@ -24,6 +24,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use serde::Deserialize;
@@ -38,6 +41,9 @@ pub use server::STOP_LIMIT;
 /// The most bytes of one line on stdin.
 const MAX_LINE: u64 = 4096;
 
+/// Visitors wait meanwhile.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// One line of stdin.
 #[derive(Debug, Deserialize)]
 struct Order {
@@ -50,15 +56,15 @@ struct Order {
 /// the environment. LISTEN_PID must be unset or be our own.
 #[must_use]
 pub fn run(count: usize, page: Option<&Path>) -> u8 {
-    let page = page.and_then(|path| match read_page(path) {
-        Ok(page) => Some(page),
-        Err(why) => {
-            complain(&format!("{why}; showing the built-in page"));
-            None
-        }
-    });
     match inherited(count) {
         Ok(listeners) => {
+            let page = page.and_then(|path| match in_time(path, read_page) {
+                Ok(page) => Some(page),
+                Err(why) => {
+                    complain(&format!("{why}; showing the built-in page"));
+                    None
+                }
+            });
             let orders = std::io::stdin().as_fd().try_clone_to_owned();
             match orders.and_then(|orders| Ok((orders, std::io::stdout().as_fd().try_clone_to_owned()?))) {
                 Ok((orders, visitors)) => serve(listeners, page, orders, visitors),
@@ -67,6 +73,16 @@ pub fn run(count: usize, page: Option<&Path>) -> u8 {
         }
         Err(error) => failure(&error),
     }
+}
+
+/// What `read` makes of a file, unless its disk does not answer within [`PAGE_TIMEOUT`].
+fn in_time(path: &Path, read: impl FnOnce(&Path) -> Result<String, String> + Send + 'static) -> Result<String, String> {
+    let (sender, receiver) = mpsc::channel();
+    let owned = path.to_owned();
+    let thread = thread::Builder::new().spawn(move || sender.send(read(&owned)));
+    thread.map_err(|error| format!("cannot use {}: {error}", path.display()))?;
+    let late = |_| format!("cannot use {}: the disk has not answered for {} s", path.display(), PAGE_TIMEOUT.as_secs());
+    receiver.recv_timeout(PAGE_TIMEOUT).map_err(late)?
 }
 
 fn failure(message: &str) -> u8 {
@@ -122,4 +138,21 @@ pub fn serve(listeners: Vec<OwnedFd>, page: Option<String>, orders: OwnedFd, vis
     }
     server.stop();
     exit::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_on_a_disk_that_does_not_answer_is_not_waited_for() {
+        let (release, stuck) = mpsc::channel::<()>();
+        let late = in_time(Path::new("/slow/page.html"), move |_| {
+            let _ = stuck.recv();
+            Ok("too late".to_owned())
+        });
+        assert_eq!(late, Err("cannot use /slow/page.html: the disk has not answered for 1 s".to_owned()));
+        drop(release);
+        assert_eq!(in_time(Path::new("/page"), |_| Ok("in time".to_owned())), Ok("in time".to_owned()));
+    }
 }
