@@ -267,15 +267,24 @@ pub async fn stacks(instance: &Instance, worker: u64) -> Result<Stacks, AskError
     }
 }
 
-/// Asks for a reload and calls `step` for each line of progress. With `wait` there is no time limit: a rollout takes as
-/// long as the workers' limits allow, and the supervisor's end closes the connection when it goes away.
+/// Asks for a reload and calls `step` for each line of progress. With `wait` a rollout may take as long as the workers'
+/// limits allow; while nothing is heard of it, the supervisor must at least answer [`status`], each [`ANSWER_TIMEOUT`].
+/// Its end closes the connection when it goes away.
 ///
 /// # Errors
 /// See [`AskError`].
 pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str)) -> Result<Outcome, AskError> {
     let mut asking = ask(instance, Request::Reload { wait }).await?;
     loop {
-        let reply = if wait { asking.next().await? } else { asking.next_in_time().await? };
+        let reply = match timeout(ANSWER_TIMEOUT, asking.next()).await {
+            Ok(reply) => reply?,
+            Err(_) if wait => match status(instance).await {
+                // One that is busy answers, too.
+                Ok(_) | Err(AskError::Refused(_)) => continue,
+                Err(silent) => return Err(silent),
+            },
+            Err(_) => return Err(AskError::TimedOut(ANSWER_TIMEOUT)),
+        };
         match reply {
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),

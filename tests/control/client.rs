@@ -149,8 +149,10 @@ fn no_answer_is_an_error_in_time() {
     within_limit(async {
         // Connected by the kernel, accepted by no one.
         let (_listener, instance) = listen(std::process::id(), &digits(5));
-        let error = control::status(&instance).await.expect_err("no status");
-        assert!(matches!(error, AskError::TimedOut(limit) if limit == control::ANSWER_TIMEOUT), "{error}");
+        let (status, reload) = tokio::join!(control::status(&instance), control::reload(&instance, true, |_| {}));
+        for error in [status.expect_err("no status"), reload.expect_err("no outcome")] {
+            assert!(matches!(error, AskError::TimedOut(limit) if limit == control::ANSWER_TIMEOUT), "{error}");
+        }
     });
 }
 

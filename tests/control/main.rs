@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 /// No event of these tests takes as long on the slowest machine.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs one test in a runtime like the supervisor's, and fails it after [`LIMIT`].
 fn within_limit<T>(test: impl Future<Output = T>) -> T {
