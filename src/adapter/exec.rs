@@ -105,7 +105,7 @@ pub struct WorkerCommand {
 #[derive(Clone, Debug)]
 pub struct TextAlias {
     /// The path by which the worker reads it.
-    pub alias: String,
+    pub path: String,
     /// Where its lines come from.
     pub origins: Arc<Origins>,
 }
@@ -113,7 +113,7 @@ pub struct TextAlias {
 impl TextAlias {
     /// What the worker writes, with the files in the place of the alias.
     pub fn name_files<'a>(&self, said: &'a str) -> Cow<'a, str> {
-        self.origins.name_files(said, &self.alias)
+        self.origins.name_files(said, &self.path)
     }
 }
 

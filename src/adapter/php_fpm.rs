@@ -322,7 +322,7 @@ impl Worker for Process {
         let configuration = format!("/proc/self/fd/{}", fds.files);
         command.arguments.extend(["--nodaemonize", "--fpm-config", &configuration].map(OsString::from));
         command.environment.insert(OsStr::new("FPM_SOCKETS").to_owned(), self.sockets(fds.listeners).into());
-        let alias = Some(TextAlias { alias: configuration, origins: Arc::clone(&self.origins) });
+        let alias = Some(TextAlias { path: configuration, origins: Arc::clone(&self.origins) });
         WorkerCommand { command, listen_fds: false, notify_socket: true, alias }
     }
 }

@@ -69,10 +69,10 @@ impl AskError {
     }
 }
 
-/// Finds every supervisor in our network namespace, within [`TIME_LIMIT`]. Each listener is connected to and asked for
-/// its credentials by the kernel; one whose process id, here or in its own namespace, is not the one in its name is left
-/// out, as is one that goes away meanwhile. Anybody may listen under such a name, so this says who claims to be a supervisor and no more: who is to be
-/// obeyed or believed is [`of_process`], by the process id that the service manager tells.
+/// Finds every supervisor in our network namespace, within [`TIME_LIMIT`]. Each listener is connected to and asked for its
+/// credentials by the kernel; one whose process id, here or in its own namespace, is not the one in its name is left out, as
+/// is one that goes away meanwhile. Anybody may listen under such a name, so this says who claims to be a supervisor and no
+/// more: who is to be obeyed or believed is [`of_process`], by the process id that the service manager tells.
 ///
 /// # Errors
 /// The kernel's list cannot be read.

@@ -32,6 +32,7 @@ pub(super) enum Meaning {
     Reap,
     Stop,
     Interrupt {
+        /// Whether sockd runs there, where a person presses Ctrl-C.
         at_terminal: bool,
     },
     Reload,
