@@ -106,6 +106,8 @@ struct Life {
     stop_repeated: bool,
     /// Until when what makes the workers may conclude: see [`Effect::Conclude`].
     conclusion: Option<Time>,
+    /// How many workers were started because the one before had died, in whichever slot.
+    restarts: u64,
 }
 
 /// The numbers that are given next.
@@ -162,6 +164,7 @@ impl Supervisor {
                 complete: false,
                 stop_repeated: false,
                 conclusion: None,
+                restarts: 0,
             },
             ids: Ids { next_worker: 1, next_generation: 2 },
             generations: BTreeMap::new(),

@@ -390,7 +390,9 @@ impl Supervisor {
         if let (Some(slot), Role::Serving) = (slot, role) {
             let slot = &mut self.slots[slot.0 as usize];
             slot.trusted = None;
-            slot.restarts += u32::from(slot.used && slot.current.is_none());
+            let restarts = slot.used && slot.current.is_none();
+            slot.restarts += u32::from(restarts);
+            self.life.restarts += u64::from(restarts);
             slot.used = true;
         }
         let mut spec = spec.clone();

@@ -65,6 +65,7 @@ impl Supervisor {
             overview: self.overview(outside),
             workers: self.workers.values().map(worker).collect(),
             slots: (0..).zip(&self.slots).map(slot).collect(),
+            restarts: self.life.restarts,
         }
     }
 }

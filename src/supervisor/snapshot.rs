@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerSnapshot>,
     /// The pool.
     pub slots: Vec<SlotSnapshot>,
+    /// How many workers were ever started because the one before had died, also in slots that are gone.
+    pub restarts: u64,
 }
 
 /// How far a rollout is.

@@ -85,6 +85,23 @@ fn there_is_always_one_and_there_are_never_too_many() {
 }
 
 #[test]
+fn restarts_are_counted_on_when_their_slot_is_gone() {
+    let mut world = serving(3);
+    let slots = world.core.snapshot(world.now).slots;
+    for slot in slots {
+        world.kill(slot.current.expect("it serves"));
+    }
+    world.run_until(ms(60_000), "three successors", |world| settled(world, 3));
+    assert_eq!(world.core.snapshot(world.now).restarts, 3);
+    world.event(Event::OneFewerWorker);
+    world.run_until(ms(60_000), "two", |world| settled(world, 2));
+    // A worker that is replaced while it is well is no restart.
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    assert_eq!(world.core.snapshot(world.now).restarts, 3);
+}
+
+#[test]
 fn the_one_that_goes_is_one_that_does_not_serve() {
     for victim in 0..3 {
         let mut world = serving(3);
