@@ -15,7 +15,8 @@
 //!   3        how many requests it serves that have found no slot below
 //!   4        how many WebSockets are open
 //!   5        the signal that has it write the stacks of its threads; 0: none does
-//!   6, 7     0
+//!   6        how long all requests took together that are finished, in nanoseconds
+//!   7        0
 //!   8        how many requests are finished: 6 rows of 47 words. A row for those without an answer (the visitor left), then
 //!            one for each hundred of the status, 1 to 5. In a row, by how long it took: [`BOUNDS`] divides
 //!   290      15 slots for requests that it serves, 112 bytes each: when it began (CLOCK_MONOTONIC, nanoseconds; 0: the slot
@@ -28,7 +29,7 @@
 mod requests;
 mod stacks;
 
-pub use self::requests::{Finished, InFlight, Requests};
+pub use self::requests::{BOUNDS, Finished, InFlight, Requests};
 pub use self::stacks::ThreadStack;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::time::{ClockId, clock_gettime};

@@ -68,18 +68,20 @@ pub struct Finished {
     by_class: [u64; ROWS],
     /// By duration.
     by_duration: [u64; COLUMNS],
+    /// All durations together, in nanoseconds.
+    took: u64,
 }
 
 impl Default for Finished {
     fn default() -> Self {
-        Self { by_class: [0; ROWS], by_duration: [0; COLUMNS] }
+        Self { by_class: [0; ROWS], by_duration: [0; COLUMNS], took: 0 }
     }
 }
 
 impl Requests {
     /// What a page says, which is read once `again`, at the moment `now` (CLOCK_MONOTONIC).
     pub(super) fn read(page: &[u8; PAGE], again: impl FnOnce() -> Option<[u8; PAGE]>, now: Duration) -> Self {
-        let mut finished = Finished::default();
+        let mut finished = Finished { took: word(page, 48), ..Finished::default() };
         for (row, class) in finished.by_class.iter_mut().enumerate() {
             for (column, duration) in finished.by_duration.iter_mut().enumerate() {
                 let count = word(page, 8 * (FINISHED + row * COLUMNS + column));
@@ -117,6 +119,11 @@ impl Finished {
         self.by_class.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// How many had no answer, and how many had one from each hundred of the status, 1 to 5.
+    pub fn by_class(&self) -> [u64; ROWS] {
+        self.by_class
+    }
+
     /// How many had an answer that says that the server failed: 500 to 599.
     pub fn server_errors(&self) -> u64 {
         self.by_class[5]
@@ -125,6 +132,16 @@ impl Finished {
     /// How many had no answer: the visitor left, or was cut off.
     pub fn aborted(&self) -> u64 {
         self.by_class[0]
+    }
+
+    /// How long all of them took together.
+    pub fn took(&self) -> Duration {
+        Duration::from_nanos(self.took)
+    }
+
+    /// How many took less than this one of [`BOUNDS`], by its index.
+    pub fn shorter_than(&self, bound: usize) -> u64 {
+        self.by_duration.iter().take(bound + 1).fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Adds what others have finished.
@@ -142,6 +159,7 @@ impl Finished {
     fn each(&mut self, other: &Self, combine: fn(u64, u64) -> u64) {
         let own = self.by_class.iter_mut().chain(&mut self.by_duration);
         own.zip(other.by_class.iter().chain(&other.by_duration)).for_each(|(own, other)| *own = combine(*own, *other));
+        self.took = combine(self.took, other.took);
     }
 
     /// How long a request took, `thousandths` of which took no longer: 500 for the median. Right to a fifth. None: there was

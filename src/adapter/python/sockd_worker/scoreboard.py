@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LENGTH = 4096
 # Words of 64 bits.
-VERSION, LAST_BEAT, COUNTS_REQUESTS, WITHOUT_SLOT, WEBSOCKETS, STACKS_BY = range(6)
+VERSION, LAST_BEAT, COUNTS_REQUESTS, WITHOUT_SLOT, WEBSOCKETS, STACKS_BY, TOOK = range(7)
 FINISHED = 8
 # By the hundreds of the status; the first row is for those that nobody got an answer to.
 ROWS = 6
@@ -102,7 +102,9 @@ def request_functions(
             words[WITHOUT_SLOT] = len(others)
         if status >= 0:
             row = status // 100
-            words[FINISHED + COLUMNS * (row if row < ROWS else 0) + bisect(bounds, clock() - began)] += 1
+            took = clock() - began
+            words[TOOK] += took
+            words[FINISHED + COLUMNS * (row if row < ROWS else 0) + bisect(bounds, took)] += 1
 
     return begin, finish
 
