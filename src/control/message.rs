@@ -151,6 +151,8 @@ pub struct Status {
     pub requests: Option<Requests>,
     /// Whether sockd itself answers 503 because no worker can.
     pub fallback: bool,
+    /// What happened since the supervisor started; `None` where it does not count that.
+    pub counts: Option<Counts>,
     /// What the supervisor itself costs.
     pub supervisor: Cost,
 }
@@ -277,6 +279,110 @@ pub struct Requests {
     pub aborted: u64,
     /// The same for the last minute, or what there is of it; `None` in the first seconds.
     pub lately: Option<Lately>,
+    /// By the generation that served them, the oldest first: the three newest generations that served, and all before them
+    /// together.
+    pub by_generation: Vec<GenerationRequests>,
+    /// How long they took; `None` where the supervisor does not tell.
+    pub durations: Option<Durations>,
+}
+
+/// What became of the requests that a generation has finished, or all generations up to one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationRequests {
+    /// The generation.
+    pub generation: u64,
+    /// Whether all before it are counted here, too.
+    pub and_before: bool,
+    /// How many were answered with a status from 100 to 199.
+    #[serde(rename = "1xx")]
+    pub informational: u64,
+    /// How many from 200 to 299.
+    #[serde(rename = "2xx")]
+    pub successful: u64,
+    /// How many from 300 to 399.
+    #[serde(rename = "3xx")]
+    pub redirected: u64,
+    /// How many from 400 to 499.
+    #[serde(rename = "4xx")]
+    pub client_errors: u64,
+    /// How many from 500 to 599.
+    #[serde(rename = "5xx")]
+    pub server_errors: u64,
+    /// How many had no answer: the visitor left, or was cut off.
+    pub aborted: u64,
+}
+
+/// How long requests took that are finished. The bounds are the same for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Durations {
+    /// How many took no longer than each bound, the shortest bound first.
+    pub buckets: Vec<Bucket>,
+    /// How many there were.
+    pub count: u64,
+    /// How long they took together, in microseconds.
+    pub sum_us: u64,
+}
+
+/// How many requests took no longer than a bound, those of all shorter bounds among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bucket {
+    /// The bound, in nanoseconds.
+    pub up_to_ns: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// What happened since the supervisor started. No number ever falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// How many workers were started, canaries among them.
+    pub worker_starts: u64,
+    /// How many of them because the one before had died.
+    pub worker_restarts: u64,
+    /// How many workers ended, by the reason.
+    pub worker_exits: WorkerExits,
+    /// How many of them had to be killed, because they did not leave in time.
+    pub worker_kills: u64,
+    /// How many reloads ended.
+    pub reloads: Reloads,
+    /// How many visitors sockd itself has answered with 503.
+    pub fallback_responses: u64,
+}
+
+/// How many workers ended, by the reason; each is counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerExits {
+    /// They were asked to, by a reload, a smaller pool or the end of the service.
+    pub asked: u64,
+    /// They were well and replaced for their age, their size or the number of requests they had served.
+    pub retired: u64,
+    /// They had failed their probes and were replaced.
+    pub unhealthy: u64,
+    /// They gave no sign of life and were aborted.
+    pub hang: u64,
+    /// The kernel killed them, because memory ran out.
+    pub oom: u64,
+    /// A signal that sockd had not sent killed them.
+    pub signal: u64,
+    /// They exited by themselves.
+    pub exit: u64,
+    /// They never got ready.
+    pub start: u64,
+}
+
+/// How many reloads ended; one that several clients wait for is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reloads {
+    /// The new generation took over.
+    pub ok: u64,
+    /// The old one served on.
+    pub refused: u64,
 }
 
 /// What became of the requests that ended lately.

@@ -165,8 +165,8 @@ fn count_visitors(visitors: OwnedFd, outbox: &Outbox) -> io::Result<()> {
     tokio::spawn(async move {
         let mut bytes = [0; 64];
         // A thousand visitors in a moment ask for the same thing as one.
-        while visitors.read(&mut bytes).await.is_ok_and(|count| count > 0) {
-            if sender.send(Message::Core(Event::VisitorTurnedAway)).await.is_err() {
+        while let Ok(count @ 1..) = visitors.read(&mut bytes).await {
+            if sender.send(Message::TurnedAway(count as u64)).await.is_err() {
                 return;
             }
         }

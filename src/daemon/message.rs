@@ -38,6 +38,8 @@ pub(super) enum Message {
     Paths(BTreeMap<u64, AtPath>),
     /// How much memory workers hold.
     Measured(Vec<(WorkerId, u64)>),
+    /// So many visitors were answered 503.
+    TurnedAway(u64),
     /// What dead workers have left behind has had its time.
     KillOrphans(Vec<Pid>),
 }

@@ -38,7 +38,7 @@
 //!   log_limit.rs           how many lines others can bring about
 //!   repeats.rs             what processes that cannot start write again: counted
 //!   notice_log.rs          notices -> log
-//!   status.rs              snapshot -> STATUS= and `sockd status`
+//!   status.rs counts.rs    snapshot -> STATUS= and `sockd status`; what happened since the start
 //! ```
 //!
 //! One thread, one loop, one bounded channel that every driver's task ends in. Nothing here decides what should be:
@@ -48,6 +48,7 @@
 mod bind;
 mod children;
 mod clock;
+mod counts;
 mod event_loop;
 mod fallback;
 mod generation;

@@ -1,6 +1,7 @@
 //! Status: the one line of `STATUS=`, and the document behind `sockd status`.
 
 use super::clock::Clock;
+use super::counts::Counts;
 use super::setup::Setup;
 use super::templates::Templates;
 use super::workers::{Worker, Workers};
@@ -19,6 +20,7 @@ pub(super) fn document(
     listeners: &[Listener],
     workers: &Workers,
     templates: &Templates,
+    counts: &Counts,
 ) -> message::Status {
     message::Status {
         version: message::VERSION,
@@ -36,6 +38,7 @@ pub(super) fn document(
         wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
         requests: workers.requests(),
         fallback: snapshot.fallback,
+        counts: Some(counts.document(snapshot.restarts)),
         supervisor: message::Cost::default(),
     }
 }

@@ -31,6 +31,7 @@ impl EventLoop {
         let Some(gone) = self.children.workers.finish_exit(id, ended, &mut self.exits.repeats, &mut self.outbox) else {
             return;
         };
+        self.counts.worker_ended(id, gone.ending);
         if let Some((template, role, process)) = gone.forked {
             self.children.templates.worker_exited(Some(template), role, process);
         }

@@ -64,7 +64,10 @@ impl EventLoop {
                 Effect::Answer(request, outcome) => {
                     self.reload_clients.answer(request, outcome, |worker| self.children.workers.last_lines(worker));
                 }
-                Effect::Notice(notice) => log_notice(&notice, self),
+                Effect::Notice(notice) => {
+                    self.counts.notice(&notice);
+                    log_notice(&notice, self);
+                }
                 Effect::Exit => self.progress.finished = true,
             }
         }

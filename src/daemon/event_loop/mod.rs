@@ -44,6 +44,7 @@ mod signals;
 
 use super::children::Children;
 use super::clock::Clock;
+use super::counts::Counts;
 use super::fallback::Fallback;
 use super::generation::Generation;
 use super::health::exec::HealthCommands;
@@ -99,6 +100,7 @@ pub(super) struct EventLoop {
     exits: Exits,
     meters: Meters,
     slow_requests: SlowRequests,
+    counts: Counts,
     service_manager: ServiceManager,
     reload_clients: ReloadClients,
     progress: Progress,
@@ -177,6 +179,7 @@ impl EventLoop {
             exits: Exits::default(),
             meters: Meters::default(),
             slow_requests: SlowRequests::new()?,
+            counts: Counts::default(),
             service_manager: ServiceManager::from_environment()?,
             reload_clients: ReloadClients::default(),
             progress: Progress::default(),
@@ -274,7 +277,7 @@ impl EventLoop {
         let snapshot = self.core.snapshot(self.clock.now());
         let listeners = self.listeners.listeners();
         let (workers, templates) = (&self.children.workers, &self.children.templates);
-        let report = status::document(&self.setup, self.clock, &snapshot, listeners, workers, templates);
+        let report = status::document(&self.setup, self.clock, &snapshot, listeners, workers, templates, &self.counts);
         self.meters.answer_status(report, workers, &self.listeners, replier);
     }
 

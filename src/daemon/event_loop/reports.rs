@@ -41,6 +41,10 @@ impl EventLoop {
                 self.bring_rebound_sockets();
             }
             Message::Measured(memory) => self.meters.measured(memory, &mut self.outbox),
+            Message::TurnedAway(visitors) => {
+                self.counts.turned_away(visitors);
+                self.outbox.event(Event::VisitorTurnedAway);
+            }
             Message::KillOrphans(pids) => kill_orphans(pids, &self.children),
         }
     }

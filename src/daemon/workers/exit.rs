@@ -2,6 +2,7 @@
 
 use super::{Recent, Workers, quoted};
 use crate::app::{Conventions, ExitMeaning};
+use crate::daemon::counts::Ending;
 use crate::daemon::outbox::Outbox;
 use crate::daemon::repeats::Repeats;
 use crate::journal::message_id;
@@ -20,6 +21,7 @@ pub(in crate::daemon) struct Gone {
     pub(in crate::daemon) forked: Option<(u64, Role, WorkerProcess)>,
     /// Its process, where it had no control group: somebody must look for what it left behind.
     pub(in crate::daemon) leader: Option<Pid>,
+    pub(in crate::daemon) ending: Ending,
 }
 
 impl Workers {
@@ -43,11 +45,18 @@ impl Workers {
         repeats.worker_ended(id, worker.generation, worker.output.lines());
         let mut why = verdict(end, Some(worker.conventions), &tail);
         let mut leader = None;
+        let mut ending = match end {
+            End::Code(_) => Ending::Exit,
+            End::Signal(_) => Ending::Signal,
+        };
         if let Some(group) = worker.cgroup.group.take() {
             if group.oom_kills().is_some_and(|kills| kills > worker.cgroup.oom_kills_reported) {
                 let cause = self.cgroups.out_of_memory(&group);
                 why = match end {
-                    End::Signal(KILL) => format!("killed by the kernel: {cause}"),
+                    End::Signal(KILL) => {
+                        ending = Ending::OutOfMemory;
+                        format!("killed by the kernel: {cause}")
+                    }
                     End::Signal(_) | End::Code(_) => {
                         format!("{why}; the kernel had killed a process that it had started: {cause}")
                     }
@@ -61,7 +70,7 @@ impl Workers {
         self.requests_ended(&worker);
         self.remember(Recent { worker: id, stderr: quoted(&tail), request: worker.request() });
         outbox.event(Event::Worker(id, WorkerEvent::Exited { why }));
-        Some(Gone { forked, leader })
+        Some(Gone { forked, leader, ending })
     }
 
     /// The kernel has killed processes of this worker for want of memory.

@@ -1,29 +1,32 @@
 //! The requests that workers show on their scoreboards, for those who ask: `sockd status` and the log.
 
-use super::{Worker, Workers, traffic};
+use super::traffic::{self, ByGeneration};
+use super::{Worker, Workers};
 use crate::control::message;
-use crate::scoreboard::{Finished, InFlight, Requests, Scoreboard};
-use crate::supervisor::WorkerId;
+use crate::scoreboard::{InFlight, Requests, Scoreboard};
+use crate::supervisor::{Role, WorkerId};
 use std::time::{Duration, Instant};
 
 impl Workers {
     /// What became of the requests since the start and lately. None: no worker shows them.
     pub(in crate::daemon) fn requests(&self) -> Option<message::Requests> {
-        self.finished().map(|finished| self.traffic.document(Instant::now(), &finished))
+        self.traffic.document(Instant::now(), &self.finished())
     }
 
     /// Keeps what all have finished by now, if it is time for that.
     pub(in crate::daemon) fn sample_requests(&mut self) {
         let now = Instant::now();
         if self.traffic.is_due(now)
-            && let Some(finished) = self.finished()
+            && let Some(finished) = self.finished().total()
         {
             self.traffic.add_sample(now, finished);
         }
     }
 
-    fn finished(&self) -> Option<Finished> {
-        self.traffic.finished(self.all.values().filter_map(Worker::requests))
+    /// Of a canary no visitor has asked anything.
+    fn finished(&self) -> ByGeneration {
+        let serving = self.all.values().filter(|worker| worker.role == Role::Serving);
+        self.traffic.finished(serving.filter_map(|worker| Some((worker.generation, worker.requests()?))))
     }
 
     /// The request that a worker serves, or served when it ended or was aborted, as the log has it.
@@ -36,8 +39,8 @@ impl Workers {
 
     /// A worker has ended: what it had finished counts on.
     pub(super) fn requests_ended(&mut self, worker: &Worker) {
-        if let Some(requests) = worker.requests() {
-            self.traffic.worker_ended(&requests);
+        if let Some(requests) = worker.requests().filter(|_| worker.role == Role::Serving) {
+            self.traffic.worker_ended(worker.generation, &requests);
         }
     }
 }

@@ -1,39 +1,113 @@
 //! What became of the visitors' requests, of all workers together.
 //!
-//! Owns: what ended workers had finished, and samples of what all had finished, of the last minute. Never: reads a worker's
-//! page, or has the loop wake for it: a sample is taken when it turns anyway.
+//! Owns: what ended workers had finished, by their generation, and samples of what all had finished, of the last minute.
+//! Never: reads a worker's page, or has the loop wake for it: a sample is taken when it turns anyway.
 
 use crate::control::message;
-use crate::scoreboard::{Finished, Requests};
-use std::collections::VecDeque;
+use crate::scoreboard::{BOUNDS, Finished, Requests};
+use crate::supervisor::GenerationId;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Samples are so far apart, and so many are kept: they cover the last minute.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_SAMPLES: usize = 7;
+/// So many generations are distinguished, the newest ones: the one that serves, one before it and one after it.
+const MAX_GENERATIONS: usize = 3;
+/// The bounds of [`message::Durations`], by their index in [`BOUNDS`]: from 0.26 ms on (2^18 ns), each twice the one before,
+/// to 69 s. They stay for ever: numbers that were counted by other bounds cannot be added up.
+const FIRST_BUCKET: usize = 8;
+const BUCKET_STEP: usize = 2;
 
 /// What became of the instance's requests.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// Of workers that ended. None: none of them showed its requests.
-    ended: Option<Finished>,
+    /// Of workers that ended.
+    ended: ByGeneration,
     /// What all had finished then, the oldest first.
     samples: VecDeque<(Instant, Finished)>,
 }
 
-impl Traffic {
-    /// A worker has ended.
-    pub(super) fn worker_ended(&mut self, requests: &Requests) {
-        self.ended.get_or_insert_default().add(&requests.finished);
+/// What was finished, by the generation of the worker. Nothing that was once counted is lost, and each number only grows:
+/// so the sum over all does, and none of them takes over what another had.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ByGeneration {
+    /// The newest generations, [`MAX_GENERATIONS`] at most.
+    newest: BTreeMap<GenerationId, Finished>,
+    /// The last of those before them, and what they have finished together.
+    older: Option<(GenerationId, Finished)>,
+}
+
+impl ByGeneration {
+    fn add(&mut self, generation: GenerationId, finished: &Finished) {
+        if let Some((last, older)) = &mut self.older
+            && generation <= *last
+        {
+            older.add(finished);
+            return;
+        }
+        self.newest.entry(generation).or_default().add(finished);
+        if self.newest.len() > MAX_GENERATIONS
+            && let Some((oldest, finished)) = self.newest.pop_first()
+        {
+            let (last, older) = self.older.get_or_insert_with(|| (oldest, Finished::default()));
+            *last = oldest;
+            older.add(&finished);
+        }
     }
 
-    /// What all workers have finished that ever were. None: no worker shows that.
-    pub(super) fn finished(&self, living: impl Iterator<Item = Requests>) -> Option<Finished> {
-        living.fold(self.ended.clone(), |sum, requests| {
+    /// What all of them have finished. None: no worker shows that.
+    pub(super) fn total(&self) -> Option<Finished> {
+        let all = self.older.iter().map(|(_, finished)| finished).chain(self.newest.values());
+        all.fold(None, |sum: Option<Finished>, finished| {
             let mut sum = sum.unwrap_or_default();
-            sum.add(&requests.finished);
+            sum.add(finished);
             Some(sum)
         })
+    }
+
+    fn document(&self) -> Vec<message::GenerationRequests> {
+        let older = self.older.iter().map(|(last, finished)| of_generation(*last, true, finished));
+        older.chain(self.newest.iter().map(|(id, finished)| of_generation(*id, false, finished))).collect()
+    }
+}
+
+fn of_generation(generation: GenerationId, and_before: bool, finished: &Finished) -> message::GenerationRequests {
+    let [aborted, informational, successful, redirected, client_errors, server_errors] = finished.by_class();
+    message::GenerationRequests {
+        generation: generation.0.into(),
+        and_before,
+        informational,
+        successful,
+        redirected,
+        client_errors,
+        server_errors,
+        aborted,
+    }
+}
+
+fn durations(finished: &Finished) -> message::Durations {
+    let bounds = BOUNDS.iter().enumerate().skip(FIRST_BUCKET).step_by(BUCKET_STEP);
+    message::Durations {
+        buckets: bounds
+            .map(|(bound, up_to_ns)| message::Bucket { up_to_ns: *up_to_ns, count: finished.shorter_than(bound) })
+            .collect(),
+        count: finished.total(),
+        sum_us: us(finished.took()),
+    }
+}
+
+impl Traffic {
+    /// A worker has ended.
+    pub(super) fn worker_ended(&mut self, generation: GenerationId, requests: &Requests) {
+        self.ended.add(generation, &requests.finished);
+    }
+
+    /// What all workers have finished that ever were.
+    pub(super) fn finished(&self, living: impl Iterator<Item = (GenerationId, Requests)>) -> ByGeneration {
+        let mut all = self.ended.clone();
+        living.for_each(|(generation, requests)| all.add(generation, &requests.finished));
+        all
     }
 
     /// Whether it is time for a sample.
@@ -49,8 +123,9 @@ impl Traffic {
         }
     }
 
-    /// What the status says, where all have finished so much.
-    pub(super) fn document(&self, now: Instant, finished: &Finished) -> message::Requests {
+    /// What the status says, where all have finished so much. None: no worker shows that.
+    pub(super) fn document(&self, now: Instant, all: &ByGeneration) -> Option<message::Requests> {
+        let finished = all.total()?;
         let lately = self.samples.front().map(|(then, before)| {
             let since = finished.since(before);
             message::Lately {
@@ -62,12 +137,14 @@ impl Traffic {
                 percentile_95_us: since.quantile(950).map(us),
             }
         });
-        message::Requests {
+        Some(message::Requests {
             finished: finished.total(),
             server_errors: finished.server_errors(),
             aborted: finished.aborted(),
             lately,
-        }
+            by_generation: all.document(),
+            durations: Some(durations(&finished)),
+        })
     }
 }
 
@@ -115,23 +192,57 @@ mod tests {
         Requests { finished: Finished::of_class(2, finished), ..Requests::default() }
     }
 
+    fn of(generation: u32, finished: u64) -> (GenerationId, Requests) {
+        (GenerationId(generation), requests(finished))
+    }
+
     #[test]
     fn what_the_dead_had_finished_counts_and_the_last_minute_is_what_came_since() {
         let (begin, second) = (Instant::now(), Duration::from_secs(1));
         let mut traffic = Traffic::default();
-        assert_eq!(traffic.finished(std::iter::empty()), None, "nobody shows any");
+        assert_eq!(traffic.finished(std::iter::empty()).total(), None, "nobody shows any");
         for sample in 0..20_u32 {
             let (now, living) = (begin + sample * 10 * second, u64::from(sample) * 100);
             assert!(traffic.is_due(now) && !traffic.is_due(now - second) || sample == 0, "{sample}");
-            let finished = traffic.finished([requests(living), requests(5)].into_iter()).unwrap();
-            traffic.add_sample(now, finished);
+            let finished = traffic.finished([of(1, living), of(1, 5)].into_iter());
+            traffic.add_sample(now, finished.total().unwrap());
         }
-        traffic.worker_ended(&requests(1900));
-        let finished = traffic.finished([requests(5), requests(35)].into_iter()).unwrap();
-        let document = traffic.document(begin + 195 * second, &finished);
+        traffic.worker_ended(GenerationId(1), &requests(1900));
+        let finished = traffic.finished([of(1, 5), of(2, 35)].into_iter());
+        let document = traffic.document(begin + 195 * second, &finished).unwrap();
         assert_eq!(document.finished, 1940);
         let lately = document.lately.unwrap();
         assert_eq!((lately.period_ms, lately.finished), (65_000, 635));
+    }
+
+    /// What Prometheus sees over many reloads: the sum never falls, and no series takes over what another had.
+    #[test]
+    fn older_generations_are_counted_together_and_no_series_jumps() {
+        let mut traffic = Traffic::default();
+        let mut before: BTreeMap<(u64, bool), u64> = BTreeMap::new();
+        for generation in 1..=9_u32 {
+            // A worker of an old generation has finished what it had begun.
+            traffic.worker_ended(GenerationId(generation.saturating_sub(4).max(1)), &requests(1));
+            let all = traffic.finished([of(generation, 0)].into_iter());
+            let series: BTreeMap<_, _> =
+                all.document().iter().map(|row| ((row.generation, row.and_before), row.successful)).collect();
+            assert!(series.len() <= MAX_GENERATIONS + 1, "{series:?}");
+            assert_eq!(series.values().sum::<u64>(), u64::from(generation * 11 - 10), "{series:?}");
+            for (name, count) in &series {
+                let grown = before.get(name).map_or(0, |before| count.checked_sub(*before).expect("it fell"));
+                assert!(grown <= 11, "{name:?} takes over what another had: {before:?} {series:?}");
+            }
+            before = series;
+            traffic.worker_ended(GenerationId(generation), &requests(10));
+        }
+        assert_eq!(before.keys().copied().collect::<Vec<_>>(), [(6, true), (7, false), (8, false), (9, false)]);
+    }
+
+    #[test]
+    fn the_bounds_of_durations_stay() {
+        let bounds: Vec<u64> = durations(&Finished::default()).buckets.iter().map(|bucket| bucket.up_to_ns).collect();
+        let expected: Vec<u64> = (18..=36).map(|power| 1 << power).collect();
+        assert_eq!(bounds, expected);
     }
 
     #[test]
