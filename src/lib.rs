@@ -66,6 +66,7 @@
 //! ```text
 //!   cli
 //!   daemon   doctor
+//!   metrics             (the status as text for Prometheus)
 //!   process
 //!   listener notify probe cgroup queue fallback scoreboard systemd journal control
 //!   config
@@ -94,6 +95,7 @@ pub mod exit;
 pub mod fallback;
 pub mod journal;
 pub mod listener;
+pub mod metrics;
 pub mod notify;
 pub mod peer;
 pub mod printable;

@@ -17,6 +17,7 @@ mod drain;
 mod fallback;
 mod file_text;
 mod logs;
+mod metrics;
 mod new;
 mod next_step;
 mod output;
@@ -70,6 +71,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Show what the journal holds of a unit or a worker
     Logs(logs::Arguments),
+    /// Write the metrics of every instance, for Prometheus
+    Metrics(metrics::Arguments),
     /// Turn a service that runs its server itself into one that sockd runs
     Adopt(adopt::Arguments),
     /// Write configuration, service and Nginx site of a new application
@@ -94,6 +97,7 @@ impl Command {
             | Self::Doctor(doctor::Arguments { whose, .. })
             | Self::Reload(reload::Arguments { whose, .. })
             | Self::Logs(logs::Arguments { whose, .. })
+            | Self::Metrics(metrics::Arguments { whose, .. })
             | Self::Adopt(adopt::Arguments { whose, .. }) => Some(*whose),
             Self::Run(_) | Self::Demo(_) | Self::New(_) | Self::Drain(_) | Self::Fallback(_) | Self::DemoWorker(_) => {
                 None
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
+        Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::New(arguments) => new::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
