@@ -23,7 +23,8 @@
 //! system. [`daemon`] is around it: parts that own processes, sockets and timers, and one event loop through them that
 //! feeds events in and carries effects out. Each driver owns one outside thing: [`process`] worker processes, [`listener`] inherited sockets, [`notify`]
 //! the workers' notification sockets, [`scoreboard`] what they show in memory, [`fallback`] the 503 answers,
-//! [`systemd`] the service manager above us, [`journal`] the log, [`control`] the socket of `sockd status`, [`queue`]
+//! [`systemd`] the service manager above us, [`journal`] the log, [`control`] the socket of `sockd status`,
+//! [`status_socket`] the one for programs that speak HTTP, [`queue`]
 //! the kernel's view of waiting connections, [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside.
 //!
 //! Workers of Python servers are forked by a template, a Python process that runs `sockd_worker`, a package of Python's
@@ -68,7 +69,7 @@
 //!   daemon   doctor
 //!   metrics             (the status as text for Prometheus)
 //!   process
-//!   listener notify probe cgroup queue fallback scoreboard systemd journal control
+//!   listener notify probe cgroup queue fallback scoreboard systemd journal control status_socket
 //!   config
 //!   adapter
 //!   sock_diag           (what drivers that ask the kernel about sockets share)
@@ -106,6 +107,7 @@ pub mod queue;
 pub mod regular_file;
 pub mod scoreboard;
 pub mod sock_diag;
+pub mod status_socket;
 pub mod suggestion;
 pub mod systemd;
 

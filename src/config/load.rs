@@ -14,7 +14,7 @@ use crate::regular_file;
 
 use super::reader::{Reader, Section, Value};
 use super::value::{boolean, integer, list, memory, permissions, text, time, variables};
-use super::{Fallback, Health, Listen, Options, Reload, Requests, Settings, Start, Workers, duration};
+use super::{Fallback, Health, Listen, Options, Reload, Requests, Settings, Start, StatusSocket, Workers, duration};
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -87,6 +87,7 @@ fn lower(top: &mut Section<'_, '_, '_>) -> Settings {
         requests: top.section("requests", requests),
         reload: top.section("reload", reload),
         fallback: top.section("fallback", fallback),
+        status: top.section("status", status),
     }
 }
 
@@ -153,6 +154,10 @@ fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
 
 fn fallback(section: &mut Section<'_, '_, '_>) -> Fallback {
     Fallback { page: section.get("page", text(absolute)) }
+}
+
+fn status(section: &mut Section<'_, '_, '_>) -> StatusSocket {
+    StatusSocket { listen: section.get("listen", text(str::parse::<Address>)) }
 }
 
 /// What to do about a missing command.
@@ -243,6 +248,7 @@ fn overrule(settings: &mut Settings, options: &Options) {
         requests: _,
         reload,
         fallback: _,
+        status,
     } = settings;
     if !options.command.is_empty() {
         command.clone_from(&options.command);
@@ -264,6 +270,9 @@ fn overrule(settings: &mut Settings, options: &Options) {
     workers.preload = options.preload.then_some(true).or(workers.preload);
     workers.ready_after = options.ready_after.unwrap_or(workers.ready_after);
     reload.canary &= !options.no_canary;
+    if options.status_listen.is_some() {
+        status.listen.clone_from(&options.status_listen);
+    }
 }
 
 /// What no single value shows.
@@ -305,6 +314,20 @@ fn check(settings: &Settings, reader: &mut Reader<'_>) {
     if settings.listen.mode.is_some() && !addresses.is_empty() && !unix {
         let message = "mode has no effect: no address is a unix socket with a path";
         reader.about("listen", "mode", Diagnostic::warning(message));
+    }
+    if let Some(address) = &settings.status.listen {
+        if addresses.contains(address) {
+            let message = format!("{address} is where visitors come: it cannot tell the state, too");
+            reader.about("status", "listen", Diagnostic::error(message).help("take another port or path"));
+        }
+        if let Address::Tcp(address) = address
+            && !address.ip().to_canonical().is_loopback()
+        {
+            let message =
+                format!("everybody who reaches {address} can read the state of this instance, without a password");
+            let help = "listen on 127.0.0.1 or a unix socket, or let a firewall decide who comes";
+            reader.about("status", "listen", Diagnostic::warning(message).help(help));
+        }
     }
     let health = &settings.health;
     if health.status.as_ref().is_some_and(Vec::is_empty) {

@@ -24,7 +24,7 @@ pub use options::{Options, with_dashes};
 pub use plan::plan;
 pub use resolve::{find_program, resolve, resolve_environment, resolve_health_command};
 pub use script::{Script, script};
-pub use settings::{Fallback, Health, Listen, Reload, Requests, Settings, Start, Workers};
+pub use settings::{Fallback, Health, Listen, Reload, Requests, Settings, Start, StatusSocket, Workers};
 
 /// The shipped file of defaults: every key with its meaning, its unit and its default.
 pub const DEFAULT_FILE: &str = include_str!("default.toml");

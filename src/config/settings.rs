@@ -33,6 +33,8 @@ pub struct Settings {
     pub reload: Reload,
     /// What visitors get while no worker can serve.
     pub fallback: Fallback,
+    /// How programs get the state.
+    pub status: StatusSocket,
 }
 
 /// Sockets that sockd binds itself.
@@ -139,6 +141,13 @@ pub struct Reload {
 pub struct Fallback {
     /// A page in place of the built-in one: an absolute path. Whether it can be used is seen when it is shown.
     pub page: Option<PathBuf>,
+}
+
+/// The socket on which programs get the state over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusSocket {
+    /// Where it is. `None`: there is none.
+    pub listen: Option<Address>,
 }
 
 impl Default for Workers {

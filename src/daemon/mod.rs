@@ -26,6 +26,7 @@
 //!   measure.rs             what workers and listeners are measured by
 //!   service_manager.rs     READY, STATUS and WATCHDOG to systemd
 //!   reload_clients.rs      who waits for the outcome of a reload
+//!   status_socket.rs       who asks for metrics over HTTP
 //!   signals.rs             what each signal to sockd means
 //!   children.rs            what a child of ours is known to be
 //!
@@ -73,6 +74,7 @@ mod slow_requests;
 mod spec;
 mod startup;
 mod status;
+mod status_socket;
 mod templates;
 mod timerfd;
 mod unclaimed_exits;

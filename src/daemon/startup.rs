@@ -5,7 +5,7 @@ use super::event_loop::EventLoop;
 use super::setup::Setup;
 use crate::adapter::gunicorn::{self, GunicornArgs};
 use crate::adapter::{self, Making};
-use crate::app::text;
+use crate::app::{Address, text};
 use crate::config::{self, Options, Settings};
 use crate::diagnostic::Diagnostics;
 use crate::journal::{self, Sink, message_id};
@@ -68,26 +68,30 @@ fn set_up_and_serve(
         greeting,
     };
     match prepare_listeners(&setup, listeners, sink) {
-        Ok((listeners, start)) => serve(setup, listeners, start),
+        Ok(first) => serve(setup, first),
         Err(code) => code,
     }
+}
+
+/// What the configuration says that counts before a generation is made of it.
+struct First {
+    listeners: Vec<Listener>,
+    start: Start,
+    /// Where the status socket is to be.
+    status: Option<Address>,
 }
 
 /// Reads the configuration for the first time: binds what is to be bound, and says when to start.
 ///
 /// A broken configuration ends the program only when there is no inherited socket to answer on: otherwise visitors get
 /// 503, and the configuration is read again.
-fn prepare_listeners(
-    setup: &Setup,
-    mut listeners: Vec<Listener>,
-    sink: Sink,
-) -> Result<(Vec<Listener>, Start), ExitCode> {
+fn prepare_listeners(setup: &Setup, mut listeners: Vec<Listener>, sink: Sink) -> Result<First, ExitCode> {
     let settings = match config::load(None, &setup.options) {
         Ok(loaded) => {
             loaded.warnings.lines().for_each(|line| tracing::warn!("{line}"));
             loaded.settings
         }
-        Err(_) if setup.activated => return Ok((listeners, Start::OnConnection)),
+        Err(_) if setup.activated => return Ok(First { listeners, start: Start::OnConnection, status: None }),
         Err(problems) => {
             report(&problems, sink);
             return Err(ExitCode::from(exit::CONFIG));
@@ -105,7 +109,7 @@ fn prepare_listeners(
         None if setup.activated => Start::OnConnection,
         None => Start::AtOnce,
     };
-    Ok((listeners, start))
+    Ok(First { listeners, start, status: settings.status.listen })
 }
 
 fn report(problems: &Diagnostics, sink: Sink) {
@@ -156,7 +160,7 @@ fn bind(setup: &Setup, settings: &Settings) -> Result<Vec<Listener>, String> {
 /// gunicorn's own default.
 const DEFAULT_BACKLOG: u32 = 2048;
 
-fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
+fn serve(setup: Setup, First { listeners, start, status }: First) -> ExitCode {
     if let Err(error) = process::become_subreaper() {
         tracing::error!("cannot become the parent of orphaned workers (PR_SET_CHILD_SUBREAPER): {error}");
         return ExitCode::from(exit::FAILURE);
@@ -172,7 +176,7 @@ fn serve(setup: Setup, listeners: Vec<Listener>, start: Start) -> ExitCode {
         }
     };
     let code = runtime.block_on(async {
-        match EventLoop::new(setup, listeners, start) {
+        match EventLoop::new(setup, listeners, start, status.as_ref()) {
             Ok(shell) => ExitCode::from(shell.run().await),
             Err(error) => {
                 tracing::error!("cannot watch for signals: {error}");

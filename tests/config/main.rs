@@ -111,6 +111,7 @@ fn a_complete_file_is_lowered_to_every_setting() {
     assert_eq!(workers.max_memory, Some(400 << 20));
     assert_eq!((workers.memory_high, workers.memory_max), (Some(3 << 29), Some(2 << 30)));
     assert_eq!(settings.fallback.page.as_deref(), Some(Path::new("/etc/sockd/unavailable.html")));
+    assert_eq!(settings.status.listen, "127.0.0.1:9394".parse().ok());
     let health = &settings.health;
     assert_eq!((health.path.as_deref(), health.host.as_deref()), (Some("/healthz?full=1"), Some("example.com")));
     assert_eq!((health.status.as_deref(), health.timeout), (Some(&[200, 204][..]), Duration::from_millis(2500)));
@@ -140,6 +141,7 @@ fn options_win_over_the_file() {
         "--drain-timeout=2",
         "--ready-after=3",
         "--no-canary",
+        "--status-listen=unix:/run/web/status.sock",
         "--",
         "other",
         "--env",
@@ -148,6 +150,7 @@ fn options_win_over_the_file() {
     let settings = load("tests/config/cases/complete.toml", &words).expect("both are right").settings;
     assert_eq!(settings.command, ["other", "--env", "x"].map(OsString::from));
     assert_eq!(settings.directory.as_deref(), Some(Path::new("/srv")));
+    assert_eq!(settings.status.listen, "unix:/run/web/status.sock".parse().ok());
     let environment: Vec<_> = settings.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(environment, ["DJANGO_SETTINGS_MODULE=myproject.settings", "EMPTY=full", "NEW=a=b"]);
     let addresses: Vec<_> = settings.listen.addresses.iter().map(ToString::to_string).collect();

@@ -34,6 +34,7 @@ mod launchers;
 mod limits;
 mod listeners;
 mod log;
+mod metrics;
 mod preload;
 mod programs;
 mod proof;

@@ -134,6 +134,7 @@ on_every_release! { read:
         guide::django(machine, PREFIX);
         guide::django_troubleshooting(machine);
         requests::a_slow_query(machine);
+        requests::metrics_of_a_unit(machine);
     }
 
     /// uvicorn, hypercorn, daphne and granian in gunicorn's place.

@@ -40,3 +40,22 @@ END",
     assert!(entry.contains("/django/db/backends/utils.py\""), "what waits is not named: {entry}");
     assert!(!entry.contains("secret"), "{entry}");
 }
+
+/// Scraped from the instance and by command, under the name of the unit; a unit that is stopped is not down.
+pub fn metrics_of_a_unit(machine: &Machine) {
+    machine.write_file("/etc/sockd/gunicorn.toml", 0o644, "[status]\nlisten = \"127.0.0.1:9394\"\n");
+    machine.run("sockd reload gunicorn").succeeded();
+    for command in ["curl -s http://127.0.0.1:9394/metrics", "sockd metrics gunicorn", "sockd metrics"] {
+        machine
+            .run(command)
+            .says("sockd_up{unit=\"gunicorn.service\"} 1\n")
+            .says("sockd_reloads_total{unit=\"gunicorn.service\",result=\"ok\"} 1\n")
+            .says("sockd_responses_total{unit=\"gunicorn.service\",code=\"2xx\",generation=\"1\"} 1\n")
+            .says("sockd_queue_limit{unit=\"gunicorn.service\",listener=\"0\",name=\"gunicorn.socket\"} ")
+            .succeeded();
+    }
+    machine.run("systemctl stop gunicorn.socket gunicorn.service").succeeded();
+    let stopped = machine.run("sockd metrics gunicorn");
+    assert_eq!((stopped.code, stopped.stdout.as_str()), (3, "# EOF\n"), "{stopped}");
+    machine.run("systemctl start gunicorn.socket").succeeded();
+}

@@ -20,7 +20,8 @@
 //!   bind, open(O_PATH), unlink             private sockets: in RuntimeDirectory= or /dev/shm, which are memory, and on
 //!                                          another file system only where neither can be written to
 //!   bind, lstat, chown, unlink             listeners of our own: before anything is served, when the path was lost that
-//!                                          a thread has just looked at, and at the end
+//!                                          a thread has just looked at, and at the end; the status socket when a reload
+//!                                          has moved it
 //!   listen, getsockopt, netlink sock_diag  tables of the kernel; the answer is made within send(2)
 //!   pread                                  workers' scoreboards, which are memory; what a worker maps there or cuts out of it
 //!                                          holds up itself alone
@@ -61,10 +62,12 @@ use super::setup::Setup;
 use super::signals::UselessSignals;
 use super::slow_requests::SlowRequests;
 use super::status;
+use super::status_socket::StatusSocket;
 use super::templates::Templates;
 use super::timerfd::Timerfd;
 use super::unclaimed_exits::UnclaimedExits;
 use super::workers::{Workers, stacks};
+use crate::app::Address;
 use crate::control::{self, Call};
 use crate::exit;
 use crate::journal::message_id;
@@ -114,6 +117,8 @@ struct Inputs {
     deadline: Timerfd,
     inbox: mpsc::Receiver<Message>,
     calls: mpsc::Receiver<Call>,
+    /// Its clients' questions are calls as well.
+    status_socket: StatusSocket,
 }
 
 /// The generations that are there, and the threads that read for those to come.
@@ -143,12 +148,18 @@ struct Progress {
 }
 
 impl EventLoop {
-    pub(super) fn new(setup: Setup, listeners: Vec<Listener>, start: Start) -> io::Result<Self> {
+    /// `status`: where the configuration wants the status socket, as far as it could be read.
+    pub(super) fn new(
+        setup: Setup,
+        listeners: Vec<Listener>,
+        start: Start,
+        status: Option<&Address>,
+    ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (calls_sender, calls) = mpsc::channel(control::MAX_CLIENTS);
         let signals = Signals::new(environment::watchdog_period().is_some())?;
         match control::Server::bind() {
-            Ok(server) => drop(tokio::spawn(server.serve(calls_sender))),
+            Ok(server) => drop(tokio::spawn(server.serve(calls_sender.clone()))),
             Err(error) => {
                 tracing::warn!("`sockd status` will not see this instance: no control socket ({error}), ignoring")
             }
@@ -166,6 +177,7 @@ impl EventLoop {
                 deadline: Timerfd::new()?,
                 inbox,
                 calls,
+                status_socket: StatusSocket::new(calls_sender),
             },
             outbox: Outbox::new(sender),
             listeners: ListenerMonitor::new(setup.unit.clone(), setup.greeting.clone())?,
@@ -186,6 +198,8 @@ impl EventLoop {
             setup: Arc::new(setup),
         };
         event_loop.listeners.take(listeners, &event_loop.outbox);
+        // Before a worker can take its place.
+        event_loop.inputs.status_socket.follow(event_loop.overview().generation, status);
         event_loop.carry_out(effects);
         event_loop.settle();
         Ok(event_loop)
@@ -226,6 +240,7 @@ impl EventLoop {
         self.sweep().await;
         self.children.workers.cgroups.clear();
         self.listeners.unlink();
+        self.inputs.status_socket.close();
         tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
         exit::SUCCESS
     }
@@ -299,6 +314,9 @@ impl EventLoop {
         self.service_manager.show(&self.listeners.status_line(status::status_line(&overview)));
         if !overview.stopping {
             self.place_next(&overview);
+        }
+        if let Some(serving) = self.generations.ready.get(&overview.generation) {
+            self.inputs.status_socket.follow(overview.generation, serving.settings.status.listen.as_ref());
         }
         if overview.fallback {
             self.children.fallback.set_retry_after(overview.next_attempt_in);
