@@ -442,4 +442,29 @@ mod tests {
         assert_eq!(Format::wanted("*/*"), Format::Prometheus);
         assert_eq!(Format::wanted(""), Format::Prometheus);
     }
+
+    /// Rules and dashboard that are shipped name no metric that there is not.
+    #[test]
+    fn what_is_shipped_for_prometheus_names_what_there_is() {
+        let shipped = [
+            include_str!("../../packaging/monitoring/sockd.rules.yml"),
+            include_str!("../../packaging/monitoring/sockd.rules.test.yml"),
+            include_str!("../../packaging/monitoring/sockd-dashboard.json"),
+        ];
+        let mut seen = 0;
+        for word in shipped.iter().flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')) {
+            if word.starts_with("sockd_") {
+                let is_of = |family: &Family| match family.kind {
+                    Kind::Gauge => word == family.name,
+                    Kind::Counter => word.strip_suffix("_total") == Some(family.name),
+                    Kind::Histogram => {
+                        ["_bucket", "_count", "_sum"].iter().any(|end| word.strip_suffix(end) == Some(family.name))
+                    }
+                };
+                assert!(FAMILIES.iter().any(|(family, _)| is_of(family)), "{word}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "{seen}");
+    }
 }

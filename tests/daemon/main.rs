@@ -37,6 +37,7 @@ mod log;
 mod metrics;
 mod preload;
 mod programs;
+mod prometheus;
 mod proof;
 mod protocol;
 mod reasons;

@@ -76,6 +76,7 @@ fn memory_limits_and_a_disk_that_does_not_answer() {
     says("own-limit", "\n100663296\n");
     says("own-limit", "M/96M ");
     says("own-limit", ": killed by the kernel: out of memory, 96M of memory-max 96M; it served GET /");
+    says("own-limit", "sockd_worker_exits_total{unit=\"site.service\",reason=\"oom\"} 1\n");
     let own = &parts["own-limit"];
     let [first, second, survivor, successor] = workers(own)[..] else { panic!("two workers, twice: {own}") };
     // Either of the two may have taken the request.

@@ -79,6 +79,8 @@ pub fn installs_what_it_should(machine: &Machine) {
         "doc/sockd/examples/better/gunicorn.service",
         "doc/sockd/examples/stricter.conf",
         "doc/sockd/examples/laxer.conf",
+        "doc/sockd/monitoring/sockd.rules.yml",
+        "doc/sockd/monitoring/sockd-dashboard.json",
         "man/man1/sockd.1.gz",
         "man/man1/sockd-adopt.1.gz",
         "man/man1/sockd-doctor.1.gz",
