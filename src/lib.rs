@@ -48,9 +48,9 @@
 //! ```
 //! A reload to its exit status:
 //! ```text
-//!   cli/reload.rs -> control/server.rs -> Call -> daemon/reload_clients.rs -> Event::ReloadRequested
+//!   cli/reload.rs -> control/server.rs -> Call -> daemon/waiting_clients.rs -> Event::ReloadRequested
 //!     -> supervisor/rollout.rs: Effect::Prepare, Effect::Spawn (a canary), Effect::Judge -> daemon/health
-//!     -> WorkerEvent::Judged -> rollout.rs: slot by slot -> Effect::Answer -> reload_clients.rs
+//!     -> WorkerEvent::Judged -> rollout.rs: slot by slot -> Effect::Answer -> waiting_clients.rs
 //!     -> control/client.rs -> cli/reload.rs: exit code
 //! ```
 //! A worker's stderr line to the journal:

@@ -294,3 +294,18 @@ pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str))
         }
     }
 }
+
+/// Asks for another worker in the place of this one, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the
+/// answer, which says whether that has begun.
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn replace(instance: &Instance, worker: u64) -> Result<Outcome, AskError> {
+    let mut asking = ask(instance, Request::Replace { worker }).await?;
+    match asking.next_in_time().await? {
+        Reply::Outcome(outcome) => Ok(outcome),
+        Reply::Status(_) | Reply::Stacks(_) | Reply::Progress(_) | Reply::Error(_) => {
+            Err(AskError::NotUnderstood("it is not about a worker".to_owned()))
+        }
+    }
+}

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// The version of the messages in this file: [`Status::version`].
 pub const VERSION: u32 = 1;
 
-/// What a client asks: `{"command":"status"}` or `{"command":"reload","wait":true}`.
+/// What a client asks: `{"command":"status"}`, `{"command":"reload","wait":true}`, `{"command":"replace","worker":3}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
@@ -30,6 +30,12 @@ pub enum Request {
         #[serde(default)]
         wait: bool,
     },
+    /// Put another worker in the place of this one, which is proven first: answered by one [`Reply::Outcome`], that says
+    /// whether this has begun.
+    Replace {
+        /// The worker's id: [`Worker::id`].
+        worker: u64,
+    },
 }
 
 /// One line of an answer: an object with one key, `{"status":{…}}`, `{"progress":{…}}`, `{"outcome":{…}}` or
@@ -43,7 +49,7 @@ pub enum Reply {
     Stacks(Stacks),
     /// A step of a reload; more lines follow.
     Progress(Progress),
-    /// How a reload ended; the last line.
+    /// What came of the request; the last line.
     Outcome(Outcome),
     /// The request was not understood or is not allowed; the last line.
     Error(Refusal),
@@ -100,10 +106,10 @@ pub struct Progress {
     pub message: String,
 }
 
-/// How a reload ended.
+/// What came of a request: how a reload ended, or whether a worker is replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Whether the new generation serves. When `false`, the old one never stopped.
+    /// Whether the new generation serves, or the worker gets a successor. When `false`, nobody who served stopped.
     pub ok: bool,
     /// One line for people.
     pub message: String,

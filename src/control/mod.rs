@@ -1,4 +1,4 @@
-//! The control socket: how `sockd status` and `sockd reload` speak to a running supervisor.
+//! The control socket: how `sockd status`, `sockd reload` and `sockd top` speak to a running supervisor.
 //!
 //! Owns: the socket, its name, the limits on clients, and the messages of [`message`].
 //! Never: decides anything. A request becomes a [`Call`] for the shell, and the shell's answer goes back.
@@ -17,7 +17,7 @@ mod name;
 mod server;
 
 pub use client::{
-    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, discover, of_process, reload, stacks, status,
+    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, discover, of_process, reload, replace, stacks, status,
 };
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status};
 pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};

@@ -64,7 +64,7 @@ impl Replier {
         }
     }
 
-    /// Ends the answer to [`Request::Reload`].
+    /// Ends the answer to [`Request::Reload`] and to [`Request::Replace`].
     pub fn outcome(self, outcome: Outcome) {
         let _ = self.lines.try_send(Reply::Outcome(outcome));
     }

@@ -25,8 +25,8 @@
 //!   unclaimed_exits.rs     ends of processes that nobody knows yet
 //!   measure.rs             what workers and listeners are measured by
 //!   service_manager.rs     READY, STATUS and WATCHDOG to systemd
-//!   reload_clients.rs      who waits for the outcome of a reload
 //!   status_socket.rs       who asks for metrics over HTTP
+//!   waiting_clients.rs     who waits for the outcome of a request
 //!   signals.rs             what each signal to sockd means
 //!   children.rs            what a child of ours is known to be
 //!
@@ -65,7 +65,6 @@ mod outbox;
 mod output;
 mod path_alarm;
 mod reading;
-mod reload_clients;
 mod repeats;
 mod service_manager;
 mod setup;
@@ -78,6 +77,7 @@ mod status_socket;
 mod templates;
 mod timerfd;
 mod unclaimed_exits;
+mod waiting_clients;
 mod workers;
 
 pub use setup::Setup;

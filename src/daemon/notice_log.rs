@@ -303,6 +303,7 @@ fn retirement(why: Retirement) -> String {
         Retirement::Memory { memory, limit } => {
             format!("holds {} of memory, more than {}", mebibytes(memory), mebibytes(limit))
         }
+        Retirement::Request => "is to be replaced, as was asked for".to_owned(),
     }
 }
 

@@ -86,7 +86,7 @@ pub enum Effect {
     Announce(Announcement),
     /// Tell the clients that wait for a reload how far it is.
     ReportProgress(Progress),
-    /// Answer a request to reload.
+    /// Answer a request.
     Answer(RequestId, Outcome),
     /// Write it to the log.
     Notice(Notice),
@@ -151,7 +151,7 @@ pub enum Progress {
     Soaking(Duration),
 }
 
-/// How a reload ended.
+/// What came of a request: how a reload ended, or whether a worker is replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every slot runs this generation.
@@ -167,8 +167,30 @@ pub enum Outcome {
         /// The worker that failed, if it was one: its last lines tell more.
         worker: Option<WorkerId>,
     },
+    /// This worker gets a successor, which is proven first.
+    Replacing(WorkerId),
+    /// This worker is not replaced.
+    NotReplaced {
+        /// Who.
+        worker: WorkerId,
+        /// Why not.
+        why: Irreplaceable,
+    },
     /// The service stops.
     Stopping,
+}
+
+/// Why a worker is not replaced on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Irreplaceable {
+    /// It has ended, or never was.
+    Unknown,
+    /// It is not proven yet: its start timeout bounds that.
+    Starting,
+    /// It is leaving already.
+    Leaving,
+    /// It is a canary: it has no place that another could take.
+    Canary,
 }
 
 /// What to do, in this order.

@@ -51,6 +51,13 @@ pub enum Event {
     Worker(WorkerId, WorkerEvent),
     /// Somebody wants a reload.
     ReloadRequested(RequestId),
+    /// Somebody wants another worker in the place of this one. Answered, at once, by [`Effect::Answer`](super::Effect).
+    ReplacementRequested {
+        /// Who is answered.
+        request: RequestId,
+        /// Who shall be replaced.
+        worker: WorkerId,
+    },
     /// Somebody wants one worker more, until the next reload.
     OneMoreWorker,
     /// Somebody wants one worker fewer, until the next reload.

@@ -29,7 +29,7 @@ id! {
     GenerationId(u32)
 }
 id! {
-    /// Somebody's wish to reload: the daemon numbers them and gets one answer for each.
+    /// Somebody's wish to reload or to replace a worker: the daemon numbers them and gets one answer for each.
     RequestId(u64)
 }
 

@@ -49,7 +49,7 @@ mod workers;
 pub use acceptance::{
     Answer, Answers, Expectation, ProbeOutcome, Protocol, find, judge, may_improve, speaks_for_itself, usual,
 };
-pub use effect::{Announcement, Effect, Effects, Outcome, Progress, Role, Signal};
+pub use effect::{Announcement, Effect, Effects, Irreplaceable, Outcome, Progress, Role, Signal};
 pub use event::{Accepts, Event, Holds, WorkerEvent};
 pub use fallback::FALLBACK_RETRY_INTERVAL;
 pub use id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
@@ -213,6 +213,9 @@ impl Supervisor {
                 }
             }
             Event::ReloadRequested(request) => self.reload_requested(request, &mut effects),
+            Event::ReplacementRequested { request, worker } => {
+                self.replacement_requested(now, request, worker, &mut effects);
+            }
             Event::OneMoreWorker => self.step_workers(1),
             Event::OneFewerWorker => self.step_workers(-1),
             Event::StopRequested => self.stop(now, &mut effects),
@@ -420,6 +423,22 @@ impl Supervisor {
             Mode::Waiting | Mode::Running => self.rollouts.waiting.push(request),
             Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(request, Outcome::Stopping)),
         }
+    }
+
+    /// Somebody wants another worker in the place of this one: it is replaced as one is that has grown too old.
+    fn replacement_requested(&mut self, now: Time, request: RequestId, id: WorkerId, effects: &mut Effects) {
+        let asked = match self.life.mode {
+            Mode::Waiting | Mode::Running => self.workers.update(id, Worker::retire_on_request),
+            Mode::Stopping | Mode::Stopped => return effects.push(Effect::Answer(request, Outcome::Stopping)),
+        };
+        let outcome = match asked.unwrap_or(Err(Irreplaceable::Unknown)) {
+            Ok(change) => {
+                self.apply(now, id, change, effects);
+                Outcome::Replacing(id)
+            }
+            Err(why) => Outcome::NotReplaced { worker: id, why },
+        };
+        effects.push(Effect::Answer(request, outcome));
     }
 
     /// Somebody wants more workers, or fewer. What is asked for while a rollout runs holds for the generation that serves

@@ -17,6 +17,8 @@ pub enum Retirement {
         /// What it may.
         limit: u64,
     },
+    /// Somebody asked for it.
+    Request,
 }
 
 /// Something a person may want to know.

@@ -8,7 +8,7 @@ mod leaving;
 mod proof;
 
 use super::acceptance::ProbeOutcome;
-use super::effect::{Effect, Effects, Role, Signal};
+use super::effect::{Effect, Effects, Irreplaceable, Role, Signal};
 use super::event::WorkerEvent;
 use super::health::{Due, Health, Turn};
 use super::heartbeat::Heartbeats;
@@ -287,6 +287,16 @@ impl Worker {
         }
         self.serve(service, |service| service.retires = true);
         Change::Retires(why)
+    }
+
+    /// Somebody wants another worker in its place.
+    pub(super) fn retire_on_request(&mut self) -> Result<Change, Irreplaceable> {
+        match self.state.clone() {
+            State::Ready(_) if self.role == Role::Canary => Err(Irreplaceable::Canary),
+            State::Ready(service) => Ok(self.retire(Retirement::Request, service)),
+            State::Starting { .. } => Err(Irreplaceable::Starting),
+            State::Draining { .. } | State::Terminating { .. } | State::Killing => Err(Irreplaceable::Leaving),
+        }
     }
 
     /// The time has come that [`Self::deadline`] named.

@@ -49,6 +49,20 @@ fn a_reload_is_lines_of_progress_and_an_outcome() {
 }
 
 #[test]
+fn a_replacement_is_one_outcome() {
+    within_limit(async {
+        let mut lab = Lab::new();
+        let instance = lab.instance.clone();
+        let asking = tokio::spawn(async move { sockd::control::replace(&instance, 3).await });
+        let call = lab.call().await;
+        assert_eq!(call.request, Request::Replace { worker: 3 });
+        let outcome = Outcome { ok: true, message: "it is replaced".to_owned(), ..Outcome::default() };
+        call.replier.outcome(outcome.clone());
+        assert_eq!(asking.await.expect("no panic").expect("an outcome"), outcome);
+    });
+}
+
+#[test]
 fn rubbish_is_refused_in_one_line() {
     within_limit(async {
         let mut lab = Lab::new();

@@ -452,6 +452,14 @@ impl Instance {
         }
     }
 
+    /// Another worker is wanted in the place of this one: the outcome.
+    pub fn replace(&self, worker: u64) -> Outcome {
+        match runtime().block_on(control::replace(&self.control(), worker)) {
+            Ok(outcome) => outcome,
+            Err(error) => panic!("no outcome: {error}\n{}", self.transcript.show()),
+        }
+    }
+
     pub fn workers(&self) -> Vec<Worker> {
         self.report().workers
     }

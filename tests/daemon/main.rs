@@ -42,6 +42,7 @@ mod proof;
 mod protocol;
 mod reasons;
 mod reload;
+mod replace;
 mod requests;
 mod servers;
 mod signals;

@@ -29,6 +29,21 @@ def hang_for_ever():
     )
 }
 
+/// One whose /wait is answered once there is a file `go`; who serves it is then in `busy`.
+pub const WAITING: &str = r#"
+import os, time
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/wait":
+        with open("busy", "w") as file:
+            file.write(str(os.getpid()))
+        print("waiting", flush=True)
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+"#;
+
 /// The same for asgi and uvicorn.
 pub const ASGI: &str = r#"
 import os

@@ -68,7 +68,7 @@ const SEARCHES: [(&str, &str); 33] = [
     ("event loop", "src/daemon/event_loop/mod.rs"),
     ("orphans", "src/daemon/orphans.rs"),
     ("503 fallback", "src/fallback/mod.rs"),
-    ("reload clients", "src/daemon/reload_clients.rs"),
+    ("waiting clients", "src/daemon/waiting_clients.rs"),
     ("templates", "src/daemon/templates.rs"),
     ("service manager", "src/daemon/service_manager.rs"),
     ("metrics", "src/metrics/mod.rs"),

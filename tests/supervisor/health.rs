@@ -114,7 +114,9 @@ impl World {
         {
             // Stuck it is from here on, if at all.
             *since = self.now;
-        } else if let Event::Worker(id, WorkerEvent::WantsRetirement) = event {
+        } else if let Event::Worker(id, WorkerEvent::WantsRetirement) | Event::ReplacementRequested { worker: id, .. } =
+            event
+        {
             self.records.retiring.insert(*id);
         }
     }

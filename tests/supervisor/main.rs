@@ -95,6 +95,11 @@ fn live(seed: u64) -> World {
             }
             17 => world.event(Event::OneMoreWorker),
             18 => world.event(Event::OneFewerWorker),
+            22 => {
+                if let Some(id) = world.pick_any() {
+                    let _ = world.replace(id);
+                }
+            }
             21 => {
                 let span = ms(world.roll(100_000));
                 world.be_idle(span);

@@ -356,10 +356,22 @@ impl World {
 
     /// Asks for a reload.
     pub fn reload(&mut self) -> RequestId {
+        let request = self.request();
+        self.event(Event::ReloadRequested(request));
+        request
+    }
+
+    /// Asks for another worker in the place of this one; the answer.
+    pub fn replace(&mut self, worker: WorkerId) -> Outcome {
+        let request = self.request();
+        self.event(Event::ReplacementRequested { request, worker });
+        self.answers.get(&request).cloned().unwrap_or_else(|| panic!("it is not answered\n{}", self.story()))
+    }
+
+    fn request(&mut self) -> RequestId {
         self.sequence += 1;
         let request = RequestId(self.sequence);
         self.asked.insert(request);
-        self.event(Event::ReloadRequested(request));
         request
     }
 

@@ -3,7 +3,9 @@
 use super::faults::Code;
 use super::health::Sickness;
 use super::simulation::{World, ms, spec};
-use sockd_supervisor::{Answers, Event, Notice, Phase, Retirement, Start, WorkerEvent, WorkerId};
+use sockd_supervisor::{
+    Answers, Event, Irreplaceable, Notice, Outcome, Phase, Retirement, Start, WorkerEvent, WorkerId,
+};
 use std::collections::BTreeSet;
 
 fn serving(spec: sockd_supervisor::Spec) -> World {
@@ -218,6 +220,56 @@ fn one_that_grew_too_big_is_replaced_and_one_that_was_born_so_is_not_replaced_at
     world.bloat(youngest);
     world.run_for(ms(5_000));
     assert!(is_ready(&world, youngest), "it would only be followed by its like");
+}
+
+#[test]
+fn one_that_is_to_be_replaced_on_request_leaves_once_its_successor_is_ready() {
+    let mut world = serving(spec());
+    let victim = world.pick_ready().expect("one of three");
+    for _ in 0..2 {
+        assert_eq!(world.replace(victim), Outcome::Replacing(victim));
+    }
+    let announced = |notice: &&Notice| matches!(notice, Notice::WorkerRetires { why: Retirement::Request, .. });
+    assert_eq!(world.notices.iter().filter(announced).count(), 1, "asked twice, and replaced once");
+    world.run_until(ms(5_000), "a successor", |world| {
+        assert!(world.ready() >= 3);
+        !is_ready(world, victim)
+    });
+    let unreplaced = |why| Outcome::NotReplaced { worker: victim, why };
+    assert_eq!(world.replace(victim), unreplaced(Irreplaceable::Leaving));
+    world.run_until(ms(60_000), "it is gone", |world| world.core.snapshot(world.now).workers.len() == 3);
+    assert_eq!(world.replace(victim), unreplaced(Irreplaceable::Unknown));
+}
+
+#[test]
+fn one_whose_successor_cannot_start_stays_although_it_is_to_be_replaced() {
+    let mut world = serving(spec());
+    let victim = world.pick_ready().expect("one of three");
+    world.code = Code::ImportError;
+    assert_eq!(world.replace(victim), Outcome::Replacing(victim));
+    world.run_for(ms(60_000));
+    assert!(is_ready(&world, victim));
+    world.code = Code::Good;
+    world.run_until(ms(120_000), "a successor", |world| !is_ready(world, victim));
+}
+
+#[test]
+fn neither_a_canary_nor_one_that_starts_is_replaced_on_request() {
+    let mut world = serving(spec());
+    let request = world.reload();
+    let canary = |world: &World| {
+        world.core.snapshot(world.now).workers.iter().find(|w| w.slot.is_none()).map(|w| (w.worker, w.phase))
+    };
+    world.run_until(ms(60_000), "a canary", |world| canary(world).is_some());
+    let (id, phase) = canary(&world).expect("it was there");
+    assert_eq!(phase, Phase::Starting);
+    assert_eq!(world.replace(id), Outcome::NotReplaced { worker: id, why: Irreplaceable::Starting });
+    world.run_until(ms(60_000), "it is proven", |world| canary(world).is_some_and(|(_, phase)| phase == Phase::Ready));
+    assert_eq!(world.replace(id), Outcome::NotReplaced { worker: id, why: Irreplaceable::Canary });
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    world.event(Event::StopRequested);
+    let worker = *everybody(&world).first().expect("they leave");
+    assert_eq!(world.replace(worker), Outcome::Stopping);
 }
 
 #[test]

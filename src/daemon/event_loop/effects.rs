@@ -60,9 +60,9 @@ impl EventLoop {
                     let line = self.status_line();
                     self.service_manager.announce(announcement, &line);
                 }
-                Effect::ReportProgress(progress) => self.reload_clients.report(progress),
+                Effect::ReportProgress(progress) => self.waiting_clients.report(progress),
                 Effect::Answer(request, outcome) => {
-                    self.reload_clients.answer(request, outcome, |worker| self.children.workers.last_lines(worker));
+                    self.waiting_clients.answer(request, outcome, |worker| self.children.workers.last_lines(worker));
                 }
                 Effect::Notice(notice) => {
                     self.counts.notice(&notice);

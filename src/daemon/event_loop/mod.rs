@@ -55,7 +55,6 @@ use super::message::Message;
 use super::orphans::Orphans;
 use super::outbox::Outbox;
 use super::reading::Readers;
-use super::reload_clients::ReloadClients;
 use super::repeats::Repeats;
 use super::service_manager::ServiceManager;
 use super::setup::Setup;
@@ -66,6 +65,7 @@ use super::status_socket::StatusSocket;
 use super::templates::Templates;
 use super::timerfd::Timerfd;
 use super::unclaimed_exits::UnclaimedExits;
+use super::waiting_clients::WaitingClients;
 use super::workers::{Workers, stacks};
 use crate::app::Address;
 use crate::control::{self, Call};
@@ -105,7 +105,7 @@ pub(super) struct EventLoop {
     slow_requests: SlowRequests,
     counts: Counts,
     service_manager: ServiceManager,
-    reload_clients: ReloadClients,
+    waiting_clients: WaitingClients,
     progress: Progress,
 }
 
@@ -193,7 +193,7 @@ impl EventLoop {
             slow_requests: SlowRequests::new()?,
             counts: Counts::default(),
             service_manager: ServiceManager::from_environment()?,
-            reload_clients: ReloadClients::default(),
+            waiting_clients: WaitingClients::default(),
             progress: Progress::default(),
             setup: Arc::new(setup),
         };
@@ -278,12 +278,15 @@ impl EventLoop {
             control::Request::Status => self.answer_status(call.replier),
             control::Request::Stacks { worker } => self.answer_stacks(WorkerId(worker), call.replier),
             control::Request::Reload { wait: true } => {
-                self.outbox.event(self.reload_clients.request(Some(call.replier)));
+                self.outbox.event(self.waiting_clients.reload(Some(call.replier)));
             }
             control::Request::Reload { wait: false } => {
-                self.outbox.event(self.reload_clients.request(None));
+                self.outbox.event(self.waiting_clients.reload(None));
                 let message = "the reload has begun".to_owned();
                 call.replier.outcome(control::Outcome { ok: true, message, ..control::Outcome::default() });
+            }
+            control::Request::Replace { worker } => {
+                self.outbox.event(self.waiting_clients.replace(WorkerId(worker), call.replier));
             }
         }
     }

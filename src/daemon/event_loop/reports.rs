@@ -104,7 +104,7 @@ impl EventLoop {
         let snapshot = self.core.snapshot(self.clock.now());
         let workers = &self.children.workers;
         if self.listeners.wants_reload(&snapshot, |id| workers.get(id)?.pid()) {
-            self.outbox.event(self.reload_clients.request(None));
+            self.outbox.event(self.waiting_clients.reload(None));
         }
     }
 }

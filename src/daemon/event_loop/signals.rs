@@ -22,7 +22,7 @@ impl EventLoop {
                 Meaning::Reap | Meaning::Nothing => {}
                 Meaning::Stop => self.outbox.event(Event::StopRequested),
                 Meaning::Interrupt { at_terminal } => self.outbox.event(Event::Interrupted { at_terminal }),
-                Meaning::Reload => self.outbox.event(self.reload_clients.request(None)),
+                Meaning::Reload => self.outbox.event(self.waiting_clients.reload(None)),
                 Meaning::ReopenLogs => self.reopen_logs(),
                 Meaning::OneMoreWorker => self.outbox.event(Event::OneMoreWorker),
                 Meaning::OneFewerWorker => self.outbox.event(Event::OneFewerWorker),

@@ -1,27 +1,37 @@
-//! Reload clients: who waits for the outcome of a reload (`sockd reload`), what they are sent of its steps, and the answer.
+//! Waiting clients: who waits for the outcome of a reload (`sockd reload`) or of the replacement of a worker (`sockd top`),
+//! what they are sent of a reload's steps, and the answer.
 //!
-//! Owns: the numbers of requests, and the connections of those who wait. Never: decides what a reload leads to.
+//! Owns: the numbers of requests, and the connections of those who wait. Never: decides what a request leads to.
 
 use super::notice_log::progress_line;
 use crate::control::{self, Replier};
-use crate::supervisor::{Event, Outcome, Progress, RequestId, WorkerId};
+use crate::supervisor::{Event, Irreplaceable, Outcome, Progress, RequestId, WorkerId};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
-pub(super) struct ReloadClients {
+pub(super) struct WaitingClients {
     waiting: BTreeMap<RequestId, Replier>,
     last: u64,
 }
 
-impl ReloadClients {
+impl WaitingClients {
     /// The event that asks the core for a reload; the client, if there is one, waits for its outcome.
-    pub(super) fn request(&mut self, client: Option<Replier>) -> Event {
+    pub(super) fn reload(&mut self, client: Option<Replier>) -> Event {
+        Event::ReloadRequested(self.number(client))
+    }
+
+    /// The event that asks the core for another worker in the place of this one.
+    pub(super) fn replace(&mut self, worker: WorkerId, client: Replier) -> Event {
+        Event::ReplacementRequested { request: self.number(Some(client)), worker }
+    }
+
+    fn number(&mut self, client: Option<Replier>) -> RequestId {
         self.last += 1;
         let request = RequestId(self.last);
         if let Some(client) = client {
             self.waiting.insert(request, client);
         }
-        Event::ReloadRequested(request)
+        request
     }
 
     /// Sends all of them a step of the reload.
@@ -49,8 +59,23 @@ impl ReloadClients {
                 format!("reload to generation {generation} refused: {why}"),
                 worker.map(last_lines).unwrap_or_default(),
             ),
+            Outcome::Replacing(worker) => {
+                (true, format!("worker {worker} is to be replaced: its successor is proven first"), Vec::new())
+            }
+            Outcome::NotReplaced { worker, why } => {
+                (false, format!("worker {worker} {}", irreplaceable(why)), Vec::new())
+            }
             Outcome::Stopping => (false, "sockd is stopping".to_owned(), Vec::new()),
         };
         client.outcome(control::Outcome { ok, message, details, stopping });
+    }
+}
+
+fn irreplaceable(why: Irreplaceable) -> &'static str {
+    match why {
+        Irreplaceable::Unknown => "is not there",
+        Irreplaceable::Starting => "is not ready yet: start-timeout ends it, unless it is by then",
+        Irreplaceable::Leaving => "is leaving already",
+        Irreplaceable::Canary => "is a canary: it leaves by itself",
     }
 }
