@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
-use super::status::collect_report;
+use super::status::Collector;
 use super::status::report::Entry;
 use super::whose::Whose;
 use super::{complete, output};
@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return failed(&format!("cannot set up: {error}")),
     };
     let units: Vec<UnitName> = arguments.units.iter().map(|unit| arguments.whose.unit(unit)).collect();
-    let report = runtime.block_on(collect_report(&units, arguments.whose.managers()));
+    let report = runtime.block_on(Collector::new(&units, arguments.whose.managers()).report());
     report.systemd_error.iter().for_each(|why| output::complain(&format!("cannot ask systemd: {why}")));
     let instances: Vec<Instance<'_>> = report.entries.iter().filter(|entry| !is_stopped(entry)).map(instance).collect();
     let format = if arguments.openmetrics { Format::OpenMetrics } else { Format::Prometheus };

@@ -30,13 +30,13 @@ pub fn run() -> ExitCode {
 fn collect() -> Result<(StatusReport, StatusReport), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot set up: {error}"))?;
-    let ours = runtime.block_on(status::collect_report(&[], Manager::all()));
+    let ours = runtime.block_on(status::Collector::new(&[], Manager::all()).report());
     let plain: Vec<UnitName> =
         next_step::adoptable().iter().filter_map(|name| UnitName::complete(name).ok()).take(MAX_PLAIN).collect();
     if plain.is_empty() {
         return Ok((ours, StatusReport::default()));
     }
-    let mut plain = runtime.block_on(status::collect_report(&plain, &[]));
+    let mut plain = runtime.block_on(status::Collector::new(&plain, &[]).report());
     plain.entries.retain(is_used);
     Ok((ours, plain))
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::report::{Entry, StatusReport, Trigger};
 use crate::control::{self, AskError, Instance, Status};
@@ -26,7 +26,7 @@ struct Asked {
 }
 
 /// A unit and what systemd says of it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Unit {
     name: String,
     manager: Manager,
@@ -36,39 +36,94 @@ struct Unit {
     runs_sockd: Option<bool>,
 }
 
-/// Gathers the report for the named units, or for all of sockd's that these managers have.
-pub async fn report(named: &[UnitName], managers: &[Manager]) -> StatusReport {
-    let all = named.is_empty();
-    let managers: BTreeSet<Manager> = match all {
-        true => managers.iter().copied().collect(),
-        false => named.iter().map(UnitName::manager).collect(),
-    };
-    let (asked, buses) = tokio::join!(ask_all(), connect(&managers));
-    let (asked, control_error) = match asked {
-        Ok(asked) => (asked, None),
-        Err(error) => (Vec::new(), Some(format!("cannot look for control sockets: {error}"))),
-    };
-    let (mut units, mut systemd_error) = (Vec::new(), None);
-    for (manager, bus) in buses {
-        let names = named.iter().filter(|unit| unit.manager() == manager).map(UnitName::to_string);
-        // A supervisor's unit need not be found by its file, and is known without systemd, too.
-        let surroundings = asked.iter().filter_map(|asked| asked.instance.unit.clone());
-        let names = names.chain(surroundings.filter(|_| all && manager == Manager::System));
-        let (found, error) = units_of(manager, bus, names, all).await;
-        units.extend(found);
-        // A user need not have a manager, unless it alone was asked for.
-        systemd_error = systemd_error.or(error.filter(|_| manager == Manager::System || managers.len() == 1));
+/// Gathers reports: one, or one after the other.
+pub struct Collector {
+    named: Vec<UnitName>,
+    managers: BTreeSet<Manager>,
+    /// A supervisor that does not answer for so long is shown without its answer.
+    answer_limit: Duration,
+    /// So long holds what systemd said, unless a supervisor came or went.
+    systemd_period: Duration,
+    known: Option<Known>,
+}
+
+/// What systemd said.
+struct Known {
+    at: Instant,
+    /// The supervisors that there were.
+    pids: Vec<u32>,
+    units: Vec<Unit>,
+    error: Option<String>,
+}
+
+impl Collector {
+    /// For the named units, or for all of sockd's that these managers have. Systemd is asked for each report.
+    pub fn new(named: &[UnitName], managers: &[Manager]) -> Self {
+        let managers = match named {
+            [] => managers.iter().copied().collect(),
+            named => named.iter().map(UnitName::manager).collect(),
+        };
+        let (answer_limit, systemd_period) = (control::ANSWER_TIMEOUT, Duration::ZERO);
+        Self { named: named.to_vec(), managers, answer_limit, systemd_period, known: None }
     }
-    let mut asked = asked;
-    asked.extend(ask_main_processes(&units, &asked).await);
-    let mut entries = join(units, asked, all);
-    if let Some(error) = control_error {
-        for entry in &mut entries {
-            entry.sockd_error.get_or_insert_with(|| error.clone());
+
+    /// For many reports one after the other: what systemd says changes seldom and is much, and one supervisor that does not
+    /// answer shall not hold up what is shown of the others.
+    pub fn looking_often(self, answer_limit: Duration, systemd_period: Duration) -> Self {
+        Self { answer_limit, systemd_period, ..self }
+    }
+
+    /// Gathers a report.
+    pub async fn report(&mut self) -> StatusReport {
+        let all = self.named.is_empty();
+        let known = self.known.take().filter(|known| known.at.elapsed() < self.systemd_period);
+        let connecting = async { if known.is_none() { Some(connect(&self.managers).await) } else { None } };
+        let (asked, buses) = tokio::join!(ask_all(self.answer_limit), connecting);
+        let (asked, control_error) = match asked {
+            Ok(asked) => (asked, None),
+            Err(error) => (Vec::new(), Some(format!("cannot look for control sockets: {error}"))),
+        };
+        let pids: Vec<u32> = asked.iter().map(|asked| asked.instance.pid).collect();
+        let known = match (known.filter(|known| known.pids == pids), buses) {
+            (Some(known), _) => known,
+            (None, Some(buses)) => self.ask_systemd(buses, &asked, pids).await,
+            (None, None) => self.ask_systemd(connect(&self.managers).await, &asked, pids).await,
+        };
+        let mut asked = asked;
+        asked.extend(ask_main_processes(&known.units, &asked, self.answer_limit).await);
+        let mut entries = join(known.units.clone(), asked, all);
+        if let Some(error) = control_error {
+            for entry in &mut entries {
+                entry.sockd_error.get_or_insert_with(|| error.clone());
+            }
         }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let systemd_error = known.error.clone();
+        self.known = Some(known);
+        StatusReport { now_unix_ms: now.as_millis() as u64, systemd_error, entries }
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    StatusReport { now_unix_ms: now.as_millis() as u64, systemd_error, entries }
+
+    /// Asks the managers for the units that are wanted, and for those of the supervisors that were found.
+    async fn ask_systemd(
+        &self,
+        buses: Vec<(Manager, Result<Bus, BusError>)>,
+        asked: &[Asked],
+        pids: Vec<u32>,
+    ) -> Known {
+        let all = self.named.is_empty();
+        let mut known = Known { at: Instant::now(), pids, units: Vec::new(), error: None };
+        for (manager, bus) in buses {
+            let names = self.named.iter().filter(|unit| unit.manager() == manager).map(UnitName::to_string);
+            // A supervisor's unit need not be found by its file, and is known without systemd, too.
+            let surroundings = asked.iter().filter_map(|asked| asked.instance.unit.clone());
+            let names = names.chain(surroundings.filter(|_| all && manager == Manager::System));
+            let (found, error) = units_of(manager, bus, names, all).await;
+            known.units.extend(found);
+            // A user need not have a manager, unless it alone was asked for.
+            known.error = known.error.or(error.filter(|_| manager == Manager::System || self.managers.len() == 1));
+        }
+        known
+    }
 }
 
 /// What a manager says of the units of these names and, where all are wanted, of those that run sockd; and why it does not.
@@ -115,13 +170,18 @@ async fn connect(managers: &BTreeSet<Manager>) -> Vec<(Manager, Result<Bus, BusE
     buses
 }
 
+/// Asks a supervisor, for so long at most.
+async fn ask(instance: &Instance, limit: Duration) -> Result<Status, AskError> {
+    timeout(limit, control::status(instance)).await.unwrap_or(Err(AskError::TimedOut(limit)))
+}
+
 /// Finds the supervisors and asks all of them at once.
-async fn ask_all() -> io::Result<Vec<Asked>> {
+async fn ask_all(limit: Duration) -> io::Result<Vec<Asked>> {
     let mut tasks = JoinSet::new();
     for mut instance in control::discover().await? {
         instance.unit = unit_of_pid(instance.pid);
         tasks.spawn(async move {
-            let answer = control::status(&instance).await;
+            let answer = ask(&instance, limit).await;
             Asked { instance, answer }
         });
     }
@@ -132,13 +192,13 @@ async fn ask_all() -> io::Result<Vec<Asked>> {
 
 /// Asks the main processes of these units, so far as they were not found among all who claim to be supervisors: others can
 /// make so many names that the search for them takes too long.
-async fn ask_main_processes(units: &[Unit], found: &[Asked]) -> Vec<Asked> {
+async fn ask_main_processes(units: &[Unit], found: &[Asked], limit: Duration) -> Vec<Asked> {
     let mut asked = Vec::new();
     for pid in units.iter().filter_map(|unit| Some(unit.state.as_ref()?.main_pid)).filter(|pid| *pid != 0) {
         if !found.iter().any(|found| found.instance.pid == pid)
             && let Ok(instance) = control::of_process(pid).await
         {
-            asked.push(Asked { answer: control::status(&instance).await, instance });
+            asked.push(Asked { answer: ask(&instance, limit).await, instance });
         }
     }
     asked

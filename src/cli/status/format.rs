@@ -40,6 +40,11 @@ pub fn span_ms(milliseconds: u64) -> String {
     span(Duration::from_millis(milliseconds))
 }
 
+/// So many in a second: two digits that mean something.
+pub fn per_second(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
 /// `2026-11-23 13:05:09 UTC` from milliseconds since 1970.
 pub fn moment(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;

@@ -6,6 +6,7 @@ use super::format::size;
 use super::render::{bullet, inactive_but_listening, queue_paint};
 use super::report::{Entry, StatusReport};
 use super::terminal::{Cell, Paint, harmless, table};
+use crate::control::Status;
 
 const HEADS: [&str; 5] = ["", "UNIT", "QUEUE", "MEMORY", "STATUS"];
 /// Names and statuses.
@@ -21,26 +22,39 @@ fn row(entry: &Entry) -> Vec<Cell> {
     let (dot, paint) = bullet(entry);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let sockd = entry.sockd.as_ref();
-    let sum = |numbers: Vec<Option<u64>>| numbers.into_iter().flatten().reduce(|sum, more| sum + more);
-    let waiting = sockd.and_then(|status| sum(status.listeners.iter().map(|l| l.waiting.map(u64::from)).collect()));
-    let queues = sockd.iter().flat_map(|status| &status.listeners).map(queue_paint);
-    let worst = queues.max_by_key(|paint| [Paint::Passing, Paint::Bad].iter().position(|worse| worse == paint));
+    let waiting = sockd.and_then(waiting);
     let memory = sockd.and_then(|status| {
         let workers = status.workers.iter().map(|worker| worker.memory_bytes);
         let templates = status.templates.iter().map(|template| template.memory_bytes);
-        sum(workers.chain(templates).chain([status.supervisor.memory_bytes]).collect())
+        sum(workers.chain(templates).chain([status.supervisor.memory_bytes]))
     });
     vec![
         Cell::painted(dot, paint),
         Cell::plain(entry.name()),
-        Cell::painted(or_dash(waiting.map(|waiting| waiting.to_string())), worst.unwrap_or(Paint::Plain)),
+        Cell::painted(or_dash(waiting.map(|waiting| waiting.to_string())), sockd.map_or(Paint::Plain, worst_queue)),
         Cell::plain(or_dash(memory.map(size))),
         Cell::painted(state(entry), if paint == Paint::Good { Paint::Plain } else { paint }),
     ]
 }
 
+/// How many connections wait for all sockets together; `None` where the kernel does not tell.
+pub fn waiting(status: &Status) -> Option<u64> {
+    sum(status.listeners.iter().map(|listener| listener.waiting.map(u64::from)))
+}
+
+/// How the fullest queue is shown.
+pub fn worst_queue(status: &Status) -> Paint {
+    let worse = |paint: &Paint| [Paint::Passing, Paint::Bad].iter().position(|worse| worse == paint);
+    status.listeners.iter().map(queue_paint).max_by_key(worse).unwrap_or(Paint::Plain)
+}
+
+/// The sum of those that are known; `None` where none is.
+fn sum(numbers: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    numbers.flatten().reduce(|sum, more| sum + more)
+}
+
 /// What is most worth knowing of it.
-fn state(entry: &Entry) -> String {
+pub fn state(entry: &Entry) -> String {
     let alarm = entry.sockd.iter().flat_map(|status| &status.listeners).find_map(|listener| listener.alarm.as_ref());
     let said = entry.sockd.as_ref().map(|status| &status.status_line);
     let said = alarm.or(said).or(entry.systemd.as_ref().map(|unit| &unit.status_text));

@@ -4,13 +4,13 @@
 //! Never: changes anything, or waits longer than a few seconds whatever is broken.
 
 mod collect;
-mod format;
+pub mod format;
 pub mod list;
 pub mod render;
 pub mod report;
 pub mod terminal;
 
-pub(super) use collect::{report as collect_report, user_name};
+pub(super) use collect::{Collector, user_name};
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,7 +55,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return failed(&format!("cannot set up: {error}")),
     };
     let units: Vec<UnitName> = arguments.units.iter().map(|unit| arguments.whose.unit(unit)).collect();
-    let look = || runtime.block_on(collect::report(&units, arguments.whose.managers()));
+    let mut collector = Collector::new(&units, arguments.whose.managers());
+    let mut look = || runtime.block_on(collector.report());
     if arguments.watch {
         let (Some(_), Some(_)) = (output::width(), output::height()) else {
             return failed("--watch wants a terminal; for programs there is --json");

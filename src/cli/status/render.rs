@@ -3,7 +3,7 @@
 //! Owns: every word and its place. A pure function: report, width, colour in, text out (`tests/cli/status/`).
 //! Never: asks the time or the terminal, or lets through what others wrote without making it harmless.
 
-use super::format::{moment, size, span_ms};
+use super::format::{moment, per_second, size, span_ms};
 use super::report::{Entry, StatusReport, Trigger};
 use super::terminal::{Cell, Paint, harmless, table, wrap};
 use crate::config;
@@ -370,8 +370,9 @@ fn dot(unit: &UnitState) -> (&'static str, Paint) {
     }
 }
 
-fn row(worker: &Worker) -> Vec<Cell> {
-    let (state, paint) = match worker.state {
+/// Where a worker is in its life, for people.
+pub fn worker_state(worker: &Worker) -> (&'static str, Paint) {
+    match worker.state {
         WorkerState::Starting if worker.slot.is_none() => ("canary", Paint::Passing),
         WorkerState::Starting => ("starting", Paint::Passing),
         WorkerState::Ready if worker.slot.is_none() => ("canary, ready", Paint::Good),
@@ -380,7 +381,11 @@ fn row(worker: &Worker) -> Vec<Cell> {
         WorkerState::Terminating => ("terminating", Paint::Passing),
         WorkerState::Killing => ("being killed", Paint::Bad),
         WorkerState::Unknown => ("?", Paint::Plain),
-    };
+    }
+}
+
+fn row(worker: &Worker) -> Vec<Cell> {
+    let (state, paint) = worker_state(worker);
     let or_dash = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
     vec![
         Cell::plain(worker.id.to_string()),
@@ -413,7 +418,8 @@ fn serves(id: u64, requests: &WorkerRequests) -> Option<String> {
 
 /// `12/s, median 8.7ms, 95 % within 412ms, 3 server errors (last 1min)`.
 fn recently(lately: &Lately) -> String {
-    let mut text = format!("{}/s", rate(lately.finished, lately.period_ms));
+    let rate = lately.finished as f64 * 1000.0 / lately.period_ms.max(1) as f64;
+    let mut text = format!("{}/s", per_second(rate));
     if let (Some(median), Some(percentile)) = (lately.median_us, lately.percentile_95_us) {
         text = format!("{text}, median {}, 95 % within {}", duration_us(median), duration_us(percentile));
     }
@@ -426,12 +432,6 @@ fn counts(server_errors: u64, aborted: u64) -> String {
     let some = |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
     let errors = if server_errors == 1 { "server error" } else { "server errors" };
     format!("{}{}", some(server_errors, errors), some(aborted, "aborted"))
-}
-
-/// So many in a second: two digits that mean something.
-fn rate(count: u64, period_ms: u64) -> String {
-    let rate = count as f64 * 1000.0 / period_ms.max(1) as f64;
-    if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 /// Two digits that mean something: the figure is right to a fifth.

@@ -99,9 +99,12 @@ impl Cell {
 }
 
 /// A text that fits into so many columns: one that is longer is cut, and ends in a mark of that.
-fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return text.to_owned();
+    }
+    if width == 0 {
+        return String::new();
     }
     let mut shown = String::new();
     for letter in text.chars() {
