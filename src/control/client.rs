@@ -247,7 +247,7 @@ pub async fn status(instance: &Instance) -> Result<Status, AskError> {
     let reply = asking.next_in_time().await?;
     match reply {
         Reply::Status(status) => Ok(*status),
-        Reply::Stacks(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+        Reply::Stacks(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
             Err(AskError::NotUnderstood("it is not a status".to_owned()))
         }
     }
@@ -261,8 +261,22 @@ pub async fn stacks(instance: &Instance, worker: u64) -> Result<Stacks, AskError
     let mut asking = ask(instance, Request::Stacks { worker }).await?;
     match asking.next_in_time().await? {
         Reply::Stacks(stacks) => Ok(stacks),
-        Reply::Status(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+        Reply::Status(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
             Err(AskError::NotUnderstood("it is not about a worker's threads".to_owned()))
+        }
+    }
+}
+
+/// Asks what a worker wrote last to its stderr, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn last_lines(instance: &Instance, worker: u64) -> Result<Vec<String>, AskError> {
+    let mut asking = ask(instance, Request::LastLines { worker }).await?;
+    match asking.next_in_time().await? {
+        Reply::LastLines(lines) => Ok(lines),
+        Reply::Status(_) | Reply::Stacks(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+            Err(AskError::NotUnderstood("it is not what a worker wrote".to_owned()))
         }
     }
 }
@@ -288,7 +302,7 @@ pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str))
         match reply {
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),
-            Reply::Status(_) | Reply::Stacks(_) | Reply::Error(_) => {
+            Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::Error(_) => {
                 return Err(AskError::NotUnderstood("it is not about a reload".to_owned()));
             }
         }
@@ -304,7 +318,7 @@ pub async fn replace(instance: &Instance, worker: u64) -> Result<Outcome, AskErr
     let mut asking = ask(instance, Request::Replace { worker }).await?;
     match asking.next_in_time().await? {
         Reply::Outcome(outcome) => Ok(outcome),
-        Reply::Status(_) | Reply::Stacks(_) | Reply::Progress(_) | Reply::Error(_) => {
+        Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Error(_) => {
             Err(AskError::NotUnderstood("it is not about a worker".to_owned()))
         }
     }

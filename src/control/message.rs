@@ -24,6 +24,11 @@ pub enum Request {
         /// The worker's id.
         worker: u64,
     },
+    /// What did a worker write last? Answered by one [`Reply::LastLines`].
+    LastLines {
+        /// The worker's id.
+        worker: u64,
+    },
     /// Begin a reload: answered by any number of [`Reply::Progress`] and one [`Reply::Outcome`].
     Reload {
         /// `true`: the outcome is that of the whole reload. `false`: it only says whether the reload has begun.
@@ -47,6 +52,9 @@ pub enum Reply {
     Status(Box<Status>),
     /// The whole answer to [`Request::Stacks`].
     Stacks(Stacks),
+    /// The whole answer to [`Request::LastLines`]: the last lines of its stderr, oldest first, 50 at most; none where there
+    /// is no such worker.
+    LastLines(Vec<String>),
     /// A step of a reload; more lines follow.
     Progress(Progress),
     /// What came of the request; the last line.

@@ -17,7 +17,8 @@ mod name;
 mod server;
 
 pub use client::{
-    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, discover, of_process, reload, replace, stacks, status,
+    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, discover, last_lines, of_process, reload, replace,
+    stacks, status,
 };
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status};
 pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};

@@ -56,6 +56,11 @@ impl Replier {
         let _ = self.lines.try_send(Reply::Stacks(stacks));
     }
 
+    /// Answers [`Request::LastLines`].
+    pub fn last_lines(self, lines: Vec<String>) {
+        let _ = self.lines.try_send(Reply::LastLines(lines));
+    }
+
     /// Tells a step of a reload. When the client has 255 unread lines the step is left out: the last place in the
     /// queue is the outcome's.
     pub fn progress(&self, message: impl Into<String>) {

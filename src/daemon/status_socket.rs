@@ -146,7 +146,9 @@ impl Source {
         self.calls.send(Call { request: Request::Status, replier }).await.ok()?;
         let status = match answer.recv().await? {
             Reply::Status(status) => Arc::new(*status),
-            Reply::Stacks(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => return None,
+            Reply::Stacks(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+                return None;
+            }
         };
         *last = Some((Instant::now(), Arc::clone(&status)));
         Some(status)

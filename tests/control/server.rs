@@ -63,6 +63,20 @@ fn a_replacement_is_one_outcome() {
 }
 
 #[test]
+fn what_a_worker_wrote_last_is_one_line() {
+    within_limit(async {
+        let mut lab = Lab::new();
+        let instance = lab.instance.clone();
+        let asking = tokio::spawn(async move { sockd::control::last_lines(&instance, 3).await });
+        let call = lab.call().await;
+        assert_eq!(call.request, Request::LastLines { worker: 3 });
+        let lines = ["one", "two"].map(str::to_owned).to_vec();
+        call.replier.last_lines(lines.clone());
+        assert_eq!(asking.await.expect("no panic").expect("an answer"), lines);
+    });
+}
+
+#[test]
 fn rubbish_is_refused_in_one_line() {
     within_limit(async {
         let mut lab = Lab::new();

@@ -277,6 +277,9 @@ impl EventLoop {
         match call.request {
             control::Request::Status => self.answer_status(call.replier),
             control::Request::Stacks { worker } => self.answer_stacks(WorkerId(worker), call.replier),
+            control::Request::LastLines { worker } => {
+                call.replier.last_lines(self.children.workers.last_lines(WorkerId(worker)));
+            }
             control::Request::Reload { wait: true } => {
                 self.outbox.event(self.waiting_clients.reload(Some(call.replier)));
             }
