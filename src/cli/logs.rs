@@ -44,30 +44,42 @@ pub struct Arguments {
 /// Runs the subcommand. It ends as journalctl ends, or with [`exit::NO_SUCH_UNIT`].
 pub fn run(arguments: &Arguments) -> ExitCode {
     let unit = &arguments.whose.unit(&arguments.unit);
+    let mut command = match journalctl(unit, arguments.worker) {
+        Ok(command) => command,
+        Err((code, why)) => {
+            output::complain(&why);
+            return ExitCode::from(code);
+        }
+    };
+    command.args(arguments.follow.then_some("--follow"));
+    command.args(arguments.lines.map(|lines| format!("--lines={lines}")));
+    let error = command.exec();
+    output::complain(&format!("cannot run journalctl: {error}"));
+    ExitCode::from(exit::FAILURE)
+}
+
+/// The command that shows what the journal holds of a unit, or of one of its workers.
+///
+/// # Errors
+/// The exit code, and why there is nothing to be shown.
+pub(super) fn journalctl(unit: &UnitName, worker: Option<u64>) -> Result<Command, (u8, String)> {
     let properties = show::properties(unit.manager(), unit.as_str(), "LoadState,UID").unwrap_or_default();
     let whole = of_unit(unit, uid(&properties));
     // A unit that is gone may have left its entries.
     if show::first(&properties, "LoadState") == "not-found" && !has_entries(&whole) {
-        output::complain(&format!("there is no unit {unit}, and the journal holds nothing of it"));
-        return ExitCode::from(exit::NO_SUCH_UNIT);
+        let why = format!("there is no unit {unit}, and the journal holds nothing of it");
+        return Err((exit::NO_SUCH_UNIT, why));
     }
-    let matches = match arguments.worker {
+    let matches = match worker {
         None => whole,
-        Some(worker) => match started(unit, worker) {
-            Ok(started) => of_worker(unit, worker, &started),
-            Err(why) => return fail(&why),
-        },
+        Some(worker) => {
+            let started = started(unit, worker).map_err(|why| (exit::FAILURE, why))?;
+            of_worker(unit, worker, &started)
+        }
     };
     let mut command = Command::new("journalctl");
-    command.args(arguments.follow.then_some("--follow"));
-    command.args(arguments.lines.map(|lines| format!("--lines={lines}")));
-    let error = command.args(matches).exec();
-    fail(&format!("cannot run journalctl: {error}"))
-}
-
-fn fail(message: &str) -> ExitCode {
-    output::complain(message);
-    ExitCode::from(exit::FAILURE)
+    command.args(matches);
+    Ok(command)
 }
 
 /// Everything of a unit: what its processes wrote, and what systemd says of it.

@@ -4,7 +4,9 @@
 //! no other file of the command line writes to stdout or stderr (`tests/layering`).
 //! Never: panics as `println!` does: `sockd status | head` is nothing wrong.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use serde::Serialize;
 
@@ -18,15 +20,30 @@ pub fn colour_wanted() -> bool {
 
 /// How many columns stdout shows; `None` when it is no terminal: then nothing is broken into lines.
 pub fn width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    // A serial console does not know its size and says 0.
-    Some(if size.ws_col == 0 { 80 } else { size.ws_col.into() })
+    size_of(io::stdout()).ok().map(|(width, _)| width.into())
 }
 
 /// How many lines stdout shows; `None` when it is no terminal.
 pub fn height() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    Some(if size.ws_row == 0 { 24 } else { size.ws_row.into() })
+    size_of(io::stdout()).ok().map(|(_, height)| height.into())
+}
+
+/// How many columns and lines a terminal has. A serial console does not know its size and says 0.
+///
+/// # Errors
+/// It is no terminal, or has gone away.
+pub fn size_of(terminal: impl AsFd) -> io::Result<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(terminal)?;
+    let or = |size: u16, usual| if size == 0 { usual } else { size };
+    Ok((or(size.ws_col, 80), or(size.ws_row, 24)))
+}
+
+/// Stdout, for who shows nothing there but what was made harmless, and sequences of its own.
+///
+/// # Errors
+/// There is no descriptor left.
+pub fn screen_file() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 /// Writes the text to stdout, harmless. A reader that has gone away is no error.

@@ -83,15 +83,16 @@ impl Stop {
 }
 
 /// Why the new code does not serve.
-struct Failure {
-    message: String,
-    details: Vec<String>,
+pub(super) struct Failure {
+    /// Why, in one line.
+    pub(super) message: String,
+    /// More lines: the diagnostics of a configuration, the last lines of a traceback.
+    pub(super) details: Vec<String>,
     /// Whether a stop of the unit could be why: the supervisor is stopping, or does not answer.
     by_a_stop: bool,
 }
 
 async fn reload(arguments: &Arguments) -> Result<(), Failure> {
-    let no_answer = |message| Failure { message, details: Vec::new(), by_a_stop: true };
     let unit = arguments.unit.as_ref().map(|unit| arguments.whose.unit(unit));
     let instance = find(unit.as_ref()).await.map_err(no_answer)?;
     // A journal need not hold each step: the supervisor writes its own.
@@ -101,11 +102,15 @@ async fn reload(arguments: &Arguments) -> Result<(), Failure> {
             output::say(&format!("{step}\n"));
         }
     };
-    match control::reload(&instance, !arguments.no_wait, step).await {
-        Ok(outcome) if outcome.ok => {
-            let _ = output::print(&format!("{}\n", outcome.message));
-            Ok(())
-        }
+    let message = ask(&instance, !arguments.no_wait, step).await?;
+    let _ = output::print(&format!("{message}\n"));
+    Ok(())
+}
+
+/// Asks a supervisor to reload, and calls `step` for each line of progress; what came of it, in one line.
+pub(super) async fn ask(instance: &Instance, wait: bool, step: impl FnMut(&str)) -> Result<String, Failure> {
+    match control::reload(instance, wait, step).await {
+        Ok(outcome) if outcome.ok => Ok(outcome.message),
         Ok(Outcome { message, details, stopping, .. }) => Err(Failure { message, details, by_a_stop: stopping }),
         Err(error) if error.is_denial() => {
             let message = format!("cannot reload: {}", who_may(instance.uid));
@@ -115,8 +120,13 @@ async fn reload(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
+/// The failure that the unit's stop may be the reason of.
+fn no_answer(message: String) -> Failure {
+    Failure { message, details: Vec::new(), by_a_stop: true }
+}
+
 /// Whom a supervisor that runs as this user answers.
-fn who_may(uid: u32) -> String {
+pub(super) fn who_may(uid: u32) -> String {
     match uid {
         0 => "only root may".to_owned(),
         uid => format!("only root and {} may", status::user_name(uid)),
