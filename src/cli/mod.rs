@@ -25,6 +25,7 @@ mod overview;
 mod reload;
 mod run;
 pub mod status;
+pub mod top;
 mod whose;
 
 use std::ffi::OsString;
@@ -63,6 +64,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Show every instance: unit, sockets, workers
     Status(status::Arguments),
+    /// Watch instances and workers live, reload them, end a worker
+    Top(top::Arguments),
     /// Check a configuration or a unit and show every problem at once
     Check(check::Arguments),
     /// Find the broken link between browser and application, and the command that fixes it
@@ -93,6 +96,7 @@ impl Command {
     fn whose(&self) -> Option<Whose> {
         match self {
             Self::Status(status::Arguments { whose, .. })
+            | Self::Top(top::Arguments { whose, .. })
             | Self::Check(check::Arguments { whose, .. })
             | Self::Doctor(doctor::Arguments { whose, .. })
             | Self::Reload(reload::Arguments { whose, .. })
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),

@@ -92,6 +92,7 @@ fn commands(ours: &StatusReport, plain: &StatusReport) -> Vec<(String, &'static 
     add(well.and_then(|entry| named("status", entry)), "shows its sockets and workers");
     let runs = well.filter(|entry| entry.systemd.as_ref().is_some_and(|unit| unit.main_pid != 0));
     add(runs.and_then(|entry| named("reload", entry)), "takes new code over, or refuses it and says why");
+    add(runs.map(|_| "sockd top".to_owned()), "watches all of them live");
     let plain = plain.entries.iter().find(|entry| entry.runs_sockd != Some(true));
     add(plain.and_then(|entry| named("adopt", entry)), "shows how sockd would run it; nothing is changed");
     if ours.entries.is_empty() {
@@ -131,8 +132,8 @@ mod tests {
         let plain = || vec![unit("blog.service", "active", false)];
         assert_eq!(typed(vec![], plain())[..2], ["sockd adopt blog.service", "sockd demo"]);
         let well = unit("shop.service", "active", true);
-        let expected =
-            ["sockd status shop.service", "sockd reload shop.service", "sockd adopt blog.service", "sockd --help"];
+        let expected = ["status shop.service", "reload shop.service", "top", "adopt blog.service", "--help"]
+            .map(|words| format!("sockd {words}"));
         assert_eq!(typed(vec![well.clone()], plain()), expected);
         // Nothing that waits for its first connection can be reloaded, and what is in no unit has no name.
         let waits = Entry { systemd: Some(UnitState::default()), ..well.clone() };

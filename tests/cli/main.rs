@@ -6,3 +6,4 @@ mod demo;
 mod foreign;
 mod new;
 mod program;
+mod top;

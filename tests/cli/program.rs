@@ -46,6 +46,14 @@ fn watching_wants_a_terminal() {
 }
 
 #[test]
+fn top_wants_a_terminal_and_says_what_needs_none() {
+    let output = sockd(&["top"]).output().expect("started");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("top wants a terminal") && said.contains("sockd status"), "{output:?}");
+}
+
+#[test]
 fn a_wrong_command_line_is_2() {
     assert_eq!(sockd(&["stauts"]).output().expect("started").status.code(), Some(2));
 }

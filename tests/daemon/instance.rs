@@ -61,6 +61,7 @@ pub struct Builder {
     hard_limit_of_descriptors: Option<u32>,
     log: Option<OwnedFd>,
     pid_namespace: bool,
+    network_namespace: bool,
 }
 
 impl Builder {
@@ -147,6 +148,12 @@ impl Builder {
         self
     }
 
+    /// In a network namespace of its own: no other instance has its control socket there.
+    pub fn in_network_namespace(mut self) -> Self {
+        self.network_namespace = true;
+        self
+    }
+
     /// Options of `sockd run`, separated by white space.
     pub fn options(mut self, options: &str) -> Self {
         self.options.extend(options.split_whitespace().map(str::to_owned));
@@ -213,7 +220,12 @@ impl Builder {
             "most_descriptors": self.most_descriptors, "hard_limit_of_descriptors": self.hard_limit_of_descriptors,
         });
         let log = self.log.map_or_else(Stdio::piped, Stdio::from);
-        let mut child = launch(&order.to_string(), &self.descriptors, log, self.pid_namespace);
+        let namespaces: &[&str] = match (self.pid_namespace, self.network_namespace) {
+            (true, _) => &["--pid", "--fork", "--kill-child", "--mount-proc"],
+            (false, true) => &["--net"],
+            (false, false) => &[],
+        };
+        let mut child = launch(&order.to_string(), &self.descriptors, log, namespaces);
         if let Some(log) = child.stderr.take() {
             transcript.follow(Source::Log, log);
         }
@@ -263,17 +275,17 @@ fn only_child(pid: Pid) -> Pid {
     }
 }
 
-fn launch(order: &str, descriptors: &[OwnedFd], log: Stdio, pid_namespace: bool) -> Child {
+fn launch(order: &str, descriptors: &[OwnedFd], log: Stdio, namespaces: &[&str]) -> Child {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .expect("a pair of sockets");
     let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/launcher.py");
-    let mut command = if pid_namespace {
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "python3"]);
-        command
-    } else {
+    let mut command = if namespaces.is_empty() {
         Command::new("python3")
+    } else {
+        let mut command = Command::new("unshare");
+        command.arg("--map-root-user").args(namespaces).arg("python3");
+        command
     };
     let child = command
         .arg("-IS")
@@ -324,6 +336,7 @@ impl Instance {
             hard_limit_of_descriptors: None,
             log: None,
             pid_namespace: false,
+            network_namespace: false,
         }
     }
 
@@ -458,6 +471,18 @@ impl Instance {
             Ok(outcome) => outcome,
             Err(error) => panic!("no outcome: {error}\n{}", self.transcript.show()),
         }
+    }
+
+    /// A program in this instance's network namespace, marked as one of its processes.
+    pub fn beside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.pid.as_raw_nonzero())).args([
+            "--user",
+            "--net",
+            "--preserve-credentials",
+        ]);
+        command.arg(program).env(processes::MARKER, &self.scratch.token).current_dir(self.path());
+        command
     }
 
     pub fn workers(&self) -> Vec<Worker> {

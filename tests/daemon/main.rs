@@ -12,6 +12,7 @@
 //!   http.rs         requests written by hand
 //!   python.rs       gunicorn's applications and virtual environment
 //!   chromium.rs     a real browser
+//!   tmux.rs         a real terminal
 //!   workers/        workers of the generic adapter that can misbehave
 //! ```
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ mod http;
 mod instance;
 mod processes;
 mod python;
+mod tmux;
 mod transcript;
 
 mod bad_input;
@@ -48,4 +50,5 @@ mod servers;
 mod signals;
 mod slow_requests;
 mod strangers;
+mod top;
 mod uwsgi;

@@ -31,12 +31,13 @@ def hang_for_ever():
 
 /// One whose /wait is answered once there is a file `go`; who serves it is then in `busy`.
 pub const WAITING: &str = r#"
-import os, time
+import os, sys, time
 
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/wait":
         with open("busy", "w") as file:
             file.write(str(os.getpid()))
+        print("waits for a file", file=sys.stderr, flush=True)
         print("waiting", flush=True)
         while not os.path.exists("go"):
             time.sleep(0.01)
