@@ -20,6 +20,8 @@ pub(super) struct Reason {
     in_traceback: bool,
     /// In the report of a group of Python's exceptions.
     group: Option<Group>,
+    /// So many lines that follow are a part of the error.
+    details: usize,
 }
 
 /// A group of Python's exceptions: each stands behind a margin, below a line of dashes.
@@ -69,6 +71,14 @@ impl Reason {
             (self.last, self.in_traceback) = (Kind::Frame, false);
             return;
         }
+        if self.details > 0
+            && !bare.is_empty()
+            && let Some(named) = &mut self.named
+        {
+            self.details -= 1;
+            named.push_str(&format!(": {bare}"));
+            return;
+        }
         let kind = match (self.last, kind(line)) {
             (Kind::Announces, Kind::Other | Kind::Frame) if !line.trim().is_empty() => Kind::Names,
             (_, Kind::Other) if self.in_traceback && !line.is_empty() => Kind::Names,
@@ -81,6 +91,9 @@ impl Reason {
             Kind::NamesFirst => (self.named, self.since) = (Some(mistake_in_ruby(line.trim()).to_owned()), 0),
             Kind::Announces | Kind::AnnouncesFrames | Kind::Frame => {}
             Kind::Other => self.since += 1,
+        }
+        if kind == Kind::Names && counts(line) {
+            self.details = 2;
         }
         if self.since > FORGOTTEN_AFTER {
             self.named = None;
@@ -137,6 +150,11 @@ fn says_something(line: &str) -> bool {
 /// How to start a program, which it says when it was started wrongly.
 fn is_advice(line: &str) -> bool {
     ["Usage", "usage", "Try ", "For more information"].iter().any(|beginning| line.starts_with(beginning))
+}
+
+/// pydantic counts what is wrong: the first field, and what is wrong with it, are the next two lines.
+fn counts(line: &str) -> bool {
+    [" validation error for ", " validation errors for "].iter().any(|words| line.contains(words))
 }
 
 /// What follows from an error that was named before it: uvicorn's last word on a start-up that has failed.
@@ -238,7 +256,7 @@ mod tests {
 
     /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
     /// and PHP-FPM 8.4; the others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 37] = [
+    const CAPTURED: [(&str, &str); 38] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -294,6 +312,15 @@ mod tests {
              sub-exception)\n  +-+---------------- 1 ----------------\n    | ConnectionError: no redis\n    \
              +------------------------------------\n'\n",
             "ConnectionError: no redis",
+        ),
+        (
+            "Traceback (most recent call last):\n  File \"x.py\", line 4, in <module>\n    settings = Settings()\n\
+             pydantic_core._pydantic_core.ValidationError: 2 validation errors for Settings\nDATABASE_URL\n  Field required \
+             [type=missing, input_value={}, input_type=dict]\n    For further information visit \
+             https://errors.pydantic.dev/2.8/v/missing\nREDIS_URL\n  Field required [type=missing, input_value={}, \
+             input_type=dict]\n    For further information visit https://errors.pydantic.dev/2.8/v/missing\n",
+            "pydantic_core._pydantic_core.ValidationError: 2 validation errors for Settings: DATABASE_URL: Field required \
+             [type=missing, input_value={}, input_type=dict]",
         ),
         (
             "Puma starting in single mode...\n! Unable to load application: RuntimeError: db is down\nconfig.ru:1:in `block \
