@@ -124,7 +124,8 @@ pub fn absence(pid: u32) -> String {
         // Before it is executed, systemd's name for it has parentheses.
         name if name.is_empty() || name.contains("sockd") => {
             format!(
-                "process {pid} has no control socket here (PrivateNetwork=yes hides it, and PrivatePIDs=yes from ExecReload=)"
+                "process {pid} has no control socket here (PrivateNetwork=yes hides it, and PrivatePIDs=yes from \
+                 ExecReload=)"
             )
         }
         name => format!("process {pid} is {name}, not sockd; a unit that was adopted runs sockd once it is restarted"),
