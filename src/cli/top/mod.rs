@@ -98,9 +98,11 @@ fn watch(units: Vec<UnitName>, managers: &'static [Manager]) -> Result<(), Strin
     let looker = std::thread::Builder::new().name("looks".to_owned());
     looker.spawn(move || look(&units, managers, &sender)).map_err(cannot)?;
     runtime.block_on(async {
+        // From here on no signal ends the program before the terminal is put back.
+        let signals = Signals::new().map_err(cannot)?;
         let keys = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?);
         let terminal = Terminal::open(output::screen_file().map_err(cannot)?, keys).map_err(cannot)?;
-        Top::new(terminal, looks).map_err(cannot)?.run().await
+        Top::new(terminal, looks, signals).run().await
     })
 }
 
@@ -166,8 +168,8 @@ impl Signals {
 }
 
 impl Top {
-    fn new(terminal: Terminal, looks: mpsc::Receiver<Look>) -> io::Result<Self> {
-        Ok(Self {
+    fn new(terminal: Terminal, looks: mpsc::Receiver<Look>, signals: Signals) -> Self {
+        Self {
             terminal,
             model: Model::default(),
             began: Instant::now(),
@@ -175,8 +177,8 @@ impl Top {
             actions: JoinSet::new(),
             asks: None,
             steps: mpsc::channel(MAX_STEPS),
-            signals: Signals::new()?,
-        })
+            signals,
+        }
     }
 
     async fn run(mut self) -> Result<(), String> {
@@ -204,7 +206,11 @@ impl Top {
                 }
                 Some(done) = self.actions.join_next() => {
                     match done.map_err(|error| format!("an action has failed: {error}"))? {
-                        Done::Said(said) => self.model.said = Some(said),
+                        Done::Said(said) => {
+                            // No step of before takes the place of the outcome.
+                            while self.steps.1.try_recv().is_ok() {}
+                            self.model.said = Some(said);
+                        }
                         Done::Stacks(target, worker, stacks) => self.model.keep_stacks(&target, worker, stacks),
                         Done::LastLines(target, worker, lines) => {
                             self.asks = None;
