@@ -18,6 +18,9 @@ use crate::doctor::{Diagnosis, Problem, diagnose, idle};
 use crate::exit;
 use crate::systemd::{Manager, UnitName};
 
+/// Without a name no more units than this are looked at, one after the other: a page that nobody answers takes ten seconds.
+const MAX_UNITS: usize = 50;
+
 /// The options of `doctor`.
 #[derive(Debug, Args)]
 #[command(
@@ -95,7 +98,11 @@ async fn diagnoses(arguments: &Arguments) -> Result<(Vec<Diagnosis>, bool), Stri
             ));
         }
         Some(unit) => vec![unit.to_string()],
-        None => facts::application_units().await?,
+        None => {
+            let (units, rest) = first_few(facts::application_units().await?);
+            rest.iter().for_each(|rest| output::complain(rest));
+            units
+        }
     };
     let mut found = Vec::new();
     let mut none = units.is_empty();
@@ -107,6 +114,16 @@ async fn diagnoses(arguments: &Arguments) -> Result<(Vec<Diagnosis>, bool), Stri
         found.push(idle.unwrap_or_else(|| diagnose(&facts)));
     }
     Ok((found, none))
+}
+
+/// Those that are looked at, and what is said of the others.
+fn first_few(mut units: Vec<String>) -> (Vec<String>, Option<String>) {
+    let all = units.len();
+    let rest = units.get(MAX_UNITS).map(|next| {
+        format!("{all} units run an application server, and the first {MAX_UNITS} are looked at; name others: sockd doctor {next}")
+    });
+    units.truncate(MAX_UNITS);
+    (units, rest)
 }
 
 /// What `sockd check` says of a unit.
@@ -133,6 +150,15 @@ fn failed(message: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_ten_thousand_units_a_few_are_looked_at_and_it_is_said_how_to_go_on() {
+        let units = |count: usize| (0..count).map(|number| format!("{number}.service")).collect::<Vec<_>>();
+        assert_eq!(first_few(units(MAX_UNITS)), (units(MAX_UNITS), None));
+        let (few, rest) = first_few(units(10_000));
+        assert_eq!(few, units(MAX_UNITS));
+        assert!(rest.is_some_and(|rest| rest.starts_with("10000 units") && rest.ends_with("sockd doctor 50.service")));
+    }
 
     #[test]
     fn a_path_is_a_path_and_nothing_else() {
