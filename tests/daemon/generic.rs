@@ -63,7 +63,7 @@ fn no_variable_that_is_meant_for_sockd_reaches_a_worker() {
 }
 
 #[test]
-fn a_worker_has_the_sockets_from_3_on_and_nothing_else() {
+fn a_worker_has_the_sockets_from_3_on_its_scoreboard_and_nothing_else() {
     let web = Instance::on_unix().tcp4().tcp6().options("--workers 2").worker("service.py", &[]);
     web.get("/");
     web.status("serving, 2 of 2 workers, generation 1");
@@ -77,7 +77,10 @@ fn a_worker_has_the_sockets_from_3_on_and_nothing_else() {
     }
     let mut numbers: Vec<u32> = descriptors.keys().filter_map(|number| number.parse().ok()).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5], "{descriptors:?}");
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6], "{descriptors:?}");
+    // Where it may show its requests.
+    assert_eq!(facts["environment"]["SOCKD_SCOREBOARD"], "6");
+    assert_eq!(target("6"), "/memfd:sockd-scoreboard (deleted)");
     web.stop();
 }
 
