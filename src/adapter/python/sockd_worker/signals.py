@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 # What sockd sends before SIGUSR2: real-time signals alone say, while they are blocked, who has sent each of them.
 DRAIN_TOKEN = signal.SIGRTMAX - 2
-# What has a worker write the stacks of its threads (scoreboard.py).
-STACK_SIGNAL = signal.SIGRTMAX - 3
+# What has a worker write the stacks of its threads (scoreboard.py): a signal that nobody sends to a whole unit, where its
+# handler would be one more on faulthandler's stack (see shelter()). Python ignores it, so that a file that is too large is
+# an error of write(2), which it stays.
+STACK_SIGNAL = signal.SIGXFSZ
 # All signals but those that end a process on purpose, report its own faults and limits, or cannot be caught (and the
-# two that the C library keeps for itself), and the one above, whose handler Python does not know of.
-SHELTERED = sorted(set(range(1, signal.NSIG)) - {32, 33, STACK_SIGNAL} - {getattr(signal, "SIG" + name) for name in (
+# two that the C library keeps for itself).
+SHELTERED = sorted(set(range(1, signal.NSIG)) - {32, 33} - {getattr(signal, "SIG" + name) for name in (
     "INT QUIT TERM KILL STOP CONT CHLD ILL TRAP ABRT BUS FPE SEGV SYS PIPE XCPU XFSZ URG WINCH".split())})
 COMMON = signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM
 
@@ -28,7 +30,6 @@ def ignore_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Before there is a thread: each inherits the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, [DRAIN_TOKEN])
-    signal.signal(STACK_SIGNAL, signal.SIG_IGN)
     shelter()
 
 
