@@ -1,7 +1,7 @@
 //! What `top` shows: the model in, a picture out.
 //!
 //! Owns: where each part stands in a terminal of any size. Pure. Never: asks the time or the terminal. What others wrote is
-//! made harmless where it becomes a [`Span`], in `line.rs`.
+//! made harmless where it becomes a `Span`, in `line.rs`.
 
 mod details;
 mod instances;
