@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 # What sockd sends before SIGUSR2: real-time signals alone say, while they are blocked, who has sent each of them.
 DRAIN_TOKEN = signal.SIGRTMAX - 2
-# What has a worker write the stacks of its threads (scoreboard.py): a signal that nobody sends to a whole unit, where its
-# handler would be one more on faulthandler's stack (see shelter()). Python ignores it, so that a file that is too large is
-# an error of write(2), which it stays.
+# What has a worker write the stacks of its threads (scoreboard.py): a signal that nobody sends to a whole unit, where
+# its handler would be one more on faulthandler's stack (see shelter()). Python ignores it, so that a file that is too
+# large is an error of write(2), which it stays.
 STACK_SIGNAL = signal.SIGXFSZ
 # All signals but those that end a process on purpose, report its own faults and limits, or cannot be caught (and the
 # two that the C library keeps for itself).
