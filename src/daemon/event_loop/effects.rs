@@ -11,6 +11,9 @@ use crate::supervisor::{Answers, Effect, Effects, Event, ProbeOutcome, WorkerEve
 use rustix::process::Pid;
 use std::time::{Duration, Instant};
 
+/// Memory is given back so long after all workers are there: in their first moments visitors wait for the processor.
+const RELEASE_MEMORY_DELAY: Duration = Duration::from_secs(1);
+
 impl EventLoop {
     /// Does what the core wants done, in its order. Answers that are known at once wait in the outbox.
     pub(super) fn carry_out(&mut self, effects: Effects) {
@@ -53,7 +56,9 @@ impl EventLoop {
                     self.children.workers.record_exit(worker, slot, lived, why)
                 }
                 Effect::ReportPoolSize(workers) => self.children.templates.workers_resized(workers),
-                Effect::ReleaseMemory => self.progress.at_rest = true,
+                Effect::ReleaseMemory => {
+                    self.progress.release_memory_at = Some(Instant::now() + RELEASE_MEMORY_DELAY);
+                }
                 Effect::StartFallback => self.children.fallback.start(self.listeners.listeners(), &mut self.outbox),
                 Effect::StopFallback => self.children.fallback.stop(),
                 Effect::Announce(announcement) => {

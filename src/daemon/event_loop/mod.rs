@@ -81,7 +81,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 /// So many messages of drivers may wait; a driver that has more waits itself.
 const INBOX: usize = 256;
@@ -142,8 +142,8 @@ struct Exits {
 struct Progress {
     /// The revisions of core and listeners that were shown last.
     shown: Option<(u64, u64)>,
-    /// All that was wanted was just reached: there is little to do from here on.
-    at_rest: bool,
+    /// All that was wanted was reached: memory is given back then, for the sake of others, who may need it.
+    release_memory_at: Option<Instant>,
     finished: bool,
 }
 
@@ -214,6 +214,7 @@ impl EventLoop {
             // What is due comes before what others send, however much that is. The dead come first: their successors are
             // waited for.
             let signals_first = !std::mem::take(&mut signals_came);
+            let release = self.progress.release_memory_at;
             tokio::select! {
                 biased;
                 numbers = self.inputs.signals.next(), if signals_first => {
@@ -231,6 +232,10 @@ impl EventLoop {
                 numbers = self.inputs.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.inputs.calls.recv() => self.answer(call),
                 Some(message) = self.inputs.inbox.recv() => self.receive(message),
+                () = sleep_until(release.unwrap_or_else(Instant::now).into()), if release.is_some() => {
+                    self.progress.release_memory_at = None;
+                    let _ = release_file_pages();
+                }
                 () = sleep(NOTIFY_RETRY_INTERVAL), if self.service_manager.is_waiting() => {}
             }
             self.settle();
@@ -360,10 +365,6 @@ impl EventLoop {
             .iter()
             .filter(|(_, worker)| generations.get(&worker.generation()).is_some_and(limited));
         self.meters.measure(measured, &self.outbox);
-        if std::mem::take(&mut self.progress.at_rest) {
-            // Only for the sake of others, who may need the memory; and not at once, when visitors waited for what was done.
-            let _ = release_file_pages();
-        }
         self.children.workers.sample_requests();
         self.children.workers.tell_suppressed();
         self.slow_requests.tell_suppressed(Instant::now(), false);
