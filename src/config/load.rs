@@ -330,6 +330,10 @@ fn check(settings: &Settings, reader: &mut Reader<'_>) {
         }
     }
     let health = &settings.health;
+    if settings.requests.slow.is_some() && !settings.requests.show {
+        let help = "leave show out, or slow";
+        reader.about("requests", "slow", Diagnostic::warning("slow has no effect without show").help(help));
+    }
     if health.status.as_ref().is_some_and(Vec::is_empty) {
         let help = "leave status out to accept any reply below 500";
         reader.about("health", "status", Diagnostic::error("no reply would count as well").help(help));

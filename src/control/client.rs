@@ -239,19 +239,25 @@ impl Asking {
     }
 }
 
+/// Asks for what is answered in one line, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer: `what`,
+/// which `take` finds in a reply of the right kind.
+async fn ask_once<T>(
+    instance: &Instance,
+    request: Request,
+    what: &str,
+    take: fn(Reply) -> Option<T>,
+) -> Result<T, AskError> {
+    let reply = ask(instance, request).await?.next_in_time().await?;
+    take(reply).ok_or_else(|| AskError::NotUnderstood(format!("it is not {what}")))
+}
+
 /// Asks for the status, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
 ///
 /// # Errors
 /// See [`AskError`].
 pub async fn status(instance: &Instance) -> Result<Status, AskError> {
-    let mut asking = ask(instance, Request::Status).await?;
-    let reply = asking.next_in_time().await?;
-    match reply {
-        Reply::Status(status) => Ok(*status),
-        Reply::Stacks(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
-            Err(AskError::NotUnderstood("it is not a status".to_owned()))
-        }
-    }
+    let take = |reply| if let Reply::Status(status) = reply { Some(*status) } else { None };
+    ask_once(instance, Request::Status, "a status", take).await
 }
 
 /// Asks where the threads of a worker stand, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
@@ -259,13 +265,8 @@ pub async fn status(instance: &Instance) -> Result<Status, AskError> {
 /// # Errors
 /// See [`AskError`]. [`AskError::Refused`] where there is no such worker.
 pub async fn stacks(instance: &Instance, worker: u64) -> Result<Stacks, AskError> {
-    let mut asking = ask(instance, Request::Stacks { worker }).await?;
-    match asking.next_in_time().await? {
-        Reply::Stacks(stacks) => Ok(stacks),
-        Reply::Status(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
-            Err(AskError::NotUnderstood("it is not about a worker's threads".to_owned()))
-        }
-    }
+    let take = |reply| if let Reply::Stacks(stacks) = reply { Some(stacks) } else { None };
+    ask_once(instance, Request::Stacks { worker }, "about a worker's threads", take).await
 }
 
 /// Asks what a worker wrote last to its stderr, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
@@ -273,13 +274,8 @@ pub async fn stacks(instance: &Instance, worker: u64) -> Result<Stacks, AskError
 /// # Errors
 /// See [`AskError`].
 pub async fn last_lines(instance: &Instance, worker: u64) -> Result<Vec<String>, AskError> {
-    let mut asking = ask(instance, Request::LastLines { worker }).await?;
-    match asking.next_in_time().await? {
-        Reply::LastLines(lines) => Ok(lines),
-        Reply::Status(_) | Reply::Stacks(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
-            Err(AskError::NotUnderstood("it is not what a worker wrote".to_owned()))
-        }
-    }
+    let take = |reply| if let Reply::LastLines(lines) = reply { Some(lines) } else { None };
+    ask_once(instance, Request::LastLines { worker }, "what a worker wrote", take).await
 }
 
 /// Asks for a reload and calls `step` for each line of progress. With `wait` a rollout may take as long as the workers'
@@ -316,11 +312,6 @@ pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str))
 /// # Errors
 /// See [`AskError`].
 pub async fn replace(instance: &Instance, worker: u64) -> Result<Outcome, AskError> {
-    let mut asking = ask(instance, Request::Replace { worker }).await?;
-    match asking.next_in_time().await? {
-        Reply::Outcome(outcome) => Ok(outcome),
-        Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Error(_) => {
-            Err(AskError::NotUnderstood("it is not about a worker".to_owned()))
-        }
-    }
+    let take = |reply| if let Reply::Outcome(outcome) = reply { Some(outcome) } else { None };
+    ask_once(instance, Request::Replace { worker }, "about a worker", take).await
 }

@@ -2,7 +2,8 @@
 
 use super::generation::Read;
 use super::health::http::Judgement;
-use crate::listener::AtPath;
+use crate::app::Address;
+use crate::listener::{AtPath, Listener};
 use crate::notify::Datagram;
 use crate::process::TemplateMessage;
 use crate::supervisor::{Answer, Event, GenerationId, WorkerId};
@@ -40,6 +41,8 @@ pub(super) enum Message {
     Measured(Vec<(WorkerId, u64)>),
     /// So many visitors were answered 503.
     TurnedAway(u64),
+    /// What came of binding the status socket there.
+    StatusSocket(Address, Result<Listener, String>),
     /// What dead workers have left behind has had its time.
     KillOrphans(Vec<Pid>),
 }

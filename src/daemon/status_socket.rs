@@ -4,6 +4,8 @@
 //! asked for, the loop makes no more than one status a second for them.
 //! Never: keeps the site from serving, whatever is wrong with it.
 
+use super::message::Message;
+use super::outbox::Outbox;
 use crate::app::Address;
 use crate::control::{Call, Replier, Reply, Request, Status};
 use crate::journal::message_id;
@@ -16,7 +18,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 /// What is answered there.
 const METRICS: &str = "/metrics";
@@ -32,8 +34,17 @@ const BACKLOG: u32 = 64;
 pub(super) struct StatusSocket {
     source: Arc<Source>,
     bound: Option<Bound>,
-    /// Where it was to be, and by which generation, when it was last tried to bind it.
-    tried: Option<(GenerationId, Address)>,
+    tried: Option<Try>,
+}
+
+/// Where the socket was to be when it was last tried to bind it.
+#[derive(Debug)]
+struct Try {
+    /// Which generation wanted it there.
+    by: GenerationId,
+    address: Address,
+    /// What came of it is not known yet.
+    pending: bool,
 }
 
 #[derive(Debug)]
@@ -44,15 +55,6 @@ struct Bound {
     serving: JoinHandle<()>,
 }
 
-impl Drop for Bound {
-    fn drop(&mut self) {
-        self.serving.abort();
-        if let Err(error) = self.listener.unlink_if_bound_here() {
-            tracing::warn!("cannot remove the file of {}: {error}, ignoring", self.listener.address);
-        }
-    }
-}
-
 impl StatusSocket {
     /// None yet. The status is asked for as `sockd status` asks.
     pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
@@ -60,20 +62,49 @@ impl StatusSocket {
         Self { source, bound: None, tried: None }
     }
 
-    /// This is where the generation that serves wants it. A socket that cannot be bound is tried once for each generation, and
-    /// the one before it stays meanwhile.
-    pub(super) fn follow(&mut self, generation: GenerationId, wanted: Option<&Address>) {
+    /// Binds it at the start, when there is nothing that could be kept waiting.
+    pub(super) fn begin(&mut self, generation: GenerationId, wanted: Option<&Address>) {
+        if let Some(wanted) = self.next_try(generation, wanted) {
+            let bound = bind(&wanted);
+            self.take(&wanted, bound);
+        }
+    }
+
+    /// This is where the generation that serves wants it. A thread binds it, as its path may be on a disk that does not
+    /// answer, and reports that. One that cannot be bound is tried once for each generation, and the one before it stays.
+    pub(super) fn follow(&mut self, generation: GenerationId, wanted: Option<&Address>, outbox: &Outbox) {
+        if let Some(wanted) = self.next_try(generation, wanted) {
+            let address = wanted.clone();
+            let binding = spawn_blocking(move || bind(&address));
+            outbox.later(async move { Some(Message::StatusSocket(wanted, binding.await.ok()?)) });
+        }
+    }
+
+    /// Where it is to be bound, if it is not there and was not tried.
+    fn next_try(&mut self, generation: GenerationId, wanted: Option<&Address>) -> Option<Address> {
         let Some(wanted) = wanted else {
-            (self.bound, self.tried) = (None, None);
-            return;
+            self.tried = None;
+            self.bound.take().into_iter().for_each(Bound::remove_aside);
+            return None;
         };
         let is_there = self.bound.as_ref().is_some_and(|bound| bound.wanted == *wanted);
-        let was_tried = self.tried.as_ref().is_some_and(|(by, address)| *by == generation && address == wanted);
-        if is_there || was_tried {
-            return;
+        let tried = self.tried.as_ref().filter(|tried| tried.address == *wanted);
+        if is_there || tried.is_some_and(|tried| tried.pending || tried.by == generation) {
+            return None;
         }
-        self.tried = Some((generation, wanted.clone()));
-        match self.bind(wanted) {
+        self.tried = Some(Try { by: generation, address: wanted.clone(), pending: true });
+        Some(wanted.clone())
+    }
+
+    /// What came of binding it there.
+    pub(super) fn take(&mut self, wanted: &Address, bound: Result<Listener, String>) {
+        let Some(tried) = self.tried.as_mut().filter(|tried| tried.address == *wanted) else {
+            // It is wanted elsewhere by now.
+            bound.into_iter().for_each(|listener| drop(spawn_blocking(move || unlink(&listener))));
+            return;
+        };
+        tried.pending = false;
+        match bound.and_then(|listener| self.serve(wanted, listener)) {
             Ok(bound) => {
                 tracing::info!(
                     MESSAGE_ID = message_id::LISTENER_TAKEN,
@@ -81,7 +112,7 @@ impl StatusSocket {
                     "metrics are served on {} ({METRICS})",
                     bound.listener.address
                 );
-                self.bound = Some(bound);
+                self.bound.replace(bound).into_iter().for_each(Bound::remove_aside);
             }
             Err(why) => {
                 let instead = self.bound.as_ref().map(|bound| format!(", but still on {}", bound.listener.address));
@@ -94,18 +125,35 @@ impl StatusSocket {
         }
     }
 
-    /// The end: its file goes.
-    pub(super) fn close(&mut self) {
-        self.bound = None;
-    }
-
-    fn bind(&self, wanted: &Address) -> Result<Bound, String> {
-        let listener = listener::bind(wanted, None, Some(MODE), BACKLOG).map_err(|error| error.to_string())?;
+    fn serve(&self, wanted: &Address, listener: Listener) -> Result<Bound, String> {
         let socket = socket(&listener).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let source = Arc::clone(&self.source);
         let answer = move |question| Arc::clone(&source).answer(question);
         let serving = tokio::spawn(status_socket::serve(socket, &[METRICS], answer));
         Ok(Bound { wanted: wanted.clone(), listener, serving })
+    }
+
+    /// The end: its file goes.
+    pub(super) fn close(&mut self) {
+        self.bound.take().iter().for_each(|bound| unlink(&bound.listener));
+    }
+}
+
+impl Bound {
+    /// Ends it; a thread removes its file.
+    fn remove_aside(self) {
+        self.serving.abort();
+        drop(spawn_blocking(move || unlink(&self.listener)));
+    }
+}
+
+fn bind(wanted: &Address) -> Result<Listener, String> {
+    listener::bind(wanted, None, Some(MODE), BACKLOG).map_err(|error| error.to_string())
+}
+
+fn unlink(listener: &Listener) {
+    if let Err(error) = listener.unlink_if_bound_here() {
+        tracing::warn!("cannot remove the file of {}: {error}, ignoring", listener.address);
     }
 }
 

@@ -226,6 +226,15 @@ fn beginning(line: &str) -> &str {
 mod tests {
     use super::*;
 
+    /// A pipe, its writing end, and the lines that came.
+    fn collected() -> (Arc<Stderr>, OwnedFd, Arc<Mutex<Vec<String>>>) {
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&all);
+        let (stderr, write) =
+            Stderr::new(move |line| sink.lock().expect("one thread").push(line.to_owned())).expect("a pipe");
+        (stderr, write, all)
+    }
+
     #[test]
     fn without_an_error_the_last_word_counts_and_the_tail_is_bounded() {
         let mut tail = Tail::default();
@@ -257,10 +266,7 @@ mod tests {
     fn a_pipe_gives_lines_and_cuts_long_ones() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let all = Arc::new(Mutex::new(Vec::new()));
-            let sink = Arc::clone(&all);
-            let (stderr, write) =
-                Stderr::new(move |line| sink.lock().expect("one thread").push(line.to_owned())).expect("a pipe");
+            let (stderr, write, all) = collected();
             let text = format!("one\n\ntwo\n{}", "x".repeat(LINE_LIMIT + 3));
             rustix::io::write(&write, text.as_bytes()).expect("it fits the pipe");
             stderr.pump();
@@ -279,10 +285,7 @@ mod tests {
     fn lines_are_logged_and_quoted_as_they_were_edited() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let all = Arc::new(Mutex::new(Vec::new()));
-            let sink = Arc::clone(&all);
-            let (stderr, write) =
-                Stderr::new(move |line| sink.lock().expect("one thread").push(line.to_owned())).expect("a pipe");
+            let (stderr, write, all) = collected();
             stderr.edit_lines(|line| line.replace("fd/5", "file"));
             rustix::io::write(&write, b"Error: fd/5:7\n").expect("it fits the pipe");
             stderr.pump();

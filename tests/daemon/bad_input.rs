@@ -103,7 +103,7 @@ fn a_worker_that_sends_rubbish_is_refused_and_serves_on() {
     for line in ["STOPPING=1", "MAINPID=1", "ERRNO=5", "FDSTORE=1"] {
         assert!(web.heard(START, line).is_empty(), "{line} reached the manager");
     }
-    assert_eq!(web.ready().len(), 1);
+    web.ready_worker();
     web.stop();
 }
 
@@ -267,7 +267,7 @@ fn signals_that_mean_nothing_to_a_supervisor_do_not_end_it() {
     web.log("has taken over");
     assert_eq!(web.get("/").status, 200);
     // A stopped worker is not a dead one.
-    let worker = web.until("a worker is ready", || web.ready().first().copied());
+    let worker = web.ready_worker();
     processes::signal(worker, Signal::STOP);
     processes::signal(worker, Signal::CONT);
     assert_eq!(web.get("/").status, 200);

@@ -119,7 +119,7 @@ fn the_survivors_go_on_while_a_slot_cannot_be_filled() {
     web.status("serving, 2 of 2 workers, generation 1");
     web.write("broken", "");
     let mark = web.mark();
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     let failed = web.log_since(mark, "could not start");
     web.log_since(failed.mark(), "could not start");
     assert_eq!(web.get("/").status, 200);
@@ -137,7 +137,7 @@ fn with_a_hanging_successor(behaviour: &[&str]) -> Instance {
     web.status("serving, 1 of 1 worker, generation 1");
     assert_eq!(web.get("/").status, 200);
     web.write("hang", "");
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     web.output("hangs");
     web
 }

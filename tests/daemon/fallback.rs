@@ -64,7 +64,7 @@ fn an_operators_own_page_is_read_each_time_and_does_without_when_it_is_of_no_use
     };
     let break_again = || {
         web.write("broken", "");
-        super::processes::signal(web.ready()[0], rustix::process::Signal::KILL);
+        super::processes::signal(web.ready_worker(), rustix::process::Signal::KILL);
         web.until("a visitor is turned away", || (page(&web, "/").status == 503).then_some(()));
     };
     let mark = fixed(START);

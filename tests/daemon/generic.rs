@@ -212,7 +212,7 @@ fn once_a_worker_has_spoken_silence_proves_nothing() {
     assert_eq!(web.get("/").status, 200);
     web.write("silent", "");
     let mark = web.mark();
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     web.output_since(mark, "runs");
     web.log_since(mark, "worker 2 hangs: not ready within 5s");
     assert!(web.logged(mark, "is ready").is_empty(), "its silence was taken for a proof");
@@ -266,7 +266,7 @@ fn without_systemd_it_binds_and_starts_at_once_and_removes_its_socket_at_the_end
 fn a_worker_starts_with_no_signal_blocked_and_only_sigpipe_ignored() {
     let web = Instance::on_unix().options("--start at-once --ready-after 100ms").command(&["sleep", "infinity"]);
     web.status("serving, 1 of 1 worker, generation 1");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", web.ready()[0])).expect("readable");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", web.ready_worker())).expect("readable");
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
         u64::from_str_radix(line.trim(), 16).expect("a mask")

@@ -100,7 +100,7 @@ fn serves(class: &str, source: &str) {
     }
     web.status("serving, 2 of 2 workers, generation 1");
     let mark = web.mark();
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     let one = web.status_since(mark, "serving, 1 of 2 workers, generation 1");
     web.status_since(one.mark(), "serving, 2 of 2 workers, generation 1");
     assert_eq!(web.get("/").status, 200, "{class}");

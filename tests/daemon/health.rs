@@ -46,7 +46,7 @@ fn number(pid: Pid) -> i32 {
 fn a_worker_whose_every_thread_is_stuck_is_found_by_its_probe_and_replaced_first() {
     let web = patient(OFTEN).gunicorn(&["--worker-class", "gthread", "--threads", "2", "--timeout", "3"]);
     web.get("/");
-    let stuck = web.ready()[0];
+    let stuck = web.ready_worker();
     let _visitors: Vec<_> = (0..2).map(|_| ask_and_wait_for_nothing(&web, "/stick")).collect();
     let unhealthy = web.log("worker 1 is not well: GET /: no answer within 500ms");
     let text = &unhealthy.text;
@@ -72,8 +72,10 @@ fn a_worker_whose_every_thread_is_stuck_is_found_by_its_probe_and_replaced_first
 fn a_sync_worker_that_hangs_when_it_is_replaced_is_found_by_its_own_timeout() {
     let web = patient("[reload]\ncanary = false\nsoak = 0\n").gunicorn(&["--timeout", "5"]);
     web.get("/");
-    let stuck = web.ready()[0];
+    let stuck = web.ready_worker();
     let _visitor = ask_and_wait_for_nothing(&web, "/stick");
+    let serves = |worker: &Worker| worker.requests.as_ref().is_some_and(|requests| requests.busy == 1);
+    web.until("it is served", || web.workers().iter().any(serves).then_some(()));
     let mark = web.mark();
     web.signal(Signal::HUP);
     web.log_since(mark, "reload: generation 2 has taken over");
@@ -264,7 +266,7 @@ fn an_old_worker_is_replaced_by_its_successor() {
         .options("--start at-once")
         .worker("service.py", &[]);
     web.status("serving, 1 of 1 worker, generation 1");
-    let first = web.ready()[0];
+    let first = web.ready_worker();
     let retires = web.log("worker 1 has been there for");
     assert!(retires.text.ends_with("its successor is started first"), "{}", retires.text);
     assert!(processes::ended(first, PATIENCE));

@@ -498,6 +498,11 @@ impl Instance {
         self.workers().iter().filter_map(ready).collect()
     }
 
+    /// One that is ready. The first visitor may be answered a moment before sockd hears that.
+    pub fn ready_worker(&self) -> Pid {
+        self.until("a ready worker", || self.ready().first().copied())
+    }
+
     // What is done to it.
 
     pub fn signal(&self, signal: Signal) {

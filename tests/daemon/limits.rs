@@ -33,7 +33,7 @@ fn a_low_soft_limit_of_descriptors_does_not_limit_the_workers_and_stays_as_it_is
     let web = Instance::on_unix().most_descriptors(128).options(options).command(&["sleep", "infinity"]);
     web.status("serving, 100 of 100 workers, generation 1");
     // select(2) knows descriptors up to 1023 alone: programs rely on the low soft limit.
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", web.ready()[0])).expect("readable");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", web.ready_worker())).expect("readable");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
     assert_eq!(line.split_whitespace().nth(3), Some("128"), "{line}");
     web.stop();

@@ -46,7 +46,7 @@ fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_logged() {
 
     // A death, a reload and the visitors are all as ever, though two workers write megabytes meanwhile.
     let mark = web.mark();
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     let one = web.status_since(mark, "serving, 1 of 2 workers, generation 1");
     web.status_since(one.mark(), "serving, 2 of 2 workers, generation 1");
     let (_, outcome) = web.reload();
@@ -66,7 +66,7 @@ fn nothing_waits_for_a_log_that_nobody_reads_and_what_was_lost_is_logged() {
     assert!(count > 0, "{}", lost.text);
     // From here on everything is logged.
     let mark = web.mark();
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     web.log_since(mark, " died after ");
     drop(shared);
     let transcript = web.stop();

@@ -120,7 +120,7 @@ fn counters_only_grow_and_their_sums_are_what_was_sent_over_reloads_and_deaths()
     assert!(generations.len() == 4 && generations.iter().any(|name| name.starts_with("\"1-")), "{generations:?}");
 
     let died = before.sum("sockd_worker_exits_total", "reason=\"signal\"");
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     let now = scrape_until(&web, &address, "a death", |now| {
         now.sum("sockd_worker_exits_total", "reason=\"signal\"") == died + 1.0
             && now.sum("sockd_workers", "state=\"ready\"") == 2.0

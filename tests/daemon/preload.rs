@@ -14,7 +14,7 @@ const PRELOAD: &str = "[workers]\ncount = 2\npreload = true\n[reload]\nsoak = \"
 /// Kills a worker and waits for its successor.
 fn replaced(web: &Instance) {
     let mark = web.mark();
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     let one = web.status_like(mark, "serving, 1 of 2 workers");
     web.status_like(one.mark(), "serving, 2 of 2 workers");
 }
@@ -178,7 +178,7 @@ fn a_template_whose_next_worker_is_stopped_is_replaced() {
     let first = web.status("serving, 1 of 1 worker, generation 1");
     let spare = web.until("a spare", || spare(&web));
     processes::signal(spare, Signal::STOP);
-    processes::signal(web.ready()[0], Signal::KILL);
+    processes::signal(web.ready_worker(), Signal::KILL);
     let stuck =
         web.log_since(first.mark(), &format!("generation 1 cannot be made ready: {STUCK}; trying again at once"));
     let turned_away = web.log_since(first.mark(), &format!("no worker can serve, answering 503: {STUCK}"));

@@ -121,7 +121,7 @@ fn it_scrapes_over_a_reload_and_a_death_and_its_rates_are_what_was_sent() {
             prometheus.value("sum(sockd_responses_total{code=\"2xx\"})").filter(|seen| *seen == sum)
         });
         assert!(web.reload().1.ok);
-        processes::signal(web.ready()[0], Signal::KILL);
+        processes::signal(web.ready_worker(), Signal::KILL);
         let (workers, ready) = (f64::from(round), "sockd_workers{state=\"ready\"}");
         web.until("two workers", || prometheus.value("sockd_worker_restarts_total").filter(|seen| *seen == workers));
         web.until("two workers", || prometheus.value(ready).filter(|seen| *seen == 2.0));
@@ -202,7 +202,7 @@ fn each_alert_is_fired_by_its_fault_and_by_nothing_else() {
 
     let mark = doomed.mark();
     for _ in 0..5 {
-        let worker = doomed.until("a worker", || doomed.ready().first().copied());
+        let worker = doomed.ready_worker();
         processes::signal(worker, Signal::KILL);
         processes::ended(worker, PATIENCE);
     }

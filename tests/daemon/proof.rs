@@ -93,7 +93,7 @@ fn each_protocol_is_replaced_by_its_like_and_never_by_less() {
         let (_, outcome) = web.reload();
         assert!(outcome.ok, "{old} after {old}: {outcome:?}");
         // It has read what it speaks.
-        web.output(&format!("worker {} runs", web.ready()[0]));
+        web.output(&format!("worker {} runs", web.ready_worker()));
         for less in &protocols[index + 1..] {
             web.write("protocol", less);
             let (_, outcome) = web.reload();
@@ -191,7 +191,7 @@ fn a_canary_with_another_port_is_proven_and_not_taken_for_the_workers() {
     assert_eq!(web.get("/").status, 200);
     web.status("serving, 1 of 1 worker, generation 1");
     // It takes nobody, for longer than two looks.
-    let worker = web.ready()[0];
+    let worker = web.ready_worker();
     super::processes::signal(worker, Signal::STOP);
     let visitor = web.addresses[0].connect(PATIENCE).expect("it waits in the queue");
     web.write("side-port", "");

@@ -111,7 +111,7 @@ impl Server {
         web.status("serving, 2 of 2 workers, generation 1");
         assert!(web.logged(START, "is ignored").is_empty(), "nothing was said about an address");
         let mark = web.mark();
-        processes::signal(web.ready()[0], Signal::KILL);
+        processes::signal(web.ready_worker(), Signal::KILL);
         let one = web.status_since(mark, "serving, 1 of 2 workers, generation 1");
         web.status_since(one.mark(), "serving, 2 of 2 workers, generation 1");
 

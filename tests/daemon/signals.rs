@@ -50,7 +50,7 @@ fn send_all(web: &Instance) {
 pub fn is_sent_everything(mut web: Instance, deploy: impl Fn(&Instance, &str)) {
     web.status("serving, 2 of 2 workers, generation 1");
     assert_serves(&web, &["hello"]);
-    let caught = caught(web.ready()[0]);
+    let caught = caught(web.ready_worker());
     let (known, others): (Vec<i32>, Vec<i32>) = idle().partition(|number| caught >> (number - 1) & 1 == 1);
     assert!(!known.is_empty(), "it catches no signal");
     for number in known {

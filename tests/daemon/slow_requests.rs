@@ -105,7 +105,7 @@ fn a_worker_that_writes_no_stack_is_described_by_the_kernel() {
     assert_eq!(web.get("/").status, 200);
     let threads = web.stacks(1).expect("stacks").threads;
     assert!(threads.iter().any(|thread| thread.lines.iter().any(|line| line.contains("/gunicorn/"))), "{threads:?}");
-    let pid = web.ready()[0];
+    let pid = web.ready_worker();
     processes::signal(pid, Signal::STOP);
     let threads = web.stacks(1).expect("stacks").threads;
     processes::signal(pid, Signal::CONT);

@@ -50,7 +50,7 @@ fn notifications_that_are_refused_are_a_few_lines_however_many_they_are() {
     let lines = |text| web.logged(START, text).len();
     assert!(lines("sent a notification that is refused") <= 4 * 5, "{}", web.transcript.show());
     let fed = web.notified_since(mark, "WATCHDOG=1");
-    super::processes::signal(web.ready()[0], rustix::process::Signal::KILL);
+    super::processes::signal(web.ready_worker(), rustix::process::Signal::KILL);
     web.log_since(fed.mark(), "2995 more notifications of worker");
     web.stop();
 }
@@ -73,7 +73,7 @@ fn a_file_that_cannot_be_read_in_time_holds_nobody_up() {
     for _ in 0..4 {
         last = web.notified_since(last.mark(), "WATCHDOG=1");
     }
-    let worker = web.ready()[0];
+    let worker = web.ready_worker();
     assert_eq!(web.get("/").status, 200);
     super::processes::signal(worker, rustix::process::Signal::KILL);
     web.log_since(last.mark(), "worker 2 is ready");

@@ -99,7 +99,7 @@ fn a_worker_whose_every_thread_is_stuck_is_found_where_a_health_path_is_asked_fo
         .config(health)
         .command(&[&bin("uwsgi"), "--ini", "site.ini"]);
     web.get("/");
-    let old = web.ready();
+    let old = [web.ready_worker()];
     let stuck: Vec<_> = (0..2)
         .map(|_| {
             let mut connection = web.addresses[0].connect(PATIENCE).expect("connected");
@@ -250,4 +250,13 @@ fn without_a_socket_unit_sockd_binds_what_the_file_names() {
 #[test]
 fn it_is_sent_every_signal() {
     super::signals::is_sent_everything(serving(), |web, text| web.write("myproject.py", &slow(text)));
+}
+
+#[test]
+fn who_waits_for_slow_requests_learns_that_there_will_be_none() {
+    let builder = Instance::on_unix().config("[requests]\nslow = \"1s\"\n");
+    let web = site(builder, "http-socket = web.sock\n").command(&[&bin("uwsgi"), "--ini", "site.ini"]);
+    web.log("requests.slow is ignored: this server (uwsgi) does not show its requests");
+    assert!(web.get("/").body.starts_with("hello from"));
+    web.stop();
 }

@@ -226,6 +226,10 @@ class Scoreboard:
         slots = struct.iter_unpack("=QQ8s88s", os.pread(self.fileno(), 15 * 112, self.FIRST_SLOT))
         return [b" ".join(text.rstrip(b"\0") for text in request).decode() for began, _, *request in slots if began]
 
+    def wait_for_finished(self, counts):
+        """Until so many requests are over and none is served any more: a visitor has his answer a moment before."""
+        wait_until(lambda: (self.finished(), self.in_flight(), self.words()[3]) == (counts, [], 0), "these: %s" % counts)
+
     @property
     def last_beat(self):
         """In seconds of time.monotonic()."""

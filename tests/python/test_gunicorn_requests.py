@@ -49,8 +49,7 @@ class Requests(Case):
                 with open(fifo, "w"):
                     pass
                 client.getresponse().read()
-                wait_until(lambda board=board: board.finished() == {2: 1}, "a request that is over")
-                self.assertEqual(board.in_flight(), [])
+                board.wait_for_finished({2: 1})
 
     def test_counted_by_every_class_that_shows_them(self):
         for worker_class in OWN_WSGI + [name for name in ASGI_CLASSES if name in USABLE]:
@@ -62,8 +61,8 @@ class Requests(Case):
                 client.get("/", {"User-Agent": "sockd (probe)", "Connection": "close"})
                 for _ in range(3):
                     get(worker.probe_path)
-                wait_until(lambda board=worker.scoreboard: board.finished() == {2: 3}, "three requests")
-                self.assertEqual((worker.scoreboard.words()[2], worker.scoreboard.in_flight()), (1, []))
+                worker.scoreboard.wait_for_finished({2: 3})
+                self.assertEqual(worker.scoreboard.words()[2], 1)
 
     def test_nothing_is_shown_where_it_is_not_wanted(self):
         for worker_class in OWN_WSGI + [name for name in ASGI_CLASSES if name in USABLE]:
@@ -93,9 +92,7 @@ class Requests(Case):
                 leaver.request("GET", "/endless")
                 leaver.sock.recv(65536)
                 leaver.close()
-                wait_until(lambda board=worker.scoreboard: board.finished() == {0: 1, 2: 1, 3: 1, 4: 1, 5: 3},
-                           "each where it belongs")
-                self.assertEqual(worker.scoreboard.in_flight(), [])
+                worker.scoreboard.wait_for_finished({0: 1, 2: 1, 3: 1, 4: 1, 5: 3})
 
     def test_hooks_of_the_users_are_called_as_before(self):
         self.directory.write("hooks.conf.py", """
@@ -110,7 +107,7 @@ def post_request(worker, req, environ, resp):
         get(worker.probe_path, "/page")
         worker.output.read_until("before /page")
         worker.output.read_until("after /page 200 OK")
-        wait_until(lambda: worker.scoreboard.finished() == {2: 1}, "the request")
+        worker.scoreboard.wait_for_finished({2: 1})
 
     def test_the_line_of_gunicorns_own_hook_is_written_where_it_is_seen(self):
         worker = self.started("--log-level", "debug", "hello:app").fork(1)

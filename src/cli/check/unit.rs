@@ -52,8 +52,9 @@ pub(super) fn subject(unit: &UnitName) -> Result<Subject, String> {
     let mut subject = surroundings(unit.to_string(), &properties);
     match options(unit.as_str(), &properties) {
         Ok(options) => {
-            subject.options = options;
             subject.problems.extend(waits_for_the_end(unit.as_str(), &properties));
+            subject.problems.extend(runs_elsewhere(unit.as_str(), &options, &subject.directory));
+            subject.options = options;
         }
         Err(problem) => subject.problems.push(problem),
     }
@@ -69,6 +70,20 @@ fn waits_for_the_end(unit: &str, properties: &Properties) -> Option<Diagnostic> 
             "{unit} is Type={service_type}: systemd waits for the end of the program that it starts, and sockd stays"
         ))
         .help("write Type=notify into [Service] and take PIDFile= out; then `systemctl daemon-reload`")
+    })
+}
+
+/// A unit whose WorkingDirectory= was changed after `adopt` had written the directory down, which wins.
+fn runs_elsewhere(unit: &str, options: &Options, written: &Path) -> Option<Diagnostic> {
+    let ours = options.directory.as_deref()?;
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    (written != Path::new("/") && real(ours) != real(written)).then(|| {
+        Diagnostic::warning(format!(
+            "{unit} has WorkingDirectory={}, and its ExecStart= has --directory {}, where the workers run",
+            written.display(),
+            ours.display()
+        ))
+        .help(format!("change the one that is not meant: `systemctl cat {unit}` shows where each is written"))
     })
 }
 
@@ -176,6 +191,17 @@ fn environment_files(properties: &Properties) -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::systemd::show::parse;
+
+    #[test]
+    fn two_directories_are_named_and_a_link_to_one_is_none() {
+        let options = |directory: &str| Options { directory: Some(directory.into()), ..Options::default() };
+        let text = runs_elsewhere("web.service", &options("/usr"), Path::new("/etc")).expect("a warning").message;
+        assert!(text.contains("WorkingDirectory=/etc") && text.contains("--directory /usr"), "{text}");
+        for written in ["/usr", "/proc/self/root/usr", "/"] {
+            assert_eq!(runs_elsewhere("web.service", &options("/usr"), Path::new(written)), None, "{written}");
+        }
+        assert_eq!(runs_elsewhere("web.service", &Options::default(), Path::new("/etc")), None);
+    }
 
     /// As systemd 252 prints it.
     const SHOWN: &str = "\

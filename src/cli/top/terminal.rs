@@ -181,11 +181,11 @@ mod tests {
         format!("{:?}", tcgetattr(terminal).expect("its modes"))
     }
 
-    /// What has been written to the terminal.
-    fn written(mut ours: &File) -> String {
-        let mut bytes = [0; 4096];
-        let length = ours.read(&mut bytes).expect("something was written");
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    /// This, and nothing before it, has been written to the terminal. It may come in parts.
+    fn assert_written(mut ours: &File, text: &str) {
+        let mut bytes = vec![0; text.len()];
+        ours.read_exact(&mut bytes).expect("something was written");
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
     }
 
     #[test]
@@ -195,12 +195,12 @@ mod tests {
         in_runtime(async {
             let terminal = open(&theirs);
             assert_ne!(modes(&theirs), before);
-            assert!(written(&ours).ends_with("\x1b[?1049h\x1b[?25l\x1b[H"));
+            assert_written(&ours, "\x1b[?1049h\x1b[?25l\x1b[H");
             // What would show the message finds the terminal put back, long before anything is dropped.
             let panics = catch_unwind(AssertUnwindSafe(|| panic!("this message is expected")));
             assert!(panics.is_err());
             assert_eq!(modes(&theirs), before);
-            assert!(written(&ours).contains("\x1b[?25h\x1b[?1049l"));
+            assert_written(&ours, "\x1b[0m\x1b[?25h\x1b[?1049l");
             drop(terminal);
         });
         drop(panic::take_hook());
@@ -214,10 +214,7 @@ mod tests {
             let mut terminal = open(&theirs);
             terminal.lend(async { assert_eq!(modes(&theirs), before) }).await.expect("it is there");
             assert_ne!(modes(&theirs), before);
-            assert_eq!(
-                written(&ours),
-                "\x1b[?1049h\x1b[?25l\x1b[H\x1b[0m\x1b[?25h\x1b[?1049l\x1b[?1049h\x1b[?25l\x1b[H"
-            );
+            assert_written(&ours, "\x1b[?1049h\x1b[?25l\x1b[H\x1b[0m\x1b[?25h\x1b[?1049l\x1b[?1049h\x1b[?25l\x1b[H");
             drop(terminal);
         });
         assert_eq!(modes(&theirs), before);

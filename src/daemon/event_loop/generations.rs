@@ -63,6 +63,9 @@ impl EventLoop {
                 if generation.settings.workers.preload == Some(true) {
                     tracing::warn!("preload is ignored: sockd has no template for this server ({name})");
                 }
+                if generation.settings.requests.slow.is_some() && generation.plan.worker.is_some() {
+                    tracing::warn!("requests.slow is ignored: this server ({name}) does not show its requests");
+                }
                 for warning in &generation.plan.warnings {
                     tracing::warn!(SOCKD_GENERATION = id.0, "{warning}");
                 }

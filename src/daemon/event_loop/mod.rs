@@ -20,11 +20,11 @@
 //!   bind, open(O_PATH), unlink             private sockets: in RuntimeDirectory= or /dev/shm, which are memory, and on
 //!                                          another file system only where neither can be written to
 //!   bind, lstat, chown, unlink             listeners of our own: before anything is served, when the path was lost that
-//!                                          a thread has just looked at, and at the end; the status socket when a reload
-//!                                          has moved it
+//!                                          a thread has just looked at, and at the end
 //!   listen, getsockopt, netlink sock_diag  tables of the kernel; the answer is made within send(2)
 //!   pread                                  workers' scoreboards, which are memory; what a worker maps there or cuts out of it
 //!                                          holds up itself alone
+//!   read of our own smaps, madvise         our own memory, which no other process locks
 //!   fallocate, lseek                       of a scoreboard, before its worker writes its stacks: memory, too
 //!   /proc/PID/{fd,stat,status,task/*/{children,stat,wchan}}
 //!                                          tables of the kernel. Not cmdline, environ or smaps, which wait for the process
@@ -34,7 +34,8 @@
 //!
 //! What may take long is done by other threads (tokio's), bounded in number, and comes back as a message: reading what a
 //! generation is made from (reading.rs, with a time limit), looking where paths lead (listener_monitor.rs), measuring
-//! workers and listeners (measure.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
+//! workers and listeners (measure.rs), binding a status socket that a reload has moved (status_socket.rs), closing what
+//! others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
 //! `tests/systemd/journald_stall.rs`, stop each of them in turn and see the watchdog fed.
 
 mod children;
@@ -199,7 +200,7 @@ impl EventLoop {
         };
         event_loop.listeners.take(listeners, &event_loop.outbox);
         // Before a worker can take its place.
-        event_loop.inputs.status_socket.follow(event_loop.overview().generation, status);
+        event_loop.inputs.status_socket.begin(event_loop.overview().generation, status);
         event_loop.carry_out(effects);
         event_loop.settle();
         Ok(event_loop)
@@ -327,7 +328,8 @@ impl EventLoop {
             self.place_next(&overview);
         }
         if let Some(serving) = self.generations.ready.get(&overview.generation) {
-            self.inputs.status_socket.follow(overview.generation, serving.settings.status.listen.as_ref());
+            let wanted = serving.settings.status.listen.as_ref();
+            self.inputs.status_socket.follow(overview.generation, wanted, &self.outbox);
         }
         if overview.fallback {
             self.children.fallback.set_retry_after(overview.next_attempt_in);

@@ -45,6 +45,7 @@ impl EventLoop {
                 self.counts.turned_away(visitors);
                 self.outbox.event(Event::VisitorTurnedAway);
             }
+            Message::StatusSocket(wanted, bound) => self.inputs.status_socket.take(&wanted, bound),
             Message::KillOrphans(pids) => kill_orphans(pids, &self.children),
         }
     }

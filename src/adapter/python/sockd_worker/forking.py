@@ -120,7 +120,12 @@ class Template:
         """Wait a moment, unless the next worker is ordered already, or sockd has gone."""
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
-        if not poll.poll(0) or self.control.recv(len(ORDER), PEEK) != ORDER:
+        try:
+            ordered = poll.poll(0) and self.control.recv(len(ORDER), PEEK) == ORDER
+        except ConnectionResetError:
+            # sockd has gone, and serve() finds that out.
+            return
+        if not ordered:
             time.sleep(SPARE_DELAY_SECONDS)
 
     def hear_spare(self, reader: int) -> "Optional[bool]":
