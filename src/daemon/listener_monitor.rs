@@ -89,8 +89,8 @@ struct PendingRebind {
 pub(super) struct Serving {
     /// The inodes of all sockets that only one worker was given.
     pub(super) private: BTreeSet<u64>,
-    /// The workers that serve, or should by now. A canary has never held a public socket, wherever it listens; it is
-    /// refused for that by itself.
+    /// The workers that should serve by now, and of which nobody knows that they have. A canary has never held a public
+    /// socket, wherever it listens; it is refused for that by itself.
     pub(super) pids: Vec<Pid>,
 }
 

@@ -157,6 +157,11 @@ impl Generation {
         self.answers_after = self.answers_after.max(Some(took));
     }
 
+    /// Whether a worker of it was.
+    pub(super) fn was_seen_to_answer(&self) -> bool {
+        self.answers_after.is_some()
+    }
+
     /// Whether what makes its workers is there, and has work of its own to do at the end of the service.
     pub(super) fn concludes(&self) -> bool {
         self.spawnable().is_some_and(|spec| spec.concludes)

@@ -1,5 +1,6 @@
 //! Reports of the state at a moment: the overview and the snapshot that the daemon shows.
 
+use super::generation::Generation;
 use super::health::Health;
 use super::id::{SlotId, WorkerId};
 use super::rollout::state::Rollout;
@@ -53,6 +54,10 @@ impl Supervisor {
             ready_for: worker.ready_for(now),
             last_probe: worker.health().and_then(Health::last).map(|(at, verdict)| (now.since(*at), verdict.clone())),
             wants_successor: worker.wants_successor(),
+            takes_its_sockets: self
+                .generations
+                .get(&worker.place.generation)
+                .is_some_and(Generation::was_seen_to_answer),
         };
         let slot = |(index, slot): (u32, &Slot)| SlotSnapshot {
             slot: SlotId(index),

@@ -120,7 +120,8 @@ impl Supervisor {
         // One after the other, gentle to the visitors who are being served; a large pool in batches.
         let batch = if self.generations[&id].proven { (wanted / 16).max(1) } else { 1 };
         let mut starting = self.workers.starting_count(id);
-        if starting >= batch {
+        // Half a batch at a time: who looks through a thousand slots whenever one worker is ready looks a million times.
+        if starting > batch / 2 {
             return;
         }
         let held = self.slots_of(id);

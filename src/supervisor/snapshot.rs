@@ -95,6 +95,8 @@ pub struct WorkerSnapshot {
     pub last_probe: Option<(Duration, Result<(), String>)>,
     /// Whether a successor shall take its place, although it serves.
     pub wants_successor: bool,
+    /// Whether one of its generation was seen to accept or to answer: its program takes the sockets that it is given.
+    pub takes_its_sockets: bool,
 }
 
 /// One slot.

@@ -186,15 +186,15 @@ fn a_worker_that_loads_with_another_port_open_does_not_serve_elsewhere() {
 }
 
 #[test]
-fn a_canary_with_another_port_is_proven_and_not_taken_for_the_workers() {
+fn nobody_with_another_port_is_said_to_serve_there_where_a_worker_is_stuck_and_a_canary_loads() {
     let web = with_side_port("--start-timeout 20s");
+    web.write("side-port", "");
     assert_eq!(web.get("/").status, 200);
     web.status("serving, 1 of 1 worker, generation 1");
     // It takes nobody, for longer than two looks.
     let worker = web.ready_worker();
     super::processes::signal(worker, Signal::STOP);
     let visitor = web.addresses[0].connect(PATIENCE).expect("it waits in the queue");
-    web.write("side-port", "");
     web.write("imports", "18");
     let mark = web.mark();
     web.signal(Signal::HUP);

@@ -350,14 +350,15 @@ impl EventLoop {
         let overview = self.overview();
         let (workers, generations) = (&self.children.workers, &self.generations.ready);
         let start_timeout = |id| Some(generations.get(&id)?.spec.as_ref()?.start_timeout);
-        // Where a worker listens while it loads need not be where it serves.
+        // Where a worker listens while it loads need not be where it serves; and one whose like has answered is stuck.
         let loads = |worker: &WorkerSnapshot| {
             worker.phase == Phase::Starting
                 && start_timeout(worker.generation).is_none_or(|limit| worker.age < limit / 2)
         };
+        let may_serve_elsewhere = |worker: &&WorkerSnapshot| !loads(worker) && !worker.takes_its_sockets;
         let serving = || {
             let snapshot = self.core.snapshot(self.clock.now());
-            workers.serving(snapshot.workers.iter().filter(|worker| !loads(worker)).map(|worker| worker.worker))
+            workers.serving(snapshot.workers.iter().filter(may_serve_elsewhere).map(|worker| worker.worker))
         };
         self.listeners.look(&overview, serving, &self.outbox);
         let limited = |generation: &Generation| generation.spec.as_ref().is_some_and(|spec| spec.max_memory.is_some());

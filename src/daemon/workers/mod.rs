@@ -184,9 +184,10 @@ impl Workers {
         self.all.iter().map(|(id, worker)| (*id, worker))
     }
 
-    /// Those of these that have the public sockets, and the sockets that each worker has for itself.
+    /// Those of these that have the public sockets and have shown no request, and the sockets that each worker has for itself.
     pub(super) fn serving(&self, ids: impl Iterator<Item = WorkerId>) -> Serving {
-        let serving = ids.filter_map(|id| self.all.get(&id)).filter(|worker| worker.role == Role::Serving);
+        let serving = |worker: &&Worker| worker.role == Role::Serving && !worker.has_shown_requests();
+        let serving = ids.filter_map(|id| self.all.get(&id)).filter(serving);
         Serving {
             private: self.all.values().flat_map(Worker::private_inodes).collect(),
             pids: serving.filter_map(Worker::pid).collect(),

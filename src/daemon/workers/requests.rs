@@ -55,6 +55,11 @@ impl Worker {
         self.scoreboard.as_deref().map(Scoreboard::read)?.requests
     }
 
+    /// Whether it serves one, or has served one.
+    pub(super) fn has_shown_requests(&self) -> bool {
+        self.requests().is_some_and(|requests| requests.finished.total() > 0 || !requests.in_flight.is_empty())
+    }
+
     /// What it serves, the oldest first, as far as it has slots for it.
     pub(in crate::daemon) fn requests_in_flight(&self) -> Vec<InFlight> {
         self.requests().map(|requests| requests.in_flight).unwrap_or_default()
