@@ -228,7 +228,8 @@ class Scoreboard:
 
     def wait_for_finished(self, counts):
         """Until so many requests are over and none is served any more: a visitor has his answer a moment before."""
-        wait_until(lambda: (self.finished(), self.in_flight(), self.words()[3]) == (counts, [], 0), "these: %s" % counts)
+        over = counts, [], 0
+        wait_until(lambda: (self.finished(), self.in_flight(), self.words()[3]) == over, "these: %s" % counts)
 
     @property
     def last_beat(self):

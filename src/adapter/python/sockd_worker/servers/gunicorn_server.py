@@ -20,7 +20,7 @@ from ..template import run
 from ..worker import WORKER_BOOT_ERROR
 from .gunicorn_arbiter import Server, is_set, is_sync, restore_environment
 from .gunicorn_drain import drain_gunicorn
-from .gunicorn_requests import observe_wsgi
+from .gunicorn_requests import observe_gunicorn
 from .gunicorn_settings import warn_of_what_is_left_out
 from .uvicorn_drain import drain_uvicorn
 from .uvicorn_requests import observe_uvicorn
@@ -415,8 +415,8 @@ def report_ready(worker: "Any", heartbeat: Heartbeat, probe: "Any") -> None:
             observe_uvicorn(heartbeat.scoreboard)
         elif getattr(worker, "asgi", None) is not None:
             worker.asgi = observe_asgi(worker.asgi, heartbeat.scoreboard)
-        elif heeds_protocol(type(worker)):
-            observe_wsgi(worker, heartbeat.scoreboard)
+        else:
+            observe_gunicorn(worker, heeds_protocol(type(worker)), heartbeat.scoreboard)
         drain_gunicorn(worker, drain)
         drain.on_usr2()
         heartbeat.running = True
