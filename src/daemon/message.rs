@@ -43,6 +43,8 @@ pub(super) enum Message {
     TurnedAway(u64),
     /// What came of binding the status socket there.
     StatusSocket(Address, Result<Listener, String>),
+    /// What stands where the file of the status socket was.
+    StatusSocketFile(AtPath),
     /// What dead workers have left behind has had its time.
     KillOrphans(Vec<Pid>),
 }

@@ -9,7 +9,7 @@ use super::outbox::Outbox;
 use crate::app::Address;
 use crate::control::{Call, Replier, Reply, Request, Status};
 use crate::journal::message_id;
-use crate::listener::{self, Listener};
+use crate::listener::{self, AtPath, Listener};
 use crate::metrics::{self, Format, Instance};
 use crate::status_socket::{self, Page, Question, Socket};
 use crate::supervisor::GenerationId;
@@ -52,6 +52,8 @@ struct Bound {
     /// What was written; port 0 has become another.
     wanted: Address,
     listener: Listener,
+    /// A thread looks at its file.
+    looking: bool,
     serving: JoinHandle<()>,
 }
 
@@ -74,9 +76,28 @@ impl StatusSocket {
     /// answer, and reports that. One that cannot be bound is tried once for each generation, and the one before it stays.
     pub(super) fn follow(&mut self, generation: GenerationId, wanted: Option<&Address>, outbox: &Outbox) {
         if let Some(wanted) = self.next_try(generation, wanted) {
-            let address = wanted.clone();
-            let binding = spawn_blocking(move || bind(&address));
-            outbox.later(async move { Some(Message::StatusSocket(wanted, binding.await.ok()?)) });
+            bind_aside(wanted, outbox);
+        }
+    }
+
+    /// Has a thread look whether its file is still there: what cleans directories may have removed it.
+    pub(super) fn look(&mut self, outbox: &Outbox) {
+        if let Some(bound) = self.bound.as_mut().filter(|bound| !bound.looking) {
+            bound.looking = true;
+            let file = bound.listener.file().clone();
+            let looking = spawn_blocking(move || file.at_path());
+            outbox.later(async move { Some(Message::StatusSocketFile(looking.await.unwrap_or(AtPath::Unknown))) });
+        }
+    }
+
+    /// This stands where its file was. Where nothing does, it is bound again.
+    pub(super) fn file_seen(&mut self, at_path: AtPath, outbox: &Outbox) {
+        let Some(bound) = &mut self.bound else { return };
+        bound.looking = false;
+        if let Some(tried) = self.tried.as_mut().filter(|tried| at_path == AtPath::Nothing && !tried.pending) {
+            tracing::warn!("the file of {} was removed, binding it again", bound.listener.address);
+            tried.pending = true;
+            bind_aside(bound.wanted.clone(), outbox);
         }
     }
 
@@ -115,6 +136,8 @@ impl StatusSocket {
                 self.bound.replace(bound).into_iter().for_each(Bound::remove_aside);
             }
             Err(why) => {
+                // One whose file is lost and cannot be made again is no use; the next reload tries once more.
+                self.bound.take_if(|bound| bound.wanted == *wanted).into_iter().for_each(Bound::remove_aside);
                 let instead = self.bound.as_ref().map(|bound| format!(", but still on {}", bound.listener.address));
                 tracing::error!(
                     SOCKD_EVENT = "status-socket-failed",
@@ -130,7 +153,7 @@ impl StatusSocket {
         let source = Arc::clone(&self.source);
         let answer = move |question| Arc::clone(&source).answer(question);
         let serving = tokio::spawn(status_socket::serve(socket, &[METRICS], answer));
-        Ok(Bound { wanted: wanted.clone(), listener, serving })
+        Ok(Bound { wanted: wanted.clone(), listener, looking: false, serving })
     }
 
     /// The end: its file goes.
@@ -145,6 +168,12 @@ impl Bound {
         self.serving.abort();
         drop(spawn_blocking(move || unlink(&self.listener)));
     }
+}
+
+fn bind_aside(wanted: Address, outbox: &Outbox) {
+    let address = wanted.clone();
+    let binding = spawn_blocking(move || bind(&address));
+    outbox.later(async move { Some(Message::StatusSocket(wanted, binding.await.ok()?)) });
 }
 
 fn bind(wanted: &Address) -> Result<Listener, String> {

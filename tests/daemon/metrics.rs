@@ -354,7 +354,7 @@ fn the_status_socket_moves_with_a_reload_that_succeeds_and_no_worker_gets_it() {
     let mark = web.mark();
     assert!(web.reload().1.ok);
     assert_eq!(served_on(&web, mark), Address::Unix(two.clone()));
-    assert!(!one.exists(), "the file of the old one is left");
+    web.until("the file of the old one is gone", || (!one.exists()).then_some(()));
     let descriptors = |pid: u32| {
         let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("readable").flatten();
         let links: Vec<String> =
@@ -377,6 +377,32 @@ fn the_status_socket_moves_with_a_reload_that_succeeds_and_no_worker_gets_it() {
     web.write("sockd.toml", without);
     assert!(web.reload().1.ok);
     web.until("it is gone", || (!two.exists()).then_some(()));
+    web.stop();
+}
+
+/// By what cleans directories.
+#[test]
+fn a_file_that_is_removed_is_made_again() {
+    let builder = project();
+    let directory = builder.path().join("monitoring");
+    let path = directory.join("status.sock");
+    let served = Address::Unix(path.clone());
+    std::fs::create_dir(&directory).expect("made");
+    let options = format!("--start at-once --status-listen unix:{}", path.display());
+    let web = builder.config("[reload]\nsoak = \"100ms\"\n").options(&options).gunicorn(&["--workers", "1"]);
+    web.status("serving, 1 of 1 worker, generation 1");
+    std::fs::remove_file(&path).expect("it was there");
+    let removed = web.log(&format!("the file of unix:{} was removed, binding it again", path.display()));
+    assert_eq!(served_on(&web, removed.mark()), served);
+    assert_eq!(Samples::scrape(&served).sum("sockd_up", ""), 1.0);
+
+    // Said once, and tried again with the next reload.
+    std::fs::remove_dir_all(&directory).expect("it was there");
+    let failed = web.log_since(removed.mark(), "metrics are not served there; the site is");
+    std::fs::create_dir(&directory).expect("made");
+    assert!(web.reload().1.ok);
+    assert_eq!(served_on(&web, failed.mark()), served);
+    assert_eq!(Samples::scrape(&served).sum("sockd_up", ""), 1.0);
     web.stop();
 }
 

@@ -361,6 +361,7 @@ impl EventLoop {
             workers.serving(snapshot.workers.iter().filter(may_serve_elsewhere).map(|worker| worker.worker))
         };
         self.listeners.look(&overview, serving, &self.outbox);
+        self.inputs.status_socket.look(&self.outbox);
         let limited = |generation: &Generation| generation.spec.as_ref().is_some_and(|spec| spec.max_memory.is_some());
         let measured = self
             .children

@@ -46,6 +46,7 @@ impl EventLoop {
                 self.outbox.event(Event::VisitorTurnedAway);
             }
             Message::StatusSocket(wanted, bound) => self.inputs.status_socket.take(&wanted, bound),
+            Message::StatusSocketFile(at_path) => self.inputs.status_socket.file_seen(at_path, &self.outbox),
             Message::KillOrphans(pids) => kill_orphans(pids, &self.children),
         }
     }
