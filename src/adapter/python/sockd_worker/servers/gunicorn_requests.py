@@ -123,7 +123,7 @@ def observe_pywsgi(worker: "Any", scoreboard: "Scoreboard") -> None:
 
 
 def observe_tornado(worker: "Any", scoreboard: "Scoreboard") -> None:
-    """Tornado's server asks what is to become of a request, and is told of its answer through what it gave for it."""
+    """Tornado's server asks what is to become of a request, and gets its answer through what it gave for it."""
     words, begin, finish = scoreboard.words, scoreboard.begin, scoreboard.finish
     # How the request ends that is served on a connection.
     ends: Dict[Any, Callable[[int], None]] = {}
@@ -187,7 +187,7 @@ def observe_tornado(worker: "Any", scoreboard: "Scoreboard") -> None:
 
 
 def watch_websocket(stream: "Any", words: "Any") -> None:
-    """A WebSocket is open from now on, until its stream is closed, whoever else waits for that."""
+    """A WebSocket is open from now on, until its stream is closed, and others may wait for that, too."""
     set_close_callback = stream.set_close_callback
     wanted: Optional[Callable[[], None]] = None
 
