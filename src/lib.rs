@@ -36,8 +36,8 @@
 //! The guide's line to a worker:
 //! ```text
 //!   cli/run.rs -> daemon/startup.rs: listeners -> daemon/event_loop
-//!   Effect::Prepare -> daemon/reading.rs: config::load, config::resolve, adapter::recognise -> Message::Read
-//!     -> event_loop/generations.rs: daemon/templates.rs boots sockd_worker -> Report::Hello -> spec.rs -> Event::Prepared
+//!   Effect::Read -> daemon/reading.rs: config::load, config::resolve, adapter::recognise -> Message::Read -> Event::Read
+//!   Effect::Load -> event_loop/generations.rs: daemon/templates.rs boots sockd_worker -> Report::Hello -> spec.rs -> Event::Prepared
 //!   Effect::Spawn -> workers/spawn.rs -> templates.rs: fork -> Report::Forked -> WorkerEvent::Spawned
 //!   READY=1 -> workers/notify.rs -> WorkerEvent::SaidReady -> supervisor/pool.rs: it serves
 //! ```
@@ -49,9 +49,10 @@
 //! A reload to its exit status:
 //! ```text
 //!   cli/reload.rs -> control/server.rs -> Call -> daemon/waiting_clients.rs -> Event::ReloadRequested
-//!     -> supervisor/rollout.rs: Effect::Prepare, Effect::Spawn (a canary), Effect::Judge -> daemon/health
+//!     -> supervisor/rollout.rs: Effect::Read -> rollout/check.rs: Effect::Check -> daemon/checks.rs: the operator's programs
+//!     -> Event::Checked -> Effect::Load, Effect::Spawn (a canary), Effect::Judge -> daemon/health
 //!     -> WorkerEvent::Judged -> rollout.rs: slot by slot -> Effect::Answer -> waiting_clients.rs
-//!     -> control/client.rs -> cli/reload.rs: exit code
+//!     -> control/client.rs -> cli/reload.rs: exit code. Effect::RunAfterReload -> daemon/after_reload.rs
 //! ```
 //! A worker's stderr line to the journal:
 //! ```text

@@ -233,6 +233,8 @@ fn check(subject: Subject) -> Diagnostics {
             }
             problems.append(application::check(&settings.command, &command));
             problems.extend(config::resolve_health_command(&settings, &command).err());
+            problems.extend(config::resolve_checks(&settings, &command).into_iter().filter_map(Result::err));
+            problems.extend(config::resolve_after(&settings, &command).err());
         }
         Err(found) => problems.append(found),
     }

@@ -149,6 +149,9 @@ fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
         canary: section.get("canary", boolean).unwrap_or(default.canary),
         surge: section.get("surge", integer(1..=4096)),
         soak: section.get("soak", time(Ok)).unwrap_or(default.soak),
+        check: section.get("check", commands).unwrap_or_default(),
+        check_timeout: section.get("check-timeout", time(duration::positive)).unwrap_or(default.check_timeout),
+        after: section.get("after", command(PROGRAM_HELP)).unwrap_or_default(),
     }
 }
 
@@ -175,6 +178,16 @@ fn command(help: &'static str) -> impl Fn(&Value<'_>, &mut Reader<'_>) -> Option
             return None;
         }
         Some(command)
+    }
+}
+
+/// One program with its arguments, or a list of those.
+fn commands(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Vec<Vec<OsString>>> {
+    let several = value.get_ref().as_array().is_some_and(|array| array.iter().any(|one| one.get_ref().is_array()));
+    if several {
+        list(command(PROGRAM_HELP))(value, reader)
+    } else {
+        command(PROGRAM_HELP)(value, reader).map(|only| vec![only])
     }
 }
 

@@ -22,7 +22,7 @@ pub use inherited::speaks_of_sockd_alone;
 pub use load::{Loaded, keys, load};
 pub use options::{Options, with_dashes};
 pub use plan::plan;
-pub use resolve::{find_program, resolve, resolve_environment, resolve_health_command};
+pub use resolve::{find_program, resolve, resolve_after, resolve_checks, resolve_environment, resolve_health_command};
 pub use script::{Script, script};
 pub use settings::{Fallback, Health, Listen, Reload, Requests, Settings, Start, StatusSocket, Workers};
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::adapter::launcher::Variable;
 use crate::adapter::{self, development, shlex};
 use crate::app::Command;
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::regular_file;
 use crate::suggestion::nearest;
 
@@ -131,11 +131,30 @@ pub fn resolve(
 /// # Errors
 /// Why its program cannot be executed.
 pub fn resolve_health_command(settings: &Settings, command: &Command) -> Result<Option<Command>, Diagnostic> {
-    let Some(name) = settings.health.command.first() else { return Ok(None) };
+    resolve_program("health.command", &settings.health.command, command)
+}
+
+/// The programs of `reload.check` as they are run for `command`, each or why it cannot be executed.
+pub fn resolve_checks(settings: &Settings, command: &Command) -> Vec<Result<Command, Diagnostic>> {
+    let resolve = |written: &Vec<OsString>| resolve_program("reload.check", written, command).transpose();
+    settings.reload.check.iter().filter_map(resolve).collect()
+}
+
+/// `reload.after` as it is run after a reload of `command`; `None` if it is not set.
+///
+/// # Errors
+/// Why its program cannot be executed: a warning, for no reload depends on it.
+pub fn resolve_after(settings: &Settings, command: &Command) -> Result<Option<Command>, Diagnostic> {
+    resolve_program("reload.after", &settings.reload.after, command)
+        .map_err(|problem| Diagnostic { severity: Severity::Warning, ..problem })
+}
+
+/// A program of the operator's, in the directory and the environment of the workers. `None` if none is `written`.
+fn resolve_program(key: &str, written: &[OsString], command: &Command) -> Result<Option<Command>, Diagnostic> {
+    let Some(name) = written.first() else { return Ok(None) };
     let program = find_program(name, &command.directory, &command.environment)
-        .map_err(|problem| Diagnostic { message: format!("health.command: {}", problem.message), ..problem })?;
-    let arguments = settings.health.command.clone();
-    Ok(Some(Command { program, arguments, launcher: Vec::new(), ..command.clone() }))
+        .map_err(|problem| Diagnostic { message: format!("{key}: {}", problem.message), ..problem })?;
+    Ok(Some(Command { program, arguments: written.to_vec(), launcher: Vec::new(), ..command.clone() }))
 }
 
 /// A command that starts a server for development: what to write in its place.

@@ -134,6 +134,12 @@ pub struct Reload {
     pub surge: Option<u32>,
     /// How long the complete new generation must stay well before the old one drains.
     pub soak: Duration,
+    /// What is run before new code is loaded, one after the other, each with its program first. Empty: nothing.
+    pub check: Vec<Vec<OsString>>,
+    /// How long each of them may take. More than zero.
+    pub check_timeout: Duration,
+    /// What is run after a reload, its program first. Empty: nothing.
+    pub after: Vec<OsString>,
 }
 
 /// The answer while no worker can serve.
@@ -194,6 +200,13 @@ impl Default for Requests {
 
 impl Default for Reload {
     fn default() -> Self {
-        Self { canary: true, surge: None, soak: Duration::from_secs(2) }
+        Self {
+            canary: true,
+            surge: None,
+            soak: Duration::from_secs(2),
+            check: Vec::new(),
+            check_timeout: Duration::from_secs(60),
+            after: Vec::new(),
+        }
     }
 }

@@ -200,6 +200,8 @@ pub enum ReloadState {
     Idle,
     /// The configuration is being read.
     Reading,
+    /// The operator's programs check the new generation.
+    Checking,
     /// The canary is being proven.
     Canary,
     /// Slot by slot, workers are being replaced.

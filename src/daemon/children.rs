@@ -1,6 +1,8 @@
-//! The children of sockd, and what one of them is: a worker, a template, the 503 helper, a health.command, or nothing that
-//! we know. It must never take a template's word for it.
+//! The children of sockd, and what one of them is: a worker, a template, the 503 helper, a program of the
+//! operator's, or nothing that we know. It must never take a template's word for it.
 
+use super::after_reload::AfterReload;
+use super::checks::Checks;
 use super::fallback::Fallback;
 use super::health::exec::HealthCommands;
 use super::orphans::Family;
@@ -19,6 +21,8 @@ pub(super) struct Children {
     pub(super) templates: Templates,
     pub(super) fallback: Fallback,
     pub(super) health_commands: HealthCommands,
+    pub(super) checks: Checks,
+    pub(super) after_reload: AfterReload,
 }
 
 impl Children {
@@ -46,6 +50,12 @@ impl Children {
         }
         if self.fallback.has_process(pid) {
             return Some("the helper that answers 503".to_owned());
+        }
+        if self.checks.has_process(pid) {
+            return Some("a reload.check".to_owned());
+        }
+        if self.after_reload.has_process(pid) {
+            return Some("a reload.after".to_owned());
         }
         self.health_commands.has_process(pid).then(|| "a health.command".to_owned())
     }

@@ -75,6 +75,7 @@ impl Counts {
             | Notice::FallbackRestored
             | Notice::PoolResized { .. }
             | Notice::RolloutBegun(_)
+            | Notice::Checking { .. }
             | Notice::CanaryProven(_)
             | Notice::Soaking { .. }
             | Notice::Stopping

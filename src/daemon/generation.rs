@@ -25,6 +25,10 @@ pub(super) struct Generation {
     pub(super) speaks_uwsgi: bool,
     /// `health.command`, ready to be executed.
     pub(super) health_command: Option<Command>,
+    /// `reload.check`, ready to be executed, or why one of them cannot be.
+    pub(super) checks: Result<Vec<Command>, String>,
+    /// `reload.after`, ready to be executed.
+    pub(super) after: Option<Command>,
     /// Its template, by number.
     pub(super) template: Option<u64>,
 }

@@ -33,6 +33,8 @@ pub(super) enum Message {
     JudgeAgain { worker: WorkerId, patience: Duration },
     /// The program that was run for a worker has had its time.
     HealthCommandLate { worker: WorkerId, pid: Pid },
+    /// The program that was run after a reload has had its time.
+    AfterReloadLate { pid: Pid },
     /// The kernel has killed processes of a worker, so many in all, and not the worker.
     OutOfMemory(WorkerId, u64),
     /// Where the paths of the listeners lead, by the inodes of their sockets.

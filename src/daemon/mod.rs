@@ -7,7 +7,7 @@
 //!   event_loop/            the one event loop: signals, timers, reports -> core; effects -> parts
 //!     effects.rs           one arm for each effect
 //!     reports.rs           one arm for each report of a task or thread
-//!     generations.rs       Effect::Prepare: what was read -> Spec, or a template that reports it
+//!     generations.rs       Effect::Read and Effect::Load: what was read -> Spec, or a template that reports it
 //!     children.rs          reaping, and what else ends with a child
 //!     signals.rs           signals that came, carried out
 //!
@@ -19,6 +19,8 @@
 //!   templates.rs hooks.rs  templates that fork workers, and what they are sent for the user's hooks
 //!   reading.rs             what a generation is made from, read by a thread: configuration -> command
 //!   health/                Effect::Judge and Effect::Probe: http.rs asks a worker, exec.rs runs the operator's program
+//!   checks.rs              Effect::Check: the operator's programs that a reload runs before it loads what was read
+//!   after_reload.rs        Effect::RunAfterReload: the operator's program that hears of the outcome
 //!   listener_monitor.rs    the listeners: queue, backlog, path
 //!   fallback.rs            the helper process that answers 503
 //!   orphans.rs             what dead workers leave behind where they have no control groups
@@ -33,6 +35,7 @@
 //!   What parts have in common:
 //!   outbox.rs message.rs   what a part may do to the outside: an event for the core, a task that reports
 //!   generation.rs spec.rs  what workers are made from; settings and the server's own words -> Spec
+//!   program.rs             a program of the operator's: started, killed with its descendants, its last lines
 //!   output.rs              the stderr of workers and templates, to the log
 //!   bind.rs path_alarm.rs  binding addresses; what is wrong with a listener's path
 //!   timerfd.rs             timers that wake the loop once
@@ -46,7 +49,9 @@
 //! that is the core's.
 #![forbid(unsafe_code)]
 
+mod after_reload;
 mod bind;
+mod checks;
 mod children;
 mod clock;
 mod counts;
@@ -64,6 +69,7 @@ mod orphans;
 mod outbox;
 mod output;
 mod path_alarm;
+mod program;
 mod reading;
 mod repeats;
 mod service_manager;

@@ -195,6 +195,11 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::RolloutBegun(generation) => {
             tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");
         }
+        Notice::Checking { generation, program } => tracing::info!(
+            SOCKD_EVENT = "reload-checking",
+            SOCKD_GENERATION = generation.0,
+            "reload: checking generation {generation}: {program}"
+        ),
         Notice::CanaryProven(generation) => {
             tell_of!(
                 info,
@@ -274,6 +279,8 @@ fn tell_failure(
 pub(super) fn progress_line(progress: Progress) -> String {
     match progress {
         Progress::Preparing(generation) => format!("preparing generation {generation}"),
+        Progress::Checking(program) => format!("checking: {program}"),
+        Progress::Loading(generation) => format!("the checks have ended well; loading generation {generation}"),
         Progress::CanaryProven => "the new code is proven".to_owned(),
         Progress::WorkerReady { place, after } => ready(place, after),
         Progress::Soaking(soak) => format!("all workers are ready; watching them for {}", seconds(soak)),

@@ -11,7 +11,7 @@ use crate::adapter::python::{self, Launcher, Python};
 use crate::adapter::{self, Adapter, Making};
 use crate::app::Command;
 use crate::config::{self, Script, Settings};
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::process;
 use crate::supervisor::GenerationId;
 use rustix::io::Errno;
@@ -108,6 +108,14 @@ fn read_generation(
     let hidden = adapter::hidden_server(&settings.command).filter(|_| several);
     warnings.extend(hidden.map(adapter::hidden_server_note));
     let health_command = config::resolve_health_command(&settings, &command).map_err(|problem| problem.message)?;
+    // A start and the reload itself do without them.
+    let checks: Result<_, Diagnostic> = config::resolve_checks(&settings, &command).into_iter().collect();
+    let checks = checks.map_err(|problem| problem.message);
+    warnings.extend(checks.as_ref().err().map(|why| format!("{why}: no reload will be accepted")));
+    let after = config::resolve_after(&settings, &command).unwrap_or_else(|problem| {
+        warnings.push(format!("{}, ignoring", problem.message));
+        None
+    });
     let mut generation = Generation {
         settings,
         adapter,
@@ -118,6 +126,8 @@ fn read_generation(
         speaks_tls: false,
         speaks_uwsgi: false,
         health_command,
+        checks,
+        after,
         template: None,
     };
     match adapter.making {
@@ -126,7 +136,10 @@ fn read_generation(
             generation.plan.warnings.splice(0..0, warnings);
             generation.silent_when_busy = generation.plan.silent_when_busy;
         }
-        Making::Template(python) => *template = Some((template_command(&generation, python)?, python)),
+        Making::Template(python) => {
+            generation.plan.warnings = warnings;
+            *template = Some((template_command(&generation, python)?, python));
+        }
     }
     Ok(generation)
 }

@@ -48,6 +48,7 @@ fn reload(snapshot: &Snapshot, clock: Clock) -> message::Reload {
         state: match snapshot.rollout {
             None => message::ReloadState::Idle,
             Some((_, RolloutStep::Preparing)) => message::ReloadState::Reading,
+            Some((_, RolloutStep::Checking)) => message::ReloadState::Checking,
             Some((_, RolloutStep::Proving)) => message::ReloadState::Canary,
             Some((_, RolloutStep::Replacing | RolloutStep::Soaking)) => message::ReloadState::RollingOut,
         },
@@ -159,6 +160,7 @@ pub(super) fn status_line(snapshot: &Overview) -> String {
         (Some((generation, step)), _) => {
             let step = match step {
                 RolloutStep::Preparing => "preparing",
+                RolloutStep::Checking => "checking",
                 RolloutStep::Proving => "proving",
                 RolloutStep::Replacing => "replacing workers with",
                 RolloutStep::Soaking => "watching",

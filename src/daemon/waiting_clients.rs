@@ -5,7 +5,7 @@
 
 use super::notice_log::progress_line;
 use crate::control::{self, Replier};
-use crate::supervisor::{Event, Irreplaceable, Outcome, Progress, RequestId, WorkerId};
+use crate::supervisor::{Event, GenerationId, Irreplaceable, Outcome, Progress, RequestId, WorkerId};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -40,12 +40,12 @@ impl WaitingClients {
         self.waiting.values().for_each(|client| client.progress(&*step));
     }
 
-    /// Answers one of them; a refusal comes with the last lines of the worker that failed.
+    /// Answers one of them; a refusal comes with the last lines of the worker or the check that failed.
     pub(super) fn answer(
         &mut self,
         request: RequestId,
         outcome: Outcome,
-        last_lines: impl FnOnce(WorkerId) -> Vec<String>,
+        last_lines: impl FnOnce(GenerationId, Option<WorkerId>) -> Vec<String>,
     ) {
         let Some(client) = self.waiting.remove(&request) else { return };
         let stopping = matches!(outcome, Outcome::Stopping);
@@ -54,11 +54,9 @@ impl WaitingClients {
             Outcome::Waiting(generation) => {
                 (true, format!("generation {generation} is proven and waits for the first connection"), Vec::new())
             }
-            Outcome::Refused { generation, why, worker } => (
-                false,
-                format!("reload to generation {generation} refused: {why}"),
-                worker.map(last_lines).unwrap_or_default(),
-            ),
+            Outcome::Refused { generation, why, worker } => {
+                (false, format!("reload to generation {generation} refused: {why}"), last_lines(generation, worker))
+            }
             Outcome::Replacing(worker) => {
                 (true, format!("worker {worker} is to be replaced: its successor is proven first"), Vec::new())
             }

@@ -2,11 +2,12 @@
 //!
 //! Two ways lead to a worker, and the caller need not care which: [`SpawnRequest::spawn`] executes a program, and a
 //! [`Template`] forks one on command. Both give a [`Child`] with a pidfd from the start. [`reap()`] collects whatever
-//! ended; [`Stderr`] reads a worker's stderr.
+//! ended; [`Stderr`] reads a worker's stderr, [`LastOutput`] that of a program that is run once.
 //!
 //! Owns every process id. Must never decide whether a process should live, and never sends a signal to a bare pid
 //! that may have been reaped.
 
+mod last_output;
 mod listening;
 mod memfd;
 mod procfs;
@@ -18,6 +19,7 @@ mod spawn;
 mod stderr;
 mod template;
 
+pub use last_output::LastOutput;
 pub use listening::listening;
 pub use memfd::memory_file;
 pub use procfs::{

@@ -174,11 +174,12 @@ impl fmt::Debug for Stderr {
 }
 
 #[expect(deprecated, reason = "its replacement is unsafe; what that demands, an open descriptor, OwnedFd ensures")]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }
 
-fn clean(line: &[u8]) -> String {
+/// A line as it is shown: what is not UTF-8 is replaced, control characters but the tab are dropped.
+pub(super) fn clean(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text: String = text.chars().filter(|c| !c.is_control() || *c == '\t').collect();
     text.trim_end().to_owned()

@@ -10,12 +10,23 @@ use std::{slice, vec};
 /// One thing the daemon must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Read the configuration, resolve the command, boot a template. Answered by `Prepared` or `PrepareFailed`.
-    Prepare(GenerationId),
-    /// Drop all that `Prepare` made or is making; nothing is heard of it afterwards. Spawns that were asked of it and
-    /// not yet answered are answered by `SpawnFailed`.
+    /// Read the configuration and resolve the command. Answered by `Read` or `PrepareFailed`.
+    Read(GenerationId),
+    /// Run this check, of those that were read. Answered by `Checked`.
+    Check {
+        /// Of which generation.
+        generation: GenerationId,
+        /// Its place in the list, from 0.
+        number: usize,
+    },
+    /// The time of the check is over: end it, with all its descendants. Its answer follows at once.
+    EndCheck(GenerationId),
+    /// Boot a template from what was read, where there is one. Answered by `Prepared` or `PrepareFailed`.
+    Load(GenerationId),
+    /// Drop all that `Read` and `Load` made or are making, and end a check, with all its descendants; nothing is heard of
+    /// it afterwards. Spawns that were asked of it and not yet answered are answered by `SpawnFailed`.
     Release(GenerationId),
-    /// The service ends and no worker is left: what `Prepare` made may do its own last work. Answered by
+    /// The service ends and no worker is left: what `Load` made may do its own last work. Answered by
     /// `PreparationLost`.
     Conclude(GenerationId),
     /// Make a process. Answered by `Spawned` or `SpawnFailed`.
@@ -88,6 +99,13 @@ pub enum Effect {
     ReportProgress(Progress),
     /// Answer a request.
     Answer(RequestId, Outcome),
+    /// A reload has ended: run the program that is to hear of it, for which nobody waits.
+    RunAfterReload {
+        /// The generation that serves, or that was refused.
+        generation: GenerationId,
+        /// Why it was refused.
+        verdict: Result<(), String>,
+    },
     /// Write it to the log.
     Notice(Notice),
     /// Everything has ended: leave.
@@ -134,10 +152,14 @@ pub enum Announcement {
 }
 
 /// A step of a reload, for those who wait for its outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The new generation is prepared.
     Preparing(GenerationId),
+    /// This program checks it, as people know it.
+    Checking(String),
+    /// The checks have ended well; it is loaded.
+    Loading(GenerationId),
     /// The canary has shown that the new code works.
     CanaryProven,
     /// A worker is ready.
@@ -211,7 +233,10 @@ impl Effects {
         match effect {
             Effect::Notice(_) | Effect::RecordExit { .. } => return self.records.push(effect),
             Effect::Announce(_) | Effect::Answer(..) | Effect::Exit => self.acts.append(&mut self.records),
-            Effect::Prepare(_)
+            Effect::Read(_)
+            | Effect::Check { .. }
+            | Effect::EndCheck(_)
+            | Effect::Load(_)
             | Effect::Release(_)
             | Effect::Conclude(_)
             | Effect::Spawn { .. }
@@ -227,7 +252,8 @@ impl Effects {
             | Effect::ReleaseMemory
             | Effect::StartFallback
             | Effect::StopFallback
-            | Effect::ReportProgress(_) => {}
+            | Effect::ReportProgress(_)
+            | Effect::RunAfterReload { .. } => {}
         }
         self.acts.push(effect);
     }

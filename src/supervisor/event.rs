@@ -2,7 +2,7 @@
 
 use super::acceptance::{Answers, ProbeOutcome};
 use super::id::{GenerationId, RequestId, WorkerId};
-use super::spec::Spec;
+use super::spec::{Checks, Spec};
 use super::time::Time;
 use std::time::Duration;
 
@@ -18,7 +18,21 @@ pub enum Event {
         /// Why, for people.
         why: String,
     },
-    /// Follows [`Effect::Prepare`](super::Effect) where it may take another time than
+    /// Answers [`Effect::Read`](super::Effect): the configuration was read, and the command resolved.
+    Read {
+        /// The generation.
+        generation: GenerationId,
+        /// What a reload checks before it loads the generation, or why that cannot be run.
+        checks: Result<Checks, String>,
+    },
+    /// Answers [`Effect::Check`](super::Effect), once, unless the generation is released.
+    Checked {
+        /// The generation.
+        generation: GenerationId,
+        /// Whether the program has ended well, or what it said.
+        verdict: Result<(), String>,
+    },
+    /// Follows [`Effect::Load`](super::Effect) where it may take another time than
     /// [`PREPARE_TIMEOUT`](super::PREPARE_TIMEOUT), before its answer.
     Preparing {
         /// The generation.
@@ -26,21 +40,21 @@ pub enum Event {
         /// Since it was begun, at most.
         limit: Duration,
     },
-    /// Answers [`Effect::Prepare`](super::Effect): workers of this generation can be spawned.
+    /// Answers [`Effect::Load`](super::Effect): workers of this generation can be spawned.
     Prepared {
         /// The generation.
         generation: GenerationId,
         /// What holds for it.
         spec: Spec,
     },
-    /// Answers [`Effect::Prepare`](super::Effect): configuration or template are broken.
+    /// Answers [`Effect::Read`](super::Effect) or [`Effect::Load`](super::Effect): configuration or template are broken.
     PrepareFailed {
         /// The generation.
         generation: GenerationId,
         /// Why, for people.
         why: String,
     },
-    /// What `Prepare` had made is gone (the template died): it must be made again before the next spawn.
+    /// What `Load` had made is gone (the template died): it must be made again before the next spawn.
     PreparationLost {
         /// The generation.
         generation: GenerationId,

@@ -5,9 +5,12 @@ use super::backoff::Backoff;
 use super::effect::{Effect, Effects};
 use super::id::GenerationId;
 use super::random::Random;
-use super::spec::{PREPARE_TIMEOUT, Spec};
+use super::spec::{Checks, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
 use std::time::Duration;
+
+/// What a generation's checks are, or why they cannot be run.
+pub(super) type Checkable = Result<Checks, String>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Generation {
@@ -30,8 +33,12 @@ pub(super) struct Generation {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Preparation {
-    /// The daemon is at it.
-    Running { since: Time, deadline: Time },
+    /// The daemon reads the configuration.
+    Reading { since: Time, deadline: Time },
+    /// It was read, and nothing is loaded: that of a rollout is checked first.
+    Read { since: Time, deadline: Time, checks: Checkable },
+    /// The daemon boots what makes the workers.
+    Loading { since: Time, deadline: Time },
     /// Workers can be spawned.
     Done { took: Duration, since: Time, orders: Orders },
     /// It failed or was lost; the next attempt is due at this time.
@@ -49,12 +56,11 @@ pub(super) struct Orders {
 impl Generation {
     /// A generation that the daemon is asked to prepare.
     pub(super) fn begin(now: Time, id: GenerationId, effects: &mut Effects) -> Self {
-        let preparation = Preparation::Running { since: now, deadline: now + PREPARE_TIMEOUT };
-        effects.push(Effect::Prepare(id));
+        effects.push(Effect::Read(id));
         Self {
             id,
             spec: None,
-            preparation,
+            preparation: Preparation::Reading { since: now, deadline: now + PREPARE_TIMEOUT },
             proven: false,
             prepared_again: false,
             worked: false,
@@ -64,34 +70,75 @@ impl Generation {
         }
     }
 
-    /// Prepares again if it must be and may be.
+    /// Prepares the serving generation: again if it must be and may be, and without its checks, since there is no better
+    /// code to keep.
     pub(super) fn prepare_if_due(&mut self, now: Time, effects: &mut Effects) {
         if matches!(self.preparation, Preparation::Missing { retry_at } if retry_at <= now) {
-            self.preparation = Preparation::Running { since: now, deadline: now + PREPARE_TIMEOUT };
-            effects.push(Effect::Prepare(self.id));
+            self.preparation = Preparation::Reading { since: now, deadline: now + PREPARE_TIMEOUT };
+            effects.push(Effect::Read(self.id));
+        }
+        self.load(effects);
+    }
+
+    /// What there was to read was read.
+    pub(super) fn was_read(&mut self, checks: Checkable) {
+        if let Preparation::Reading { since, deadline } = self.preparation {
+            self.preparation = Preparation::Read { since, deadline, checks };
         }
     }
 
-    /// What is under way may take this long since it was begun. Whether anything is.
+    /// Its checks, if it waits for them.
+    pub(super) fn checkable(&self) -> Option<&Checkable> {
+        match &self.preparation {
+            Preparation::Read { checks, .. } => Some(checks),
+            Preparation::Reading { .. }
+            | Preparation::Loading { .. }
+            | Preparation::Done { .. }
+            | Preparation::Missing { .. } => None,
+        }
+    }
+
+    /// What was read is loaded in the time that is left, if it was read.
+    pub(super) fn load(&mut self, effects: &mut Effects) {
+        if let Preparation::Read { since, deadline, .. } = self.preparation {
+            self.preparation = Preparation::Loading { since, deadline };
+            effects.push(Effect::Load(self.id));
+        }
+    }
+
+    /// Its checks have ended well: it is loaded, and the time for that begins.
+    pub(super) fn load_checked(&mut self, now: Time, effects: &mut Effects) {
+        if let Preparation::Read { since, deadline, .. } = &mut self.preparation {
+            (*since, *deadline) = (now, now + PREPARE_TIMEOUT);
+        }
+        self.load(effects);
+    }
+
+    /// Loading may take this long since it was begun. Whether it is under way.
     pub(super) fn may_take(&mut self, limit: Duration) -> bool {
-        let Preparation::Running { since, deadline } = &mut self.preparation else { return false };
+        let Preparation::Loading { since, deadline } = &mut self.preparation else { return false };
         *deadline = *since + limit;
         true
     }
 
-    /// How long what is under way may take; zero if nothing is.
-    pub(super) fn limit(&self) -> Duration {
+    /// How long what is under way may take, if its time is over.
+    pub(super) fn overdue(&self, now: Time) -> Option<Duration> {
         match self.preparation {
-            Preparation::Running { since, deadline } => deadline.since(since),
-            Preparation::Done { .. } | Preparation::Missing { .. } => Duration::ZERO,
+            Preparation::Reading { since, deadline } | Preparation::Loading { since, deadline } if deadline <= now => {
+                Some(deadline.since(since))
+            }
+            Preparation::Reading { .. }
+            | Preparation::Read { .. }
+            | Preparation::Loading { .. }
+            | Preparation::Done { .. }
+            | Preparation::Missing { .. } => None,
         }
     }
 
     pub(super) fn prepared(&mut self, now: Time, spec: Spec) {
-        let took = match self.preparation {
-            Preparation::Running { since, .. } => now.since(since),
-            Preparation::Done { .. } | Preparation::Missing { .. } => Duration::ZERO,
-        };
+        // Prepared unasked, it was released meanwhile.
+        let Preparation::Loading { since, .. } = self.preparation else { return };
+        let took = now.since(since);
         self.preparation = Preparation::Done { took, since: now, orders: Orders { open: 0, since: now } };
         self.prepared_again = self.spec.is_some();
         self.worked = false;
@@ -106,7 +153,10 @@ impl Generation {
                 let until = if orders.open > 0 { orders.since } else { now };
                 (took, until.since(since))
             }
-            Preparation::Running { .. } | Preparation::Missing { .. } => (Duration::ZERO, Duration::ZERO),
+            Preparation::Reading { .. }
+            | Preparation::Read { .. }
+            | Preparation::Loading { .. }
+            | Preparation::Missing { .. } => (Duration::ZERO, Duration::ZERO),
         };
         let wait = self.backoff.after_failure(start, well_for, random);
         self.preparation = Preparation::Missing { retry_at: now + wait };
@@ -134,7 +184,10 @@ impl Generation {
     pub(super) fn ignores_orders(&self, now: Time) -> bool {
         match self.preparation {
             Preparation::Done { orders, .. } => self.next_answer(orders).is_some_and(|at| at <= now),
-            Preparation::Running { .. } | Preparation::Missing { .. } => false,
+            Preparation::Reading { .. }
+            | Preparation::Read { .. }
+            | Preparation::Loading { .. }
+            | Preparation::Missing { .. } => false,
         }
     }
 
@@ -148,7 +201,10 @@ impl Generation {
     pub(super) fn spawnable(&self) -> Option<&Spec> {
         match self.preparation {
             Preparation::Done { .. } => self.spec.as_ref(),
-            Preparation::Running { .. } | Preparation::Missing { .. } => None,
+            Preparation::Reading { .. }
+            | Preparation::Read { .. }
+            | Preparation::Loading { .. }
+            | Preparation::Missing { .. } => None,
         }
     }
 
@@ -192,9 +248,9 @@ impl Generation {
     /// When the time is over that its preparation, or the next worker, may take.
     pub(super) fn runs_until(&self) -> Option<Time> {
         match self.preparation {
-            Preparation::Running { deadline, .. } => Some(deadline),
+            Preparation::Reading { deadline, .. } | Preparation::Loading { deadline, .. } => Some(deadline),
             Preparation::Done { orders, .. } => self.next_answer(orders),
-            Preparation::Missing { .. } => None,
+            Preparation::Read { .. } | Preparation::Missing { .. } => None,
         }
     }
 
@@ -207,7 +263,10 @@ impl Generation {
     pub(super) fn retry_at(&self) -> Option<Time> {
         match self.preparation {
             Preparation::Missing { retry_at } => Some(retry_at),
-            Preparation::Running { .. } | Preparation::Done { .. } => None,
+            Preparation::Reading { .. }
+            | Preparation::Read { .. }
+            | Preparation::Loading { .. }
+            | Preparation::Done { .. } => None,
         }
     }
 }

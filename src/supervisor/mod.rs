@@ -8,7 +8,7 @@
 //!   event --> its handler updates workers, slots, generations
 //!                                 |
 //!                                 v
-//!   settle: begin or advance a rollout (rollout.rs) -> resize the pool -> prepare the serving generation -> fill slots
+//!   settle: begin, check or advance a rollout (rollout.rs) -> resize the pool -> prepare the serving generation -> fill slots
 //!           -> 503 or not -> what the service manager is notified of   (or finish a stop: shutdown.rs)
 //! ```
 //!
@@ -18,8 +18,10 @@
 //!
 //! `tests/supervisor` checks these after every step of a simulated world: through our own action there are never
 //! fewer ready workers than before or than wanted; at most one rollout; a failed rollout leaves the old generation
-//! untouched; KILL comes after a gentler signal; RELOADING is followed by its end or by STOPPING; each request gets
-//! one answer; once faults stop, the wanted state is reached in bounded time; same seed, same effects.
+//! untouched; nothing of a new generation is loaded before its checks have ended well, one check runs at a time, and none
+//! outlives its reload; of each reload's end the operator's program hears once; KILL comes after a gentler signal;
+//! RELOADING is followed by its end or by STOPPING; each request gets one answer; once faults stop, the wanted state is
+//! reached in bounded time; same seed, same effects.
 
 #![forbid(unsafe_code)]
 
@@ -55,7 +57,7 @@ pub use fallback::FALLBACK_RETRY_INTERVAL;
 pub use id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
 pub use notice::{Notice, Retirement};
 pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
-pub use spec::{MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Spec, Start};
+pub use spec::{Checks, MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Spec, Start};
 pub use time::Time;
 pub use worker::Phase;
 
@@ -137,6 +139,8 @@ pub enum Reason {
     Generation(GenerationId),
     /// Whether sockd stands still is to be found out.
     Clock,
+    /// A check of a rollout takes too long.
+    Check,
     /// A rollout's soak is over.
     Soak,
     /// The old workers have had the time to hear that they accept no more.
@@ -198,6 +202,8 @@ impl Supervisor {
             Event::ConnectionWaiting => self.connection_waiting(&mut effects),
             Event::VisitorTurnedAway => self.visitor_turned_away(now),
             Event::FallbackLost { why } => self.fallback.lost(now, why, &mut effects),
+            Event::Read { generation, checks } => self.was_read(generation, checks),
+            Event::Checked { generation, verdict } => self.checked(now, generation, verdict, &mut effects),
             Event::Preparing { generation, limit } => self.preparing(generation, limit, &mut effects),
             Event::Prepared { generation, spec } => self.prepared(now, generation, spec),
             Event::PrepareFailed { generation, why } => {
@@ -244,17 +250,14 @@ impl Supervisor {
                 self.apply(now, id, change, &mut effects);
             }
         }
-        let late: Vec<(GenerationId, Duration)> = self
-            .generations
-            .values()
-            .filter(|g| matches!(g.preparation, Preparation::Running { deadline, .. } if deadline <= now))
-            .map(|g| (g.id, g.limit()))
-            .collect();
+        let late: Vec<(GenerationId, Duration)> =
+            self.generations.values().filter_map(|g| Some((g.id, g.overdue(now)?))).collect();
         for (id, limit) in late {
             effects.push(Effect::Release(id));
             let why = format!("the application server did not load within {limit:?}");
             self.preparation_failed(now, id, why, &mut effects);
         }
+        self.end_late_check(now, &mut effects);
         self.fallback.handle_timeout(now, &mut effects);
         self.settle(now, &mut effects);
         effects
@@ -277,9 +280,10 @@ impl Supervisor {
     /// end.
     fn limits_of_others(&self) -> impl Iterator<Item = Time> {
         let generations = self.generations.values().filter_map(Generation::runs_until);
-        let soak = self.rollouts.current.as_ref().and_then(Rollout::soak_until);
+        let rollout = self.rollouts.current.as_ref();
+        let (check, soak) = (rollout.and_then(Rollout::check_until), rollout.and_then(Rollout::soak_until));
         let handover = self.rollouts.handover.as_ref().map(|handover| handover.until);
-        generations.chain([soak, handover, self.life.conclusion].into_iter().flatten())
+        generations.chain([check, soak, handover, self.life.conclusion].into_iter().flatten())
     }
 
     /// The time that counts at this call.
@@ -311,10 +315,13 @@ impl Supervisor {
             self.life.conclusion.filter(|_| self.life.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));
         let slots = (0..).zip(&self.slots).filter_map(|(i, slot)| Some((slot.retry_at?, Reason::Slot(SlotId(i)))));
         let generations = self.generations.values().filter_map(|g| Some((g.deadline()?, Reason::Generation(g.id))));
-        let soak = self.rollouts.current.as_ref().and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
+        let rollout = self.rollouts.current.as_ref();
+        let check = rollout.and_then(Rollout::check_until).map(|at| (at, Reason::Check));
+        let soak = rollout.and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
         let handover = self.rollouts.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
         let fallback = self.fallback.deadline().map(|at| (at, Reason::Fallback));
-        let others = slots.chain(generations).chain(soak).chain(handover).chain(fallback).filter(move |_| !ends);
+        let rollout = check.into_iter().chain(soak).chain(handover);
+        let others = slots.chain(generations).chain(rollout).chain(fallback).filter(move |_| !ends);
         conclusion.into_iter().chain(others)
     }
 
@@ -344,6 +351,13 @@ impl Supervisor {
         }
     }
 
+    fn was_read(&mut self, id: GenerationId, checks: Result<Checks, String>) {
+        // One that is not known was released meanwhile.
+        if let Some(generation) = self.generations.get_mut(&id) {
+            generation.was_read(checks);
+        }
+    }
+
     fn preparing(&mut self, id: GenerationId, limit: Duration, effects: &mut Effects) {
         let begun = self.generations.get_mut(&id).is_some_and(|generation| generation.may_take(limit));
         // The service manager waits for READY=1: that of a start that is at once, or of a reload.
@@ -356,7 +370,7 @@ impl Supervisor {
         let before = self.generations.get(&self.serving).map(|serving| serving.baseline.of_successor());
         // A generation that is not known was released meanwhile.
         if let Some(generation) = self.generations.get_mut(&id)
-            && matches!(generation.preparation, Preparation::Running { .. })
+            && matches!(generation.preparation, Preparation::Loading { .. })
         {
             generation.prepared(now, spec);
             // Prepared again, its code is what is on the disk now.

@@ -124,6 +124,13 @@ pub enum Notice {
     },
     /// A rollout began.
     RolloutBegun(GenerationId),
+    /// A program checks the new generation before it is loaded.
+    Checking {
+        /// The new generation.
+        generation: GenerationId,
+        /// The program, as people know it.
+        program: String,
+    },
     /// The canary is proven.
     CanaryProven(GenerationId),
     /// Every slot has a proven worker of the new generation; the old ones are still there.

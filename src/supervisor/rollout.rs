@@ -2,9 +2,14 @@
 //!
 //! ```text
 //!   Preparing -> Proving (the canary, without the public socket) -> Replacing -> Soaking -> the old ones drain, handover
-//!       |              |                                                |           |
-//!       +--------------+------------------- refused: the new ones go ---+-----------+
+//!     |  ^  |          |                                                |           |
+//!     v  |  |          |                                                |           |
+//!   Checking|          |                                                |           |
+//!     |     |          |                                                |           |
+//!     +-----+----------+------------------- refused: the new ones go ---+-----------+
 //! ```
+//!
+//! Checking (check.rs) is between reading and loading, where the operator has programs for it.
 //!
 //! A new worker that is proven stands beside its predecessor until the whole generation is proven: the old workers
 //! are not touched before, so backing out takes nothing from anybody. Where memory does not allow for two workers in
@@ -15,6 +20,7 @@
 //! changed meanwhile; all requests that wait share it. It never supersedes the running one: a script that reloads
 //! every second could otherwise keep every rollout from its end. The wait is bounded by the start timeout.
 
+mod check;
 pub(super) mod state;
 
 use super::effect::{Announcement, Effect, Effects, Outcome, Progress};
@@ -35,6 +41,7 @@ impl Supervisor {
     pub(super) fn settle_rollout(&mut self, now: Time, effects: &mut Effects) {
         self.settle_handover(now, effects);
         self.begin_rollout_if_asked(now, effects);
+        self.advance_checks(now, effects);
         self.advance_rollout(now, effects);
         // It may be over, with others who wait for the next one.
         self.begin_rollout_if_asked(now, effects);
@@ -53,7 +60,7 @@ impl Supervisor {
                 effects.notice(Notice::CanaryProven(id));
                 self.leave_proving(now, id, &spec, effects);
             }
-            Step::Proving { .. } => {}
+            Step::Checking { .. } | Step::Proving { .. } => {}
             Step::Replacing => self.replace(now, id, &spec, effects),
             Step::Soaking { until } if until <= now => self.complete_rollout(now, id, effects),
             Step::Soaking { .. } => {}
@@ -194,7 +201,8 @@ impl Supervisor {
         self.failing = None;
         effects.notice(Notice::RolloutDone(id));
         let outcome = if self.life.mode == Mode::Waiting { Outcome::Waiting(id) } else { Outcome::Serving(id) };
-        self.rollouts.handover = Some(Handover { requests: rollout.requests, outcome, until: now + HANDOVER });
+        let until = now + HANDOVER;
+        self.rollouts.handover = Some(Handover { generation: id, requests: rollout.requests, outcome, until });
         self.settle_handover(now, effects);
     }
 
@@ -205,7 +213,7 @@ impl Supervisor {
         }
         let old = self.workers.values().any(|worker| worker.place.generation != self.serving);
         if let Some(handover) = self.rollouts.handover.take_if(|handover| !old || handover.until <= now) {
-            end_rollout(handover.requests, &handover.outcome, effects);
+            end_rollout(handover.generation, handover.requests, &handover.outcome, effects);
         }
     }
 
@@ -242,7 +250,7 @@ impl Supervisor {
         effects.notice(Notice::RolloutRefused { generation: id, why: why.clone() });
         self.rollouts.refusal =
             Some(Refusal { generation: id, why: why.clone(), at: self.clock.outside(now), awaits_successors: false });
-        end_rollout(rollout.requests, &Outcome::Refused { generation: id, why, worker }, effects);
+        end_rollout(id, rollout.requests, &Outcome::Refused { generation: id, why, worker }, effects);
     }
 
     /// Whether this generation is complete and watched before the old one goes.
@@ -258,12 +266,26 @@ impl Supervisor {
     }
 }
 
-/// Tells the service manager and the clients that asked how it ended.
-pub(super) fn end_rollout(requests: Vec<RequestId>, outcome: &Outcome, effects: &mut Effects) {
-    if *outcome != Outcome::Stopping {
+/// Tells the service manager, the clients that asked and the operator's program how it ended.
+pub(super) fn end_rollout(
+    generation: GenerationId,
+    requests: Vec<RequestId>,
+    outcome: &Outcome,
+    effects: &mut Effects,
+) {
+    let verdict = match outcome {
+        Outcome::Serving(_) | Outcome::Waiting(_) => Some(Ok(())),
+        Outcome::Refused { why, .. } => Some(Err(why.clone())),
+        // Nothing came of it.
+        Outcome::Stopping | Outcome::Replacing(_) | Outcome::NotReplaced { .. } => None,
+    };
+    if verdict.is_some() {
         effects.push(Effect::Announce(Announcement::ReloadEnded));
     }
     for request in requests {
         effects.push(Effect::Answer(request, outcome.clone()));
+    }
+    if let Some(verdict) = verdict {
+        effects.push(Effect::RunAfterReload { generation, verdict });
     }
 }

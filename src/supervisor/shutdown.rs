@@ -30,7 +30,7 @@ impl Supervisor {
         }
         self.life.mode = Mode::Stopping;
         if let Some(handover) = self.rollouts.handover.take() {
-            end_rollout(handover.requests, &handover.outcome, effects);
+            end_rollout(handover.generation, handover.requests, &handover.outcome, effects);
         }
         effects.push(Effect::Announce(Announcement::Stopping));
         effects.notice(Notice::Stopping);
@@ -38,7 +38,7 @@ impl Supervisor {
             effects.push(Effect::StopFallback);
         }
         if let Some(rollout) = self.rollouts.current.take() {
-            end_rollout(rollout.requests, &Outcome::Stopping, effects);
+            end_rollout(rollout.generation, rollout.requests, &Outcome::Stopping, effects);
         }
         for request in std::mem::take(&mut self.rollouts.waiting) {
             effects.push(Effect::Answer(request, Outcome::Stopping));

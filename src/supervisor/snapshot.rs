@@ -55,6 +55,8 @@ pub struct Snapshot {
 pub enum RolloutStep {
     /// Reading the configuration, loading the server.
     Preparing,
+    /// Programs check it before it is loaded.
+    Checking,
     /// The canary is being asked.
     Proving,
     /// Slot by slot.

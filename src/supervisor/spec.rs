@@ -56,6 +56,15 @@ pub struct Spec {
     pub soak: Duration,
 }
 
+/// The programs that a reload runs before it loads a new generation, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// Each as people know it: its command line. None: nothing is checked.
+    pub programs: Vec<String>,
+    /// How long each of them may take.
+    pub timeout: Duration,
+}
+
 /// When a ready worker is asked, and how many failures count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {

@@ -121,6 +121,9 @@ fn a_complete_file_is_lowered_to_every_setting() {
     assert!(!settings.requests.show);
     let reload = &settings.reload;
     assert_eq!((reload.canary, reload.surge, reload.soak), (false, Some(2), Duration::ZERO));
+    assert_eq!(reload.check, [vec!["bin/check", "--deploy"], vec!["bin/migrations"]]);
+    assert_eq!(reload.check_timeout, seconds(120));
+    assert_eq!(reload.after, ["bin/after-reload", "--mail"]);
 }
 
 #[test]

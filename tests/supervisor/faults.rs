@@ -16,12 +16,16 @@ pub enum Code {
     IsIll,
     BindsElsewhere,
     BrokenConfiguration,
+    ConfigurationHangs,
+    /// The last of the programs that check it says no, where there are any.
+    CheckFails,
+    CheckHangs,
     PreparationHangs,
     /// What makes the workers was prepared well, and no order has an answer.
     NeverForks,
 }
 
-pub const FAULTS: [Code; 10] = [
+pub const FAULTS: [Code; 13] = [
     Code::ImportError,
     Code::HangsInImport,
     Code::NeverReady,
@@ -30,6 +34,9 @@ pub const FAULTS: [Code; 10] = [
     Code::IsIll,
     Code::BindsElsewhere,
     Code::BrokenConfiguration,
+    Code::ConfigurationHangs,
+    Code::CheckFails,
+    Code::CheckHangs,
     Code::PreparationHangs,
     Code::NeverForks,
 ];

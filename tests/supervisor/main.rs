@@ -1,6 +1,7 @@
 //! The decision core in a simulated world: random walks with faults, and single situations step by step.
 
 mod baseline;
+mod checks;
 mod fallback;
 mod faults;
 mod health;
@@ -33,6 +34,7 @@ fn live(seed: u64) -> World {
     spec.probe = spec.probe.filter(|_| !seed.is_multiple_of(6));
     let mut world = World::new(seed, start, spec);
     world.shaky = seed.is_multiple_of(3);
+    world.checking.programs = (seed % 4) as usize;
     for _ in 0..120 {
         match world.roll(23) {
             0 | 1 => {

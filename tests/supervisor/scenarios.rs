@@ -37,6 +37,7 @@ fn every_broken_deploy_is_refused_and_the_old_workers_serve_on() {
     for fault in FAULTS {
         // Only public sockets tell that a worker listens elsewhere, so that one gets past the canary.
         let mut world = serving();
+        world.checking.programs = 2;
         let old: Vec<_> = world.core.snapshot(world.now).workers.iter().map(|w| w.worker).collect();
         world.code = fault;
         let request = world.reload();
@@ -119,6 +120,8 @@ fn a_preparation_may_take_as_long_as_it_says() {
     let mut world = serving();
     world.code = Code::PreparationHangs;
     world.lose_preparation();
+    let loads = |world: &World| world.trace().last().is_some_and(|line| line.contains("Load("));
+    world.run_until(ms(10_000), "it is loaded again", loads);
     let from = world.notices.len();
     let given_up =
         |world: &World| world.notices[from..].iter().any(|notice| matches!(notice, Notice::PreparationFailed { .. }));
@@ -295,7 +298,7 @@ fn clients_that_stay_connected_are_notified_at_the_end_of_the_drain_before_a_kil
 #[test]
 fn a_reload_is_done_when_the_old_workers_have_left_or_had_the_time_to_hear_that_they_shall() {
     for lasting in [false, true] {
-        let mut world = World::new(1, Start::OnConnection, spec());
+        let mut world = World::new(2, Start::OnConnection, spec());
         world.lasting_connections = lasting;
         world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
         let request = world.reload();

@@ -3,9 +3,11 @@
 //! It plays the daemon by the letter of the effects' contracts, and checks the invariants after every step. The same
 //! seed gives the same world; the trace of a failing seed is printed.
 
+pub mod generations;
 mod invariants;
 mod processes;
 
+use self::generations::Checking;
 use super::faults::Code;
 use super::health::Records;
 use sockd_supervisor::{
@@ -77,6 +79,7 @@ pub struct World {
     pub answers: BTreeMap<RequestId, Outcome>,
     pub notices: Vec<Notice>,
     pub records: Records,
+    pub checking: Checking,
     agenda: BTreeMap<(Time, u64), Happening>,
     pub(super) processes: BTreeMap<WorkerId, Process>,
     pub(super) prepared: BTreeSet<GenerationId>,
@@ -158,6 +161,7 @@ impl World {
             answers: BTreeMap::new(),
             notices: Vec::new(),
             records: Records::default(),
+            checking: Checking::default(),
             agenda: BTreeMap::new(),
             processes: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -303,14 +307,8 @@ impl World {
             process.alive = true;
             self.boot(*id);
         }
-        if let Event::Prepared { generation, .. } | Event::PrepareFailed { generation, .. } = &event {
-            let known = self.preparing.remove(generation);
-            if !known {
-                return;
-            }
-            if matches!(event, Event::Prepared { .. }) {
-                self.prepared.insert(*generation);
-            }
+        if !self.is_heard(&event) {
+            return;
         }
         if let Event::PreparationLost { generation, .. } = &event {
             self.prepared.remove(generation);
@@ -379,41 +377,12 @@ impl World {
         for effect in effects {
             self.trace.push(format!("    {effect:?}"));
             match effect {
-                Effect::Prepare(generation) => {
-                    assert!(self.preparing.insert(generation), "prepared twice at once\n{}", self.story());
-                    let delay = ms(5 + self.roll(300));
-                    if generation.0.is_multiple_of(3) {
-                        self.later(ms(1), Happening::Event(Event::Preparing { generation, limit: ms(90_000) }));
-                    }
-                    match self.code {
-                        Code::PreparationHangs => {}
-                        Code::BrokenConfiguration => {
-                            let why = "web.toml:3:1: unknown key".to_owned();
-                            self.later(delay, Happening::Event(Event::PrepareFailed { generation, why }));
-                        }
-                        Code::Good
-                        | Code::ImportError
-                        | Code::HangsInImport
-                        | Code::NeverReady
-                        | Code::CrashesSoonAfterReady
-                        | Code::AnswersWorse
-                        | Code::IsIll
-                        | Code::BindsElsewhere
-                        | Code::NeverForks => {
-                            let spec = self.spec.clone();
-                            if spec.preloaded {
-                                self.loaded.insert(generation, self.code);
-                            }
-                            self.record_spec(generation, spec.clone());
-                            self.later(delay, Happening::Event(Event::Prepared { generation, spec }));
-                        }
-                    }
-                }
-                Effect::Release(generation) => {
-                    self.prepared.remove(&generation);
-                    self.preparing.remove(&generation);
-                    self.fail_pending_spawns(generation);
-                }
+                Effect::Read(generation) => self.read(generation),
+                Effect::Check { generation, number } => self.run_check(generation, number),
+                Effect::EndCheck(generation) => self.end_check(generation),
+                Effect::Load(generation) => self.load(generation),
+                Effect::Release(generation) => self.release(generation),
+                Effect::RunAfterReload { generation, verdict } => self.run_after_reload(generation, &verdict),
                 Effect::Conclude(generation) => {
                     assert!(self.processes.values().all(|p| !p.alive), "concluded too early\n{}", self.story());
                     assert!(self.prepared.contains(&generation), "concludes from nothing\n{}", self.story());
@@ -481,17 +450,22 @@ impl World {
                     assert!(self.asked.remove(&request), "answered twice or unasked\n{}", self.story());
                     self.answers.insert(request, outcome);
                 }
-                Effect::Notice(notice) => self.notices.push(notice),
+                Effect::Notice(notice) => {
+                    self.record_end_of_reload(&notice);
+                    self.notices.push(notice);
+                }
                 Effect::Exit => {
                     assert!(self.processes.values().all(|p| !p.alive), "left processes behind\n{}", self.story());
                     assert!(self.asked.is_empty(), "left requests unanswered\n{}", self.story());
                     assert!(self.prepared.is_empty(), "left what makes workers behind\n{}", self.story());
+                    self.check_ends_of_reloads();
                     self.exited = true;
                     self.manager_waits_until = None;
                     self.agenda.clear();
                 }
             }
         }
+        self.check_checks();
     }
 
     fn spawn(&mut self, worker: WorkerId, generation: GenerationId, role: Role) {

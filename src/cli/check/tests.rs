@@ -77,6 +77,13 @@ fn the_last_line_is_the_verdict() {
     instances.file("sick.toml", "command = [\"/bin/sh\"]\n[health]\ncommand = [\"/nowhere/check\"]\n");
     let sick = instances.text(Some("sick"));
     assert!(sick.starts_with("error: health.command: cannot execute /nowhere/check") && sick.ends_with("1 problem\n"));
+    let reload = "[reload]\ncheck = [[\"/bin/sh\"], [\"/nowhere/a\"], [\"/nowhere/b\"]]\nafter = [\"/nowhere/c\"]\n";
+    instances.file("reload.toml", &format!("command = [\"/bin/sh\"]\n{reload}"));
+    let reload = instances.text(Some("reload"));
+    for key in ["error: reload.check: cannot execute /nowhere/a", "error: reload.check: cannot execute /nowhere/b"] {
+        assert!(reload.contains(key), "{reload}");
+    }
+    assert!(reload.contains("warning: reload.after: cannot execute /nowhere/c") && reload.ends_with("3 problems\n"));
     instances.file("one.toml", "command = []\n");
     assert!(instances.text(Some("one")).ends_with("\n1 problem\n"));
 }

@@ -216,6 +216,7 @@ impl Page {
         let (text, paint) = match reload.state {
             ReloadState::Idle => (String::new(), Paint::Plain),
             ReloadState::Reading => (", reloading: reading the configuration".to_owned(), Paint::Passing),
+            ReloadState::Checking => (format!(", reloading: {next} is being checked"), Paint::Passing),
             ReloadState::Canary => (format!(", reloading: the canary of {next} is being proven"), Paint::Passing),
             ReloadState::RollingOut => (format!(", reloading: {next} replaces it slot by slot"), Paint::Passing),
             ReloadState::Abandoning => (format!(", reloading: {next} failed and is taken away"), Paint::Bad),

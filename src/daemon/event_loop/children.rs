@@ -20,6 +20,8 @@ impl EventLoop {
                 self.finish_template_exit(template);
             } else if !self.children.fallback.ended(ended, &mut self.outbox)
                 && !self.children.health_commands.ended(ended, &mut self.outbox)
+                && !self.children.checks.ended(ended, &mut self.outbox)
+                && !self.children.after_reload.ended(ended, &self.outbox)
             {
                 self.exits.unclaimed.remember(Instant::now(), ended);
             }

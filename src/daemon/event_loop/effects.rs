@@ -2,12 +2,13 @@
 
 use super::EventLoop;
 use crate::adapter::Making;
+use crate::daemon::children::Children;
 use crate::daemon::health::http::ProbeAddress;
 use crate::daemon::health::{self, Baseline};
 use crate::daemon::notice_log::{Facts, log_notice};
 use crate::daemon::workers::Worker;
 use crate::daemon::workers::spawn::New;
-use crate::supervisor::{Answers, Effect, Effects, Event, ProbeOutcome, WorkerEvent, WorkerId};
+use crate::supervisor::{Answers, Effect, Effects, Event, GenerationId, ProbeOutcome, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,10 @@ impl EventLoop {
     pub(super) fn carry_out(&mut self, effects: Effects) {
         for effect in effects {
             match effect {
-                Effect::Prepare(generation) => self.prepare(generation),
+                Effect::Read(generation) => self.read(generation),
+                Effect::Check { generation, number } => self.check(generation, number),
+                Effect::EndCheck(generation) => self.children.checks.end_late(generation, &mut self.outbox),
+                Effect::Load(generation) => self.load(generation),
                 Effect::Release(generation) => self.release(generation),
                 Effect::Conclude(generation) => {
                     let generation = self.generations.ready.get(&generation);
@@ -67,14 +71,29 @@ impl EventLoop {
                 }
                 Effect::ReportProgress(progress) => self.waiting_clients.report(progress),
                 Effect::Answer(request, outcome) => {
-                    self.waiting_clients.answer(request, outcome, |worker| self.children.workers.last_lines(worker));
+                    let Children { workers, checks, .. } = &self.children;
+                    let last_lines = |generation, worker: Option<WorkerId>| match worker {
+                        Some(worker) => workers.last_lines(worker),
+                        None => checks.last_lines(generation),
+                    };
+                    self.waiting_clients.answer(request, outcome, last_lines);
                 }
+                Effect::RunAfterReload { generation, verdict } => self.run_after_reload(generation, &verdict),
                 Effect::Notice(notice) => {
                     self.counts.notice(&notice);
                     log_notice(&notice, self);
                 }
                 Effect::Exit => self.progress.finished = true,
             }
+        }
+    }
+
+    /// The program hears of it that the configuration names which serves.
+    fn run_after_reload(&mut self, generation: GenerationId, verdict: &Result<(), String>) {
+        let serving = self.generations.ready.get(&self.overview().generation);
+        if let Some(command) = serving.and_then(|serving| serving.after.as_ref()) {
+            let unit = self.setup.unit.as_deref();
+            self.children.after_reload.run(command, generation, verdict, unit, &self.outbox);
         }
     }
 

@@ -1,5 +1,5 @@
 //! Making a generation ready to spawn, and giving it up: its specification, and its template where there is one. What is on
-//! disk is read elsewhere (reading.rs).
+//! disk is read elsewhere (reading.rs), and a reload has it checked (checks.rs) between Effect::Read and Effect::Load.
 
 use super::{EventLoop, Generations};
 use crate::adapter::Making;
@@ -7,6 +7,7 @@ use crate::adapter::python::Python;
 use crate::adapter::server_settings::ServerSettings;
 use crate::app::{Address, Command};
 use crate::daemon::bind::{bind_addresses, bind_all};
+use crate::daemon::checks;
 use crate::daemon::generation::{Generation, Read};
 use crate::daemon::health::Subject;
 use crate::daemon::message::Message;
@@ -16,7 +17,7 @@ use crate::daemon::workers::Workers;
 use crate::journal::message_id;
 use crate::listener::Permissions;
 use crate::process::Hello;
-use crate::supervisor::{Event, GenerationId, PREPARE_TIMEOUT, Spec, WorkerId};
+use crate::supervisor::{Checks, Event, GenerationId, PREPARE_TIMEOUT, Spec, WorkerId};
 use std::path::{Path, PathBuf};
 
 impl Generations {
@@ -28,8 +29,8 @@ impl Generations {
 }
 
 impl EventLoop {
-    /// Effect::Prepare: reads everything afresh. Answers with an event when it was read, or when the template has spoken.
-    pub(super) fn prepare(&mut self, id: GenerationId) {
+    /// Effect::Read: reads everything afresh. Answers with an event when it was read.
+    pub(super) fn read(&mut self, id: GenerationId) {
         let reading = self.generations.readers.begin(id, &self.setup);
         self.outbox.later(async move { Some(Message::Read(id, Box::new(reading.await))) });
     }
@@ -46,7 +47,33 @@ impl EventLoop {
         if let Some(page) = read.page {
             self.children.fallback.show(page.as_deref());
         }
-        if let Err(why) = read.generation.and_then(|generation| self.begin_generation(id, generation, read.template)) {
+        self.outbox.event(match read.generation {
+            Err(why) => Event::PrepareFailed { generation: id, why },
+            Ok(generation) => {
+                let checks = generation.checks.as_ref().map_err(Clone::clone).map(|checks| Checks {
+                    programs: checks.iter().map(checks::name).collect(),
+                    timeout: generation.settings.reload.check_timeout,
+                });
+                self.generations.read.insert(id, (generation, read.template));
+                Event::Read { generation: id, checks }
+            }
+        });
+    }
+
+    /// Effect::Check: runs one of the programs that were read.
+    pub(super) fn check(&mut self, id: GenerationId, number: usize) {
+        let generation = self.generations.read.get(&id).map(|(generation, _)| generation);
+        let Some(generation) = generation else { return };
+        if let Some(command) = generation.checks.as_ref().ok().and_then(|checks| checks.get(number)) {
+            let timeout = generation.settings.reload.check_timeout;
+            self.children.checks.run(id, command, timeout, &mut self.outbox);
+        }
+    }
+
+    /// Effect::Load: answers with an event at once, or when the template has spoken.
+    pub(super) fn load(&mut self, id: GenerationId) {
+        let Some((generation, template)) = self.generations.read.remove(&id) else { return };
+        if let Err(why) = self.begin_generation(id, generation, template) {
             self.outbox.event(Event::PrepareFailed { generation: id, why });
         }
     }
@@ -58,6 +85,9 @@ impl EventLoop {
         template: Option<(Command, &'static Python)>,
     ) -> Result<(), String> {
         let name = generation.adapter.conventions.name;
+        for warning in &generation.plan.warnings {
+            tracing::warn!(SOCKD_GENERATION = id.0, "{warning}");
+        }
         match template {
             None => {
                 if generation.settings.workers.preload == Some(true) {
@@ -65,9 +95,6 @@ impl EventLoop {
                 }
                 if generation.settings.requests.slow.is_some() && generation.plan.worker.is_some() {
                     tracing::warn!("requests.slow is ignored: this server ({name}) does not show its requests");
-                }
-                for warning in &generation.plan.warnings {
-                    tracing::warn!(SOCKD_GENERATION = id.0, "{warning}");
                 }
                 self.warn_of_other_addresses(id, name, generation.plan.listen.clone());
                 let spec = spec(&generation.settings, &Asked::from(&generation.plan));
@@ -100,6 +127,8 @@ impl EventLoop {
     /// Effect::Release: it will make no worker any more.
     pub(super) fn release(&mut self, id: GenerationId) {
         self.generations.readers.end(id);
+        self.generations.read.remove(&id);
+        self.children.checks.release(id);
         let template = self.generations.ready.remove(&id).and_then(|generation| generation.template);
         for worker in template.map(|number| self.children.templates.release(number)).unwrap_or_default() {
             self.children.workers.not_made(worker, "its template was given up".to_owned(), &mut self.outbox);

@@ -44,6 +44,8 @@ mod generations;
 mod reports;
 mod signals;
 
+use super::after_reload::AfterReload;
+use super::checks::Checks;
 use super::children::Children;
 use super::clock::Clock;
 use super::counts::Counts;
@@ -68,7 +70,8 @@ use super::timerfd::Timerfd;
 use super::unclaimed_exits::UnclaimedExits;
 use super::waiting_clients::WaitingClients;
 use super::workers::{Workers, stacks};
-use crate::app::Address;
+use crate::adapter::python::Python;
+use crate::app::{Address, Command};
 use crate::control::{self, Call};
 use crate::exit;
 use crate::journal::message_id;
@@ -122,10 +125,15 @@ struct Inputs {
     status_socket: StatusSocket,
 }
 
+/// What boots a template.
+type Boot = (Command, &'static Python);
+
 /// The generations that are there, and the threads that read for those to come.
 #[derive(Default)]
 struct Generations {
     ready: BTreeMap<GenerationId, Generation>,
+    /// Those that were read and are not loaded, with what boots their templates.
+    read: BTreeMap<GenerationId, (Generation, Option<Boot>)>,
     readers: Readers,
 }
 
@@ -188,6 +196,8 @@ impl EventLoop {
                 templates: Templates::default(),
                 fallback: Fallback::default(),
                 health_commands: HealthCommands::default(),
+                checks: Checks::default(),
+                after_reload: AfterReload::default(),
             },
             exits: Exits::default(),
             meters: Meters::default(),

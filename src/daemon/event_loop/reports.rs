@@ -33,6 +33,7 @@ impl EventLoop {
             Message::Probed { worker, answer } => self.probed(worker, &answer),
             Message::JudgeAgain { worker, patience } => self.judge(worker, Baseline::default(), Some(patience)),
             Message::HealthCommandLate { worker, pid } => self.children.health_commands.late(worker, pid),
+            Message::AfterReloadLate { pid } => self.children.after_reload.late(pid),
             Message::OutOfMemory(worker, killed) => self.children.workers.process_killed(worker, killed),
             Message::Paths(found) => {
                 if self.listeners.paths_seen(&found) {

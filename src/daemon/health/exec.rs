@@ -6,13 +6,12 @@
 use crate::app::Command;
 use crate::daemon::message::Message;
 use crate::daemon::outbox::Outbox;
-use crate::process::{self, Child, End, Ended, SpawnRequest, Stderr};
+use crate::daemon::program::{Program, Reads, ended_with_the_unit};
+use crate::process::{End, Ended};
 use crate::supervisor::{Answers, Event, ProbeOutcome, WorkerEvent, WorkerId};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -49,8 +48,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 struct Running {
     request: Request,
-    child: Child,
-    stderr: Arc<Stderr>,
+    program: Program,
     begun: Instant,
     /// It was killed after its time.
     late: bool,
@@ -61,7 +59,7 @@ struct Running {
 impl HealthCommands {
     /// Whether this process is one of these programs.
     pub(in crate::daemon) fn has_process(&self, pid: Pid) -> bool {
-        self.0.values().any(|running| running.child.pid() == pid)
+        self.0.values().any(|running| running.program.pid() == pid)
     }
 
     /// Runs the program for this worker; its end answers.
@@ -76,22 +74,9 @@ impl HealthCommands {
         let environment: BTreeMap<OsString, OsString> =
             [("SOCKD_WORKER_PID".into(), pid.to_string().into()), ("SOCKD_WORKER".into(), id.to_string().into())]
                 .into();
-        let (stderr, write) = Stderr::new(|_| {}).map_err(|error| error.to_string())?;
-        let spawn = SpawnRequest {
-            command: &request.command,
-            environment: &environment,
-            descriptors: &[],
-            listen_names: None,
-            stderr: Some(write.as_fd()),
-            pipes: None,
-            group: None,
-            parent_death: Signal::KILL,
-            sheltered: false,
-        };
-        let child = spawn.spawn().map_err(|error| error.to_string())?;
-        let (pid, timeout) = (child.pid(), request.timeout);
-        self.0
-            .insert(id, Running { request: request.clone(), child, stderr, begun: Instant::now(), late: false, again });
+        let program = Program::start(&request.command, &environment, Reads::Stderr)?;
+        let (pid, timeout) = (program.pid(), request.timeout);
+        self.0.insert(id, Running { request: request.clone(), program, begun: Instant::now(), late: false, again });
         outbox.later(async move {
             sleep(timeout).await;
             Some(Message::HealthCommandLate { worker: id, pid })
@@ -102,28 +87,24 @@ impl HealthCommands {
     /// It had its time.
     pub(in crate::daemon) fn late(&mut self, id: WorkerId, pid: Pid) {
         if let Some(running) = self.0.get_mut(&id)
-            && running.child.pid() == pid
+            && running.program.pid() == pid
         {
             running.late = true;
-            let _ = running.child.kill();
+            running.program.kill();
         }
     }
 
     /// Whether it was one of these programs that ended.
     pub(in crate::daemon) fn ended(&mut self, ended: Ended, outbox: &mut Outbox) -> bool {
-        let found = self.0.iter().find(|(_, running)| running.child.pid() == ended.pid);
+        let found = self.0.iter().find(|(_, running)| running.program.pid() == ended.pid);
         let Some(id) = found.map(|(id, _)| *id) else { return false };
         let Some(running) = self.0.remove(&id) else { return false };
-        let Running { request, stderr, begun, late, again, .. } = running;
+        let Running { request, program, begun, late, again } = running;
         // Ended by what was sent to the whole unit, it says nothing of the worker.
-        if let (false, End::Signal(number), false) = (late, ended.end, again)
-            && process::concerns_the_unit(number)
-            && self.spawn(id, &request, true, outbox).is_ok()
-        {
+        if !late && !again && ended_with_the_unit(ended.end) && self.spawn(id, &request, true, outbox).is_ok() {
             return true;
         }
-        stderr.pump();
-        let tail = stderr.tail();
+        let tail = program.tail();
         let verdict = match (late, ended.end) {
             (true, _) => Err(format!("health.command did not end within {:?}", request.timeout)),
             (false, End::Code(0)) => Ok(()),

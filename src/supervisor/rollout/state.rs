@@ -27,6 +27,12 @@ pub(in super::super) struct Rollout {
 #[derive(Clone, Debug)]
 pub(in super::super) enum Step {
     Preparing,
+    /// The programs that check what was read run one after the other; this one of them, until then. None: its time is over,
+    /// and its answer is under way.
+    Checking {
+        number: usize,
+        until: Option<Time>,
+    },
     /// Once it is proven the canary is watched for a moment.
     Proving {
         canary: WorkerId,
@@ -42,6 +48,7 @@ pub(in super::super) enum Step {
 /// hears that; a client that waits for the outcome shall not meet the old code after it.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Handover {
+    pub(in super::super) generation: GenerationId,
     pub(in super::super) requests: Vec<RequestId>,
     pub(in super::super) outcome: Outcome,
     pub(in super::super) until: Time,
@@ -52,13 +59,21 @@ impl Rollout {
         match self.step {
             Step::Soaking { until } => Some(until),
             Step::Proving { watch_until, .. } => watch_until,
-            Step::Preparing | Step::Replacing => None,
+            Step::Preparing | Step::Checking { .. } | Step::Replacing => None,
+        }
+    }
+
+    pub(in super::super) fn check_until(&self) -> Option<Time> {
+        match self.step {
+            Step::Checking { until, .. } => until,
+            Step::Preparing | Step::Proving { .. } | Step::Replacing | Step::Soaking { .. } => None,
         }
     }
 
     pub(in super::super) fn step(&self) -> RolloutStep {
         match self.step {
             Step::Preparing => RolloutStep::Preparing,
+            Step::Checking { .. } => RolloutStep::Checking,
             Step::Proving { .. } => RolloutStep::Proving,
             Step::Replacing => RolloutStep::Replacing,
             Step::Soaking { .. } => RolloutStep::Soaking,

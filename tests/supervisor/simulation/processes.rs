@@ -21,8 +21,18 @@ impl World {
         }
         match code {
             Code::ImportError | Code::BrokenConfiguration => self.later(boot, Happening::Die(id, "exit 3")),
-            Code::HangsInImport | Code::NeverReady | Code::PreparationHangs | Code::NeverForks => {}
-            Code::Good | Code::CrashesSoonAfterReady | Code::AnswersWorse | Code::IsIll | Code::BindsElsewhere => {
+            Code::HangsInImport
+            | Code::NeverReady
+            | Code::ConfigurationHangs
+            | Code::PreparationHangs
+            | Code::NeverForks => {}
+            Code::Good
+            | Code::CheckFails
+            | Code::CheckHangs
+            | Code::CrashesSoonAfterReady
+            | Code::AnswersWorse
+            | Code::IsIll
+            | Code::BindsElsewhere => {
                 self.processes.get_mut(&id).expect("it boots").serves_at = Some(self.now + boot);
                 if self.import.is_none() {
                     self.later_worker(boot, id, WorkerEvent::SaidReady);

@@ -132,6 +132,7 @@ fn state(instance: &Instance, status: &Status) -> (String, Paint) {
         _ if status.fallback => ("answers 503".to_owned(), Paint::Bad),
         _ if status.listeners.iter().any(|listener| listener.alarm.is_some()) => ("unreachable".to_owned(), Paint::Bad),
         (ReloadState::Reading, _) => ("reload: reading".to_owned(), Paint::Passing),
+        (ReloadState::Checking, _) => ("reload: checks".to_owned(), Paint::Passing),
         (ReloadState::Canary, _) => ("reload: canary".to_owned(), Paint::Passing),
         (ReloadState::RollingOut, _) => (format!("reload: {} of {}", of_next(), status.wanted_workers), Paint::Passing),
         (ReloadState::Abandoning, _) => ("reload: failed".to_owned(), Paint::Bad),
