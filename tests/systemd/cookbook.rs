@@ -39,6 +39,7 @@ const STAGES: &[Stage] = &[
     Stage { question: "When do I migrate the database?", before: nothing, after: migrated },
     Stage { question: "How are log files rotated?", before: log_files, after: rotated },
     Stage { question: "How do I limit what a worker takes?", before: configuration, after: serves },
+    Stage { question: "How do I have a deploy checked, and hear of its outcome?", before: mail, after: checked },
     Stage { question: "How do I put an agent or a wrapper before the server?", before: nothing, after: serves },
     Stage { question: "How do I run many sites on one server?", before: units::install, after: one_site },
     Stage { question: "How do I see which request is slow?", before: slow_request, after: serves },
@@ -104,7 +105,7 @@ fn block(lines: &mut Peekable<Lines<'_>>, file: Option<String>) -> Vec<Step> {
 
 /// A line as man shows it.
 fn plain(line: &str) -> String {
-    line.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\(dq", "\"")
+    line.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\(dq", "\"").replace("\\e", "\\")
 }
 
 fn page(text: &str) -> String {
@@ -203,6 +204,34 @@ fn adopted_lines(machine: &Machine) {
 
 fn configuration(machine: &Machine) {
     machine.run("sockd check gunicorn.service").says("ok").succeeded();
+}
+
+/// A mail that is sent ends in a file.
+fn mail(machine: &Machine) {
+    machine.write_file(
+        "/usr/sbin/sendmail",
+        0o755,
+        "#!/bin/sh\necho \"to $1\" >/tmp/mail.new\ncat >>/tmp/mail.new\nmv /tmp/mail.new /home/sammy/mail\n",
+    );
+}
+
+/// The good deploy was checked, and a bad one is refused and reported.
+fn checked(machine: &Machine) {
+    machine.run("cat /srv/shop/releases/2/migrated").says("migrate --check --plan").succeeded();
+    machine.run("test ! -e /home/sammy/mail").succeeded();
+    machine.write_file_as("sammy", "/srv/shop/releases/2/manage.py", 0o755, "#!/bin/sh\necho no such table\nexit 1\n");
+    let refused = machine.run("systemctl reload gunicorn");
+    assert_ne!(refused.code, 0, "{refused}");
+    machine.wait_for("the mail", life::PATIENCE, "test -e /home/sammy/mail");
+    let mail = machine.run("cat /home/sammy/mail").succeeded();
+    assert!(
+        mail.starts_with("to root\nSubject: gunicorn.service was not reloaded\n\nreload.check (manage.py check"),
+        "{mail}"
+    );
+    assert!(mail.ends_with("): exit 1: no such table\n"), "{mail}");
+    machine.write_file("/etc/sockd/gunicorn.toml", 0o644, "[reload]\n");
+    machine.run("systemctl reload gunicorn").succeeded();
+    serves(machine);
 }
 
 fn one_site(machine: &Machine) {

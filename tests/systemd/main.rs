@@ -4,6 +4,7 @@
 //! so on standard error and pass; with `SOCKD_TEST_LAB=required` they fail instead.
 
 mod adopt;
+mod checks;
 mod cookbook;
 mod doctor;
 mod emulated_machine;
@@ -135,6 +136,7 @@ on_every_release! { read:
         guide::django_troubleshooting(machine);
         requests::a_slow_query(machine);
         requests::metrics_of_a_unit(machine);
+        checks::a_forgotten_migration(machine);
     }
 
     /// uvicorn, hypercorn, daphne and granian in gunicorn's place.
