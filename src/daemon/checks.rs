@@ -2,12 +2,13 @@
 //! decides which one runs, when its time is over, and what follows from its answer.
 //!
 //! Owns the program that runs, those that were ended and are not reaped, and the last lines of the last one that failed.
-//! Nothing of a check outlives it: what a program leaves behind is killed when it has ended.
+//! Nothing of a check outlives it: what a program leaves behind in its session is killed when it has ended.
 
 use super::outbox::Outbox;
 use super::program::{Program, Reads, ended_with_the_unit, kill_left_behind, last_lines, reason};
 use crate::adapter::shlex;
 use crate::app::Command;
+use crate::printable::is_command;
 use crate::process::{End, Ended, Tail};
 use crate::supervisor::{Event, GenerationId};
 use rustix::process::Pid;
@@ -141,7 +142,7 @@ pub(super) fn name(command: &Command) -> String {
         *first = file.to_string_lossy();
     }
     let text: String =
-        shlex::join(&words).chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        shlex::join(&words).chars().map(|letter| if is_command(letter) { ' ' } else { letter }).collect();
     match text.char_indices().nth(NAME_LENGTH) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
