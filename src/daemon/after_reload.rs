@@ -124,3 +124,43 @@ fn warn(generation: GenerationId, why: &str) {
         "reload.after: {why}, ignoring"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{WaitOptions, waitpid};
+    use tokio::sync::mpsc;
+
+    #[test]
+    fn one_runs_at_a_time_in_order_within_its_time_and_no_more_than_so_many_wait() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (sender, _inbox) = mpsc::channel(1);
+            let outbox = Outbox::new(sender);
+            let command = Command {
+                program: "/bin/sleep".into(),
+                arguments: ["sleep", "3600"].map(Into::into).into(),
+                launcher: Vec::new(),
+                directory: "/".into(),
+                environment: BTreeMap::new(),
+            };
+            let mut after = AfterReload::default();
+            for generation in 1..=20 {
+                after.run(&command, GenerationId(generation), &Ok(()), None, &outbox);
+            }
+            for generation in 1..=2 {
+                assert_eq!(after.waiting.len() + generation as usize, MAX_WAITING + 1);
+                let running = after.running.as_ref().expect("it sleeps");
+                assert_eq!(running.generation, GenerationId(generation));
+                let pid = running.program.pid();
+                if generation == 2 {
+                    after.waiting.clear();
+                }
+                after.late(pid);
+                let (ended, _) = waitpid(Some(pid), WaitOptions::empty()).expect("ours").expect("it was killed");
+                assert!(after.ended(Ended { pid: ended, end: End::Signal(9) }, &outbox));
+            }
+            assert!(after.running.is_none());
+        });
+    }
+}
