@@ -19,8 +19,21 @@ pub struct DeclaredSockets {
     pub mode: Mode,
     /// What a relative path begins in, itself relative to the working directory. `None`: in that one.
     pub directory: Option<String>,
-    /// Whether they speak uWSGI's own protocol, and not HTTP.
-    pub uwsgi: bool,
+    /// Whether they speak uWSGI's own protocol, and not HTTP. `None`: only the server knows.
+    pub uwsgi: Option<bool>,
+    /// Where the server may say more.
+    pub more: MoreSettings,
+}
+
+/// Where a server has settings besides its options, which win.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MoreSettings {
+    /// Nowhere, or this code does not read it.
+    Nowhere,
+    /// In this file, if it is there; relative to the working directory.
+    File(String),
+    /// In a module that Python alone finds.
+    Module,
 }
 
 /// One address.
@@ -91,7 +104,14 @@ pub fn values(words: impl Iterator<Item = impl AsRef<str>>, spellings: &[impl As
 impl DeclaredSockets {
     /// These addresses and permissions, in the service's own directory.
     pub fn new(binds: impl IntoIterator<Item = Bind>, mode: Mode) -> Self {
-        Self { binds: binds.into_iter().collect(), perhaps: false, mode, directory: None, uwsgi: false }
+        Self {
+            binds: binds.into_iter().collect(),
+            perhaps: false,
+            mode,
+            directory: None,
+            uwsgi: Some(false),
+            more: MoreSettings::Nowhere,
+        }
     }
 }
 

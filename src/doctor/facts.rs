@@ -61,6 +61,10 @@ pub struct Facts {
     pub problems: Vec<Problem>,
     /// The .ini files of a uWSGI that the service starts.
     pub uwsgi: Vec<File>,
+    /// The configuration file of the server's own, where its options leave it something to say of its sockets.
+    pub server_file: Option<File>,
+    /// There is one, and only the server can read it.
+    pub server_file_unread: bool,
     /// The service's processes. `None`: not looked at.
     pub processes: Option<Vec<Process>>,
     /// Listening sockets that concern us: at our addresses, at those of Nginx, and those of the service's processes.

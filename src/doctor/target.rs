@@ -10,8 +10,8 @@ use std::path::Path;
 use super::facts::{Answer, Facts, File, Listening};
 use super::fix::{self, Change, Fix, quote};
 use super::traceback::{self, Traceback};
-use crate::adapter::declared_sockets::{DeclaredSockets, values};
-use crate::adapter::gunicorn::GunicornArgs;
+use crate::adapter::declared_sockets::{DeclaredSockets, MoreSettings, values};
+use crate::adapter::gunicorn::{self, GunicornArgs};
 use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
 use crate::adapter::{self, Making};
 use crate::app::Address;
@@ -43,6 +43,8 @@ pub enum Maker {
 pub enum Protocol {
     Http,
     Uwsgi,
+    /// Only the server knows.
+    Unknown,
 }
 
 /// Where the application should be reached.
@@ -130,9 +132,11 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     let mut found = Vec::new();
     let by_ini: Vec<_> = facts.uwsgi.iter().enumerate().flat_map(|(at, file)| by_ini(facts, at, file)).collect();
     let uwsgi = server(&facts.service).starts_with("uwsgi");
-    // What gunicorn's file says of it is known to gunicorn alone.
-    let spoken =
-        if stated(&facts.service).is_some_and(|stated| stated.uwsgi) { Protocol::Uwsgi } else { Protocol::Http };
+    let spoken = match stated(facts).map(|stated| stated.uwsgi) {
+        Some(None) => Protocol::Unknown,
+        Some(Some(true)) => Protocol::Uwsgi,
+        Some(Some(false)) | None => Protocol::Http,
+    };
     for (at, socket) in facts.sockets.iter().enumerate() {
         found.extend(socket.listen.iter().map(|address| {
             let http = !uwsgi
@@ -158,7 +162,7 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
         found.extend(addresses.map(|address| by_server(absolute(address, directory), spoken)));
     }
     if found.is_empty() {
-        found.extend(binds(&facts.service).into_iter().map(|address| by_server(address, spoken)));
+        found.extend(binds(facts).into_iter().map(|address| by_server(address, spoken)));
     }
     found
 }
@@ -188,8 +192,27 @@ fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
     found
 }
 
-/// What a server's own options and their variables state.
-fn stated(service: &Details) -> Option<DeclaredSockets> {
+/// Where a server may say more of its sockets than its options do.
+pub fn more_settings(service: &Details) -> MoreSettings {
+    by_options(service).map_or(MoreSettings::Nowhere, |stated| stated.more)
+}
+
+/// What a server's own options, their variables and its configuration file state.
+fn stated(facts: &Facts) -> Option<DeclaredSockets> {
+    let mut stated = by_options(&facts.service)?;
+    match (&facts.server_file, facts.server_file_unread) {
+        // What it may say otherwise is known to the server alone.
+        (None, true) => {
+            if stated.perhaps {
+                stated.binds.clear();
+            }
+        }
+        (file, _) => gunicorn::add_file(&mut stated, file.as_ref().map(|file| file.text.as_str())),
+    }
+    Some(stated)
+}
+
+fn by_options(service: &Details) -> Option<DeclaredSockets> {
     let command: Vec<OsString> = command(service).iter().map(OsString::from).collect();
     let (_, command) = adapter::look_through(&command);
     match adapter::recognise(&command).making {
@@ -198,9 +221,10 @@ fn stated(service: &Details) -> Option<DeclaredSockets> {
     }
 }
 
-/// Where a server's own options have it listen, as far as they say it in numbers.
-pub fn binds(service: &Details) -> Vec<String> {
-    let binds = stated(service).into_iter().flat_map(|stated| stated.binds);
+/// Where a server's own settings have it listen, as far as they say it in numbers.
+pub fn binds(facts: &Facts) -> Vec<String> {
+    let service = &facts.service;
+    let binds = stated(facts).into_iter().flat_map(|stated| stated.binds);
     let addresses = binds.filter_map(|bind| GunicornArgs::address(&bind.address).ok().flatten());
     addresses.map(|address| absolute(address, &service.working_directory)).collect()
 }

@@ -34,7 +34,7 @@ pub struct GunicornArgs {
     /// Connections that may wait.
     pub backlog: Option<u32>,
     /// Whether its sockets speak uWSGI's own protocol.
-    pub uwsgi: bool,
+    pub uwsgi: Option<bool>,
     /// Whether the application is loaded once, before the workers are forked.
     pub preload: bool,
     /// The configuration file (or `python:MODULE`). `None`: `gunicorn.conf.py` in the directory, if it is there.
@@ -108,6 +108,12 @@ impl GunicornArgs {
         Some((host.to_owned(), port.parse().ok()?)).filter(|_| is_name && !host.is_empty())
     }
 
+    /// The configuration file, named or not. `None`: it is a module, which Python alone finds.
+    pub fn config_file(&self) -> Option<&str> {
+        let named = self.config.as_deref().unwrap_or("gunicorn.conf.py");
+        (!named.starts_with("python:")).then(|| named.strip_prefix("file:").unwrap_or(named))
+    }
+
     /// Reads one list of arguments as argparse does.
     fn arguments<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
         let mut words = words.peekable();
@@ -163,7 +169,7 @@ impl GunicornArgs {
             "--umask" => self.umask = number(any_base).or(self.umask),
             "--backlog" => self.backlog = number(integer).or(self.backlog),
             "--preload" => self.preload = true,
-            "--protocol" => self.uwsgi = value.trim() == "uwsgi",
+            "--protocol" => self.uwsgi = Some(value.trim() == "uwsgi"),
             "--config" => self.config = text(),
             "--chdir" => self.chdir = text(),
             "--pythonpath" => self.pythonpath = text(),
@@ -379,7 +385,7 @@ mod tests {
             graceful_timeout: Some(Duration::from_secs(7)),
             umask: Some(0o22),
             backlog: Some(9),
-            uwsgi: true,
+            uwsgi: Some(true),
             preload: true,
             config: Some("conf.py".into()),
             chdir: Some("/srv".into()),

@@ -99,8 +99,8 @@ fn check_gunicorn(
         }
     }
     // gunicorn looks for its configuration file before it changes the directory.
-    let file = known.config.as_deref().filter(|config| !config.starts_with("python:"));
-    let file = file.map(|file| command.directory.join(text::to_os(file.strip_prefix("file:").unwrap_or(file))));
+    let file = known.config.as_ref().and(known.config_file());
+    let file = file.map(|file| command.directory.join(text::to_os(file)));
     if let Some(missing) = file.as_ref().filter(|file| !file.exists()) {
         problems.push(Diagnostic::error(format!("gunicorn's --config {} does not exist", missing.display())));
     }

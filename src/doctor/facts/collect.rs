@@ -145,6 +145,7 @@ pub async fn gather(question: &Question, problems: impl FnOnce(&str) -> Vec<Prob
     let directory = PathBuf::from(&facts.service.working_directory);
     facts.requirements = file::read(&directory.join("requirements.txt")).ok();
     facts.uwsgi = program::uwsgi_files(&facts.service);
+    (facts.server_file, facts.server_file_unread) = program::server_file(&facts.service);
     facts.problems = problems(&facts.service.name);
     let unit = manager.details("nginx.service").await.unwrap_or_default();
     facts.nginx = nginx_files::look(&unit, root, &mut facts.unseen);

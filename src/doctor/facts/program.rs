@@ -9,9 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{File, Program, alike, file};
-use crate::adapter::declared_sockets::values;
+use crate::adapter::declared_sockets::{MoreSettings, values};
 use crate::adapter::python::{Launcher, interpreter};
 use crate::adapter::{self, Adapter, Making};
+use crate::app::text;
 use crate::config::{self, Script};
 use crate::doctor::target;
 use crate::regular_file;
@@ -107,6 +108,19 @@ pub fn uwsgi_files(service: &Details) -> Vec<File> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "ini"));
     paths.sort();
     paths.iter().take(MAX_INI_FILES).filter_map(|path| file::read(path).ok()).collect()
+}
+
+/// The configuration file that the server's own options name, or that it finds by itself; and whether there is one that
+/// cannot be read.
+pub fn server_file(service: &Details) -> (Option<File>, bool) {
+    match target::more_settings(service) {
+        MoreSettings::Nowhere => (None, false),
+        MoreSettings::Module => (None, true),
+        MoreSettings::File(name) => match file::read(&Path::new(&service.working_directory).join(text::to_os(&name))) {
+            Ok(file) => (Some(file), false),
+            Err(error) => (None, error.kind() != std::io::ErrorKind::NotFound),
+        },
+    }
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ fn bind_ignored(facts: &Facts, expected: &[Expected]) -> Option<Finding> {
     target::server(service).starts_with("gunicorn").then_some(())?;
     let written = values(target::command(service).iter(), &["--bind", "-b"]);
     let bind = written.first()?;
-    let binds = target::binds(service);
+    let binds = target::binds(facts);
     // A name would have to be looked up, and a descriptor is what it is given.
     let other = |bind: &String| !expected.iter().any(|expected| reaches(bind, &expected.address));
     (!binds.is_empty() && binds.iter().all(other)).then_some(())?;

@@ -91,6 +91,7 @@ fn wrong_protocol(all: &Configuration, expected: &[Expected]) -> Option<Finding>
         let (right, speaks) = match target.protocol {
             Protocol::Http => ("proxy_pass", "HTTP"),
             Protocol::Uwsgi => ("uwsgi_pass", "the uwsgi protocol"),
+            Protocol::Unknown => continue,
         };
         if pass.directive == right || pass.directive == "grpc_pass" {
             continue;
@@ -113,7 +114,7 @@ fn other_address(facts: &Facts, all: &Configuration, expected: &[Expected]) -> O
     let meant = dangling(facts, all);
     let Some(pass) = meant else {
         // The browser's link says it already, and how to fix it.
-        return if not_enabled(facts, expected).is_some() { None } else { Some(no_site(facts, target)) };
+        return if not_enabled(facts, expected).is_some() { None } else { no_site(facts, target) };
     };
     let made = match target.maker {
         target::Maker::Unit(at) => format!("{} listens on {}", facts.sockets[at].name, target.shown()),
@@ -164,12 +165,13 @@ fn rewritten(pass: &Pass, target: &Expected) -> String {
 }
 
 /// The command that writes a site; only the name is unknown.
-fn no_site(facts: &Facts, target: &Expected) -> Finding {
+fn no_site(facts: &Facts, target: &Expected) -> Option<Finding> {
     let name = facts.service.name.trim_end_matches(".service");
     let host = facts.host.as_deref().unwrap_or(&facts.hostname);
     let pass = match target.protocol {
         Protocol::Http => format!("include proxy_params; proxy_pass http://{};", target.shown()),
         Protocol::Uwsgi => format!("include uwsgi_params; uwsgi_pass {};", target.shown()),
+        Protocol::Unknown => return None,
     };
     let site = format!("server {{ listen 80; server_name {host}; location / {{ {pass} }} }}\\n");
     let file = format!("/etc/nginx/sites-available/{name}");
@@ -177,7 +179,7 @@ fn no_site(facts: &Facts, target: &Expected) -> Finding {
     let fix = Change::new_file(&file, &site).checked(enabled).then(Fix::run("systemctl reload nginx"));
     let what = format!("no site of Nginx passes to {}", target.shown());
     let why = "unless something else stands in front of it, no browser gets to the application";
-    Finding::warning("nginx-no-site", Link::Nginx, what).why(why).fix(fix)
+    Some(Finding::warning("nginx-no-site", Link::Nginx, what).why(why).fix(fix))
 }
 
 /// What error.log says when nothing else explains it: asked by `diagnose` when no other rule found what is broken.
