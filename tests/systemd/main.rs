@@ -18,6 +18,7 @@ mod load;
 mod logs;
 mod long_lived_connections;
 mod machine;
+mod neighbours;
 mod new;
 mod package;
 mod php;
@@ -351,6 +352,11 @@ on_every_release! { read:
     fn a_site_lives_without(machine) {
         install(machine);
         scarce::a_site_lives_without(machine);
+    }
+
+    fn two_services_share_a_directory(machine) {
+        install(machine);
+        neighbours::two_services_share_a_directory(machine);
     }
 
     fn a_new_application_is_asked_for(machine) {
