@@ -1,7 +1,7 @@
 //! The reason in a traceback: which line of a process's stderr says why it ended, by the habits of its language.
 //!
 //! Python names the error behind its last frame, whatever it is called, Ruby first, Node above the stack, Java in its last
-//! "Caused by", Rust in the line after "panicked at". Of a group of Python's exceptions the first counts that is none. One
+//! "Caused by", Rust in the line after "panicked at", Go in the last of its panics, above the goroutines. Of a group of Python's exceptions the first counts that is none. One
 //! line is held at a time, and as long as only its own stack follows, however long that is.
 //!
 //! Pure.
@@ -18,6 +18,8 @@ pub(super) struct Reason {
     last: Kind,
     /// In a traceback of Python's, whose error may have any name.
     in_traceback: bool,
+    /// In the stacks of Go's goroutines, whose functions are not indented.
+    in_goroutines: bool,
     /// In the report of a group of Python's exceptions.
     group: Option<Group>,
     /// So many lines that follow are a part of the error.
@@ -53,6 +55,7 @@ enum Kind {
 impl Reason {
     /// Takes note of a line.
     pub(super) fn push(&mut self, line: &str) {
+        let line = without_time(line);
         let bare = line.trim_start();
         if let Some(group) = &mut self.group {
             if let Some(line) = bare.strip_prefix('|') {
@@ -71,12 +74,15 @@ impl Reason {
             (self.last, self.in_traceback) = (Kind::Frame, false);
             return;
         }
+        if bare.is_empty() {
+            self.details = 0;
+        }
         if self.details > 0
-            && !bare.is_empty()
             && let Some(named) = &mut self.named
         {
             self.details -= 1;
-            named.push_str(&format!(": {bare}"));
+            let colon = if named.ends_with(':') { "" } else { ":" };
+            named.push_str(&format!("{colon} {bare}"));
             return;
         }
         let kind = match (self.last, kind(line)) {
@@ -84,6 +90,9 @@ impl Reason {
             (_, Kind::Other) if self.in_traceback && !line.is_empty() => Kind::Names,
             // Ruby's causes, behind the stack of what they caused.
             (Kind::Frame, Kind::NamesFirst) if self.named.is_some() => Kind::Frame,
+            // Go's panics that came of the one above.
+            (Kind::Names, Kind::Frame) if bare.starts_with("panic: ") => Kind::Names,
+            (_, Kind::Other) if self.in_goroutines && is_of_goroutines(line) => Kind::Frame,
             (_, kind) => kind,
         };
         match kind {
@@ -92,12 +101,13 @@ impl Reason {
             Kind::Announces | Kind::AnnouncesFrames | Kind::Frame => {}
             Kind::Other => self.since += 1,
         }
-        if kind == Kind::Names && counts(line) {
-            self.details = 2;
+        if kind == Kind::Names {
+            self.details = if counts(line) { 2 } else { usize::from(is_heading_in_go(line)) };
         }
         if self.since > FORGOTTEN_AFTER {
             self.named = None;
         }
+        self.in_goroutines = kind == Kind::Frame && (self.in_goroutines || begins_goroutines(line));
         self.in_traceback = kind == Kind::AnnouncesFrames || self.in_traceback && kind == Kind::Frame;
         self.last = kind;
     }
@@ -127,7 +137,10 @@ impl Reason {
 /// what stands above it nor advice, or else the last that says anything.
 pub(super) fn last_word<'a>(lines: impl DoubleEndedIterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let speaks = || lines.clone().rev().filter(|line| says_something(line));
-    speaks().find(|line| !is_frame(line) && !is_advice(line)).or_else(|| speaks().next()).map(str::trim)
+    speaks()
+        .find(|line| !is_frame(line) && !is_advice(line))
+        .or_else(|| speaks().next())
+        .map(|line| without_time(line).trim())
 }
 
 /// Whether a line may be quoted: it has a word in it, and is not, in its writer's own words, of no concern.
@@ -155,6 +168,36 @@ fn is_advice(line: &str) -> bool {
 /// pydantic counts what is wrong: the first field, and what is wrong with it, are the next two lines.
 fn counts(line: &str) -> bool {
     [" validation error for ", " validation errors for "].iter().any(|words| line.contains(words))
+}
+
+/// A panic of several lines, the first of which only says that more follow.
+fn is_heading_in_go(line: &str) -> bool {
+    line.trim_start().starts_with("panic: ") && line.ends_with(':')
+}
+
+fn begins_goroutines(line: &str) -> bool {
+    line.starts_with("goroutine ") || line == "runtime stack:"
+}
+
+/// A function, or what stands between the stacks.
+fn is_of_goroutines(line: &str) -> bool {
+    let function = line.ends_with(')') || line.starts_with("created by ") || line.starts_with("...");
+    line.trim().is_empty() || function
+}
+
+/// A line without the time that Go's log puts before it: `2026/11/30 14:59:23.000001 no database`.
+fn without_time(line: &str) -> &str {
+    const TIME: &str = "0000/00/00 00:00:00";
+    let is_alike = |(at, byte): (usize, u8)| match TIME.as_bytes()[at] {
+        b'0' => byte.is_ascii_digit(),
+        other => byte == other,
+    };
+    let Some((time, rest)) = line.split_at_checked(TIME.len()) else { return line };
+    if !time.bytes().enumerate().all(is_alike) {
+        return line;
+    }
+    let fraction = rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    fraction.strip_prefix(' ').unwrap_or(line)
 }
 
 /// What follows from an error that was named before it: uvicorn's last word on a start-up that has failed.
@@ -186,7 +229,7 @@ fn kind(line: &str) -> Kind {
 fn is_frame(line: &str) -> bool {
     let indented = line.starts_with([' ', '\t']);
     let php = line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    indented && !line.trim().is_empty() || php || line == "Stack trace:" || line.starts_with("goroutine ")
+    indented && !line.trim().is_empty() || php || line == "Stack trace:" || begins_goroutines(line)
 }
 
 fn names(line: &str) -> bool {
@@ -254,9 +297,9 @@ mod tests {
         reason.named().or_else(|| last_word(text.lines())).map(str::to_owned)
     }
 
-    /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
+    /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, Go 1.19, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
     /// and PHP-FPM 8.4; the others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 38] = [
+    const CAPTURED: [(&str, &str); 44] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -404,10 +447,7 @@ mod tests {
              +0x27\nexit status 2\n",
             "panic: open config.yml: no such file or directory",
         ),
-        (
-            "2026/11/28 16:00:00 listen tcp :80: bind: permission denied\n",
-            "2026/11/28 16:00:00 listen tcp :80: bind: permission denied",
-        ),
+        ("2026/11/28 16:00:00 listen tcp :80: bind: permission denied\n", "listen tcp :80: bind: permission denied"),
         (
             "PHP Fatal error:  Uncaught Error: Call to undefined function x() in /srv/a.php:3\nStack trace:\n#0 {main}\n  \
              thrown in /srv/a.php on line 3\n",
@@ -425,6 +465,37 @@ mod tests {
         (
             "flag provided but not defined: -prt\nUsage of ./server:\n  -port int\n    \twhere to listen (default 80)\n",
             "flag provided but not defined: -prt",
+        ),
+        (
+            "2026/11/30 14:59:23 server 1.0 starts\n2026/11/30 14:59:23 DATABASE_URL is not set\n",
+            "DATABASE_URL is not set",
+        ),
+        (
+            "2026/11/30 14:59:23.000017 listen tcp :18080: bind: address already in use\nexit status 1\n",
+            "listen tcp :18080: bind: address already in use",
+        ),
+        (
+            "2026/11/30 14:59:23 cannot connect: connection refused\npanic: cannot connect: connection refused\n\ngoroutine 1 \
+             [running]:\nlog.Panicf({0x6da7b9?, 0x4?}, {0xc0000d5ef8?, 0xc00003a6b0?, 0xb?})\n\t/go/src/log/log.go:395 \
+             +0x67\nmain.main()\n\t/srv/server.go:49 +0x88e\n",
+            "panic: cannot connect: connection refused",
+        ),
+        (
+            "panic: no database [recovered]\n\tpanic: while loading: no database\n\ngoroutine 1 [running]:\n\
+             main.main.func1()\n\t/srv/server.go:67 +0x74\npanic({0x685e60, 0x754020})\n\t/go/src/runtime/panic.go:884 \
+             +0x212\nmain.main()\n\t/srv/server.go:70 +0xa65\n",
+            "panic: while loading: no database",
+        ),
+        (
+            "panic: the configuration is wrong:\nport: not a number\nname: missing\n\ngoroutine 1 [running]:\n\
+             main.main()\n\t/srv/server.go:72 +0xb97\n",
+            "panic: the configuration is wrong: port: not a number",
+        ),
+        (
+            "panic: runtime error: invalid memory address or nil pointer dereference\n[signal SIGSEGV: segmentation \
+             violation code=0x1 addr=0x0 pc=0x66816e]\n\ngoroutine 1 [running]:\nmain.main()\n\t/srv/server.go:52 \
+             +0x12e\n",
+            "panic: runtime error: invalid memory address or nil pointer dereference",
         ),
         (
             "./server: unrecognized option '--prt'\nUsage: ./server [--port PORT]\nTry './server --help' for more \
@@ -459,6 +530,12 @@ mod tests {
         let head = "config.ru:1:in `<main>': no database (RuntimeError)";
         let stack = "\tfrom /gems/rails/a.rb:1:in `b'\n".repeat(500);
         assert_eq!(reason(&format!("{head}\n{stack}")).as_deref(), Some(head));
+        let head = "fatal error: concurrent map writes";
+        let stack = "\ngoroutine 25 [running]:\nmain.main.func2()\n\t/srv/server.go:85 +0x2e\ncreated by main.main\n\
+                     \t/srv/server.go:83 +0xaec\n...additional frames elided...\n";
+        let stacks = format!("{head}\n\nruntime stack:\n{}", stack.repeat(100));
+        assert_eq!(reason(&stacks).as_deref(), Some(head));
+        let head = "config.ru:1:in `<main>': no database (RuntimeError)";
         let talk = "all is well\n".repeat(FORGOTTEN_AFTER + 1);
         assert_eq!(reason(&format!("{head}\n{talk}")).as_deref(), Some("all is well"));
     }

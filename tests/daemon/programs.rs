@@ -192,7 +192,7 @@ process.on('SIGTERM', () => servers.forEach((server) => server.close()));
 }
 
 /// Where Go keeps what it has compiled.
-fn go_cache() -> PathBuf {
+pub fn go_cache() -> PathBuf {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("go")).clone()
 }

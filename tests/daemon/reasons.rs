@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use super::instance::Instance;
-use super::programs::there;
+use super::programs::{go_cache, there};
 use super::transcript::START;
 
 /// A good version serves; each broken one is refused, and the outcome and the status quote this line.
@@ -41,7 +41,9 @@ fn does_not_start(files: &[(&str, &str)], build: &[&str], command: &[&str], line
         if !there(compiler) {
             return;
         }
-        let built = Command::new(compiler).args(words).current_dir(builder.path()).status().expect("it starts");
+        let mut build = Command::new(compiler);
+        let built =
+            build.args(words).env("GOCACHE", go_cache()).current_dir(builder.path()).status().expect("it starts");
         assert!(built.success(), "{build:?}");
     }
     let web = builder.options("--start at-once").command(command);
@@ -145,5 +147,65 @@ fn of_rust() {
         [(panics, "PORT is a number: ParseIntError { kind: InvalidDigit }"), (returns, "Error: \"no database\"")]
     {
         does_not_start(&[("server.rs", source)], &["rustc", "-o", "server", "server.rs"], &["./server"], line);
+    }
+}
+
+/// What Go's own library says when a start fails, with every goroutine's stack where it shows them all.
+const GO: &str = r#"package main
+
+import (
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+func open(path string) {
+	if _, err := os.Open(path); err != nil {
+		panic(err)
+	}
+}
+
+func main() {
+	log.Println("server 1.0 starts")
+	switch os.Args[1] {
+	case "variable":
+		if os.Getenv("A_VARIABLE_THAT_IS_MISSING") == "" {
+			log.Fatal("A_VARIABLE_THAT_IS_MISSING is not set")
+		}
+	case "port":
+		taken, _ := net.Listen("tcp", "127.0.0.2:0")
+		log.Fatal(http.ListenAndServe(taken.Addr().String(), nil))
+	case "panic":
+		open("/nowhere/config")
+	case "recovered":
+		defer func() { panic("while loading: " + recover().(string)) }()
+		panic("no database")
+	case "map":
+		shared := map[int]int{}
+		for i := 0; i < 80; i++ {
+			go func() {
+				for {
+					shared[1]++
+				}
+			}()
+		}
+		time.Sleep(time.Minute)
+	}
+}
+"#;
+
+#[test]
+fn of_go() {
+    let build = ["go", "build", "-o", "server", "server.go"];
+    for (case, line) in [
+        ("variable", "A_VARIABLE_THAT_IS_MISSING is not set"),
+        ("port", "bind: address already in use"),
+        ("panic", "panic: open /nowhere/config: no such file or directory"),
+        ("recovered", "panic: while loading: no database"),
+        ("map", "fatal error: concurrent map writes"),
+    ] {
+        does_not_start(&[("server.go", GO)], &build, &["./server", case], line);
     }
 }
