@@ -22,7 +22,11 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import conformance  # noqa: E402
 import fake_sockd  # noqa: E402
-from fake_sockd import connect, listen_tcp, listen_unix, wait_until  # noqa: E402
+from fake_sockd import PROGRAMS, connect, listen_tcp, listen_unix, wait_until  # noqa: E402
+
+sys.path.insert(0, PROGRAMS)
+
+from sockd_worker.drain import has_come  # noqa: E402
 
 ROUNDS = int(os.environ.get("SOCKD_TEST_ROUNDS", "3"))
 
@@ -324,6 +328,21 @@ class Leaving(fake_sockd.Case):
 for name in SERVERS:
     setattr(Leaving, "test_" + name, lambda self, name=name: self.nobody_is_lost(name))
     setattr(Leaving, "test_what_is_idle_is_kept_by_" + name, lambda self, name=name: self.what_is_idle_is_kept(name))
+
+
+class Come(unittest.TestCase):
+    """What lets an idle connection wait for its server."""
+
+    def test_a_request_is_and_an_end_is_not(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self.assertFalse(has_come(ours.fileno()))
+            theirs.send(b"GET")
+            theirs.shutdown(socket.SHUT_WR)
+            self.assertTrue(has_come(ours.fileno()))
+            self.assertEqual(ours.recv(8), b"GET")
+            self.assertFalse(has_come(ours.fileno()))
+        self.assertTrue(has_come(ours.fileno()))
 
 
 def setUpModule():

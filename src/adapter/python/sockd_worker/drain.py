@@ -48,13 +48,24 @@ class IdleConnections:
 
 
 def has_come(fd: int) -> bool:
-    """Whether there is something to read, or the other side has closed, or we have."""
+    """Whether there is something to read, or we have closed.
+
+    That the other side has closed is nothing to read: an event loop closes such a connection itself, but uvicorn 0.15
+    never learns of an end that came before its own part of the connection was there, as uvloop has it.
+    """
     from select import POLLIN, poll
+    from socket import MSG_DONTWAIT, MSG_PEEK, socket
     if fd < 0:
         return True
     one = poll()
     one.register(fd, POLLIN)
-    return bool(one.poll(0))
+    if not one.poll(0):
+        return False
+    try:
+        with socket(fileno=os.dup(fd)) as connection:
+            return bool(connection.recv(1, MSG_PEEK | MSG_DONTWAIT))
+    except OSError:
+        return True
 
 
 def accept_nobody(loop: "Any", servers: "Iterable[Any]") -> None:
