@@ -4,8 +4,9 @@
 use super::message::Message;
 use super::outbox::Outbox;
 use crate::app::Command;
+use crate::fallback::NO_THREAD;
 use crate::listener::Listener;
-use crate::process::{Child, Ended, SpawnRequest};
+use crate::process::{Child, End, Ended, SpawnRequest, explain};
 use crate::supervisor::Event;
 use rustix::process::{Pid, Signal, test_kill_process};
 use std::collections::BTreeMap;
@@ -152,7 +153,12 @@ impl Fallback {
         }
         self.helper = None;
         self.retry_after = None;
-        outbox.event(Event::FallbackLost { why: format!("the helper that answers 503 ended ({})", ended.end) });
+        let why = if ended.end == End::Code(NO_THREAD.into()) {
+            format!("the helper that answers 503 has no thread: {}", explain(&rustix::io::Errno::AGAIN.into()))
+        } else {
+            format!("the helper that answers 503 ended ({})", ended.end)
+        };
+        outbox.event(Event::FallbackLost { why });
         true
     }
 }

@@ -38,6 +38,10 @@ use server::Server;
 pub use page::{LARGEST as LARGEST_PAGE, read as read_page};
 pub use server::STOP_LIMIT;
 
+/// How the helper exits, without a word, where it can have no thread: it is started every second, and the supervisor says
+/// it once.
+pub const NO_THREAD: u8 = 75;
+
 /// The most bytes of one line on stdin.
 const MAX_LINE: u64 = 4096;
 
@@ -122,7 +126,8 @@ pub fn serve(listeners: Vec<OwnedFd>, page: Option<String>, orders: OwnedFd, vis
     let start = |orders: OwnedFd| Ok((orders.try_clone()?, Server::start(listeners, page, orders, visitors)?));
     let (mut orders, server) = match start(orders) {
         Ok((orders, server)) => (BufReader::new(File::from(orders)), server),
-        Err::<_, std::io::Error>(error) => return failure(&format!("cannot start: {error}")),
+        Err::<_, std::io::Error>(error) if error.kind() == std::io::ErrorKind::WouldBlock => return NO_THREAD,
+        Err(error) => return failure(&format!("cannot start: {error}")),
     };
     let mut line = Vec::new();
     loop {

@@ -382,3 +382,24 @@ fn in_accept(child: &Child) -> bool {
         line.starts_with(accept4)
     })
 }
+
+/// TasksMax=, or LimitNPROC=, which root is not subject to.
+#[test]
+fn where_there_can_be_no_thread_it_says_nothing_and_exits_with_a_code_of_its_own() {
+    let directory = Directory::new();
+    // Where everybody may run it; a copy has the permissions of the original.
+    let program = std::env::temp_dir().join(format!("sockd-fallback-test-{}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_sockd"), &program).expect("a copy");
+    let listener = UnixListener::bind(directory.join("x.sock")).expect("a listener");
+    let mut command = Command::new("sh");
+    command.args(["-c", "unset LISTEN_PID; exec 3<&0 </dev/null \"$@\"", "sh"]);
+    if rustix::process::geteuid().is_root() {
+        command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    command.args(["prlimit", "--nproc=1"]).arg(&program).args(["fallback", "--listeners", "1"]);
+    let output = command.env("LISTEN_FDS", "1").stdin(OwnedFd::from(listener)).current_dir("/").output();
+    std::fs::remove_file(&program).expect("it is ours");
+    let output = output.expect("util-linux is there");
+    assert_eq!(output.status.code(), Some(i32::from(sockd::fallback::NO_THREAD)), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
