@@ -1,5 +1,5 @@
-//! Memory limits, what the kernel kills and what is said of it, and a disk that does not answer, in a virtual machine: the
-//! booted machines lack the memory controller and the device mapper.
+//! Limits of memory and of tasks, what the kernel kills and what is said of it, and a disk that does not answer, in a virtual
+//! machine: the booted machines lack the controllers and the device mapper.
 //!
 //! Owns: what must come of `vm-payload/run`, which says what is tried.
 //! Must never: judge by time; the machine is emulated.
@@ -72,6 +72,15 @@ fn memory_limits_and_a_disk_that_does_not_answer() {
     says("disk", "cannot be read: the disk has not answered for 20 s");
     says("disk", "\nhello\n");
     says("disk", "reload of the resumed: 0\nsockd lives\n");
+    // TasksMax= leaves room for some of the workers, then for nothing that is new: who serves does, and the limit is named.
+    says(
+        "tasks",
+        "\nhello\nfork: Resource temporarily unavailable; the unit's TasksMax= or LimitNPROC=\nat most 9: 9\n",
+    );
+    says("tasks", "reload to generation 2 refused: ");
+    says("tasks", "reload with less room: 1\nserving, ");
+    says("tasks", "lines that refuse: 1\nhello\none fewer\nhello\n");
+    says("tasks", "reload with room: 0\nsockd lives\n");
     // A worker is killed at its own limit: the verdict says so, the other one never notices, its group goes.
     says("own-limit", "\n100663296\n");
     says("own-limit", "M/96M ");
