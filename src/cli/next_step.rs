@@ -54,6 +54,18 @@ pub fn of_running(command: &str) -> String {
     }
 }
 
+/// The same where this unit does not run: if it runs sockd, its own next step.
+pub fn of_stopped(command: &str, unit: &str) -> String {
+    match running() {
+        units if units.iter().any(|known| known == unit) => start(unit),
+        _ => of_running(command),
+    }
+}
+
+fn start(unit: &str) -> String {
+    format!("`systemctl start {unit}` starts it, and `sockd doctor {unit}` says what keeps it from that")
+}
+
 fn list(what: &str, command: &str, units: &[String]) -> String {
     let mut text = format!("{what}:");
     units.iter().take(MAX_CANDIDATES).for_each(|unit| text.push_str(&format!("\n  sockd {command} {unit}")));

@@ -170,7 +170,7 @@ fn main_process(unit: &str, managers: &[Manager]) -> Result<u32, String> {
     if let Some(pid) = answers.iter().flatten().find(|pid| **pid != 0) {
         return Ok(*pid);
     }
-    let nobody = || format!("{unit} does not run; {}", next_step::of_running("reload"));
+    let nobody = || format!("{unit} does not run; {}", next_step::of_stopped("reload", unit));
     Err(answers.into_iter().find_map(Result::err).unwrap_or_else(nobody))
 }
 

@@ -481,6 +481,9 @@ pub fn who_asks_for_a_reload(machine: &Machine) {
     machine.wait_for("the rollout to begin", PATIENCE, "sockd status gunicorn | grep -F '(reload: '");
     machine.run("systemctl stop gunicorn").succeeded();
     assert_eq!(property(machine, "Result"), "success");
+    let stopped = machine.run("sockd reload gunicorn");
+    let next = "gunicorn.service does not run; `systemctl start gunicorn.service` starts it";
+    assert!(stopped.code == 1 && stopped.stderr.contains(next), "{stopped}");
 }
 
 /// The socket goes and comes again while visitors come: a visitor in its queue at that moment is reset, and nobody else
