@@ -76,6 +76,7 @@ impl Counts {
             | Notice::PoolResized { .. }
             | Notice::RolloutBegun(_)
             | Notice::Checking { .. }
+            | Notice::ChecksLeftOut(_)
             | Notice::CanaryProven(_)
             | Notice::Soaking { .. }
             | Notice::Stopping

@@ -200,6 +200,11 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
             SOCKD_GENERATION = generation.0,
             "reload: checking generation {generation}: {program}"
         ),
+        Notice::ChecksLeftOut(generation) => tracing::warn!(
+            SOCKD_EVENT = "checks-left-out",
+            SOCKD_GENERATION = generation.0,
+            "reload: generation {generation} is not checked: no worker serves, and there is no better code to keep"
+        ),
         Notice::CanaryProven(generation) => {
             tell_of!(
                 info,

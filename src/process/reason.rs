@@ -1,8 +1,9 @@
 //! The reason in a traceback: which line of a process's stderr says why it ended, by the habits of its language.
 //!
 //! Python names the error behind its last frame, whatever it is called, Ruby first, Node above the stack, Java in its last
-//! "Caused by", Rust in the line after "panicked at", Go in the last of its panics, above the goroutines. Of a group of Python's exceptions the first counts that is none. One
-//! line is held at a time, and as long as only its own stack follows, however long that is.
+//! "Caused by", Rust in the line after "panicked at", Go in the last of its panics, above the goroutines. Of a group of
+//! Python's exceptions the first counts that is none. One line is held at a time, and as long as only its own stack follows,
+//! however long that is.
 //!
 //! Pure.
 

@@ -131,6 +131,8 @@ pub enum Notice {
         /// The program, as people know it.
         program: String,
     },
+    /// Its checks are left out: nobody serves, and there is no better code to keep.
+    ChecksLeftOut(GenerationId),
     /// The canary is proven.
     CanaryProven(GenerationId),
     /// Every slot has a proven worker of the new generation; the old ones are still there.

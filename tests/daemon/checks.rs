@@ -46,6 +46,21 @@ fn heard(web: &Instance, lines: usize) -> Vec<String> {
 }
 
 #[test]
+fn what_would_serve_is_not_kept_back_while_visitors_are_answered_503() {
+    let broken = Instance::on_unix().file("myproject.py", "raise RuntimeError('broken')\n");
+    let web = broken.config(&format!("{QUICK}check = [\"false\"]\n")).gunicorn(&["--workers", "1"]);
+    assert_eq!(web.get("/").status, 503);
+    web.write("myproject.py", &application("mended"));
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    web.log("reload: generation 2 is not checked: no worker serves, and there is no better code to keep");
+    assert!(web.get("/").body.starts_with("mended"));
+    let (_, outcome) = web.reload();
+    assert!(!outcome.ok && outcome.message.contains("reload.check (false): exit 1"), "{outcome:?}");
+    web.stop();
+}
+
+#[test]
 fn a_check_that_says_no_refuses_the_reload_with_its_last_lines() {
     let script = "echo \"in $PWD for $SOCKD_GENERATION in $STAGE with $LISTEN_FDS:$NOTIFY_SOCKET\" >facts
         for line in $(seq 100); do echo \"step $line\"; done

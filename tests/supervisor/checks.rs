@@ -49,6 +49,23 @@ fn a_start_is_not_checked_and_a_reload_is_by_one_program_after_the_other() {
 }
 
 #[test]
+fn while_visitors_are_answered_503_nothing_keeps_the_code_from_them_that_would_serve() {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.checking.programs = 2;
+    world.code = Code::ImportError;
+    world.run_until(ms(10_000), "503", World::fallback);
+    world.code = Code::CheckFails;
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    assert_eq!(world.answers[&request], Outcome::Serving(GenerationId(2)));
+    assert!(world.checking.run.is_empty() && world.notices.contains(&Notice::ChecksLeftOut(GenerationId(2))));
+    // Now there is.
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    assert!(matches!(world.answers[&request], Outcome::Refused { .. }), "{:?}", world.answers[&request]);
+}
+
+#[test]
 fn a_check_that_fails_refuses_the_reload_and_nothing_was_loaded() {
     let mut world = serving();
     world.code = Code::CheckFails;

@@ -1,7 +1,8 @@
 //! The checks of a rollout: the operator's programs that a reload runs, one after the other, between reading a generation
 //! and loading it. All must end well, each within its time; until then nothing of the new generation exists.
 //!
-//! Only a rollout checks: at a start, and where the serving generation is prepared again, there is no better code to keep.
+//! Only a rollout checks: at a start, where the serving generation is prepared again, and while visitors are answered 503,
+//! there is no better code to keep.
 //! Whatever ends the rollout, a stop too, releases the generation, and that ends the check.
 
 use super::super::Supervisor;
@@ -23,6 +24,10 @@ impl Supervisor {
         match self.generations.get(&id).and_then(Generation::checkable).cloned() {
             None => {}
             Some(Ok(checks)) if checks.programs.is_empty() => self.load(id, effects),
+            Some(_) if self.fallback.is_wanted() && !self.somebody_serves() => {
+                effects.notice(Notice::ChecksLeftOut(id));
+                self.load(id, effects);
+            }
             Some(Ok(checks)) => self.check(now, id, &checks, 0, effects),
             Some(Err(why)) => self.refuse_rollout(now, why, None, effects),
         }
