@@ -9,6 +9,7 @@ use crate::guide;
 use crate::life;
 use crate::machine::Machine;
 use crate::units;
+use crate::user_units;
 
 const PAGE: &str = include_str!("../../packaging/man/sockd-cookbook.7");
 
@@ -42,6 +43,11 @@ const STAGES: &[Stage] = &[
     Stage { question: "How do I have a deploy checked, and hear of its outcome?", before: mail, after: checked },
     Stage { question: "How do I put an agent or a wrapper before the server?", before: nothing, after: serves },
     Stage { question: "How do I run many sites on one server?", before: units::install, after: one_site },
+    Stage {
+        question: "How do I run a site as a unit of my own, without root?",
+        before: own_units,
+        after: own_site_serves,
+    },
     Stage { question: "How do I see which request is slow?", before: slow_request, after: serves },
     Stage { question: "How do I come from supervisord, uWSGI's Emperor or circus?", before: nothing, after: serves },
     Stage { question: "How do I go back?", before: adopted_lines, after: runs_gunicorn },
@@ -59,7 +65,7 @@ pub fn holds(machine: &Machine) {
                 Step::File { path, text } => machine.write_file(path, 0o644, text),
                 Step::Root(command) => drop(machine.run(command).succeeded()),
                 Step::User(command) => {
-                    drop(machine.run_as("sammy", &format!("cd ~/myprojectdir; {command}")).succeeded())
+                    drop(user_units::run(machine, &format!("cd ~/myprojectdir; {command}")).succeeded())
                 }
             }
         }
@@ -241,6 +247,19 @@ fn checked(machine: &Machine) {
 
 fn one_site(machine: &Machine) {
     machine.run("test ! -e /etc/sockd/second.toml").succeeded();
+    serves(machine);
+}
+
+/// As dbus-user-session and a login leave it.
+fn own_units(machine: &Machine) {
+    user_units::begin_manager(machine);
+    user_units::session_bus(machine);
+    user_units::run(machine, "mkdir -p ~/.config/systemd/user").succeeded();
+}
+
+fn own_site_serves(machine: &Machine) {
+    user_units::run(machine, "sockd status mine").says("sockd: process ").says("Workers: 2 of 2 ready").succeeded();
+    user_units::run(machine, "systemctl --user disable --now mine.socket mine.service").succeeded();
     serves(machine);
 }
 

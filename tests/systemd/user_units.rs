@@ -8,12 +8,12 @@ use crate::machine::{Machine, Output};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// As sammy, whose manager goes on without a session.
-fn run(machine: &Machine, script: &str) -> Output {
+pub fn run(machine: &Machine, script: &str) -> Output {
     machine.run_as("sammy", &format!("export XDG_RUNTIME_DIR=/run/user/$(id -u); {script}"))
 }
 
 /// The bus of a user, as dbus-user-session makes it. It is not in these machines, which is what it does for most.
-fn session_bus(machine: &Machine) {
+pub fn session_bus(machine: &Machine) {
     let socket = "[Socket]\nListenStream=%t/bus\n";
     let service = "[Unit]\nRequires=dbus.socket\n[Service]\nType=notify\nExecStart=/usr/bin/dbus-daemon \
                    --session --address=systemd: --nofork --nopidfile --systemd-activation\n";
@@ -22,12 +22,12 @@ fn session_bus(machine: &Machine) {
     run(machine, "systemctl --user daemon-reload; systemctl --user start dbus.socket dbus.service").succeeded();
     // The manager takes its name there when it has heard of the bus.
     machine.wait_until("sammy's manager on the bus", PATIENCE, || {
-        run(machine, "sockd status mine").stdout.contains("Active: active (running)").then_some(())
+        (run(machine, "busctl --user status org.freedesktop.systemd1").code == 0).then_some(())
     });
 }
 
-/// A service of one's own comes to sockd and goes back, and every command finds it by its name alone.
-pub fn a_site_of_ones_own(machine: &Machine) {
+/// Sammy's service manager, which goes on without a session.
+pub fn begin_manager(machine: &Machine) {
     // What pam_systemd(8) does, which is not in these machines.
     let runtime_directory = "[Service]\nEnvironment=XDG_RUNTIME_DIR=/run/user/%i\n";
     machine.write_file("/etc/systemd/system/user@.service.d/environment.conf", 0o644, runtime_directory);
@@ -37,6 +37,11 @@ pub fn a_site_of_ones_own(machine: &Machine) {
     machine.wait_until("sammy's manager", PATIENCE, || {
         (run(machine, "systemctl --user is-system-running --wait").stdout.trim() != "").then_some(())
     });
+}
+
+/// A service of one's own comes to sockd and goes back, and every command finds it by its name alone.
+pub fn a_site_of_ones_own(machine: &Machine) {
+    begin_manager(machine);
     let page = |text: &str| {
         format!("def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{text}\\n']\n")
     };
