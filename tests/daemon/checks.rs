@@ -50,11 +50,11 @@ fn what_would_serve_is_not_kept_back_while_visitors_are_answered_503() {
     let broken = Instance::on_unix().file("myproject.py", "raise RuntimeError('broken')\n");
     let web = broken.config(&format!("{QUICK}check = [\"false\"]\n")).gunicorn(&["--workers", "1"]);
     assert_eq!(web.get("/").status, 503);
-    web.write("myproject.py", &application("mended"));
+    web.write("myproject.py", &application("repaired"));
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}");
     web.log("reload: generation 2 is not checked: no worker serves, and there is no better code to keep");
-    assert!(web.get("/").body.starts_with("mended"));
+    assert!(web.get("/").body.starts_with("repaired"));
     let (_, outcome) = web.reload();
     assert!(!outcome.ok && outcome.message.contains("reload.check (false): exit 1"), "{outcome:?}");
     web.stop();
