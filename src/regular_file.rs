@@ -52,9 +52,18 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 /// # Errors
 /// As [`read_text`].
 pub fn read_text_and_metadata(path: &Path, limit: u64) -> io::Result<(String, Metadata)> {
+    let (bytes, metadata) = read_and_metadata(path, limit)?;
+    Ok((text(bytes)?, metadata))
+}
+
+/// The bytes of a regular file, and what its descriptor says of it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_and_metadata(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metadata)> {
     let file = open(path)?;
     let metadata = file.metadata()?;
-    Ok((text(read_opened(file, limit)?)?, metadata))
+    Ok((read_opened(file, limit)?, metadata))
 }
 
 /// The first bytes of a regular file, at most so many.

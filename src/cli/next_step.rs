@@ -56,14 +56,15 @@ pub fn of_running(command: &str) -> String {
 
 /// The same where this unit does not run: if it runs sockd, its own next step.
 pub fn of_stopped(command: &str, unit: &str) -> String {
-    match running() {
-        units if units.iter().any(|known| known == unit) => start(unit),
-        _ => of_running(command),
+    let has_it = |manager: &&Manager| UnitFiles::search(**manager, "sockd run").services().any(|known| known == unit);
+    let instance = running().iter().any(|known| known == unit).then_some(&Manager::System);
+    match Manager::all().iter().find(has_it).or(instance) {
+        Some(manager) => {
+            let systemctl = manager.systemctl();
+            format!("`{systemctl} start {unit}` starts it, and `sockd doctor {unit}` says what keeps it from that")
+        }
+        None => of_running(command),
     }
-}
-
-fn start(unit: &str) -> String {
-    format!("`systemctl start {unit}` starts it, and `sockd doctor {unit}` says what keeps it from that")
 }
 
 fn list(what: &str, command: &str, units: &[String]) -> String {

@@ -109,6 +109,13 @@ pub struct File {
     pub real: String,
     /// What it holds.
     pub text: String,
+    /// Who may write it: 0 is root alone, [`File::ANYBODY`] more than one user.
+    pub writer: u32,
+}
+
+impl File {
+    /// More than one user may write it.
+    pub const ANYBODY: u32 = u32::MAX;
 }
 
 /// The program of ExecStart=: the server's, behind `sockd run --` or not.

@@ -54,9 +54,22 @@ pub struct Expected {
     pub address: String,
     pub maker: Maker,
     pub protocol: Protocol,
+    /// Who has written the address: 0 is root, in a unit or in a file that root alone may write.
+    pub writer: u32,
 }
 
 impl Expected {
+    /// Whether root may change what belongs to this user because the address leads there: a user who writes it down could
+    /// have root change anything.
+    pub fn may_change(&self, owner: u32) -> bool {
+        self.writer == 0 || self.writer == owner
+    }
+
+    /// Whether Nginx's configuration takes it as it is.
+    fn is_plain(&self) -> bool {
+        self.address.chars().all(|letter| letter.is_alphanumeric() || "/._@:+-[]~%".contains(letter))
+    }
+
     /// The path of a unix socket that has a file.
     pub fn path(&self) -> Option<&str> {
         Some(self.address.as_str()).filter(|address| address.starts_with('/'))
@@ -143,14 +156,15 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
                 || command(&facts.service).iter().any(|word| word.starts_with("--http"))
                 || by_ini.iter().any(|named| named.protocol == Protocol::Http && named.address == *address);
             let protocol = if http { spoken } else { Protocol::Uwsgi };
-            Expected { address: address.clone(), maker: Maker::Unit(at), protocol }
+            Expected { address: address.clone(), maker: Maker::Unit(at), protocol, writer: 0 }
         }));
     }
     if !found.is_empty() {
         return found;
     }
     found.extend(by_ini);
-    let by_server = |address, protocol| Expected { address, maker: Maker::Server, protocol };
+    let writer = facts.server_file.as_ref().filter(|_| says_more(&facts.service)).map_or(0, |file| file.writer);
+    let by_server = |address, protocol| Expected { address, maker: Maker::Server, protocol, writer };
     let directory = &facts.service.working_directory;
     if uwsgi {
         found.extend(by_uwsgi_options(&facts.service));
@@ -164,7 +178,13 @@ pub fn expected(facts: &Facts) -> Vec<Expected> {
     if found.is_empty() {
         found.extend(binds(facts).into_iter().map(|address| by_server(address, spoken)));
     }
+    found.retain(|expected| expected.writer == 0 || expected.is_plain());
     found
+}
+
+/// Whether the options leave it to the configuration file where the server listens.
+fn says_more(service: &Details) -> bool {
+    by_options(service).is_some_and(|stated| stated.perhaps || stated.binds.is_empty())
 }
 
 /// Where uWSGI's command line has it listen.
@@ -175,7 +195,7 @@ fn by_uwsgi_options(service: &Details) -> Vec<Expected> {
         spellings.extend((protocol == Protocol::Uwsgi).then(|| "-s".to_owned()));
         let written = values(command(service).iter(), &spellings).into_iter();
         let addresses = written.filter_map(|socket| uwsgi_address(&socket, &service.working_directory));
-        found.extend(addresses.map(|address| Expected { address, maker: Maker::Server, protocol }));
+        found.extend(addresses.map(|address| Expected { address, maker: Maker::Server, protocol, writer: 0 }));
     }
     found
 }
@@ -187,7 +207,12 @@ fn by_ini(facts: &Facts, at: usize, file: &File) -> Vec<Expected> {
     for (options, protocol) in UWSGI_OPTIONS {
         let written = section.values(&options).take(MAX_SOCKETS).filter_map(Result::ok);
         let addresses = written.filter_map(|socket| uwsgi_address(&socket, &facts.service.working_directory));
-        found.extend(addresses.map(|address| Expected { address, maker: Maker::Ini(at), protocol }));
+        found.extend(addresses.map(|address| Expected {
+            address,
+            maker: Maker::Ini(at),
+            protocol,
+            writer: file.writer,
+        }));
     }
     found
 }

@@ -101,6 +101,12 @@ pub fn a_site_of_ones_own(machine: &Machine) {
     let doctor = run(machine, "sockd doctor mine");
     assert!(doctor.code == 1 && doctor.stderr.contains("sockd logs --user mine.service"), "{doctor}");
 
+    run(machine, "systemctl --user stop mine.service").succeeded();
+    let stopped = run(machine, "sockd reload mine");
+    assert!(
+        stopped.code == 1 && stopped.stderr.contains("`systemctl --user start mine.service` starts it"),
+        "{stopped}"
+    );
     machine.write_file_as("sammy", "/home/sammy/site/mine.py", 0o644, &page("third"));
     let undone = run(machine, "sockd adopt --undo mine").says("removed /home/sammy/.config/systemd/user/").succeeded();
     run(machine, &next_command(&undone, "systemctl --user restart mine.service")).succeeded();

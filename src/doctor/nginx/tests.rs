@@ -3,7 +3,7 @@
 use super::*;
 
 fn file(path: &str, text: &str) -> File {
-    File { path: path.to_owned(), real: String::new(), text: text.to_owned() }
+    File { path: path.to_owned(), real: String::new(), text: text.to_owned(), ..File::default() }
 }
 
 /// Debian's main file and default site, and one of the guide's.

@@ -19,7 +19,7 @@ pub fn examine(facts: &Facts) -> Examined {
         paths += 1;
         findings.extend(private_tmp(facts, target, path));
         let Some(place) = facts.places.iter().find(|place| place.path == path) else { continue };
-        findings.extend(closed_way(facts, place));
+        findings.extend(closed_way(facts, place, Some(target)));
         findings.extend(wrong_file(facts, target, place));
         if place.kind == "socket" {
             findings.extend(closed_socket(facts, target, place));
@@ -31,7 +31,7 @@ pub fn examine(facts: &Facts) -> Examined {
     // Static files lie where Nginx reads them itself: where that is, a configuration with a mistake does not say.
     let readable = facts.nginx.test_error.is_none();
     for place in facts.places.iter().filter(|place| readable && place.kind == "directory") {
-        findings.extend(closed_way(facts, place));
+        findings.extend(closed_way(facts, place, None));
     }
     let mut seen = Vec::new();
     findings.retain(|finding| {
@@ -55,7 +55,7 @@ fn missing(facts: &Facts, target: &Expected) -> bool {
 }
 
 /// The first directory of the way that Nginx's user may not pass.
-fn closed_way(facts: &Facts, place: &PathFacts) -> Option<Finding> {
+fn closed_way(facts: &Facts, place: &PathFacts, target: Option<&Expected>) -> Option<Finding> {
     let account = facts.nginx.account.as_ref()?;
     for directory in &place.way {
         let Some(permissions) = &directory.permissions else { continue };
@@ -68,9 +68,24 @@ fn closed_way(facts: &Facts, place: &PathFacts) -> Option<Finding> {
         let home = if path.starts_with("/home/") { "; home directories are made so since 2021" } else { "" };
         let why = format!("every directory on the way to {} must have x for it{home}{said}", place.path);
         let fix = open(account, permissions, path, 'x');
-        return Some(Finding::error("directory-closed", Link::Path, what).why(why).fix(fix));
+        let finding = Finding::error("directory-closed", Link::Path, what).why(why);
+        return Some(match target {
+            Some(target) => fix_what_is_theirs(finding, target, permissions.uid, fix),
+            None => finding.fix(fix),
+        });
     }
     None
+}
+
+/// Fixes what belongs to who has written the address down, and leaves everything else to the reader.
+fn fix_what_is_theirs(finding: Finding, target: &Expected, owner: u32, fix: Fix) -> Finding {
+    if target.may_change(owner) {
+        return finding.fix(fix);
+    }
+    finding.by_hand(format!(
+        "a user's file names {}, and what would be changed for that is not this user's: look at both first",
+        target.address
+    ))
 }
 
 /// `; error.log says (13: Permission denied)`.
@@ -124,7 +139,8 @@ fn closed_socket(facts: &Facts, target: &Expected, place: &PathFacts) -> Option<
         }
     };
     let why = format!("{why}{}", denied(facts, path));
-    Some(Finding::error("socket-closed", Link::Path, what).why(why).fix(fix))
+    let finding = Finding::error("socket-closed", Link::Path, what).why(why);
+    Some(fix_what_is_theirs(finding, target, permissions.uid, fix))
 }
 
 /// Nothing is there although somebody listens, or something else is.
@@ -136,7 +152,9 @@ fn wrong_file(facts: &Facts, target: &Expected, place: &PathFacts) -> Option<Fin
     match place.kind.as_str() {
         "missing" => {
             if let Some(directory) = place.way.iter().find(|directory| directory.permissions.is_none()) {
-                return Some(missing_directory(facts, target, &directory.path));
+                let there = place.way.iter().filter_map(|directory| directory.permissions.as_ref()).next_back();
+                let owner = there.map_or(0, |permissions| permissions.uid);
+                return Some(missing_directory(facts, target, &directory.path, owner));
             }
             listening?;
             let what = format!("{path} is gone, and its socket still listens");
@@ -147,7 +165,9 @@ fn wrong_file(facts: &Facts, target: &Expected, place: &PathFacts) -> Option<Fin
         "file" | "directory" => {
             let what = format!("{path} is a {}, no socket", place.kind);
             let why = "nothing can listen there until it is gone";
-            Some(finding("path-not-socket", what).why(why).fix(Change::moved("", path).lasting().then(again)))
+            let fix = Change::moved("", path).lasting().then(again);
+            let finding = finding("path-not-socket", what).why(why);
+            Some(fix_what_is_theirs(finding, target, place.permissions.uid, fix))
         }
         "socket" => {
             // While our own socket does not listen, the listener is somebody else, and another link's matter.
@@ -165,25 +185,28 @@ fn wrong_file(facts: &Facts, target: &Expected, place: &PathFacts) -> Option<Fin
     }
 }
 
-/// A directory of the path that nobody makes; those below /run go with every boot.
-fn missing_directory(facts: &Facts, target: &Expected, path: &str) -> Finding {
+/// A directory of the path that nobody makes, in one that belongs to `owner`; those below /run go with every boot.
+fn missing_directory(facts: &Facts, target: &Expected, path: &str, owner: u32) -> Finding {
     let unit = &facts.service;
     let what = format!("the directory {path} does not exist");
-    let name = path.strip_prefix("/run/").filter(|name| !name.contains('/'));
-    let (why, fix) = match (name, target.maker) {
+    let plain = |name: &&str| name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter));
+    let name = path.strip_prefix("/run/").filter(plain);
+    let finding = Finding::error("path-directory-missing", Link::Path, what);
+    match (name, target.maker) {
         (Some(name), Maker::Server | Maker::Ini(_)) => {
+            // It is not there: nothing of anybody's becomes the service's.
             let line = format!("RuntimeDirectory={name}");
             let fix = drop_in(&unit.name, "runtime-directory", "Service", &[&line, "RuntimeDirectoryMode=0755"]);
-            ("/run is empty after every boot: the unit must make it", fix.then(target::again(facts)))
+            finding.why("/run is empty after every boot: the unit must make it").fix(fix.then(target::again(facts)))
         }
         (_, maker) => {
             // systemd makes the directories of a socket unit itself, as root.
-            let owner = if unit.user.is_empty() || matches!(maker, Maker::Unit(_)) { "root" } else { &unit.user };
-            let make = Fix::run(format!("install -d -m 0755 -o {owner} {}", quote(path)));
-            ("the socket is made in a directory that must be there before", make.then(target::bind_again(facts)))
+            let user = if unit.user.is_empty() || matches!(maker, Maker::Unit(_)) { "root" } else { &unit.user };
+            let make = Fix::run(format!("install -d -m 0755 -o {user} {}", quote(path)));
+            let finding = finding.why("the socket is made in a directory that must be there before");
+            fix_what_is_theirs(finding, target, owner, make.then(target::bind_again(facts)))
         }
-    };
-    Finding::error("path-directory-missing", Link::Path, what).why(why).fix(fix)
+    }
 }
 
 /// A private /tmp: each side sees its own.
