@@ -163,6 +163,8 @@ pub enum Accepts {
     Yes,
     /// Connections wait, and it holds none.
     NotYet,
-    /// Nobody waits, or the kernel does not tell.
+    /// Nobody waits in any of the queues.
+    NobodyWaits,
+    /// The kernel does not tell, or others serve whom connections may wait for.
     Unknown,
 }

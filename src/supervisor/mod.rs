@@ -102,6 +102,8 @@ pub struct Supervisor {
 struct Life {
     start: Start,
     mode: Mode,
+    /// Whether the first connection still waits for the workers: none was ready since.
+    visitor_waits: bool,
     announced_ready: bool,
     complete: bool,
     /// Whether it was asked to stop again while it stops.
@@ -164,6 +166,7 @@ impl Supervisor {
                     Start::AtOnce => Mode::Running,
                     Start::OnConnection => Mode::Waiting,
                 },
+                visitor_waits: false,
                 announced_ready: false,
                 complete: false,
                 stop_repeated: false,
@@ -329,6 +332,7 @@ impl Supervisor {
         match self.life.mode {
             Mode::Waiting => {
                 self.life.mode = Mode::Running;
+                self.life.visitor_waits = true;
                 effects.notice(Notice::FirstConnection);
             }
             // The watch that saw it belongs to a time before.

@@ -38,11 +38,17 @@ impl Supervisor {
         mut event: WorkerEvent,
         effects: &mut Effects,
     ) -> bool {
-        // Where others serve, what waits may wait for them.
-        if let WorkerEvent::Inspected { accepts: accepts @ Accepts::NotYet, .. } = &mut event
-            && self.somebody_serves()
-        {
-            *accepts = Accepts::Unknown;
+        // Where others serve, what waits may wait for them, and they may have accepted what waits no longer. The 503
+        // helper does the second.
+        if let WorkerEvent::Inspected { accepts, .. } = &mut event {
+            let others = match accepts {
+                Accepts::NotYet => self.somebody_serves(),
+                Accepts::NobodyWaits => self.somebody_serves() || self.fallback.is_wanted(),
+                Accepts::Yes | Accepts::Unknown => false,
+            };
+            if others {
+                *accepts = Accepts::Unknown;
+            }
         }
         if let WorkerEvent::HeartbeatRead { last: Some(at) } = &mut event {
             *at = self.clock.counted(*at);
@@ -139,6 +145,7 @@ impl Supervisor {
             effects.push(Effect::ReportProgress(Progress::WorkerReady { place, after }));
         }
         effects.notice(Notice::WorkerReady { place, after });
+        self.life.visitor_waits = false;
         if let Some(generation) = self.generations.get_mut(&place.generation) {
             generation.works(worker.born());
             worker.answered_after(now).into_iter().for_each(|took| generation.answered_after(took));
@@ -416,6 +423,7 @@ impl Supervisor {
         if let Some(others) = self.generations.get(&generation).and_then(|generation| generation.answers_after) {
             worker.takes_as_long_as(others.mul_f64(ANSWER_TIME_MARGIN));
         }
+        worker.is_awaited(self.life.visitor_waits && role == Role::Serving);
         self.workers.insert(worker);
         self.generations.entry(generation).and_modify(|generation| generation.ordered(now));
         id

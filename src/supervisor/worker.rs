@@ -29,7 +29,7 @@ pub(super) struct Worker {
     born: Time,
     /// Nothing makes it ready before: others of its code were not, and it cannot be asked.
     not_before: Time,
-    /// Whether connections were seen to wait for it.
+    /// Whether connections wait, or were seen to wait, that only it and others like it can accept.
     awaited: bool,
     /// Whether it was seen to accept or to answer.
     answers: bool,

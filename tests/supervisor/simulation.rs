@@ -55,6 +55,8 @@ pub struct World {
     pub spec: Spec,
     /// How many visitors knock while nobody serves.
     pub visitors: bool,
+    /// Whether the kernel tells nothing of the queues.
+    pub blind: bool,
     /// Whether every worker has a visitor who stays connected.
     pub lasting_connections: bool,
     /// Whether every worker ignores all signals but KILL.
@@ -145,6 +147,7 @@ impl World {
             code: Code::Good,
             spec,
             visitors: true,
+            blind: false,
             lasting_connections: false,
             stubborn: false,
             import: None,

@@ -74,6 +74,41 @@ fn a_first_worker_is_ready_when_it_takes_the_visitor_who_waits() {
 }
 
 #[test]
+fn who_takes_the_first_visitor_before_anybody_looks_has_shown_that_it_accepts() {
+    let shown = |world: &mut World| {
+        world.run_until(ms(20_000), "a first worker", |world| world.ready() > 0);
+        world.core.snapshot(world.now).workers.iter().any(|worker| worker.takes_its_sockets)
+    };
+    for seed in 1..30 {
+        let mut world = World::new(seed, Start::OnConnection, unknown());
+        world.import = Some(ms(100));
+        assert!(shown(&mut world), "{}", world.story());
+        // Where the kernel does not tell, a visitor may wait for ever.
+        let mut world = World::new(seed, Start::OnConnection, unknown());
+        (world.import, world.blind) = (Some(ms(8_000)), true);
+        assert!(!shown(&mut world), "{}", world.story());
+        // Nor does it say anything of those who come later.
+        (world.blind, world.visitors) = (false, false);
+        for id in world.core.snapshot(world.now).workers.iter().map(|worker| worker.worker).collect::<Vec<_>>() {
+            world.kill(id);
+        }
+        world.run_until(ms(90_000), "nobody", |world| world.ready() == 0);
+        assert!(!shown(&mut world), "{}", world.story());
+        // What the 503 helper takes says nothing of the worker that is tried beside it: the invariants look.
+        let mut world = World::new(seed, Start::OnConnection, unknown());
+        (world.import, world.code) = (Some(ms(8_000)), Code::ImportError);
+        world.run_until(ms(30_000), "503", World::fallback);
+        world.code = Code::HangsInImport;
+        let tried = |world: &World| world.core.snapshot(world.now).workers.iter().any(|w| w.phase == Phase::Ready);
+        world.run_until(ms(60_000), "a worker that is taken to serve", tried);
+        // And where nobody came, there is nobody to take.
+        let mut world = World::new(seed, Start::AtOnce, unknown());
+        (world.import, world.visitors) = (Some(ms(8_000)), false);
+        assert!(!shown(&mut world), "{}", world.story());
+    }
+}
+
+#[test]
 fn a_successor_that_nobody_can_judge_waits_for_a_canary_to_show_how_long_it_takes() {
     for seed in 1..30 {
         // Nobody came while the first workers started: it was not seen when they began to accept.

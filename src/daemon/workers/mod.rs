@@ -328,19 +328,23 @@ fn quoted(tail: &Tail) -> Vec<String> {
 
 /// Whether a worker that holds these sockets takes what waits on the public ones.
 fn accepts(held: &BTreeSet<u64>, listeners: &[Listener], somebody_serves: bool) -> Accepts {
-    let waits =
-        |listener: &Listener| queue::depth(&listener.address, listener.inode).is_ok_and(|depth| depth.waiting > 0);
     let accepted_here = || listeners.iter().filter_map(|l| queue::accepted(&l.address).ok()).flatten();
     // The kernel looks at every socket there is, ours of all workers among them, to say which were accepted. One that
     // holds none beside the listeners has accepted nothing.
     let others = held.iter().any(|inode| listeners.iter().all(|listener| listener.inode != *inode));
     if others && accepted_here().any(|inode| held.contains(&inode)) {
         Accepts::Yes
-    } else if !somebody_serves && listeners.iter().any(waits) {
-        // Where others serve, it waits for them; and the kernel looks for the queue among all sockets, too.
-        Accepts::NotYet
-    } else {
+    } else if somebody_serves {
+        // What waits may wait for them; and the kernel looks for the queue among all sockets, too.
         Accepts::Unknown
+    } else {
+        let depths = listeners.iter().map(|listener| queue::depth(&listener.address, listener.inode));
+        let waiting: Vec<_> = depths.map(|depth| depth.ok().map(|depth| depth.waiting)).collect();
+        match waiting {
+            waiting if waiting.iter().flatten().any(|waiting| *waiting > 0) => Accepts::NotYet,
+            waiting if waiting.iter().all(Option::is_some) => Accepts::NobodyWaits,
+            _ => Accepts::Unknown,
+        }
     }
 }
 

@@ -60,11 +60,14 @@ impl Worker {
                 self.awaited = true;
                 return self.look_again(now + INSPECT_INTERVAL, spoke, deadline);
             }
-            Accepts::NotYet | Accepts::Unknown if now < self.not_before && !self.can_be_asked() => {
+            Accepts::NotYet | Accepts::NobodyWaits | Accepts::Unknown
+                if now < self.not_before && !self.can_be_asked() =>
+            {
                 return self.look_again(self.not_before, spoke, deadline);
             }
-            // What waited when it was looked at before has been accepted.
-            Accepts::NotYet | Accepts::Unknown => self.answers = self.awaited,
+            // What waited before has been accepted.
+            Accepts::NobodyWaits => self.answers = self.awaited,
+            Accepts::NotYet | Accepts::Unknown => {}
         }
         if self.judged {
             self.state = State::Starting { stage: Stage::Judging, deadline };
@@ -97,6 +100,11 @@ impl Worker {
     pub(in super::super) fn takes_as_long_as(&mut self, others: Duration) {
         // Never too late for its own deadline.
         self.not_before = self.born + others.min(self.spec.start_timeout.mul_f64(0.9));
+    }
+
+    /// Whether a connection waits that only it and others like it can accept.
+    pub(in super::super) fn is_awaited(&mut self, awaited: bool) {
+        self.awaited = awaited;
     }
 
     /// How long it took until it was seen to accept or to answer, if that is why it is ready at this time.

@@ -1,6 +1,6 @@
 //! What must hold after every step of the simulated world.
 
-use super::{World, ms};
+use super::{Process, World, ms};
 use sockd_supervisor::{
     Effect, Effects, Event, GenerationId, Notice, Overview, Phase, Signal, Snapshot, WorkerEvent, WorkerId,
     WorkerSnapshot,
@@ -30,12 +30,23 @@ impl World {
         assert!(same || self.revision > revision, "something changed, and no revision says so\n{}", self.story());
     }
 
+    /// Nobody is said to take its sockets before one of its generation accepts.
+    fn check_evidence(&self, after: &Snapshot) {
+        for worker in after.workers.iter().filter(|worker| worker.takes_its_sockets) {
+            let serves =
+                |p: &Process| p.generation == worker.generation && p.serves_at.is_some_and(|at| at <= self.now);
+            let seen = self.processes.values().any(serves);
+            assert!(seen, "worker {} is said to take its sockets\n{}", worker.worker, self.story());
+        }
+    }
+
     /// The invariants of one step.
     pub(super) fn check(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
         let waits = self.manager_waits_until.is_none_or(|until| self.now <= until);
         assert!(waits, "the service manager was not asked to wait so long\n{}", self.story());
         self.check_pauses(before, effects, event);
         let after = self.core.snapshot(self.now);
+        self.check_evidence(&after);
         let spawned =
             effects.iter().filter_map(|e| if let Effect::Spawn { worker, .. } = e { Some(worker.0) } else { None });
         for (id, expected) in spawned.zip(before.next_worker.0..) {

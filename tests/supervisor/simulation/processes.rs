@@ -57,8 +57,11 @@ impl World {
         let serves = self.serves(id);
         match self.roll(4) {
             0 if serves => Accepts::Yes,
-            _ if !serves && self.visitors && self.processes.contains_key(&id) => Accepts::NotYet,
-            _ => Accepts::Unknown,
+            _ if self.blind => Accepts::Unknown,
+            // The helper takes who waits.
+            1 if self.fallback => Accepts::NobodyWaits,
+            _ if serves || !self.visitors || self.serving() > 0 => Accepts::NobodyWaits,
+            _ => Accepts::NotYet,
         }
     }
 
