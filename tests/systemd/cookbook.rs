@@ -258,7 +258,10 @@ fn own_units(machine: &Machine) {
 }
 
 fn own_site_serves(machine: &Machine) {
-    user_units::run(machine, "sockd status mine").says("sockd: process ").says("Workers: 2 of 2 ready").succeeded();
+    user_units::run(machine, "sockd status mine").says("sockd: process ").succeeded();
+    machine.wait_until("both workers", life::PATIENCE, || {
+        user_units::run(machine, "sockd status mine").stdout.contains("Workers: 2 of 2 ready").then_some(())
+    });
     user_units::run(machine, "systemctl --user disable --now mine.socket mine.service").succeeded();
     serves(machine);
 }

@@ -105,7 +105,8 @@ pub fn there_and_back(machine: &Machine) {
 
     let switch = typed(machine, &next_command(&written, "mv "));
     assert_eq!(machine.run(VISIT).succeeded(), page);
-    machine.run(&next_command(&written, "sockd status sockd@shop")).says("3 of 3 ready").succeeded();
+    let status = next_command(&written, "sockd status sockd@shop");
+    machine.wait_for("all workers", PATIENCE, &format!("{status} | grep '3 of 3 ready'"));
     let gone = machine.run("supervisorctl status");
     assert!(!gone.stdout.contains("shop"), "{gone}");
     machine.run("pgrep --uid sammy -x -c gunicorn || true").succeeded();
@@ -127,7 +128,8 @@ pub fn there_and_back(machine: &Machine) {
     let undone = machine.run(&next_command(&again, "sockd adopt --undo shop")).succeeded();
     let (_, end) = typed(machine, &next_command(&undone, "mv "));
     machine.run(VISIT).says("mask 022").succeeded();
-    machine.run("supervisorctl status shop").says("RUNNING").succeeded();
+    // It calls a program STARTING for its first second (startsecs).
+    machine.wait_for("supervisord's word", PATIENCE, "supervisorctl status shop | grep RUNNING");
     assert_eq!(machine.run(&format!("sha256sum {FILE}; stat -c '%a %U %Y' {FILE}")).succeeded(), before);
     machine.run("find /etc/systemd /etc/sockd /etc/supervisor -name '*shop*'").says(&format!("{FILE}\n")).succeeded();
     machine.run("sockd adopt --undo shop").says("nothing to undo").succeeded();
@@ -165,7 +167,7 @@ pub fn processes_and_secrets(machine: &Machine) {
         assert_eq!(machine.run(&visit(number)).succeeded(), page);
     }
     assert_eq!(machine.run("stat -c '%A %U %G %n' /run/many/*").succeeded(), modes);
-    machine.run("sockd status sockd@many").says("3 of 3 ready").succeeded();
+    machine.wait_for("all workers", PATIENCE, "sockd status sockd@many | grep '3 of 3 ready'");
 
     let undone = machine.run(&next_command(&written, "sockd adopt --undo many")).succeeded();
     machine.run(&next_command(&undone, "mv ")).succeeded();
