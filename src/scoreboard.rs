@@ -22,6 +22,8 @@
 //!   290      15 slots for requests that it serves, 112 bytes each: when it began (CLOCK_MONOTONIC, nanoseconds; 0: the slot
 //!            is free), written first and taken away first; the thread that serves it, as the stacks name it (0: none does
 //!            so alone); then 8 bytes for the method and 88 for the path without its query, cut there, filled up with zeros
+//!   500      the last request that was answered with a status from 500 to 599: its method and its path, as in a slot; zeros:
+//!            there was none, or it is not known
 //! ```
 //!
 //! Behind the page are 64 KiB for the stacks (stacks.rs).

@@ -10,14 +10,16 @@ use tokio::time::timeout;
 
 use super::whose::Whose;
 use super::{complete, next_step, output, status};
-use crate::control::{self, Instance, Outcome};
+use crate::config::duration;
+use crate::config::share::{self, Share};
+use crate::control::{self, AskError, Instance, Outcome, RefusalKind, Trial};
 use crate::exit;
 use crate::systemd::{Manager, UnitName, environment, show};
 
 /// The options of `reload`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  sockd reload gunicorn\n\nIn a unit file, where it finds its unit by itself:\n  ExecReload=/usr/bin/sockd reload"
+    after_help = "Examples:\n  sockd reload gunicorn\n  sockd reload --canary 1 --for 5min --requests 500 gunicorn\n\nIn a unit file, where it finds its unit by itself:\n  ExecReload=/usr/bin/sockd reload"
 )]
 pub struct Arguments {
     /// The unit, with or without ".service"; within a unit, that one
@@ -28,6 +30,33 @@ pub struct Arguments {
     /// Return as soon as the reload has begun
     #[arg(long)]
     no_wait: bool,
+    /// Have visitors try the new code on so many workers first: 3, or "25%"
+    #[arg(long, value_name = "WORKERS", value_parser = share::parse)]
+    canary: Option<Share>,
+    /// How long they try it at most [default: canary-time]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse_positive, requires = "canary")]
+    time: Option<Duration>,
+    /// So many requests decide [default: canary-requests]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "canary")]
+    requests: Option<u32>,
+    /// End the trial well: the new code that visitors try takes every slot
+    #[arg(long, conflicts_with_all = ["canary", "no_wait", "abort"])]
+    promote: bool,
+    /// Call off the reload that is under way: the old workers serve on
+    #[arg(long, conflicts_with_all = ["canary", "no_wait"])]
+    abort: bool,
+}
+
+impl Arguments {
+    /// How visitors shall try the new code. None: as the configuration says.
+    fn trial(&self) -> Option<Trial> {
+        let (workers, percent) = match self.canary? {
+            Share::Workers(count) => (Some(count), None),
+            Share::Percent(percent) => (None, Some(percent)),
+        };
+        let time_ms = self.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1));
+        Some(Trial { workers, percent, requests: self.requests, time_ms })
+    }
 }
 
 /// The end of a supervisor is taken for a stop of its unit if systemd ends this command, too, within this time; it sends both
@@ -102,21 +131,68 @@ async fn reload(arguments: &Arguments) -> Result<(), Failure> {
             output::say(&format!("{step}\n"));
         }
     };
-    let message = ask(&instance, !arguments.no_wait, step).await?;
+    let message = if arguments.promote || arguments.abort {
+        answered(control::decide(&instance, arguments.promote).await, &instance)?
+    } else {
+        let trial = arguments.trial();
+        let mut interrupt = trial.and_then(|_| signal(SignalKind::interrupt()).ok());
+        let mut called_off = false;
+        let mut asked = std::pin::pin!(ask(&instance, !arguments.no_wait, trial, step));
+        loop {
+            tokio::select! {
+                message = &mut asked => break message?,
+                () = interrupted(&mut interrupt) => {
+                    if std::mem::replace(&mut called_off, true) {
+                        return Err(no_answer("interrupted again: what comes of the reload is in the journal".to_owned()));
+                    }
+                    // Its answer is what the reload ends with.
+                    output::complain("interrupted: calling the reload off");
+                    drop(control::decide(&instance, false).await);
+                }
+            }
+        }
+    };
     let _ = output::print(&format!("{message}\n"));
     Ok(())
 }
 
 /// Asks a supervisor to reload, and calls `step` for each line of progress; what came of it, in one line.
-pub(super) async fn ask(instance: &Instance, wait: bool, step: impl FnMut(&str)) -> Result<String, Failure> {
-    match control::reload(instance, wait, step).await {
+pub(super) async fn ask(
+    instance: &Instance,
+    wait: bool,
+    trial: Option<Trial>,
+    step: impl FnMut(&str),
+) -> Result<String, Failure> {
+    answered(control::reload(instance, wait, trial, step).await, instance)
+}
+
+/// What an answer means.
+fn answered(answer: Result<Outcome, AskError>, instance: &Instance) -> Result<String, Failure> {
+    match answer {
         Ok(outcome) if outcome.ok => Ok(outcome.message),
         Ok(Outcome { message, details, stopping, .. }) => Err(Failure { message, details, by_a_stop: stopping }),
         Err(error) if error.is_denial() => {
             let message = format!("cannot reload: {}", who_may(instance.uid));
             Err(Failure { message, details: Vec::new(), by_a_stop: false })
         }
+        Err(AskError::Refused(refusal))
+            if matches!(refusal.kind, RefusalKind::BadRequest | RefusalKind::NotPossible) =>
+        {
+            let old = refusal.kind == RefusalKind::BadRequest;
+            let hint =
+                if old { "; a sockd that was started before its package was upgraded cannot do this" } else { "" };
+            let message = format!("cannot reload: {}{hint}", refusal.message);
+            Err(Failure { message, details: Vec::new(), by_a_stop: false })
+        }
         Err(error) => Err(no_answer(format!("{error}; is the unit running? sockd status tells"))),
+    }
+}
+
+/// A person at the terminal, or a script, ends the command.
+async fn interrupted(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::regular_file;
 
 use super::reader::{Reader, Section, Value};
-use super::value::{boolean, integer, list, memory, permissions, text, time, variables};
+use super::value::{boolean, integer, list, memory, permissions, share, text, time, variables};
 use super::{Fallback, Health, Listen, Options, Reload, Requests, Settings, Start, StatusSocket, Workers, duration};
 
 /// The largest file that is read, in bytes.
@@ -148,6 +148,9 @@ fn reload(section: &mut Section<'_, '_, '_>) -> Reload {
     Reload {
         canary: section.get("canary", boolean).unwrap_or(default.canary),
         surge: section.get("surge", integer(1..=4096)),
+        canary_workers: section.get("canary-workers", share),
+        canary_requests: section.get("canary-requests", integer(1..=1_000_000)).unwrap_or(default.canary_requests),
+        canary_time: section.get("canary-time", time(duration::positive)).unwrap_or(default.canary_time),
         soak: section.get("soak", time(Ok)).unwrap_or(default.soak),
         check: section.get("check", commands).unwrap_or_default(),
         check_timeout: section.get("check-timeout", time(duration::positive)).unwrap_or(default.check_timeout),

@@ -15,6 +15,7 @@ mod reader;
 mod resolve;
 mod script;
 mod settings;
+pub mod share;
 pub mod size;
 mod value;
 

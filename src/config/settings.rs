@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::adapter::launcher::Launcher;
 use crate::app::Address;
 
+use super::share::Share;
+
 /// One instance's configuration. Everything in it is within its range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -132,6 +134,12 @@ pub struct Reload {
     pub canary: bool,
     /// How many workers more than `count` may live during a rollout, 1 to 4096. `None`: as many as `count`.
     pub surge: Option<u32>,
+    /// On how many workers visitors try new code before the others are replaced. `None`: on none.
+    pub canary_workers: Option<Share>,
+    /// So many requests of theirs decide, 1 to 1,000,000.
+    pub canary_requests: u32,
+    /// How long visitors try it at most. More than zero.
+    pub canary_time: Duration,
     /// How long the complete new generation must stay well before the old one drains.
     pub soak: Duration,
     /// What is run before new code is loaded, one after the other, each with its program first. Empty: nothing.
@@ -203,6 +211,9 @@ impl Default for Reload {
         Self {
             canary: true,
             surge: None,
+            canary_workers: None,
+            canary_requests: 500,
+            canary_time: Duration::from_secs(300),
             soak: Duration::from_secs(2),
             check: Vec::new(),
             check_timeout: Duration::from_secs(60),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::{Reader, Value, kind};
+use super::share::{self, Share};
 use super::{duration, inherited, size};
 
 /// An integer within a range.
@@ -32,6 +33,19 @@ pub(super) fn boolean(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<bool
         reader.error(value.span(), format!("expected true or false, found {}", kind(value)), None);
     }
     boolean
+}
+
+/// A number of workers, or a string with a percentage.
+pub(super) fn share(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Share> {
+    match value.get_ref() {
+        DeValue::Integer(_) => integer(1..=4096)(value, reader).map(Share::Workers),
+        DeValue::String(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => text(share::parse)(value, reader),
+    }
 }
 
 /// A string that `parse` understands.

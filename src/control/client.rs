@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Stacks, Status};
+use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Stacks, Status, Trial};
 use super::{RESPONSE_LIMIT, name};
 use crate::printable::for_terminal;
 
@@ -278,14 +278,23 @@ pub async fn last_lines(instance: &Instance, worker: u64) -> Result<Vec<String>,
     ask_once(instance, Request::LastLines { worker }, "what a worker wrote", take).await
 }
 
-/// Asks for a reload and calls `step` for each line of progress. With `wait` a rollout may take as long as the workers'
+/// Asks for a reload, which visitors try first where that is wanted, and calls `step` for each line of progress. With `wait` a rollout may take as long as the workers'
 /// limits allow; while nothing is heard of it, the supervisor must at least answer [`status`], each [`ANSWER_TIMEOUT`].
 /// Its end closes the connection when it goes away.
 ///
 /// # Errors
 /// See [`AskError`].
-pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str)) -> Result<Outcome, AskError> {
-    let mut asking = ask(instance, Request::Reload { wait }).await?;
+pub async fn reload(
+    instance: &Instance,
+    wait: bool,
+    trial: Option<Trial>,
+    mut step: impl FnMut(&str),
+) -> Result<Outcome, AskError> {
+    let request = match trial {
+        Some(trial) => Request::Trial { wait, trial },
+        None => Request::Reload { wait },
+    };
+    let mut asking = ask(instance, request).await?;
     loop {
         let reply = match timeout(ANSWER_TIMEOUT, asking.next()).await {
             Ok(reply) => reply?,
@@ -299,11 +308,23 @@ pub async fn reload(instance: &Instance, wait: bool, mut step: impl FnMut(&str))
         match reply {
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),
-            Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::Error(_) => {
+            Reply::Error(refusal) => return Err(AskError::Refused(refusal)),
+            Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) => {
                 return Err(AskError::NotUnderstood("it is not about a reload".to_owned()));
             }
         }
     }
+}
+
+/// Decides about the reload that is under way: the new generation that visitors try takes every slot, or the reload is called
+/// off. Within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn decide(instance: &Instance, promote: bool) -> Result<Outcome, AskError> {
+    let take = |reply| if let Reply::Outcome(outcome) = reply { Some(outcome) } else { None };
+    let request = if promote { Request::Promote } else { Request::Abort };
+    ask_once(instance, request, "about a reload", take).await
 }
 
 /// Asks for another worker in the place of this one, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the

@@ -35,12 +35,40 @@ pub enum Request {
         #[serde(default)]
         wait: bool,
     },
+    /// Begin a reload that visitors try on a few workers first, whatever the configuration says: answered as
+    /// [`Request::Reload`].
+    Trial {
+        /// As in [`Request::Reload`].
+        #[serde(default)]
+        wait: bool,
+        /// How.
+        #[serde(flatten)]
+        trial: Trial,
+    },
+    /// Have the new generation that visitors try take every slot now: answered by one [`Reply::Outcome`].
+    Promote,
+    /// Call off the reload that is under way: answered by one [`Reply::Outcome`].
+    Abort,
     /// Put another worker in the place of this one, which is proven first: answered by one [`Reply::Outcome`], that says
     /// whether this has begun.
     Replace {
         /// The worker's id: [`Worker::id`].
         worker: u64,
     },
+}
+
+/// How visitors try a new generation. What is missing is as the configuration of the generation that serves has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Trial {
+    /// On so many workers, 1 to 4096.
+    pub workers: Option<u32>,
+    /// On so many of a hundred, 1 to 100, in place of `workers`.
+    pub percent: Option<u32>,
+    /// So many requests decide, 1 to 1,000,000.
+    pub requests: Option<u32>,
+    /// How long it takes at most, up to a day.
+    pub time_ms: Option<u64>,
 }
 
 /// One line of an answer: an object with one key, `{"status":{…}}`, `{"progress":{…}}`, `{"outcome":{…}}` or
@@ -187,8 +215,20 @@ pub struct Reload {
     pub state: ReloadState,
     /// The generation being brought up; `None` when idle.
     pub generation: Option<u64>,
+    /// What visitors have made of it so far; `None` where they do not try it.
+    pub tried: Option<Tried>,
     /// The last refused reload; `None` once a later one has succeeded.
     pub last_refused: Option<Refused>,
+}
+
+/// How far the trial of a new generation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tried {
+    /// How many requests it has answered.
+    pub answers: u64,
+    /// How many decide.
+    pub wanted: u64,
 }
 
 /// What a reload is doing.
@@ -204,6 +244,8 @@ pub enum ReloadState {
     Checking,
     /// The canary is being proven.
     Canary,
+    /// Visitors try the new generation on a few workers.
+    Trying,
     /// Slot by slot, workers are being replaced.
     RollingOut,
     /// Something went wrong; the new workers are being taken away.

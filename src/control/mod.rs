@@ -17,10 +17,10 @@ mod name;
 mod server;
 
 pub use client::{
-    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, discover, last_lines, of_process, reload, replace,
-    stacks, status,
+    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, decide, discover, last_lines, of_process, reload,
+    replace, stacks, status,
 };
-pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status};
+pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status, Trial};
 pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};
 
 /// The longest request, in bytes with its newline.

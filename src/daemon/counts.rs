@@ -78,6 +78,8 @@ impl Counts {
             | Notice::Checking { .. }
             | Notice::ChecksLeftOut(_)
             | Notice::CanaryProven(_)
+            | Notice::Trying { .. }
+            | Notice::TrialDone { .. }
             | Notice::Soaking { .. }
             | Notice::Stopping
             | Notice::StopRepeated

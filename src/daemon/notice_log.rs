@@ -1,7 +1,7 @@
 //! The core's notices in words, with the journal's fields.
 
 use crate::journal::message_id;
-use crate::supervisor::{GenerationId, Notice, Progress, Retirement, WorkerId, WorkerRef};
+use crate::supervisor::{GenerationId, Notice, Progress, Retirement, Trial, WorkerId, WorkerRef};
 use rustix::process::Pid;
 use std::time::Duration;
 
@@ -214,6 +214,16 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
                 "reload: generation {generation} is proven on a canary"
             );
         }
+        Notice::Trying { generation, workers, trial } => {
+            tell_of!(info, TRIAL_BEGUN, "trial-begun", *generation, "reload: {}", trying(*generation, *workers, *trial))
+        }
+        Notice::TrialDone { generation, answers, wanted } => tell_of!(
+            info,
+            TRIAL_FINISHED,
+            "trial-finished",
+            *generation,
+            "reload: nothing speaks against generation {generation} after {answers} of {wanted} requests"
+        ),
         Notice::Soaking { generation, soak } => tracing::debug!(
             SOCKD_GENERATION = generation.0,
             "reload: watching generation {generation} for {}",
@@ -287,9 +297,26 @@ pub(super) fn progress_line(progress: Progress) -> String {
         Progress::Checking(program) => format!("checking: {program}"),
         Progress::Loading(generation) => format!("the checks have ended well; loading generation {generation}"),
         Progress::CanaryProven => "the new code is proven".to_owned(),
+        Progress::Trying { generation, workers, trial } => trying(generation, workers, trial),
+        Progress::Tried { answers, server_errors, wanted } => {
+            format!("{answers} of {wanted} requests answered, {server_errors} of them with 500 to 599")
+        }
+        Progress::TrialDone { answers, wanted } => {
+            format!("nothing speaks against the new code after {answers} of {wanted} requests")
+        }
         Progress::WorkerReady { place, after } => ready(place, after),
         Progress::Soaking(soak) => format!("all workers are ready; watching them for {}", seconds(soak)),
     }
+}
+
+/// How visitors try a generation.
+fn trying(generation: GenerationId, workers: u32, trial: Trial) -> String {
+    let plural = if workers == 1 { "" } else { "s" };
+    format!(
+        "visitors try generation {generation} on {workers} worker{plural}: {} requests decide, within {}",
+        trial.requests,
+        seconds(trial.time)
+    )
 }
 
 /// What it serves, behind what is said of it.

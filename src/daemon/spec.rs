@@ -2,8 +2,10 @@
 
 use crate::adapter::exec::LaunchPlan;
 use crate::adapter::server_settings::ServerSettings;
-use crate::config::{Health, Settings};
-use crate::supervisor::{ORDER_TIMEOUT, Probe, Spec};
+use crate::config::share::Share;
+use crate::config::{Health, Reload, Settings};
+use crate::control;
+use crate::supervisor::{self, ORDER_TIMEOUT, Probe, Spec, Trial};
 use std::time::Duration;
 
 /// Beyond its own graceful timeout a worker gets this long to end by itself.
@@ -101,8 +103,52 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         max_memory: workers.max_memory,
         canary: settings.reload.canary,
         surge: settings.reload.surge.unwrap_or(count),
+        trial: settings.reload.canary_workers.map(|share| trial(share, &settings.reload)),
         soak: settings.reload.soak,
     }
+}
+
+/// How visitors try new code on so many workers.
+pub(super) fn trial(share: Share, reload: &Reload) -> Trial {
+    Trial {
+        share: match share {
+            Share::Workers(count) => supervisor::Share::Workers(count),
+            Share::Percent(percent) => supervisor::Share::Percent(percent),
+        },
+        requests: reload.canary_requests.into(),
+        time: reload.canary_time,
+    }
+}
+
+/// How visitors try new code, as somebody asks for it.
+///
+/// # Errors
+/// What is out of its range, or missing.
+pub(super) fn asked_trial(asked: control::Trial, configured: Option<&Reload>) -> Result<Trial, String> {
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    let default = Reload::default();
+    let configured = configured.unwrap_or(&default);
+    let share = match (asked.workers, asked.percent) {
+        (Some(count @ 1..=4096), None) => Some(Share::Workers(count)),
+        (None, Some(percent @ 1..=100)) => Some(Share::Percent(percent)),
+        (None, None) => configured.canary_workers,
+        _ => return Err("workers from 1 to 4096, or a percentage from 1 to 100".to_owned()),
+    };
+    let share = share.ok_or("how many workers: canary-workers is not set")?;
+    let trial = trial(share, configured);
+    Ok(Trial {
+        requests: match asked.requests {
+            None => trial.requests,
+            Some(requests @ 1..=1_000_000) => requests.into(),
+            Some(_) => return Err("1 to 1,000,000 requests".to_owned()),
+        },
+        time: match asked.time_ms {
+            None => trial.time,
+            Some(ms @ 1..=DAY) => Duration::from_millis(ms),
+            Some(_) => return Err("a time of up to a day".to_owned()),
+        },
+        ..trial
+    })
 }
 
 /// How ready workers are asked. Only a worker with a socket of its own can be asked over HTTP.

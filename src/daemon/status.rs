@@ -50,9 +50,14 @@ fn reload(snapshot: &Snapshot, clock: Clock) -> message::Reload {
             Some((_, RolloutStep::Preparing)) => message::ReloadState::Reading,
             Some((_, RolloutStep::Checking)) => message::ReloadState::Checking,
             Some((_, RolloutStep::Proving)) => message::ReloadState::Canary,
+            Some((_, RolloutStep::Trying { .. })) => message::ReloadState::Trying,
             Some((_, RolloutStep::Replacing | RolloutStep::Soaking)) => message::ReloadState::RollingOut,
         },
         generation: snapshot.rollout.map(|(generation, _)| generation.0.into()),
+        tried: match snapshot.rollout {
+            Some((_, RolloutStep::Trying { answers, wanted })) => Some(message::Tried { answers, wanted }),
+            _ => None,
+        },
         last_refused: snapshot.refusal.as_ref().map(|refusal| message::Refused {
             generation: refusal.generation.0.into(),
             reason: refusal.why.clone(),
@@ -159,6 +164,11 @@ pub(super) fn status_line(snapshot: &Overview) -> String {
     match (&snapshot.rollout, &snapshot.refusal) {
         (Some((generation, step)), _) => {
             let step = match step {
+                RolloutStep::Trying { answers, wanted } => {
+                    return format!(
+                        "{base} (reload: visitors try generation {generation}, {answers} of {wanted} requests)"
+                    );
+                }
                 RolloutStep::Preparing => "preparing",
                 RolloutStep::Checking => "checking",
                 RolloutStep::Proving => "proving",

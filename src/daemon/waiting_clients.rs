@@ -5,7 +5,7 @@
 
 use super::notice_log::progress_line;
 use crate::control::{self, Replier};
-use crate::supervisor::{Event, GenerationId, Irreplaceable, Outcome, Progress, RequestId, WorkerId};
+use crate::supervisor::{Event, GenerationId, Irreplaceable, Outcome, Progress, RequestId, Trial, WorkerId};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -18,6 +18,17 @@ impl WaitingClients {
     /// The event that asks the core for a reload; the client, if there is one, waits for its outcome.
     pub(super) fn reload(&mut self, client: Option<Replier>) -> Event {
         Event::ReloadRequested(self.number(client))
+    }
+
+    /// The event that asks the core for a reload that visitors try; the client, if there is one, waits for its outcome.
+    pub(super) fn trial(&mut self, trial: Trial, client: Option<Replier>) -> Event {
+        Event::TrialRequested { request: self.number(client), trial }
+    }
+
+    /// The event that has the core end a trial well, and the one that has it call off the reload.
+    pub(super) fn decide(&mut self, promote: bool, client: Replier) -> Event {
+        let request = self.number(Some(client));
+        if promote { Event::PromoteRequested(request) } else { Event::AbortRequested(request) }
     }
 
     /// The event that asks the core for another worker in the place of this one.
@@ -57,6 +68,16 @@ impl WaitingClients {
             Outcome::Refused { generation, why, worker } => {
                 (false, format!("reload to generation {generation} refused: {why}"), last_lines(generation, worker))
             }
+            Outcome::Promoted(generation) => {
+                (true, format!("generation {generation} takes every slot, without the end of its trial"), Vec::new())
+            }
+            Outcome::NothingTried => (false, "no generation is tried by visitors at this time".to_owned(), Vec::new()),
+            Outcome::CalledOff(generation) => (
+                true,
+                format!("the reload to generation {generation} is called off; the old workers serve on"),
+                Vec::new(),
+            ),
+            Outcome::NothingToCallOff => (false, "no reload is under way".to_owned(), Vec::new()),
             Outcome::Replacing(worker) => {
                 (true, format!("worker {worker} is to be replaced: its successor is proven first"), Vec::new())
             }

@@ -49,6 +49,10 @@ ids! {
     ANSWERING_503_ENDED = "350cb9d94b8f187213b228371c42c3dc";
     /// A reload has begun. SOCKD_GENERATION is the new generation.
     RELOAD_BEGUN = "beb9dd5251157552a10307836fe881d5";
+    /// Visitors try a new generation on a few workers.
+    TRIAL_BEGUN = "e28e1e61bf784a7d8d198544d6643865";
+    /// They have tried it, and nothing speaks against it.
+    TRIAL_FINISHED = "91a4e36661c449ffaa7834eea00b27f2";
     /// A reload is complete: the new generation serves alone.
     RELOAD_FINISHED = "b5cdc7d24015b5cf8bac681fb33c303e";
     /// A reload was given up; the old generation never stopped.

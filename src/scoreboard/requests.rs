@@ -18,7 +18,10 @@ const THREAD: usize = 8;
 const METHOD: std::ops::Range<usize> = 16..24;
 const PATH: std::ops::Range<usize> = 24..SLOT;
 
-const _: () = assert!(FIRST_SLOT + SLOTS * SLOT <= PAGE);
+/// Where the last failure is, in bytes: a method and a path, as in a slot.
+const LAST_FAILURE: usize = FIRST_SLOT + SLOTS * SLOT;
+
+const _: () = assert!(LAST_FAILURE + SLOT - METHOD.start <= PAGE);
 
 /// What divides durations, in nanoseconds: two to each power of two, from 16 µs to 97 s.
 pub const BOUNDS: [u64; 46] = bounds();
@@ -45,6 +48,9 @@ pub struct Requests {
     pub without_slot: u64,
     /// How many WebSockets are open.
     pub websockets: u64,
+    /// The last one that was answered with a status from 500 to 599, as that of [`InFlight`]. None: there was none, or it is
+    /// not known.
+    pub last_failure: Option<String>,
 }
 
 /// A request that is served.
@@ -96,7 +102,14 @@ impl Requests {
         let mut in_flight: Vec<InFlight> =
             taken.iter().filter(unchanged).map(|slot| in_flight(page, *slot, now)).collect();
         in_flight.sort_by_key(|request| Reverse(request.since));
-        Self { finished, in_flight, without_slot: word(page, 24), websockets: word(page, 32) }
+        let last_failure = request(page, LAST_FAILURE - METHOD.start);
+        Self {
+            finished,
+            in_flight,
+            without_slot: word(page, 24),
+            websockets: word(page, 32),
+            last_failure: Some(last_failure).filter(|request| request != " "),
+        }
     }
 
     /// How many it serves, WebSockets aside.
@@ -144,6 +157,13 @@ impl Finished {
         self.by_duration.iter().take(bound + 1).fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// How many took no longer than each bound, and longer than the one before it. Those above the last one of [`BOUNDS`] are
+    /// counted as if they took twice as long.
+    pub fn by_duration(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let last = BOUNDS.last().map(|last| last.saturating_mul(2));
+        BOUNDS.iter().copied().chain(last).map(Duration::from_nanos).zip(self.by_duration)
+    }
+
     /// Adds what others have finished.
     pub fn add(&mut self, other: &Self) {
         self.each(other, u64::saturating_add);
@@ -184,16 +204,21 @@ fn word(page: &[u8; PAGE], at: usize) -> u64 {
 }
 
 fn in_flight(page: &[u8; PAGE], slot: usize, now: Duration) -> InFlight {
-    let text = |range: std::ops::Range<usize>| page.get(slot + range.start..slot + range.end).unwrap_or_default();
-    let (method, path) = (text(METHOD), text(PATH));
-    let cut = if path.last().is_some_and(|last| *last != 0) { "…" } else { "" };
     let began = word(page, slot);
     InFlight {
         began,
         since: ago(began, now),
         thread: NonZeroU64::new(word(page, slot + THREAD)),
-        request: format!("{} {}{cut}", harmless(method), harmless(path)),
+        request: request(page, slot),
     }
+}
+
+/// The method and the path in a slot.
+fn request(page: &[u8; PAGE], slot: usize) -> String {
+    let text = |range: std::ops::Range<usize>| page.get(slot + range.start..slot + range.end).unwrap_or_default();
+    let (method, path) = (text(METHOD), text(PATH));
+    let cut = if path.last().is_some_and(|last| *last != 0) { "…" } else { "" };
+    format!("{} {}{cut}", harmless(method), harmless(path))
 }
 
 /// Up to the first zero, without what acts on a terminal.
@@ -220,6 +245,17 @@ mod tests {
 
     fn read(page: &[u8; PAGE]) -> Requests {
         Requests::read(page, || Some(*page), NOW)
+    }
+
+    #[test]
+    fn the_last_failure_is_shown_harmless() {
+        let mut page = [0; PAGE];
+        assert_eq!(read(&page).last_failure, None);
+        page[4000..4004].copy_from_slice(b"POST");
+        page[4008..4014].copy_from_slice(b"/a\x1bc\xff\0");
+        assert_eq!(read(&page).last_failure.as_deref(), Some("POST /a\u{fffd}c\u{fffd}"));
+        page[4000..].fill(b'a');
+        assert_eq!(read(&page).last_failure.map(|request| request.len()), Some(8 + 1 + 88 + 3));
     }
 
     #[test]

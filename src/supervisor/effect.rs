@@ -3,6 +3,7 @@
 use super::acceptance::Answer;
 use super::id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
 use super::notice::Notice;
+use super::spec::Trial;
 use std::iter::Chain;
 use std::time::Duration;
 use std::{slice, vec};
@@ -55,6 +56,9 @@ pub enum Effect {
         /// question that takes no longer than any other must do.
         patience: Option<Duration>,
     },
+    /// Count what became of the requests of this generation, and of the one that serves. Answered, at once, by
+    /// `AnswersCounted`.
+    CountAnswers(GenerationId),
     /// Ask a ready worker whether it is well. Answered, once, by `Probed`; a worker is never asked twice at a time.
     Probe {
         /// Who is asked.
@@ -169,6 +173,31 @@ pub enum Progress {
         /// From the decision to start it.
         after: Duration,
     },
+    /// Visitors try the new generation.
+    Trying {
+        /// Which.
+        generation: GenerationId,
+        /// On so many workers.
+        workers: u32,
+        /// How it is decided.
+        trial: Trial,
+    },
+    /// So much was seen of it, and nothing speaks against it, unless a refusal follows.
+    Tried {
+        /// How many of its requests were answered.
+        answers: u64,
+        /// How many of them the server failed at.
+        server_errors: u64,
+        /// How many answers decide.
+        wanted: u64,
+    },
+    /// The trial has ended well, or was ended.
+    TrialDone {
+        /// With so many answers.
+        answers: u64,
+        /// Of so many that were wanted.
+        wanted: u64,
+    },
     /// Every slot has a worker of the new generation; they are watched for so long.
     Soaking(Duration),
 }
@@ -189,6 +218,14 @@ pub enum Outcome {
         /// The worker that failed, if it was one: its last lines tell more.
         worker: Option<WorkerId>,
     },
+    /// This generation takes every slot without the end of its trial.
+    Promoted(GenerationId),
+    /// No generation is tried by visitors at this time.
+    NothingTried,
+    /// The reload to this generation is called off; the old one serves on.
+    CalledOff(GenerationId),
+    /// No reload is under way.
+    NothingToCallOff,
     /// This worker gets a successor, which is proven first.
     Replacing(WorkerId),
     /// This worker is not replaced.
@@ -243,6 +280,7 @@ impl Effects {
             | Effect::Inspect(_)
             | Effect::Judge { .. }
             | Effect::Probe { .. }
+            | Effect::CountAnswers(_)
             | Effect::ReadHeartbeat(_)
             | Effect::Signal(..)
             | Effect::WatchListeners

@@ -2,7 +2,7 @@
 
 use super::acceptance::{Answers, ProbeOutcome};
 use super::id::{GenerationId, RequestId, WorkerId};
-use super::spec::{Checks, Spec};
+use super::spec::{Checks, Spec, Trial};
 use super::time::Time;
 use std::time::Duration;
 
@@ -65,6 +65,27 @@ pub enum Event {
     Worker(WorkerId, WorkerEvent),
     /// Somebody wants a reload.
     ReloadRequested(RequestId),
+    /// Somebody wants a reload that visitors try like this, whatever the specification says.
+    TrialRequested {
+        /// Who is answered.
+        request: RequestId,
+        /// How.
+        trial: Trial,
+    },
+    /// Somebody wants the new generation to take every slot before the trial has ended. Answered, at once, by
+    /// [`Effect::Answer`](super::Effect).
+    PromoteRequested(RequestId),
+    /// Somebody calls the reload off that is under way. Answered, at once, by [`Effect::Answer`](super::Effect).
+    AbortRequested(RequestId),
+    /// Answers [`Effect::CountAnswers`](super::Effect), at once: what has become of requests so far.
+    AnswersCounted {
+        /// The new generation.
+        generation: GenerationId,
+        /// Of its requests.
+        new: Answered,
+        /// Of those of the generation that serves.
+        old: Answered,
+    },
     /// Somebody wants another worker in the place of this one. Answered, at once, by [`Effect::Answer`](super::Effect).
     ReplacementRequested {
         /// Who is answered.
@@ -84,6 +105,20 @@ pub enum Event {
         /// systemd's own after it (KillSignal=).
         at_terminal: bool,
     },
+}
+
+/// What became of the requests of one generation since its beginning, by its workers' word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// How many were answered.
+    pub answers: u64,
+    /// How many of them with a status from 500 to 599.
+    pub server_errors: u64,
+    /// The last of those, as far as it is known: its method and its path.
+    pub last_failure: Option<String>,
+    /// How many took no longer than each bound, and longer than the bound before it; the bounds are always the same, the
+    /// shortest first.
+    pub durations: Vec<(Duration, u64)>,
 }
 
 /// Something that happened to one worker.

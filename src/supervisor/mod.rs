@@ -52,12 +52,13 @@ pub use acceptance::{
     Answer, Answers, Expectation, ProbeOutcome, Protocol, find, judge, may_improve, speaks_for_itself, usual,
 };
 pub use effect::{Announcement, Effect, Effects, Irreplaceable, Outcome, Progress, Role, Signal};
-pub use event::{Accepts, Event, Holds, WorkerEvent};
+pub use event::{Accepts, Answered, Event, Holds, WorkerEvent};
 pub use fallback::FALLBACK_RETRY_INTERVAL;
 pub use id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
 pub use notice::{Notice, Retirement};
+pub use rollout::comparison::{FALSE_ALARMS, SLOW, SLOWER};
 pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
-pub use spec::{Checks, MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Spec, Start};
+pub use spec::{Checks, MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Share, Spec, Start, Trial};
 pub use time::Time;
 pub use worker::Phase;
 
@@ -65,6 +66,7 @@ use clock::Clock;
 use fallback::Fallback;
 use generation::{Generation, Preparation};
 use random::Random;
+use rollout::comparison::Run;
 use rollout::state::{Rollout, Rollouts};
 use slot::Slot;
 use spec::VISITOR_RETRY_INTERVAL;
@@ -143,6 +145,8 @@ pub enum Reason {
     Clock,
     /// A check of a rollout takes too long.
     Check,
+    /// What visitors make of a new generation is to be counted.
+    Trial,
     /// A rollout's soak is over.
     Soak,
     /// The old workers have had the time to hear that they accept no more.
@@ -221,7 +225,13 @@ impl Supervisor {
                     return effects;
                 }
             }
-            Event::ReloadRequested(request) => self.reload_requested(request, &mut effects),
+            Event::ReloadRequested(request) => self.reload_requested(request, None, &mut effects),
+            Event::TrialRequested { request, trial } => self.reload_requested(request, Some(trial), &mut effects),
+            Event::PromoteRequested(request) => self.promote_requested(request, &mut effects),
+            Event::AbortRequested(request) => self.abort_requested(now, request, &mut effects),
+            Event::AnswersCounted { generation, new, old } => {
+                self.answers_counted(now, generation, new, old, &mut effects);
+            }
             Event::ReplacementRequested { request, worker } => {
                 self.replacement_requested(now, request, worker, &mut effects);
             }
@@ -286,7 +296,8 @@ impl Supervisor {
         let rollout = self.rollouts.current.as_ref();
         let (check, soak) = (rollout.and_then(Rollout::check_until), rollout.and_then(Rollout::soak_until));
         let handover = self.rollouts.handover.as_ref().map(|handover| handover.until);
-        generations.chain([check, soak, handover, self.life.conclusion].into_iter().flatten())
+        let trial = rollout.and_then(Rollout::trial_run).and_then(Run::until);
+        generations.chain([check, soak, trial, handover, self.life.conclusion].into_iter().flatten())
     }
 
     /// The time that counts at this call.
@@ -321,9 +332,10 @@ impl Supervisor {
         let rollout = self.rollouts.current.as_ref();
         let check = rollout.and_then(Rollout::check_until).map(|at| (at, Reason::Check));
         let soak = rollout.and_then(Rollout::soak_until).map(|at| (at, Reason::Soak));
+        let trial = rollout.and_then(Rollout::trial_run).and_then(Run::deadline).map(|at| (at, Reason::Trial));
         let handover = self.rollouts.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
         let fallback = self.fallback.deadline().map(|at| (at, Reason::Fallback));
-        let rollout = check.into_iter().chain(soak).chain(handover);
+        let rollout = check.into_iter().chain(trial).chain(soak).chain(handover);
         let others = slots.chain(generations).chain(rollout).chain(fallback).filter(move |_| !ends);
         conclusion.into_iter().chain(others)
     }
@@ -436,9 +448,12 @@ impl Supervisor {
         }
     }
 
-    fn reload_requested(&mut self, request: RequestId, effects: &mut Effects) {
+    fn reload_requested(&mut self, request: RequestId, trial: Option<Trial>, effects: &mut Effects) {
         match self.life.mode {
-            Mode::Waiting | Mode::Running => self.rollouts.waiting.push(request),
+            Mode::Waiting | Mode::Running => {
+                self.rollouts.waiting.push(request);
+                self.rollouts.trial = trial.or(self.rollouts.trial);
+            }
             Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(request, Outcome::Stopping)),
         }
     }

@@ -1,6 +1,7 @@
 //! What is worth a line in the log: facts, the words are the daemon's.
 
 use super::id::{GenerationId, WorkerRef};
+use super::spec::Trial;
 use std::time::Duration;
 
 /// Why a worker that is well is replaced.
@@ -135,6 +136,24 @@ pub enum Notice {
     ChecksLeftOut(GenerationId),
     /// The canary is proven.
     CanaryProven(GenerationId),
+    /// Visitors try the new generation on a few workers.
+    Trying {
+        /// The new generation.
+        generation: GenerationId,
+        /// On how many.
+        workers: u32,
+        /// How it is decided.
+        trial: Trial,
+    },
+    /// The trial has ended well, or somebody has ended it.
+    TrialDone {
+        /// The new generation.
+        generation: GenerationId,
+        /// So many of its requests were answered.
+        answers: u64,
+        /// Of so many that were wanted.
+        wanted: u64,
+    },
     /// Every slot has a proven worker of the new generation; the old ones are still there.
     Soaking {
         /// The new generation.

@@ -9,7 +9,8 @@
 //!     +-----+----------+------------------- refused: the new ones go ---+-----------+
 //! ```
 //!
-//! Checking (check.rs) is between reading and loading, where the operator has programs for it.
+//! Checking (check.rs) is between reading and loading, where the operator has programs for it. Trying (trial.rs) is between
+//! proving and replacing, where visitors are to try the new generation on a few workers first.
 //!
 //! A new worker that is proven stands beside its predecessor until the whole generation is proven: the old workers
 //! are not touched before, so backing out takes nothing from anybody. Where memory does not allow for two workers in
@@ -21,7 +22,10 @@
 //! every second could otherwise keep every rollout from its end. The wait is bounded by the start timeout.
 
 mod check;
+pub(super) mod comparison;
+mod exact_test;
 pub(super) mod state;
+mod trial;
 
 use super::effect::{Announcement, Effect, Effects, Outcome, Progress};
 use super::generation::Generation;
@@ -61,6 +65,7 @@ impl Supervisor {
                 self.leave_proving(now, id, &spec, effects);
             }
             Step::Checking { .. } | Step::Proving { .. } => {}
+            Step::Trying(_) => self.advance_trial(now, id, &spec, effects),
             Step::Replacing => self.replace(now, id, &spec, effects),
             Step::Soaking { until } if until <= now => self.complete_rollout(now, id, effects),
             Step::Soaking { .. } => {}
@@ -78,7 +83,8 @@ impl Supervisor {
         effects.push(Effect::ReportProgress(Progress::Preparing(generation)));
         effects.notice(Notice::RolloutBegun(generation));
         let requests = std::mem::take(&mut self.rollouts.waiting);
-        self.rollouts.current = Some(Rollout { generation, requests, step: Step::Preparing });
+        let trial = self.rollouts.trial.take();
+        self.rollouts.current = Some(Rollout { generation, requests, trial, step: Step::Preparing });
         self.generations.insert(generation, Generation::begin(now, generation, effects));
     }
 
@@ -114,36 +120,13 @@ impl Supervisor {
             let successor = self.slots[index].successor.take();
             self.drain(now, successor, effects);
         }
-        self.set_step(Step::Replacing);
-        self.replace(now, id, spec, effects);
+        self.set_step(self.trial(spec).unwrap_or(Step::Replacing));
+        self.advance_rollout(now, effects);
     }
 
     /// Starts the next successors, or notices that all are there.
     fn replace(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
-        let wanted = spec.workers as usize;
-        if self.slots.len() < wanted {
-            self.slots.resize_with(wanted, Slot::default);
-        }
-        // One after the other, gentle to the visitors who are being served; a large pool in batches.
-        let batch = if self.generations[&id].proven { (wanted / 16).max(1) } else { 1 };
-        let mut starting = self.workers.starting_count(id);
-        // Half a batch at a time: who looks through a thousand slots whenever one worker is ready looks a million times.
-        if starting > batch / 2 {
-            return;
-        }
-        let held = self.slots_of(id);
-        for (index, _) in (0..wanted).zip(held).filter(|(_, held)| !held) {
-            if starting >= batch {
-                return;
-            }
-            if self.slots[index].current.is_some() && !self.make_room(now, spec, effects) {
-                return;
-            }
-            let successor = self.spawn(now, id, Some(SlotId(index as u32)), spec, effects);
-            self.slots[index].successor = Some(successor);
-            starting += 1;
-        }
-        if starting == 0 {
+        if self.fill_with_successors(now, id, spec, spec.workers, effects) {
             effects.push(Effect::ReportProgress(Progress::Soaking(spec.soak)));
             effects.notice(Notice::Soaking { generation: id, soak: spec.soak });
             let by = now + spec.soak / 2;
@@ -154,6 +137,41 @@ impl Supervisor {
                 self.complete_rollout(now, id, effects);
             }
         }
+    }
+
+    /// Starts the next successors in the first so many slots. Whether all are there and proven.
+    fn fill_with_successors(
+        &mut self,
+        now: Time,
+        id: GenerationId,
+        spec: &Spec,
+        slots: u32,
+        effects: &mut Effects,
+    ) -> bool {
+        let wanted = spec.workers as usize;
+        if self.slots.len() < wanted {
+            self.slots.resize_with(wanted, Slot::default);
+        }
+        // One after the other, gentle to the visitors who are being served; a large pool in batches.
+        let batch = if self.generations[&id].proven { (wanted / 16).max(1) } else { 1 };
+        let mut starting = self.workers.starting_count(id);
+        // Half a batch at a time: who looks through a thousand slots whenever one worker is ready looks a million times.
+        if starting > batch / 2 {
+            return false;
+        }
+        let held = self.slots_of(id);
+        for (index, _) in (0..slots as usize).zip(held).filter(|(_, held)| !held) {
+            if starting >= batch {
+                return false;
+            }
+            if self.slots[index].current.is_some() && !self.make_room(now, spec, effects) {
+                return false;
+            }
+            let successor = self.spawn(now, id, Some(SlotId(index as u32)), spec, effects);
+            self.slots[index].successor = Some(successor);
+            starting += 1;
+        }
+        starting == 0
     }
 
     /// Whether one more pair of old and new is allowed; drains the predecessor of a proven pair where that helps.
@@ -277,7 +295,13 @@ pub(super) fn end_rollout(
         Outcome::Serving(_) | Outcome::Waiting(_) => Some(Ok(())),
         Outcome::Refused { why, .. } => Some(Err(why.clone())),
         // Nothing came of it.
-        Outcome::Stopping | Outcome::Replacing(_) | Outcome::NotReplaced { .. } => None,
+        Outcome::Stopping
+        | Outcome::Promoted(_)
+        | Outcome::NothingTried
+        | Outcome::CalledOff(_)
+        | Outcome::NothingToCallOff
+        | Outcome::Replacing(_)
+        | Outcome::NotReplaced { .. } => None,
     };
     if verdict.is_some() {
         effects.push(Effect::Announce(Announcement::ReloadEnded));

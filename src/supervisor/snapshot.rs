@@ -59,6 +59,13 @@ pub enum RolloutStep {
     Checking,
     /// The canary is being asked.
     Proving,
+    /// Visitors try it on a few workers.
+    Trying {
+        /// How many of their requests were answered.
+        answers: u64,
+        /// How many shall be.
+        wanted: u64,
+    },
     /// Slot by slot.
     Replacing,
     /// All are there; the old ones wait to see that they stay well.

@@ -52,8 +52,40 @@ pub struct Spec {
     pub canary: bool,
     /// How many slots may hold an old and a new worker at the same time during a rollout: 1 or more.
     pub surge: u32,
+    /// How visitors try a new generation before it takes every slot. None: they do not.
+    pub trial: Option<Trial>,
     /// How long the complete new generation must stay well before the old one drains.
     pub soak: Duration,
+}
+
+/// How visitors try a new generation before it takes every slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// On how many of its workers.
+    pub share: Share,
+    /// So many requests of theirs decide, 1 or more.
+    pub requests: u64,
+    /// So long it takes at most.
+    pub time: Duration,
+}
+
+/// Some workers of a pool, always one at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// So many, or all if there are fewer.
+    Workers(u32),
+    /// So many of a hundred, 1 to 100, rounded up.
+    Percent(u32),
+}
+
+impl Share {
+    /// How many that is, of so many.
+    pub fn of(self, workers: u32) -> u32 {
+        match self {
+            Self::Workers(count) => count.clamp(1, workers.max(1)),
+            Self::Percent(percent) => (workers * percent.min(100)).div_ceil(100).max(1),
+        }
+    }
 }
 
 /// The programs that a reload runs before it loads a new generation, one after the other.

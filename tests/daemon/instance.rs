@@ -458,7 +458,7 @@ impl Instance {
     pub fn reload(&self) -> (Vec<String>, Outcome) {
         let mut steps = Vec::new();
         let control = self.control();
-        let asking = control::reload(&control, true, |step| steps.push(step.to_owned()));
+        let asking = control::reload(&control, true, None, |step| steps.push(step.to_owned()));
         match runtime().block_on(async { tokio::time::timeout(PATIENCE, asking).await }) {
             Ok(Ok(outcome)) => (steps, outcome),
             failed => panic!("no outcome: {failed:?}\n{}", self.transcript.show()),

@@ -52,4 +52,5 @@ mod signals;
 mod slow_requests;
 mod strangers;
 mod top;
+mod trials;
 mod uwsgi;

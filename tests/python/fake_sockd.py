@@ -226,6 +226,11 @@ class Scoreboard:
         slots = struct.iter_unpack("=QQ8s88s", os.pread(self.fileno(), 15 * 112, self.FIRST_SLOT))
         return [b" ".join(text.rstrip(b"\0") for text in request).decode() for began, _, *request in slots if began]
 
+    def last_failure(self):
+        """The last request that was answered with 500 to 599."""
+        method, path = struct.unpack("=8s88s", os.pread(self.fileno(), 96, self.FIRST_SLOT + 15 * 112))
+        return b" ".join((method.rstrip(b"\0"), path.rstrip(b"\0"))).decode()
+
     def wait_for_finished(self, counts):
         """Until so many requests are over and none is served any more: a visitor has his answer a moment before."""
         over = counts, [], 0

@@ -111,6 +111,7 @@ class Requests(Case):
                 leaver.sock.recv(65536)
                 leaver.close()
                 worker.scoreboard.wait_for_finished({0: 1, 2: 1, 3: 1, 4: 1, 5: 3})
+                self.assertEqual(worker.scoreboard.last_failure()[:4], "GET ")
 
     @unittest.skipUnless("tornado" in USABLE, "tornado is not installed")
     def test_counted_by_what_the_visitor_of_tornado_got(self):
@@ -126,6 +127,7 @@ class Requests(Case):
         self.assertEqual(worker.scoreboard.in_flight(), ["GET /raise"])
         leaver.close()
         worker.scoreboard.wait_for_finished({0: 1, 2: 1, 3: 1, 4: 1, 5: 1})
+        self.assertEqual(worker.scoreboard.last_failure(), "GET /503%20Busy")
 
     @unittest.skipUnless("tornado" in USABLE and GUNICORN_VERSION > (20, 1), "takes Tornado's applications for WSGI")
     def test_open_websockets_of_tornado_are_counted(self):

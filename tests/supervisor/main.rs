@@ -10,6 +10,7 @@ mod pool;
 mod scenarios;
 mod simulation;
 mod status;
+mod trials;
 mod unhealthy_workers;
 mod unknown_programs;
 mod waits;
@@ -17,7 +18,7 @@ mod waits;
 use faults::{Code, FAULTS};
 use health::Sickness;
 use simulation::{World, ms, spec};
-use sockd_supervisor::{Event, Start, WorkerEvent};
+use sockd_supervisor::{Event, Share, Start, Trial, WorkerEvent};
 
 /// One seeded life: faults for a while, then peace; in peace the wanted state must be reached.
 fn live(seed: u64) -> World {
@@ -26,6 +27,8 @@ fn live(seed: u64) -> World {
     spec.workers = 1 + (seed % 7) as u32;
     spec.surge = if seed.is_multiple_of(3) { 1 } else { spec.workers };
     spec.canary = !seed.is_multiple_of(5);
+    let trial = Trial { share: Share::Percent(40), requests: 100, time: ms(30_000) };
+    spec.trial = seed.is_multiple_of(4).then_some(trial);
     spec.ready_after = seed.is_multiple_of(4).then(|| ms(300));
     spec.max_age = seed.is_multiple_of(7).then(|| ms(60_000));
     spec.preloaded = seed.is_multiple_of(8);
@@ -35,8 +38,9 @@ fn live(seed: u64) -> World {
     let mut world = World::new(seed, start, spec);
     world.shaky = seed.is_multiple_of(3);
     world.checking.programs = (seed % 4) as usize;
+    world.traffic.per_second = seed % 9;
     for _ in 0..120 {
-        match world.roll(23) {
+        match world.roll(24) {
             0 | 1 => {
                 let _ = world.reload();
             }
@@ -97,6 +101,9 @@ fn live(seed: u64) -> World {
             }
             17 => world.event(Event::OneMoreWorker),
             18 => world.event(Event::OneFewerWorker),
+            23 => {
+                let _ = world.decide(seed.is_multiple_of(2));
+            }
             22 => {
                 if let Some(id) = world.pick_any() {
                     let _ = world.replace(id);

@@ -6,13 +6,15 @@
 pub mod generations;
 mod invariants;
 mod processes;
+mod traffic;
 
 use self::generations::Checking;
+use self::traffic::Traffic;
 use super::faults::Code;
 use super::health::Records;
 use sockd_supervisor::{
     Announcement, Effect, Effects, Event, FALLBACK_RETRY_INTERVAL, GenerationId, Holds, Notice, Outcome, Probe,
-    RequestId, Role, Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
+    RequestId, Role, Signal, Spec, Start, Supervisor, Time, Trial, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -40,6 +42,7 @@ pub(super) struct Process {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few of them wait at a time")]
 pub(super) enum Happening {
     Event(Event),
     Heartbeat(WorkerId),
@@ -82,6 +85,7 @@ pub struct World {
     pub notices: Vec<Notice>,
     pub records: Records,
     pub checking: Checking,
+    pub traffic: Traffic,
     agenda: BTreeMap<(Time, u64), Happening>,
     pub(super) processes: BTreeMap<WorkerId, Process>,
     pub(super) prepared: BTreeSet<GenerationId>,
@@ -133,6 +137,7 @@ pub fn spec() -> Spec {
         max_memory: Some(1 << 30),
         canary: true,
         surge: 3,
+        trial: None,
         soak: ms(2_000),
     }
 }
@@ -165,6 +170,7 @@ impl World {
             notices: Vec::new(),
             records: Records::default(),
             checking: Checking::default(),
+            traffic: Traffic::default(),
             agenda: BTreeMap::new(),
             processes: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -362,6 +368,20 @@ impl World {
         request
     }
 
+    /// Asks for one that visitors try.
+    pub fn reload_with_trial(&mut self, trial: Trial) -> RequestId {
+        let request = self.request();
+        self.event(Event::TrialRequested { request, trial });
+        request
+    }
+
+    /// Ends the trial, or the whole reload, before it ends by itself; the answer.
+    pub fn decide(&mut self, promotes: bool) -> Outcome {
+        let request = self.request();
+        self.event(if promotes { Event::PromoteRequested(request) } else { Event::AbortRequested(request) });
+        self.answers.get(&request).cloned().unwrap_or_else(|| panic!("it is not answered\n{}", self.story()))
+    }
+
     /// Asks for another worker in the place of this one; the answer.
     pub fn replace(&mut self, worker: WorkerId) -> Outcome {
         let request = self.request();
@@ -448,6 +468,7 @@ impl World {
                     assert!(std::mem::take(&mut self.turns_away), "503 ended twice");
                     self.fallback = false;
                 }
+                Effect::CountAnswers(generation) => self.count_answers(generation),
                 Effect::Announce(announcement) => self.announced(announcement),
                 Effect::Answer(request, outcome) => {
                     assert!(self.asked.remove(&request), "answered twice or unasked\n{}", self.story());

@@ -218,6 +218,10 @@ impl Page {
             ReloadState::Reading => (", reloading: reading the configuration".to_owned(), Paint::Passing),
             ReloadState::Checking => (format!(", reloading: {next} is being checked"), Paint::Passing),
             ReloadState::Canary => (format!(", reloading: the canary of {next} is being proven"), Paint::Passing),
+            ReloadState::Trying => {
+                let counted = reload.tried.map(|tried| format!(", {} of {} requests", tried.answers, tried.wanted));
+                (format!(", reloading: visitors try {next}{}", counted.unwrap_or_default()), Paint::Passing)
+            }
             ReloadState::RollingOut => (format!(", reloading: {next} replaces it slot by slot"), Paint::Passing),
             ReloadState::Abandoning => (format!(", reloading: {next} failed and is taken away"), Paint::Bad),
             ReloadState::Unknown => (", reloading".to_owned(), Paint::Passing),

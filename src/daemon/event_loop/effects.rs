@@ -48,6 +48,12 @@ impl EventLoop {
                     let public = busy_on.map(|listener| listener.address.clone()).collect();
                     self.judge(worker, Baseline { reference, remembered, public }, patience);
                 }
+                Effect::CountAnswers(new) => {
+                    let old = self.core.overview(self.clock.now()).generation;
+                    let [new_answered, old_answered] = [new, old].map(|id| self.children.workers.answered(id));
+                    let (generation, new, old) = (new, new_answered, old_answered);
+                    self.outbox.event(Event::AnswersCounted { generation, new, old });
+                }
                 Effect::Probe { worker, skip_when_idle } => self.probe(worker, skip_when_idle),
                 Effect::ReadHeartbeat(worker) => {
                     self.children.workers.read_heartbeat(worker, self.clock, &mut self.outbox);

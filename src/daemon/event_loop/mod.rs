@@ -63,6 +63,7 @@ use super::service_manager::ServiceManager;
 use super::setup::Setup;
 use super::signals::UselessSignals;
 use super::slow_requests::SlowRequests;
+use super::spec;
 use super::status;
 use super::status_socket::StatusSocket;
 use super::templates::Templates;
@@ -301,13 +302,35 @@ impl EventLoop {
             }
             control::Request::Reload { wait: false } => {
                 self.outbox.event(self.waiting_clients.reload(None));
-                let message = "the reload has begun".to_owned();
-                call.replier.outcome(control::Outcome { ok: true, message, ..control::Outcome::default() });
+                has_begun(call.replier);
             }
+            control::Request::Trial { wait, trial } => self.begin_trial(wait, trial, call.replier),
+            control::Request::Promote => self.outbox.event(self.waiting_clients.decide(true, call.replier)),
+            control::Request::Abort => self.outbox.event(self.waiting_clients.decide(false, call.replier)),
             control::Request::Replace { worker } => {
                 self.outbox.event(self.waiting_clients.replace(WorkerId(worker), call.replier));
             }
         }
+    }
+
+    fn begin_trial(&mut self, wait: bool, asked: control::Trial, replier: control::Replier) {
+        let serving = self.generations.ready.get(&self.overview().generation);
+        let configured = serving.map(|generation| &generation.settings.reload);
+        let trial = match spec::asked_trial(asked, configured) {
+            Ok(trial) => trial,
+            Err(why) => return replier.refuse(control::RefusalKind::BadRequest, why),
+        };
+        if self.core.somebody_serves() && !self.children.workers.are_requests_shown() {
+            let why = "its workers do not show their requests, so that nothing could be compared";
+            return replier.refuse(control::RefusalKind::NotPossible, why.to_owned());
+        }
+        let waits = if wait {
+            Some(replier)
+        } else {
+            has_begun(replier);
+            None
+        };
+        self.outbox.event(self.waiting_clients.trial(trial, waits));
     }
 
     fn answer_status(&self, replier: control::Replier) {
@@ -396,4 +419,10 @@ impl EventLoop {
             self.children.templates.place(*number, next, entrance.as_fd());
         }
     }
+}
+
+/// Nobody waits for more.
+fn has_begun(replier: control::Replier) {
+    let message = "the reload has begun".to_owned();
+    replier.outcome(control::Outcome { ok: true, message, ..control::Outcome::default() });
 }

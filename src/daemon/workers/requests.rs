@@ -4,13 +4,31 @@ use super::traffic::{self, ByGeneration};
 use super::{Worker, Workers};
 use crate::control::message;
 use crate::scoreboard::{InFlight, Requests, Scoreboard};
-use crate::supervisor::{Role, WorkerId};
+use crate::supervisor::{Answered, GenerationId, Role, WorkerId};
 use std::time::{Duration, Instant};
 
 impl Workers {
     /// What became of the requests since the start and lately. None: no worker shows them.
     pub(in crate::daemon) fn requests(&self) -> Option<message::Requests> {
         self.traffic.document(Instant::now(), &self.finished())
+    }
+
+    /// What became of the requests of a generation, for a comparison with another one.
+    pub(in crate::daemon) fn answered(&self, generation: GenerationId) -> Answered {
+        let finished = self.finished().of(generation);
+        let serving = |worker: &&Worker| worker.role == Role::Serving && worker.generation == generation;
+        let requests = self.all.values().filter(serving).filter_map(Worker::requests);
+        Answered {
+            answers: finished.total().saturating_sub(finished.aborted()),
+            server_errors: finished.server_errors(),
+            last_failure: requests.filter_map(|requests| requests.last_failure).next_back(),
+            durations: finished.by_duration().collect(),
+        }
+    }
+
+    /// Whether any worker shows its requests.
+    pub(in crate::daemon) fn are_requests_shown(&self) -> bool {
+        self.all.values().any(|worker| worker.requests().is_some())
     }
 
     /// Keeps what all have finished by now, if it is time for that.

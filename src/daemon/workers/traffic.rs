@@ -56,6 +56,11 @@ impl ByGeneration {
         }
     }
 
+    /// What this one has finished, if it is among the newest.
+    pub(super) fn of(&self, generation: GenerationId) -> Finished {
+        self.newest.get(&generation).cloned().unwrap_or_default()
+    }
+
     /// What all of them have finished. None: no worker shows that.
     pub(super) fn total(&self) -> Option<Finished> {
         let all = self.older.iter().map(|(_, finished)| finished).chain(self.newest.values());

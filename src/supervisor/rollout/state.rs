@@ -3,7 +3,9 @@
 use super::super::effect::Outcome;
 use super::super::id::{GenerationId, RequestId, WorkerId};
 use super::super::snapshot::{Refusal, RolloutStep};
+use super::super::spec::Trial;
 use super::super::time::Time;
+use super::comparison::Run;
 
 /// The reloads of an instance.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +14,8 @@ pub(in super::super) struct Rollouts {
     pub(in super::super) handover: Option<Handover>,
     /// Who asked for a reload that has not begun: one rollout will serve them all.
     pub(in super::super) waiting: Vec<RequestId>,
+    /// How one of them wants visitors to try the new generation first, whatever the specification says.
+    pub(in super::super) trial: Option<Trial>,
     /// The last one, if it was refused.
     pub(in super::super) refusal: Option<Refusal>,
 }
@@ -21,6 +25,8 @@ pub(in super::super) struct Rollouts {
 pub(in super::super) struct Rollout {
     pub(in super::super) generation: GenerationId,
     pub(in super::super) requests: Vec<RequestId>,
+    /// How one of those who asked wants it to be tried.
+    pub(in super::super) trial: Option<Trial>,
     pub(in super::super) step: Step,
 }
 
@@ -38,6 +44,8 @@ pub(in super::super) enum Step {
         canary: WorkerId,
         watch_until: Option<Time>,
     },
+    /// Visitors try it on a few workers.
+    Trying(Box<Run>),
     Replacing,
     Soaking {
         until: Time,
@@ -59,22 +67,36 @@ impl Rollout {
         match self.step {
             Step::Soaking { until } => Some(until),
             Step::Proving { watch_until, .. } => watch_until,
-            Step::Preparing | Step::Checking { .. } | Step::Replacing => None,
+            Step::Preparing | Step::Checking { .. } | Step::Trying(_) | Step::Replacing => None,
+        }
+    }
+
+    /// The trial, if it is under way.
+    pub(in super::super) fn trial_run(&self) -> Option<&Run> {
+        match &self.step {
+            Step::Trying(run) => Some(run),
+            Step::Preparing | Step::Checking { .. } | Step::Proving { .. } | Step::Replacing | Step::Soaking { .. } => {
+                None
+            }
         }
     }
 
     pub(in super::super) fn check_until(&self) -> Option<Time> {
         match self.step {
             Step::Checking { until, .. } => until,
-            Step::Preparing | Step::Proving { .. } | Step::Replacing | Step::Soaking { .. } => None,
+            Step::Preparing | Step::Proving { .. } | Step::Trying(_) | Step::Replacing | Step::Soaking { .. } => None,
         }
     }
 
     pub(in super::super) fn step(&self) -> RolloutStep {
-        match self.step {
+        match &self.step {
             Step::Preparing => RolloutStep::Preparing,
             Step::Checking { .. } => RolloutStep::Checking,
             Step::Proving { .. } => RolloutStep::Proving,
+            Step::Trying(run) => {
+                let (answers, wanted) = run.counted();
+                RolloutStep::Trying { answers, wanted }
+            }
             Step::Replacing => RolloutStep::Replacing,
             Step::Soaking { .. } => RolloutStep::Soaking,
         }

@@ -148,6 +148,10 @@ impl World {
             | Event::OneMoreWorker
             | Event::OneFewerWorker
             | Event::StopRequested
+            | Event::TrialRequested { .. }
+            | Event::PromoteRequested(_)
+            | Event::AbortRequested(_)
+            | Event::AnswersCounted { .. }
             | Event::Interrupted { .. } => true,
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{Process, World, ms};
 use sockd_supervisor::{
-    Effect, Effects, Event, GenerationId, Notice, Overview, Phase, Signal, Snapshot, WorkerEvent, WorkerId,
-    WorkerSnapshot,
+    Effect, Effects, Event, GenerationId, Notice, Overview, Phase, RolloutStep, Signal, Snapshot, WorkerEvent,
+    WorkerId, WorkerSnapshot,
 };
 use std::collections::BTreeSet;
 
@@ -76,7 +76,12 @@ impl World {
         });
         let resized = resized_from.is_some();
         let wanted = if resized { before.wanted.min(after.wanted).min(resized_from) } else { after.wanted };
-        let floor = (before.ready - lost).min(wanted.unwrap_or(0));
+        // Those that visitors try come on top of the others; once it is over, they are among them.
+        let tries = before.rollout.filter(|(_, step)| matches!(step, RolloutStep::Trying { .. }));
+        let tried = |w: &&WorkerSnapshot| w.phase == Phase::Ready && w.slot.is_some();
+        let on_top =
+            tries.map_or(0, |(id, _)| before.workers.iter().filter(tried).filter(|w| w.generation == id).count());
+        let floor = (before.ready - lost).saturating_sub(on_top as u32).min(wanted.unwrap_or(0));
         assert!(
             after.ready >= floor,
             "our own action left {} ready workers where {floor} could be\n{}",

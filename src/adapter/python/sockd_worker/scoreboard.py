@@ -36,8 +36,11 @@ BOUNDS = [(1 << 14 + half // 2) * (181 if half % 2 else 128) // 128 for half in 
 COLUMNS = len(BOUNDS) + 1
 # Bytes. When it began, its thread, its method, its path without the query.
 SLOT = struct.Struct("=QQ8s88s")
+METHOD = 16
 FIRST_SLOT = 8 * (FINISHED + ROWS * COLUMNS)
 SLOTS = 15
+# Its method and its path, as in a slot.
+LAST_FAILURE = FIRST_SLOT + SLOTS * SLOT.size
 METHODS = {name: name.encode() for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
 # What sockd says that it is when it asks: its own questions are nobody's requests.
 PROBE = "sockd (probe)"
@@ -76,6 +79,7 @@ def request_functions(
     """begin() and finish(), which each request calls: all their names are local, as attributes take longer to find."""
     free = list(range(FIRST_SLOT, FIRST_SLOT + SLOTS * SLOT.size, SLOT.size))
     take, give, pack, clock, methods, bounds = free.pop, free.append, SLOT.pack_into, time.monotonic_ns, METHODS, BOUNDS
+    failure = slice(LAST_FAILURE, LAST_FAILURE + SLOT.size - METHOD)
     # One entry for each request that has found no slot.
     others: List[None] = []
 
@@ -95,6 +99,8 @@ def request_functions(
         """It is over, answered with this status, or ABORTED, or PROBED."""
         slot, began = token
         if slot:
+            if status >= SERVER_ERROR:
+                memory[failure] = memory[slot + METHOD:slot + SLOT.size]
             words[slot >> 3] = 0
             give(slot)
         else:

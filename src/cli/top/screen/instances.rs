@@ -134,6 +134,7 @@ fn state(instance: &Instance, status: &Status) -> (String, Paint) {
         (ReloadState::Reading, _) => ("reload: reading".to_owned(), Paint::Passing),
         (ReloadState::Checking, _) => ("reload: checks".to_owned(), Paint::Passing),
         (ReloadState::Canary, _) => ("reload: canary".to_owned(), Paint::Passing),
+        (ReloadState::Trying, _) => ("reload: trial".to_owned(), Paint::Passing),
         (ReloadState::RollingOut, _) => (format!("reload: {} of {}", of_next(), status.wanted_workers), Paint::Passing),
         (ReloadState::Abandoning, _) => ("reload: failed".to_owned(), Paint::Bad),
         (ReloadState::Unknown, _) => ("reload".to_owned(), Paint::Passing),

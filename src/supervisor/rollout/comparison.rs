@@ -1,0 +1,207 @@
+//! What a trial compares: the answers of the new workers with those of the old ones in the same time, by tests that may be
+//! wrong no more often than is said.
+
+use super::super::event::Answered;
+use super::super::spec::Trial;
+use super::super::time::Time;
+use super::exact_test::chance;
+use std::time::Duration;
+
+/// Between two counts at first: code that always fails is to meet few visitors, however many come; and later.
+const FIRST_COUNT: Duration = Duration::from_millis(50);
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+/// Of so many answers the first test is made, and each following one of twice as many.
+const FIRST_TEST: u64 = 10;
+/// The chance that good code is taken back for its server errors.
+pub const FALSE_ALARMS: f64 = 0.01;
+/// So many answers of both say how long half of them take.
+const MEDIAN_OF: u64 = 50;
+/// New code is too slow where half of its answers take so many times as long as those of the old, or longer, and longer than
+/// [`SLOW`].
+pub const SLOWER: u32 = 8;
+/// No answer that comes sooner is slow.
+pub const SLOW: Duration = Duration::from_millis(100);
+
+/// A trial under way.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Run {
+    trial: Trial,
+    /// How many workers take part.
+    workers: u32,
+    /// Once they are there.
+    counting: Option<Counting>,
+}
+
+#[derive(Clone, Debug)]
+struct Counting {
+    /// The end of its time.
+    until: Time,
+    /// When is to be counted; None: the answer is under way.
+    count_at: Option<Time>,
+    /// What both had answered when it began.
+    before: Option<Both>,
+    /// What they have answered since.
+    since: Both,
+    /// How many tests were made.
+    tests: u32,
+}
+
+/// What became of the requests of the new generation and of the old one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Both {
+    new: Answered,
+    old: Answered,
+}
+
+/// What follows from a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Nothing yet.
+    GoOn,
+    /// The new code is taken back.
+    Worse(String),
+    /// The new code may take every slot.
+    Done,
+}
+
+impl Run {
+    pub(super) fn new(trial: Trial, workers: u32) -> Self {
+        Self { trial, workers, counting: None }
+    }
+
+    pub(super) fn trial(&self) -> Trial {
+        self.trial
+    }
+
+    /// How many workers take part.
+    pub(super) fn workers(&self) -> u32 {
+        self.workers
+    }
+
+    /// Its workers are there, and the first count is under way.
+    pub(super) fn begin(&mut self, now: Time) {
+        let until = now + self.trial.time;
+        self.counting = Some(Counting { until, count_at: None, before: None, since: Both::default(), tests: 0 });
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.counting.is_some()
+    }
+
+    /// Whether it is time for a count, which is under way from here on.
+    pub(super) fn takes_count(&mut self, now: Time) -> bool {
+        let due =
+            |counting: &mut Counting| counting.count_at.take_if(|at| *at <= now || counting.until <= now).is_some();
+        self.counting.as_mut().is_some_and(due)
+    }
+
+    /// When is to be counted.
+    pub(in super::super) fn deadline(&self) -> Option<Time> {
+        let counting = self.counting.as_ref()?;
+        counting.count_at.map(|at| at.min(counting.until))
+    }
+
+    /// When its time is over.
+    pub(in super::super) fn until(&self) -> Option<Time> {
+        self.counting.as_ref().map(|counting| counting.until)
+    }
+
+    /// How many answers of the new generation were compared, and how many it takes.
+    pub(in super::super) fn counted(&self) -> (u64, u64) {
+        (self.counting.as_ref().map_or(0, |counting| counting.since.new.answers), self.trial.requests)
+    }
+
+    /// How many server errors were among them.
+    pub(super) fn server_errors(&self) -> u64 {
+        self.counting.as_ref().map_or(0, |counting| counting.since.new.server_errors)
+    }
+
+    /// Both have answered so much by now. Whether a test was made, and what follows.
+    pub(super) fn count(&mut self, now: Time, new: Answered, old: Answered) -> (bool, Finding) {
+        let trial = self.trial;
+        let Some(counting) = &mut self.counting else { return (false, Finding::GoOn) };
+        let over = counting.until <= now;
+        let before = counting.before.get_or_insert_with(|| Both { new: new.clone(), old: old.clone() });
+        counting.since = Both { new: new.since(&before.new), old: old.since(&before.old) };
+        let passed = trial.time.saturating_sub(counting.until.since(now));
+        counting.count_at = Some(now + (passed / 2).clamp(FIRST_COUNT, COUNT_INTERVAL));
+        let last = over || counting.since.new.answers >= trial.requests;
+        if !last && counting.since.new.answers < FIRST_TEST << counting.tests.min(50) {
+            return (false, Finding::GoOn);
+        }
+        counting.tests += 1;
+        let finding = match (counting.since.worse(&trial, last), last) {
+            (Some(why), _) => Finding::Worse(why),
+            (None, true) => Finding::Done,
+            (None, false) => Finding::GoOn,
+        };
+        (true, finding)
+    }
+}
+
+impl Both {
+    /// Why the new code is taken back by one test, the last one or one before.
+    fn worse(&self, trial: &Trial, last: bool) -> Option<String> {
+        let (new, old) = (&self.new, &self.old);
+        let early = (0..50).take_while(|test| FIRST_TEST << test < trial.requests).count().max(1);
+        let share = if last { FALSE_ALARMS / 2.0 } else { FALSE_ALARMS / 2.0 / early as f64 };
+        if chance(new.server_errors, new.answers, old.server_errors, old.answers) <= share {
+            let request = new.last_failure.as_ref().map(|request| format!("; the last one was {request}"));
+            return Some(format!(
+                "{} of {} requests failed with the new code (500 to 599), {} of {} with the old{}",
+                new.server_errors,
+                new.answers,
+                old.server_errors,
+                old.answers,
+                request.unwrap_or_default()
+            ));
+        }
+        let (new, old) = (new.median()?, old.median()?);
+        (new >= old.saturating_mul(SLOWER) && new >= SLOW).then(|| {
+            format!(
+                "half of the requests take {} or longer with the new code, and {} with the old",
+                milliseconds(new),
+                milliseconds(old)
+            )
+        })
+    }
+}
+
+fn milliseconds(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1000.0;
+    if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
+}
+
+impl Answered {
+    /// What came since `earlier`.
+    fn since(&self, earlier: &Self) -> Self {
+        let durations = self.durations.iter().enumerate();
+        let before = |index| earlier.durations.get(index).map_or(0, |(_, count)| *count);
+        Self {
+            answers: self.answers.saturating_sub(earlier.answers),
+            server_errors: self.server_errors.saturating_sub(earlier.server_errors),
+            last_failure: self.last_failure.clone(),
+            durations: durations.map(|(index, (bound, count))| (*bound, count.saturating_sub(before(index)))).collect(),
+        }
+        .bounded()
+    }
+
+    /// A worker writes these numbers itself, and may lie: no more errors than answers, and no more answers than a float
+    /// holds exactly.
+    fn bounded(mut self) -> Self {
+        self.answers = self.answers.min(1 << 50);
+        self.server_errors = self.server_errors.min(self.answers);
+        self
+    }
+
+    /// Half of them took no longer. None: there were too few.
+    fn median(&self) -> Option<Duration> {
+        let all = self.durations.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+        let mut seen = 0_u64;
+        let half = |(bound, count): &(Duration, u64)| {
+            seen = seen.saturating_add(*count);
+            (seen >= all.div_ceil(2)).then_some(*bound)
+        };
+        self.durations.iter().filter(|_| all >= MEDIAN_OF).find_map(half)
+    }
+}
