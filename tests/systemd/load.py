@@ -2,6 +2,8 @@
 
     load.py RECORD END CLIENTS LIMIT SOCKET...
 
+A socket is followed by "#" and a request, such as "#POST /order", where it is not to be GET /.
+
 Every request becomes one line of the file RECORD: when it began (seconds since 1970), how long it took, where it went,
 the status and the text of the answer, and what went wrong, if anything did. The clients leave when the file END
 exists, or after LIMIT seconds.
@@ -54,8 +56,10 @@ def visit(place):
 
 
 def ask(place):
+    place, _, request = place.partition("#")
     with connect(place) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        head = "%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        connection.sendall((head % (request or "GET /")).encode())
         answer = b""
         while True:
             part = connection.recv(65536)

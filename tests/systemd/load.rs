@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, quote};
 
 /// How many visitors there are at a time.
 const CLIENTS: u32 = 8;
@@ -26,7 +26,7 @@ pub struct Load<'machine> {
 }
 
 impl<'machine> Load<'machine> {
-    /// Sends visitors to these sockets (paths, or addresses with a port). The first ones have been answered, well or
+    /// Sends visitors to these sockets (paths, or addresses with a port; `#POST /order` after one is what they ask). The first ones have been answered, well or
     /// not, when this returns.
     pub fn begin(machine: &'machine Machine, places: &[&str]) -> Self {
         machine.write_file("/opt/load.py", 0o755, include_str!("load.py"));
@@ -36,7 +36,7 @@ impl<'machine> Load<'machine> {
                 "rm -f {RECORD} {END}
                  systemd-run --quiet --collect --unit=visitors python3 /opt/load.py {RECORD} {END} {CLIENTS} {} {}",
                 LIMIT.as_secs(),
-                places.join(" ")
+                places.iter().map(|place| quote(place)).collect::<Vec<_>>().join(" ")
             ))
             .succeeded();
         let load = Self { machine };

@@ -29,6 +29,7 @@ mod servers;
 mod signals;
 mod sites;
 mod supervisord;
+mod trials;
 mod units;
 mod user_units;
 
@@ -138,6 +139,7 @@ on_every_release! { read:
         requests::a_slow_query(machine);
         requests::metrics_of_a_unit(machine);
         checks::a_forgotten_migration(machine);
+        trials::a_release_that_fails_at_some_orders(machine);
     }
 
     /// uvicorn, hypercorn, daphne and granian in gunicorn's place.
