@@ -132,20 +132,20 @@ pub(super) fn asked_trial(asked: control::Trial, configured: Option<&Reload>) ->
         (Some(count @ 1..=4096), None) => Some(Share::Workers(count)),
         (None, Some(percent @ 1..=100)) => Some(Share::Percent(percent)),
         (None, None) => configured.canary_workers,
-        _ => return Err("workers from 1 to 4096, or a percentage from 1 to 100".to_owned()),
+        _ => return Err("it takes 1 to 4096 workers, or 1 to 100 % of them".to_owned()),
     };
-    let share = share.ok_or("how many workers: canary-workers is not set")?;
+    let share = share.ok_or("on how many workers is not said, and canary-workers is not set")?;
     let trial = trial(share, configured);
     Ok(Trial {
         requests: match asked.requests {
             None => trial.requests,
             Some(requests @ 1..=1_000_000) => requests.into(),
-            Some(_) => return Err("1 to 1,000,000 requests".to_owned()),
+            Some(_) => return Err("1 to 1,000,000 requests decide".to_owned()),
         },
         time: match asked.time_ms {
             None => trial.time,
             Some(ms @ 1..=DAY) => Duration::from_millis(ms),
-            Some(_) => return Err("a time of up to a day".to_owned()),
+            Some(_) => return Err("the time is a day at most".to_owned()),
         },
         ..trial
     })

@@ -318,7 +318,7 @@ impl EventLoop {
         let configured = serving.map(|generation| &generation.settings.reload);
         let trial = match spec::asked_trial(asked, configured) {
             Ok(trial) => trial,
-            Err(why) => return replier.refuse(control::RefusalKind::BadRequest, why),
+            Err(why) => return replier.refuse(control::RefusalKind::NotPossible, why),
         };
         if self.core.somebody_serves() && !self.children.workers.are_requests_shown() {
             let why = "its workers do not show their requests, so that nothing could be compared";
