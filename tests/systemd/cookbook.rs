@@ -7,6 +7,7 @@ use std::str::Lines;
 
 use crate::guide;
 use crate::life;
+use crate::load::Load;
 use crate::machine::Machine;
 use crate::units;
 use crate::user_units;
@@ -41,6 +42,7 @@ const STAGES: &[Stage] = &[
     Stage { question: "How are log files rotated?", before: log_files, after: rotated },
     Stage { question: "How do I limit what a worker takes?", before: configuration, after: serves },
     Stage { question: "How do I have a deploy checked, and hear of its outcome?", before: mail, after: checked },
+    Stage { question: "How do I have visitors try new code before it takes over?", before: visitors, after: tried },
     Stage { question: "How do I put an agent or a wrapper before the server?", before: nothing, after: serves },
     Stage { question: "How do I run many sites on one server?", before: units::install, after: one_site },
     Stage {
@@ -242,6 +244,16 @@ fn checked(machine: &Machine) {
     assert!(mail.ends_with("): exit 1: no such table\n"), "{mail}");
     machine.write_file("/etc/sockd/gunicorn.toml", 0o644, "[reload]\n");
     machine.run("systemctl reload gunicorn").succeeded();
+    serves(machine);
+}
+
+fn visitors(machine: &Machine) {
+    Load::begin(machine, &[life::SOCKET]).wait_for_visits(1);
+}
+
+fn tried(machine: &Machine) {
+    machine.run("journalctl -o cat -u gunicorn").says(" of 200 requests\n").succeeded();
+    machine.run("systemctl stop visitors").succeeded();
     serves(machine);
 }
 
