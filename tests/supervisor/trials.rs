@@ -3,7 +3,8 @@
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
 use sockd_supervisor::{
-    Event, FALSE_ALARMS, GenerationId, Notice, Outcome, RequestId, RolloutStep, SLOWER, Share, Spec, Start, Trial,
+    Event, FALSE_ALARMS, GenerationId, Notice, Outcome, Phase, RequestId, RolloutStep, SLOWER, Share, Spec, Start,
+    Trial, WorkerSnapshot,
 };
 
 const TRIAL: Trial = Trial { share: Share::Workers(1), requests: 500, time: ms(300_000) };
@@ -114,7 +115,8 @@ fn where_memory_is_short_no_old_worker_leaves_for_it() {
     let mut world = serving(5, Spec { trial: Some(Trial { share: Share::Workers(3), ..TRIAL }), surge: 1, ..spec() });
     let request = world.reload();
     world.run_until(ms(60_000), "the trial", counts);
-    assert_eq!(world.ready(), 4);
+    let old = |w: &&WorkerSnapshot| w.generation == GenerationId(1) && w.phase == Phase::Ready;
+    assert_eq!((world.ready(), world.core.snapshot(world.now).workers.iter().filter(old).count()), (4, 3));
     assert_eq!(outcome(&mut world, request), Outcome::Serving(GenerationId(2)));
 }
 
@@ -159,6 +161,12 @@ fn somebody_decides_before_the_counts_do() {
         world.traffic.per_second = 0;
         assert_eq!(world.decide(promotes), if promotes { Outcome::NothingTried } else { Outcome::NothingToCallOff });
         let request = world.reload();
+        if promotes {
+            // Its worker starts.
+            let tries = |(_, step)| matches!(step, RolloutStep::Trying { .. });
+            world.run_until(ms(60_000), "the step", |world| world.core.snapshot(world.now).rollout.is_some_and(tries));
+            assert_eq!(world.decide(true), Outcome::NothingTried);
+        }
         world.run_until(ms(60_000), "the trial", counts);
         let decided = world.decide(promotes);
         let expected = if promotes { Outcome::Promoted(GenerationId(2)) } else { Outcome::CalledOff(GenerationId(2)) };
@@ -185,6 +193,19 @@ fn a_stop_and_another_reload_in_the_middle_have_their_answers() {
 }
 
 #[test]
+fn everybody_stands_still_in_its_middle_and_the_manager_waits_on() {
+    for everybody in [false, true] {
+        let mut world = serving(17, tried());
+        world.traffic.per_second = 0;
+        let request = world.reload();
+        world.run_until(ms(60_000), "the trial", counts);
+        world.run_for(ms(5_000));
+        world.pause(ms(400_000), everybody);
+        assert_eq!(outcome(&mut world, request), Outcome::Serving(GenerationId(2)));
+    }
+}
+
+#[test]
 fn where_nobody_serves_there_is_nothing_to_compare_with() {
     let mut world = World::new(1, Start::OnConnection, tried());
     world.code = Code::ImportError;
@@ -202,8 +223,16 @@ fn who_asks_for_a_trial_gets_it_whatever_the_configuration_says() {
     let request = world.reload_with_trial(TRIAL);
     world.run_until(ms(60_000), "the trial", counts);
     assert_eq!(outcome(&mut world, request), Outcome::Serving(GenerationId(2)));
-    // That one alone.
+    // Also together with one that asks for none.
     let request = world.reload();
-    assert_eq!(outcome(&mut world, request), Outcome::Serving(GenerationId(3)));
-    assert_eq!(world.notices.iter().filter(|notice| matches!(notice, Notice::Trying { .. })).count(), 1);
+    let (tried, plain) = (world.reload_with_trial(TRIAL), world.reload());
+    for request in [request, tried, plain] {
+        assert!(matches!(outcome(&mut world, request), Outcome::Serving(_)));
+    }
+    let tries = |world: &World| world.notices.iter().filter(|n| matches!(n, Notice::Trying { .. })).count();
+    assert_eq!(tries(&world), 2);
+    // And no other.
+    let request = world.reload();
+    assert_eq!(outcome(&mut world, request), Outcome::Serving(GenerationId(5)));
+    assert_eq!(tries(&world), 2);
 }

@@ -186,10 +186,10 @@ impl Answered {
         .bounded()
     }
 
-    /// A worker writes these numbers itself, and may lie: no more errors than answers, and no more answers than a float
-    /// holds exactly.
+    /// A worker writes these numbers itself, and may lie: no more errors than answers, and no more answers than the sums of
+    /// the exact test are right for.
     fn bounded(mut self) -> Self {
-        self.answers = self.answers.min(1 << 50);
+        self.answers = self.answers.min(1 << 36);
         self.server_errors = self.server_errors.min(self.answers);
         self
     }
@@ -203,5 +203,87 @@ impl Answered {
             (seen >= all.div_ceil(2)).then_some(*bound)
         };
         self.durations.iter().filter(|_| all >= MEDIAN_OF).find_map(half)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::spec::Share;
+    use super::*;
+
+    const TRIAL: Trial = Trial { share: Share::Workers(1), requests: 500, time: Duration::from_secs(300) };
+
+    fn answered(answers: u64, server_errors: u64, took: &[(u64, u64)]) -> Answered {
+        let durations = took.iter().map(|(ms, count)| (Duration::from_millis(*ms), *count)).collect();
+        Answered { answers, server_errors, last_failure: None, durations }
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::from_nanos(ms * 1_000_000)
+    }
+
+    /// A trial that has begun, with what both had answered before.
+    fn begun(new: Answered, old: Answered) -> Run {
+        let mut run = Run::new(TRIAL, 1);
+        run.begin(at(0));
+        assert_eq!(run.count(at(0), new, old), (false, Finding::GoOn));
+        run
+    }
+
+    #[test]
+    fn a_test_is_made_whenever_there_are_twice_as_many_answers() {
+        let mut run = begun(answered(0, 0, &[]), answered(0, 0, &[]));
+        let tested = |run: &mut Run, answers| run.count(at(1), answered(answers, 0, &[]), answered(1, 0, &[])).0;
+        let tests: Vec<u64> = (1..500).filter(|answers| tested(&mut run, *answers)).collect();
+        assert_eq!(tests, [10, 20, 40, 80, 160, 320]);
+        assert_eq!(run.count(at(1), answered(500, 0, &[]), answered(1, 0, &[])), (true, Finding::Done));
+        assert_eq!(run.counted(), (500, 500));
+    }
+
+    #[test]
+    fn what_both_had_answered_before_does_not_count() {
+        let (new, old) = (answered(50, 50, &[(10, 0), (900, 50)]), answered(1000, 0, &[(10, 1000), (900, 0)]));
+        let mut run = begun(new, old);
+        let (new, old) = (answered(110, 50, &[(10, 60), (900, 50)]), answered(1100, 0, &[(10, 1100), (900, 0)]));
+        assert_eq!(run.count(at(1), new, old), (true, Finding::GoOn));
+        let (new, old) = (answered(140, 60, &[(10, 90), (900, 50)]), answered(1200, 190, &[(10, 1200), (900, 0)]));
+        assert_eq!(run.count(at(1), new, old), (true, Finding::GoOn));
+        assert_eq!((run.counted(), run.server_errors()), ((90, 500), 10));
+    }
+
+    #[test]
+    fn few_answers_say_nothing_of_how_long_they_take() {
+        for (count, expected) in [(49, Finding::GoOn), (50, Finding::Worse(String::new()))] {
+            let mut run = begun(answered(0, 0, &[]), answered(0, 0, &[]));
+            let (new, old) = (answered(count, 0, &[(10, 0), (900, count)]), answered(500, 0, &[(10, 500), (900, 0)]));
+            let (tested, finding) = run.count(at(1), new, old);
+            let same = std::mem::discriminant(&finding) == std::mem::discriminant(&expected);
+            assert!(tested && same, "{count}: {finding:?}");
+        }
+    }
+
+    #[test]
+    fn counts_come_soon_at_first_and_the_end_is_not_missed() {
+        let mut run = begun(answered(0, 0, &[]), answered(0, 0, &[]));
+        assert_eq!(run.deadline(), Some(at(50)));
+        for (now, next) in [(100, 150), (1_000, 1_500), (10_000, 11_000), (299_500, 300_000)] {
+            assert!(run.takes_count(at(now)) && !run.takes_count(at(now)));
+            assert_eq!(run.deadline(), None, "its answer is under way");
+            assert_eq!(run.count(at(now), answered(0, 0, &[]), answered(0, 0, &[])), (false, Finding::GoOn));
+            assert_eq!(run.deadline(), Some(at(next)));
+        }
+        assert_eq!(run.count(at(300_000), answered(3, 0, &[]), answered(0, 0, &[])), (true, Finding::Done));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_compared_without_harm() {
+        for (answers, server_errors) in [(10, u64::MAX), (u64::MAX, u64::MAX)] {
+            let mut run = begun(answered(0, 0, &[]), answered(0, 0, &[]));
+            let lie = answered(answers, server_errors, &[(10, u64::MAX), (900, u64::MAX)]);
+            let (tested, _) = run.count(at(1), lie.clone(), answered(100, 1, &[(10, 100), (900, 0)]));
+            assert!(tested);
+            let (_, finding) = run.count(at(2), answered(20, 1, &[]), lie);
+            assert!(!matches!(finding, Finding::Worse(_)), "{finding:?}");
+        }
     }
 }

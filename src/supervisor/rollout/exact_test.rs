@@ -5,25 +5,17 @@
 pub(super) fn chance(new_errors: u64, new_answers: u64, old_errors: u64, old_answers: u64) -> f64 {
     let (errors, answers) = (new_errors + old_errors, new_answers + old_answers);
     let most = errors.min(new_answers);
-    // Far in the tail the terms only fall; what is left out is below what a float holds.
     let mut sum = 0.0;
     for count in new_errors..=most {
-        if answers - new_answers < errors - count {
-            continue;
-        }
-        let term =
-            (ln_choose(new_answers, count) + ln_choose(old_answers, errors - count) - ln_choose(answers, errors)).exp();
+        let ways = ln_choose(new_answers, count) + ln_choose(old_answers, errors - count);
+        let term = (ways - ln_choose(answers, errors)).exp();
         sum += term;
-        if term < sum * 1e-12 && count > new_errors + 1 && past_the_mode(count, new_answers, errors, answers) {
+        // Far in the tail the terms only fall: what follows is below what a float holds.
+        if term < sum * 1e-12 {
             break;
         }
     }
     sum.min(1.0)
-}
-
-/// Whether the terms fall from this count on.
-fn past_the_mode(count: u64, new_answers: u64, errors: u64, answers: u64) -> bool {
-    count as f64 * (answers as f64 + 2.0) > (new_answers as f64 + 1.0) * (errors as f64 + 1.0)
 }
 
 /// The logarithm of the number of ways to choose so many of all.

@@ -17,6 +17,7 @@
 //! without visitors is not kept from its new code.
 //! Where nobody serves there is nothing to compare with, and nothing is tried.
 
+use super::super::Supervisor;
 use super::super::effect::{Announcement, Effect, Effects, Outcome, Progress};
 use super::super::event::Answered;
 use super::super::id::{GenerationId, RequestId};
@@ -24,7 +25,6 @@ use super::super::notice::Notice;
 use super::super::spec::{MANAGER_MARGIN, Spec};
 use super::super::time::Time;
 use super::super::worker::Worker;
-use super::super::{Mode, Supervisor};
 use super::comparison::{Finding, Run};
 use super::state::{Rollout, Step};
 
@@ -32,7 +32,7 @@ impl Supervisor {
     /// The trial that follows the proof of a generation, if one is wanted and there is something to compare with.
     pub(super) fn trial(&self, spec: &Spec) -> Option<Step> {
         let trial = self.rollouts.current.as_ref()?.trial.or(spec.trial)?;
-        if self.life.mode == Mode::Waiting || !self.somebody_serves() {
+        if !self.somebody_serves() {
             return None;
         }
         // No old worker leaves for it.
