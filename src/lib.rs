@@ -48,11 +48,13 @@
 //! ```
 //! A reload to its exit status:
 //! ```text
-//!   cli/reload.rs -> control/server.rs -> Call -> daemon/waiting_clients.rs -> Event::ReloadRequested
+//!   cli/reload.rs -> control/server.rs -> Call -> event_loop/calls.rs -> Event::ReloadRequested
+//!     (or Event::RollbackRequested: daemon/history.rs knows which release that is)
 //!     -> supervisor/rollout.rs: Effect::Read -> rollout/check.rs: Effect::Check -> daemon/checks.rs: the operator's programs
 //!     -> Event::Checked -> Effect::Load, Effect::Spawn (a canary), Effect::Judge -> daemon/health
 //!     -> WorkerEvent::Judged -> rollout.rs: slot by slot -> Effect::Answer -> waiting_clients.rs
-//!     -> control/client.rs -> cli/reload.rs: exit code. Effect::RunAfterReload -> daemon/after_reload.rs
+//!     -> control/client.rs -> cli/reload.rs: exit code. Effect::RunAfterReload -> daemon/after_reload.rs;
+//!        Effect::Record -> daemon/history.rs -> history/file.rs, by a thread
 //! ```
 //! A worker's stderr line to the journal:
 //! ```text
@@ -69,6 +71,7 @@
 //!   cli
 //!   daemon   doctor
 //!   metrics             (the status as text for Prometheus)
+//!   history             (the file of reloads and starts, and where a rollback leads)
 //!   process
 //!   listener notify probe cgroup queue fallback scoreboard systemd journal control status_socket
 //!   config
@@ -95,6 +98,7 @@ pub mod diagnostic;
 pub mod doctor;
 pub mod exit;
 pub mod fallback;
+pub mod history;
 pub mod journal;
 pub mod listener;
 pub mod metrics;

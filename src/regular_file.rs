@@ -66,6 +66,25 @@ pub fn read_and_metadata(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metada
     Ok((read_opened(file, limit)?, metadata))
 }
 
+/// The bytes of a regular file, and what its descriptor says of it, where the last part of the path is no symbolic link: in
+/// a directory of somebody else's a link could lead to what only the reader may read.
+///
+/// # Errors
+/// As [`read`]; a symbolic link is no regular file.
+pub fn read_unlinked(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metadata)> {
+    let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+    if !path.symlink_metadata()?.is_file() {
+        return Err(no_file());
+    }
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(no_file());
+    }
+    Ok((read_opened(file, limit)?, metadata))
+}
+
 /// The first bytes of a regular file, at most so many.
 ///
 /// # Errors
@@ -111,6 +130,12 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{}: {error}", path.display());
         }
         assert_eq!(read(&file, 4).expect("just so long"), b"caf\xe9");
+        let (linked, to_file) = (room.join("linked"), read_unlinked(&file, 4).expect("no link").0);
+        std::os::unix::fs::symlink(&file, &linked).expect("linked");
+        assert_eq!(to_file, b"caf\xe9");
+        for path in [&linked, &link, &pipe] {
+            assert_eq!(read_unlinked(path, 4).expect_err("no file").kind(), io::ErrorKind::InvalidInput);
+        }
         assert_eq!(head(&file, 2).expect("its head"), b"ca");
         assert_eq!(read(&file, 3).expect_err("too long").kind(), io::ErrorKind::FileTooLarge);
         assert_eq!(read_text(&file, 4).expect_err("no text").kind(), io::ErrorKind::InvalidData);

@@ -16,6 +16,7 @@ pub mod doctor;
 mod drain;
 mod fallback;
 mod file_text;
+pub mod history;
 mod logs;
 mod metrics;
 mod new;
@@ -23,6 +24,7 @@ mod next_step;
 mod output;
 mod overview;
 mod reload;
+mod rollback;
 mod run;
 pub mod status;
 pub mod top;
@@ -72,6 +74,10 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
+    /// Reload a unit back to the release that served before
+    Rollback(rollback::Arguments),
+    /// Show every reload and start: when, who, which release, how it ended
+    History(history::Arguments),
     /// Show what the journal holds of a unit or a worker
     Logs(logs::Arguments),
     /// Write the metrics of every instance, for Prometheus
@@ -100,6 +106,8 @@ impl Command {
             | Self::Check(check::Arguments { whose, .. })
             | Self::Doctor(doctor::Arguments { whose, .. })
             | Self::Reload(reload::Arguments { whose, .. })
+            | Self::Rollback(rollback::Arguments { whose, .. })
+            | Self::History(history::Arguments { whose, .. })
             | Self::Logs(logs::Arguments { whose, .. })
             | Self::Metrics(metrics::Arguments { whose, .. })
             | Self::Adopt(adopt::Arguments { whose, .. }) => Some(*whose),
@@ -130,6 +138,8 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Rollback(arguments) => rollback::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),

@@ -12,7 +12,7 @@ use super::whose::Whose;
 use super::{complete, next_step, output, status};
 use crate::config::duration;
 use crate::config::share::{self, Share};
-use crate::control::{self, AskError, Instance, Outcome, RefusalKind, Trial};
+use crate::control::{self, AskError, Instance, Origin, Outcome, RefusalKind, Request, Trial};
 use crate::exit;
 use crate::systemd::{Manager, UnitName, environment, show};
 
@@ -63,18 +63,75 @@ impl Arguments {
 /// signals in one go.
 const CALL_OFF_LIMIT: Duration = Duration::from_secs(5);
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Command {
+    /// A reload of what is configured, which visitors try first like this.
+    Reload(Option<Trial>),
+    /// A reload of the release that served before.
+    Rollback,
+    /// The end of what is under way.
+    Decide {
+        /// Whether the new code takes every slot, or is called off.
+        promote: bool,
+    },
+}
+
+impl Command {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reload(_) | Self::Decide { .. } => "reload",
+            Self::Rollback => "rollback",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Reload(_) | Self::Decide { .. } => "reload",
+            Self::Rollback => "roll back",
+        }
+    }
+
+    fn request(self, wait: bool, exec_reload: bool) -> Request {
+        let origin = Origin { login_uid: login_uid(), exec_reload };
+        match self {
+            Self::Reload(None) => Request::Reload { wait, origin },
+            Self::Reload(Some(trial)) => Request::Trial { wait, origin, trial },
+            Self::Rollback => Request::Rollback { wait, origin },
+            Self::Decide { promote: true } => Request::Promote,
+            Self::Decide { promote: false } => Request::Abort,
+        }
+    }
+}
+
+/// The user who had logged in before this process became root's, as the kernel keeps it: no environment says it.
+fn login_uid() -> Option<u32> {
+    const NOBODY: u32 = u32::MAX;
+    std::fs::read_to_string("/proc/self/loginuid").ok()?.trim().parse().ok().filter(|uid| *uid != NOBODY)
+}
+
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    let unit = arguments.unit.as_ref().map(|unit| arguments.whose.unit(unit));
+    let command = match arguments.promote || arguments.abort {
+        true => Command::Decide { promote: arguments.promote },
+        false => Command::Reload(arguments.trial()),
+    };
+    run_command(command, unit.as_ref(), !arguments.no_wait)
+}
+
+/// Asks for it, waits for the outcome and says it.
+pub(super) fn run_command(command: Command, unit: Option<&UnitName>, wait: bool) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot make an event loop: {error}")),
     };
     runtime.block_on(async {
-        let mut stop = Stop::of(arguments);
+        let mut stop = Stop::of(unit);
         let failure = tokio::select! {
             biased;
             () = stop.called() => return ExitCode::SUCCESS,
-            outcome = reload(arguments) => match outcome {
+            outcome = reload(command, unit, wait) => match outcome {
                 Ok(()) => return ExitCode::SUCCESS,
                 Err(failure) => failure,
             },
@@ -94,9 +151,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 struct Stop(Option<Signal>);
 
 impl Stop {
-    fn of(arguments: &Arguments) -> Self {
-        let by_systemd = arguments.unit.is_none() && main_pid().is_some();
-        Self(by_systemd.then(|| signal(SignalKind::terminate()).ok()).flatten())
+    fn of(unit: Option<&UnitName>) -> Self {
+        Self(is_exec_reload(unit).then(|| signal(SignalKind::terminate()).ok()).flatten())
     }
 
     fn is_awaited(&self) -> bool {
@@ -121,9 +177,8 @@ pub(super) struct Failure {
     by_a_stop: bool,
 }
 
-async fn reload(arguments: &Arguments) -> Result<(), Failure> {
-    let unit = arguments.unit.as_ref().map(|unit| arguments.whose.unit(unit));
-    let instance = find(unit.as_ref()).await.map_err(no_answer)?;
+async fn reload(command: Command, unit: Option<&UnitName>, wait: bool) -> Result<(), Failure> {
+    let instance = find(command, unit).await.map_err(no_answer)?;
     // A journal need not hold each step: the supervisor writes its own.
     let steps = output::is_watched();
     let step = |step: &str| {
@@ -131,13 +186,13 @@ async fn reload(arguments: &Arguments) -> Result<(), Failure> {
             output::say(&format!("{step}\n"));
         }
     };
-    let message = if arguments.promote || arguments.abort {
-        answered(control::decide(&instance, arguments.promote).await, &instance)?
+    let message = if let Command::Decide { promote } = command {
+        answered(control::decide(&instance, promote).await, command, &instance)?
     } else {
-        let trial = arguments.trial();
+        let trial = if let Command::Reload(trial) = command { trial } else { None };
         let mut interrupt = trial.and_then(|_| signal(SignalKind::interrupt()).ok());
         let mut called_off = false;
-        let mut asked = std::pin::pin!(ask(&instance, !arguments.no_wait, trial, step));
+        let mut asked = std::pin::pin!(ask(&instance, command, wait, is_exec_reload(unit), step));
         loop {
             tokio::select! {
                 message = &mut asked => break message?,
@@ -159,20 +214,21 @@ async fn reload(arguments: &Arguments) -> Result<(), Failure> {
 /// Asks a supervisor to reload, and calls `step` for each line of progress; what came of it, in one line.
 pub(super) async fn ask(
     instance: &Instance,
+    command: Command,
     wait: bool,
-    trial: Option<Trial>,
+    exec_reload: bool,
     step: impl FnMut(&str),
 ) -> Result<String, Failure> {
-    answered(control::reload(instance, wait, trial, step).await, instance)
+    answered(control::reload(instance, command.request(wait, exec_reload), step).await, command, instance)
 }
 
 /// What an answer means.
-fn answered(answer: Result<Outcome, AskError>, instance: &Instance) -> Result<String, Failure> {
+fn answered(answer: Result<Outcome, AskError>, command: Command, instance: &Instance) -> Result<String, Failure> {
     match answer {
         Ok(outcome) if outcome.ok => Ok(outcome.message),
         Ok(Outcome { message, details, stopping, .. }) => Err(Failure { message, details, by_a_stop: stopping }),
         Err(error) if error.is_denial() => {
-            let message = format!("cannot reload: {}", who_may(instance.uid));
+            let message = format!("cannot {}: {}", command.verb(), who_may(instance.uid));
             Err(Failure { message, details: Vec::new(), by_a_stop: false })
         }
         Err(AskError::Refused(refusal))
@@ -181,7 +237,7 @@ fn answered(answer: Result<Outcome, AskError>, instance: &Instance) -> Result<St
             let old = refusal.kind == RefusalKind::BadRequest;
             let hint =
                 if old { "; a sockd that was started before its package was upgraded cannot do this" } else { "" };
-            let message = format!("cannot reload: {}{hint}", refusal.message);
+            let message = format!("cannot {}: {}{hint}", command.verb(), refusal.message);
             Err(Failure { message, details: Vec::new(), by_a_stop: false })
         }
         Err(error) => Err(no_answer(format!("{error}; is the unit running? sockd status tells"))),
@@ -217,18 +273,23 @@ fn fail(message: &str) -> ExitCode {
 /// Who is asked: the main process of the unit that is named, or of the one that we run in ourselves, as the service
 /// manager tells it; without a unit the only instance of our own user. Others that listen under a name like sockd's,
 /// other users or workers, are never asked.
-async fn find(unit: Option<&UnitName>) -> Result<Instance, String> {
+async fn find(command: Command, unit: Option<&UnitName>) -> Result<Instance, String> {
     let (pid, what) = match unit {
-        Some(unit) => (main_process(unit.as_str(), &[unit.manager()])?, unit.to_string()),
+        Some(unit) => (main_process(command, unit.as_str(), &[unit.manager()])?, unit.to_string()),
         None => match main_pid() {
             Some(pid) => (pid, "this unit".to_owned()),
             None => match environment::unit() {
-                Some(unit) => (main_process(&unit, Manager::all())?, unit),
-                None => return only().await,
+                Some(unit) => (main_process(command, &unit, Manager::all())?, unit),
+                None => return only(command).await,
             },
         },
     };
     control::of_process(pid).await.map_err(|error| format!("cannot ask the main process of {what}: {error}"))
+}
+
+/// Whether this is the command of a unit's ExecReload=.
+fn is_exec_reload(unit: Option<&UnitName>) -> bool {
+    unit.is_none() && main_pid().is_some()
 }
 
 /// The main process of the unit whose ExecReload= this is (systemd.exec(5)).
@@ -237,7 +298,7 @@ fn main_pid() -> Option<u32> {
 }
 
 /// The main process of a running unit of the first of these managers that has one.
-fn main_process(unit: &str, managers: &[Manager]) -> Result<u32, String> {
+fn main_process(command: Command, unit: &str, managers: &[Manager]) -> Result<u32, String> {
     let ask = |manager: &Manager| {
         let properties = show::properties(*manager, unit, "MainPID")?;
         Ok(show::first(&properties, "MainPID").parse().unwrap_or(0))
@@ -246,17 +307,20 @@ fn main_process(unit: &str, managers: &[Manager]) -> Result<u32, String> {
     if let Some(pid) = answers.iter().flatten().find(|pid| **pid != 0) {
         return Ok(*pid);
     }
-    let nobody = || format!("{unit} does not run; {}", next_step::of_stopped("reload", unit));
+    let nobody = || format!("{unit} does not run; {}", next_step::of_stopped(command.name(), unit));
     Err(answers.into_iter().find_map(Result::err).unwrap_or_else(nobody))
 }
 
 /// The only instance that our own user runs.
-async fn only() -> Result<Instance, String> {
+async fn only(command: Command) -> Result<Instance, String> {
     let mut instances = control::discover().await.map_err(|error| format!("cannot look for instances: {error}"))?;
     instances.retain(|instance| instance.uid == rustix::process::geteuid().as_raw());
     match instances.len() {
         1 => Ok(instances.remove(0)),
-        0 => Err(format!("no instance of sockd is running as you: name the unit; {}", next_step::of_running("reload"))),
-        _ => Err(format!("several instances are running: name the unit; {}", next_step::of_running("reload"))),
+        0 => Err(format!(
+            "no instance of sockd is running as you: name the unit; {}",
+            next_step::of_running(command.name())
+        )),
+        _ => Err(format!("several instances are running: name the unit; {}", next_step::of_running(command.name()))),
     }
 }

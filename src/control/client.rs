@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Stacks, Status, Trial};
+use super::history::HistoryEntry;
+use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Stacks, Status};
 use super::{RESPONSE_LIMIT, name};
 use crate::printable::for_terminal;
 
@@ -278,22 +279,26 @@ pub async fn last_lines(instance: &Instance, worker: u64) -> Result<Vec<String>,
     ask_once(instance, Request::LastLines { worker }, "what a worker wrote", take).await
 }
 
-/// Asks for a reload, which visitors try first where that is wanted, and calls `step` for each line of progress. With `wait` a rollout may take as long as the workers'
+/// Asks for the history, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
+///
+/// # Errors
+/// See [`AskError`]. An older supervisor refuses it.
+pub async fn history(instance: &Instance) -> Result<Vec<HistoryEntry>, AskError> {
+    let take = |reply| if let Reply::History(entries) = reply { Some(entries) } else { None };
+    ask_once(instance, Request::History, "a history", take).await
+}
+
+/// Asks for a reload or a rollback and calls `step` for each line of progress. With `wait` a rollout may take as long as the workers'
 /// limits allow; while nothing is heard of it, the supervisor must at least answer [`status`], each [`ANSWER_TIMEOUT`].
 /// Its end closes the connection when it goes away.
 ///
 /// # Errors
 /// See [`AskError`].
-pub async fn reload(
-    instance: &Instance,
-    wait: bool,
-    trial: Option<Trial>,
-    mut step: impl FnMut(&str),
-) -> Result<Outcome, AskError> {
-    let request = match trial {
-        Some(trial) => Request::Trial { wait, trial },
-        None => Request::Reload { wait },
-    };
+pub async fn reload(instance: &Instance, request: Request, mut step: impl FnMut(&str)) -> Result<Outcome, AskError> {
+    let wait = matches!(
+        request,
+        Request::Reload { wait: true, .. } | Request::Trial { wait: true, .. } | Request::Rollback { wait: true, .. }
+    );
     let mut asking = ask(instance, request).await?;
     loop {
         let reply = match timeout(ANSWER_TIMEOUT, asking.next()).await {
@@ -309,7 +314,7 @@ pub async fn reload(
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),
             Reply::Error(refusal) => return Err(AskError::Refused(refusal)),
-            Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) => {
+            Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::History(_) => {
                 return Err(AskError::NotUnderstood("it is not about a reload".to_owned()));
             }
         }

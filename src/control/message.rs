@@ -10,6 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::history::{HistoryEntry, Origin};
+
 /// The version of the messages in this file: [`Status::version`].
 pub const VERSION: u32 = 1;
 
@@ -34,6 +36,9 @@ pub enum Request {
         /// `true`: the outcome is that of the whole reload. `false`: it only says whether the reload has begun.
         #[serde(default)]
         wait: bool,
+        /// What the client says of who asks.
+        #[serde(default)]
+        origin: Origin,
     },
     /// Begin a reload that visitors try on a few workers first, whatever the configuration says: answered as
     /// [`Request::Reload`].
@@ -41,6 +46,9 @@ pub enum Request {
         /// As in [`Request::Reload`].
         #[serde(default)]
         wait: bool,
+        /// What the client says of who asks.
+        #[serde(default)]
+        origin: Origin,
         /// How.
         #[serde(flatten)]
         trial: Trial,
@@ -49,6 +57,17 @@ pub enum Request {
     Promote,
     /// Call off the reload that is under way: answered by one [`Reply::Outcome`].
     Abort,
+    /// Begin a reload back to the release that served before: answered as [`Request::Reload`].
+    Rollback {
+        /// As of [`Request::Reload`].
+        #[serde(default)]
+        wait: bool,
+        /// What the client says of who asks.
+        #[serde(default)]
+        origin: Origin,
+    },
+    /// Which reloads and starts were there? Answered by one [`Reply::History`].
+    History,
     /// Put another worker in the place of this one, which is proven first: answered by one [`Reply::Outcome`], that says
     /// whether this has begun.
     Replace {
@@ -83,6 +102,8 @@ pub enum Reply {
     /// The whole answer to [`Request::LastLines`]: the last lines of its stderr, oldest first, 50 at most; none where there
     /// is no such worker.
     LastLines(Vec<String>),
+    /// The whole answer to [`Request::History`]: the oldest first.
+    History(Vec<HistoryEntry>),
     /// A step of a reload; more lines follow.
     Progress(Progress),
     /// What came of the request; the last line.

@@ -12,14 +12,16 @@
 #![forbid(unsafe_code)]
 
 mod client;
+pub mod history;
 pub mod message;
 mod name;
 mod server;
 
 pub use client::{
-    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, decide, discover, last_lines, of_process, reload,
-    replace, stacks, status,
+    ANSWER_TIMEOUT, AskError, Asking, Instance, absence, ask, decide, discover, history as ask_history, last_lines,
+    of_process, reload, replace, stacks, status,
 };
+pub use history::{Action, Asker, HistoryEntry, HistoryResult, Means, Origin, Proof, Release};
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status, Trial};
 pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};
 

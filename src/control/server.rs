@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::peer::Stream;
 
+use super::history::HistoryEntry;
 use super::message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status};
 use super::{REQUEST_LIMIT, name};
 
@@ -35,6 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct Call {
     /// What is asked.
     pub request: Request,
+    /// The user who asks, as the kernel tells it; `None`: sockd itself.
+    pub uid: Option<u32>,
     /// Where the answer goes. If it is dropped without an answer, the client hears that the supervisor is stopping.
     pub replier: Replier,
 }
@@ -59,6 +62,11 @@ impl Replier {
     /// Answers [`Request::LastLines`].
     pub fn last_lines(self, lines: Vec<String>) {
         let _ = self.lines.try_send(Reply::LastLines(lines));
+    }
+
+    /// Answers [`Request::History`].
+    pub fn history(self, entries: Vec<HistoryEntry>) {
+        let _ = self.lines.try_send(Reply::History(entries));
     }
 
     /// Tells a step of a reload. When the client has 255 unread lines the step is left out: the last place in the
@@ -153,10 +161,13 @@ impl Server {
                     continue;
                 }
             };
-            if let Err(refusal) = admit(&stream, self.uid) {
-                turn_away(&stream, refusal);
-                continue;
-            }
+            let uid = match admit(&stream, self.uid) {
+                Ok(uid) => uid,
+                Err(refusal) => {
+                    turn_away(&stream, refusal);
+                    continue;
+                }
+            };
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 let message = format!("{MAX_CLIENTS} clients are asking already, try again");
                 turn_away(&stream, Refusal { kind: RefusalKind::Busy, message });
@@ -165,18 +176,18 @@ impl Server {
             let (calls, patience) = (calls.clone(), self.patience);
             tokio::spawn(async move {
                 // An error means that the client is gone or too slow; there is no one to tell.
-                let _ = attend(stream, calls, patience).await;
+                let _ = attend(stream, uid, calls, patience).await;
                 drop(place);
             });
         }
     }
 }
 
-/// Only root and our own user may ask: the answer holds lines of the application's log, and a reload is an action.
-fn admit(stream: &Stream, uid: u32) -> Result<(), Refusal> {
+/// Who asks. Only root and our own user may: the answer holds lines of the application's log, and a reload is an action.
+fn admit(stream: &Stream, uid: u32) -> Result<u32, Refusal> {
     let kind = RefusalKind::NotPermitted;
     match stream.connection().and_then(UnixStream::peer_cred) {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == uid => Ok(()),
+        Ok(peer) if peer.uid() == 0 || peer.uid() == uid => Ok(peer.uid()),
         Ok(_) => Err(Refusal { kind, message: format!("only root and the user with id {uid} may ask this sockd") }),
         Err(error) => Err(Refusal { kind, message: format!("cannot tell who asks: {error}") }),
     }
@@ -188,7 +199,7 @@ fn turn_away(stream: &Stream, refusal: Refusal) {
 }
 
 /// Serves one client from its request to the last line of its answer.
-async fn attend(mut stream: Stream, calls: mpsc::Sender<Call>, patience: Duration) -> io::Result<()> {
+async fn attend(mut stream: Stream, uid: u32, calls: mpsc::Sender<Call>, patience: Duration) -> io::Result<()> {
     let request = match timeout(patience, read_request(&mut stream)).await {
         Ok(request) => request?,
         Err(_) => Err(format!("no request came within {patience:?}")),
@@ -199,7 +210,7 @@ async fn attend(mut stream: Stream, calls: mpsc::Sender<Call>, patience: Duratio
     };
     let (replier, mut answer) = Replier::pair();
     let handed = tokio::select! {
-        handed = calls.send(Call { request, replier }) => handed.is_ok(),
+        handed = calls.send(Call { request, uid: Some(uid), replier }) => handed.is_ok(),
         () = gone(&stream) => return Ok(()),
     };
     let stopping = Reply::Error(Refusal { kind: RefusalKind::Busy, message: "this sockd is stopping".to_owned() });

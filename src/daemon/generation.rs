@@ -5,6 +5,7 @@ use crate::adapter::exec::LaunchPlan;
 use crate::adapter::python::Python;
 use crate::app::Command;
 use crate::config::Settings;
+use crate::control::Release;
 use crate::supervisor::Spec;
 use std::path::PathBuf;
 
@@ -36,6 +37,8 @@ pub(super) struct Generation {
 /// What was read for a generation (reading.rs).
 #[derive(Debug)]
 pub(super) struct Read {
+    /// What it runs from, as far as it could be read.
+    pub(super) release: Option<Release>,
     /// What is wrong, line by line.
     pub(super) problems: Vec<String>,
     /// The page of the 503 helper; the outer None: the configuration does not tell.
@@ -49,6 +52,6 @@ pub(super) struct Read {
 impl Read {
     /// Nothing could be read.
     pub(super) fn failed(why: String) -> Self {
-        Self { problems: Vec::new(), page: None, generation: Err(why), template: None }
+        Self { release: None, problems: Vec::new(), page: None, generation: Err(why), template: None }
     }
 }

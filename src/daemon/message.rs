@@ -3,6 +3,7 @@
 use super::generation::Read;
 use super::health::http::Judgement;
 use crate::app::Address;
+use crate::history::Kept;
 use crate::listener::{AtPath, Listener};
 use crate::notify::Datagram;
 use crate::process::TemplateMessage;
@@ -47,6 +48,12 @@ pub(super) enum Message {
     StatusSocket(Address, Result<Listener, String>),
     /// What stands where the file of the status socket was.
     StatusSocketFile(AtPath),
+    /// What the file of the history held.
+    HistoryRead(Kept),
+    /// What came of writing it.
+    HistoryWritten(Result<(), String>),
+    /// The names of users, where they have one.
+    UsersNamed(Vec<(u32, Option<String>)>),
     /// What dead workers have left behind has had its time.
     KillOrphans(Vec<Pid>),
 }

@@ -8,6 +8,7 @@
 //!     effects.rs           one arm for each effect
 //!     reports.rs           one arm for each report of a task or thread
 //!     generations.rs       Effect::Read and Effect::Load: what was read -> Spec, or a template that reports it
+//!     calls.rs             what clients of the control socket ask
 //!     children.rs          reaping, and what else ends with a child
 //!     signals.rs           signals that came, carried out
 //!
@@ -21,6 +22,7 @@
 //!   health/                Effect::Judge and Effect::Probe: http.rs asks a worker, exec.rs runs the operator's program
 //!   checks.rs              Effect::Check: the operator's programs that a reload runs before it loads what was read
 //!   after_reload.rs        Effect::RunAfterReload: the operator's program that hears of the outcome
+//!   history.rs             Effect::Record: which reloads and starts there were, and where a rollback leads
 //!   listener_monitor.rs    the listeners: queue, backlog, path
 //!   fallback.rs            the helper process that answers 503
 //!   orphans.rs             what dead workers leave behind where they have no control groups
@@ -59,6 +61,7 @@ mod event_loop;
 mod fallback;
 mod generation;
 mod health;
+mod history;
 mod hooks;
 mod listener_monitor;
 mod log_limit;

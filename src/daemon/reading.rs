@@ -11,13 +11,16 @@ use crate::adapter::python::{self, Launcher, Python};
 use crate::adapter::{self, Adapter, Making};
 use crate::app::Command;
 use crate::config::{self, Script, Settings};
+use crate::control::Release;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::history;
 use crate::process;
 use crate::supervisor::GenerationId;
 use rustix::io::Errno;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,10 +41,15 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Has everything read for a generation.
-    pub(super) fn begin(&mut self, id: GenerationId, setup: &Arc<Setup>) -> impl Future<Output = Read> + Send + use<> {
+    /// Has everything read for a generation: in the configured directory, or in that of a release that served before.
+    pub(super) fn begin(
+        &mut self,
+        id: GenerationId,
+        setup: &Arc<Setup>,
+        rollback: Option<Release>,
+    ) -> impl Future<Output = Read> + Send + use<> {
         self.wanted.insert(id);
-        self.read(setup)
+        self.read(setup, rollback)
     }
 
     /// It was read, or is not wanted any more. Whether it was wanted until now.
@@ -49,7 +57,7 @@ impl Readers {
         self.wanted.remove(&id)
     }
 
-    fn read(&self, setup: &Arc<Setup>) -> impl Future<Output = Read> + Send + use<> {
+    fn read(&self, setup: &Arc<Setup>, rollback: Option<Release>) -> impl Future<Output = Read> + Send + use<> {
         let reader = Arc::clone(&self.alive);
         let free = Arc::strong_count(&self.alive) <= MAX_READERS + 1;
         let setup = Arc::clone(setup);
@@ -58,7 +66,7 @@ impl Readers {
         let reading = free.then(|| {
             tokio::task::spawn_blocking(move || {
                 has_thread.store(true, Ordering::Relaxed);
-                let read = read(&setup);
+                let read = read(&setup, rollback.as_ref());
                 drop(reader);
                 read
             })
@@ -83,14 +91,51 @@ impl Readers {
     }
 }
 
-fn read(setup: &Setup) -> Read {
+fn read(setup: &Setup, rollback: Option<&Release>) -> Read {
     let mut read = Read::failed(String::new());
-    read.generation = read_generation(setup, &mut read.problems, &mut read.page, &mut read.template);
+    if let Some(why) = rollback.and_then(unusable) {
+        return Read::failed(why);
+    }
+    read.generation = read_generation(setup, rollback, &mut read.problems, &mut read.page, &mut read.template);
+    if let Ok(generation) = &read.generation {
+        let directory = config::release(&generation.settings, &generation.command);
+        let commit = history::commit(&directory);
+        read.release = Some(Release { directory: directory.to_string_lossy().into_owned(), commit });
+    }
+    if let (Some(wanted), Some(found)) = (rollback, &read.release)
+        && wanted.directory != found.directory
+    {
+        read.generation = Err(format!(
+            "{} would not be run: with this configuration the application is in {}",
+            wanted.directory, found.directory
+        ));
+    }
     read
+}
+
+/// Why a release that served before cannot be gone back to.
+fn unusable(release: &Release) -> Option<String> {
+    let Release { directory, commit } = release;
+    let path = Path::new(directory);
+    if let Err(error) = path.read_dir() {
+        return Some(format!(
+            "the release {directory} cannot be gone back to: {error}; bring it back there, or lead the configured \
+             directory to a release that is there and run `sockd reload`"
+        ));
+    }
+    let served = commit.as_ref()?;
+    match history::commit(path) {
+        Some(found) if found != *served => Some(format!(
+            "the release {directory} cannot be gone back to: it holds the commit {found}, and what served from it was \
+             {served}; bring that commit back there, or run `sockd reload` for what is there"
+        )),
+        Some(_) | None => None,
+    }
 }
 
 fn read_generation(
     setup: &Setup,
+    rollback: Option<&Release>,
     problems: &mut Vec<String>,
     page: &mut Option<Option<PathBuf>>,
     template: &mut Option<(Command, &'static Python)>,
@@ -99,9 +144,13 @@ fn read_generation(
         problems.extend(found.lines());
         found.lines().next().unwrap_or_default()
     };
-    let settings = config::load(None, &setup.options).map_err(&mut keep)?.settings;
+    let mut settings = config::load(None, &setup.options).map_err(&mut keep)?.settings;
+    let (mut environment, mut directory) = (Cow::Borrowed(&setup.environment), Cow::Borrowed(&*setup.directory));
+    if let Some(release) = rollback {
+        config::lead_to(Path::new(&release.directory), &mut settings, environment.to_mut(), directory.to_mut());
+    }
     *page = Some(settings.fallback.page.clone());
-    let mut command = config::resolve(&settings, &setup.environment, &setup.directory).map_err(&mut keep)?;
+    let mut command = config::resolve(&settings, &environment, &directory).map_err(&mut keep)?;
     let mut warnings = Vec::new();
     let adapter = runnable(adapter::recognise(&settings.command), &settings, &mut command, &mut warnings)?;
     let several = adapter::is_unknown(adapter) && settings.workers.count.is_some_and(|count| count > 1);

@@ -220,10 +220,15 @@ impl Source {
             return Some(Arc::clone(status));
         }
         let (replier, mut answer) = Replier::pair();
-        self.calls.send(Call { request: Request::Status, replier }).await.ok()?;
+        self.calls.send(Call { request: Request::Status, uid: None, replier }).await.ok()?;
         let status = match answer.recv().await? {
             Reply::Status(status) => Arc::new(*status),
-            Reply::Stacks(_) | Reply::LastLines(_) | Reply::Progress(_) | Reply::Outcome(_) | Reply::Error(_) => {
+            Reply::Stacks(_)
+            | Reply::LastLines(_)
+            | Reply::History(_)
+            | Reply::Progress(_)
+            | Reply::Outcome(_)
+            | Reply::Error(_) => {
                 return None;
             }
         };

@@ -5,7 +5,7 @@
 
 use super::notice_log::progress_line;
 use crate::control::{self, Replier};
-use crate::supervisor::{Event, GenerationId, Irreplaceable, Outcome, Progress, RequestId, Trial, WorkerId};
+use crate::supervisor::{Event, GenerationId, Irreplaceable, Outcome, Progress, RequestId, WorkerId};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -15,28 +15,19 @@ pub(super) struct WaitingClients {
 }
 
 impl WaitingClients {
-    /// The event that asks the core for a reload; the client, if there is one, waits for its outcome.
-    pub(super) fn reload(&mut self, client: Option<Replier>) -> Event {
-        Event::ReloadRequested(self.number(client))
-    }
-
-    /// The event that asks the core for a reload that visitors try; the client, if there is one, waits for its outcome.
-    pub(super) fn trial(&mut self, trial: Trial, client: Option<Replier>) -> Event {
-        Event::TrialRequested { request: self.number(client), trial }
-    }
-
     /// The event that has the core end a trial well, and the one that has it call off the reload.
     pub(super) fn decide(&mut self, promote: bool, client: Replier) -> Event {
-        let request = self.number(Some(client));
+        let request = self.request(Some(client));
         if promote { Event::PromoteRequested(request) } else { Event::AbortRequested(request) }
     }
 
     /// The event that asks the core for another worker in the place of this one.
     pub(super) fn replace(&mut self, worker: WorkerId, client: Replier) -> Event {
-        Event::ReplacementRequested { request: self.number(Some(client)), worker }
+        Event::ReplacementRequested { request: self.request(Some(client)), worker }
     }
 
-    fn number(&mut self, client: Option<Replier>) -> RequestId {
+    /// A new request; the client, if there is one, waits for its outcome.
+    pub(super) fn request(&mut self, client: Option<Replier>) -> RequestId {
         self.last += 1;
         let request = RequestId(self.last);
         if let Some(client) = client {

@@ -28,7 +28,7 @@ pub use procfs::{
 };
 pub use reap::{End, Ended, become_subreaper, reap, signal_name};
 pub use rlimit::{explain, raise_descriptor_limit};
-pub use signals::{Signals, hold_signals};
+pub use signals::{Sender, Signals, hold_signals};
 pub use spawn::{FIRST_DESCRIPTOR, SpawnError, SpawnRequest, concerns_the_unit, release_file_pages, signal_by_number};
 pub use stderr::{Stderr, TAIL_LINES, Tail};
 pub use template::{

@@ -10,7 +10,7 @@
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -39,6 +39,15 @@ fn held(watchdog: bool) -> SigSet {
     set
 }
 
+/// Who sent a signal, as the kernel says it; of one that the kernel raised by itself (SIGCHLD) it means something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The process; 0 where it is in no process namespace of ours.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+}
+
 /// What was held back, and what comes.
 #[derive(Debug)]
 pub struct Signals {
@@ -56,14 +65,17 @@ impl Signals {
         Ok(Self { descriptor: AsyncFd::with_interest(descriptor, Interest::READABLE)? })
     }
 
-    /// Waits until signals have come; their numbers, each once. Cancel-safe.
-    pub async fn next(&self) -> BTreeSet<i32> {
+    /// Waits until signals have come; their numbers, each once, with the first who sent it. Cancel-safe.
+    pub async fn next(&self) -> BTreeMap<i32, Sender> {
         loop {
             let Ok(mut ready) = self.descriptor.readable().await else { return std::future::pending().await };
-            let mut numbers = BTreeSet::new();
+            let mut numbers = BTreeMap::new();
             for _ in 0..BATCH {
                 match ready.get_inner().read_signal() {
-                    Ok(Some(signal)) => drop(numbers.insert(signal.ssi_signo.cast_signed())),
+                    Ok(Some(signal)) => {
+                        let sender = Sender { pid: signal.ssi_pid, uid: signal.ssi_uid };
+                        numbers.entry(signal.ssi_signo.cast_signed()).or_insert(sender);
+                    }
                     Ok(None) | Err(_) => {
                         ready.clear_ready();
                         break;

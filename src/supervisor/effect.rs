@@ -3,6 +3,7 @@
 use super::acceptance::Answer;
 use super::id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
 use super::notice::Notice;
+use super::record::{Record, Source};
 use super::spec::Trial;
 use std::iter::Chain;
 use std::time::Duration;
@@ -12,7 +13,12 @@ use std::{slice, vec};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Read the configuration and resolve the command. Answered by `Read` or `PrepareFailed`.
-    Read(GenerationId),
+    Read {
+        /// For which generation.
+        generation: GenerationId,
+        /// In which directory the application is.
+        source: Source,
+    },
     /// Run this check, of those that were read. Answered by `Checked`.
     Check {
         /// Of which generation.
@@ -110,6 +116,8 @@ pub enum Effect {
         /// Why it was refused.
         verdict: Result<(), String>,
     },
+    /// Keep it in the history: a reload or the start has ended. What `Read` made for its generation is there still.
+    Record(Record),
     /// Write it to the log.
     Notice(Notice),
     /// Everything has ended: leave.
@@ -270,7 +278,7 @@ impl Effects {
         match effect {
             Effect::Notice(_) | Effect::RecordExit { .. } => return self.records.push(effect),
             Effect::Announce(_) | Effect::Answer(..) | Effect::Exit => self.acts.append(&mut self.records),
-            Effect::Read(_)
+            Effect::Read { .. }
             | Effect::Check { .. }
             | Effect::EndCheck(_)
             | Effect::Load(_)
@@ -291,6 +299,7 @@ impl Effects {
             | Effect::StartFallback
             | Effect::StopFallback
             | Effect::ReportProgress(_)
+            | Effect::Record(_)
             | Effect::RunAfterReload { .. } => {}
         }
         self.acts.push(effect);

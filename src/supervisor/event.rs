@@ -1,7 +1,7 @@
 //! What the daemon tells the core.
 
 use super::acceptance::{Answers, ProbeOutcome};
-use super::id::{GenerationId, RequestId, WorkerId};
+use super::id::{GenerationId, ReleaseId, RequestId, WorkerId};
 use super::spec::{Checks, Spec, Trial};
 use super::time::Time;
 use std::time::Duration;
@@ -65,6 +65,13 @@ pub enum Event {
     Worker(WorkerId, WorkerEvent),
     /// Somebody wants a reload.
     ReloadRequested(RequestId),
+    /// Somebody wants a reload to a release that served before: it is proven and refused like any other.
+    RollbackRequested {
+        /// Who is answered.
+        request: RequestId,
+        /// Which one.
+        release: ReleaseId,
+    },
     /// Somebody wants a reload that visitors try like this, whatever the specification says.
     TrialRequested {
         /// Who is answered.

@@ -5,6 +5,7 @@ use super::backoff::Backoff;
 use super::effect::{Effect, Effects};
 use super::id::GenerationId;
 use super::random::Random;
+use super::record::Source;
 use super::spec::{Checks, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub(super) type Checkable = Result<Checks, String>;
 #[derive(Clone, Debug)]
 pub(super) struct Generation {
     pub(super) id: GenerationId,
+    /// What it is read from.
+    pub(super) source: Source,
     /// Known once it has been prepared, and fixed from then on.
     pub(super) spec: Option<Spec>,
     pub(super) preparation: Preparation,
@@ -55,10 +58,11 @@ pub(super) struct Orders {
 
 impl Generation {
     /// A generation that the daemon is asked to prepare.
-    pub(super) fn begin(now: Time, id: GenerationId, effects: &mut Effects) -> Self {
-        effects.push(Effect::Read(id));
+    pub(super) fn begin(now: Time, id: GenerationId, source: Source, effects: &mut Effects) -> Self {
+        effects.push(Effect::Read { generation: id, source });
         Self {
             id,
+            source,
             spec: None,
             preparation: Preparation::Reading { since: now, deadline: now + PREPARE_TIMEOUT },
             proven: false,
@@ -75,7 +79,7 @@ impl Generation {
     pub(super) fn prepare_if_due(&mut self, now: Time, effects: &mut Effects) {
         if matches!(self.preparation, Preparation::Missing { retry_at } if retry_at <= now) {
             self.preparation = Preparation::Reading { since: now, deadline: now + PREPARE_TIMEOUT };
-            effects.push(Effect::Read(self.id));
+            effects.push(Effect::Read { generation: self.id, source: self.source });
         }
         self.load(effects);
     }

@@ -33,6 +33,11 @@ id! {
     RequestId(u64)
 }
 
+id! {
+    /// A release that served before: the daemon numbers those that it knows.
+    ReleaseId(u64)
+}
+
 /// Where a worker belongs, as notices and snapshots say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerRef {

@@ -38,12 +38,14 @@ mod id;
 mod notice;
 mod pool;
 mod random;
+mod record;
 mod report;
 mod rollout;
 mod shutdown;
 mod slot;
 mod snapshot;
 mod spec;
+mod start;
 mod time;
 mod worker;
 mod workers;
@@ -54,8 +56,9 @@ pub use acceptance::{
 pub use effect::{Announcement, Effect, Effects, Irreplaceable, Outcome, Progress, Role, Signal};
 pub use event::{Accepts, Answered, Event, Holds, WorkerEvent};
 pub use fallback::FALLBACK_RETRY_INTERVAL;
-pub use id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
+pub use id::{GenerationId, ReleaseId, RequestId, SlotId, WorkerId, WorkerRef};
 pub use notice::{Notice, Retirement};
+pub use record::{Proof, Record, RecordResult, Source};
 pub use rollout::comparison::{FALSE_ALARMS, SLOW, SLOWER};
 pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{Checks, MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Share, Spec, Start, Trial};
@@ -66,8 +69,9 @@ use clock::Clock;
 use fallback::Fallback;
 use generation::{Generation, Preparation};
 use random::Random;
+use record::StartRecord;
 use rollout::comparison::Run;
-use rollout::state::{Rollout, Rollouts};
+use rollout::state::{Rollout, Rollouts, Wanted};
 use slot::Slot;
 use spec::VISITOR_RETRY_INTERVAL;
 use std::collections::BTreeMap;
@@ -114,6 +118,9 @@ struct Life {
     conclusion: Option<Time>,
     /// How many workers were started because the one before had died, in whichever slot.
     restarts: u64,
+    /// Since when workers are wanted.
+    begun: Time,
+    start_record: StartRecord,
 }
 
 /// The numbers that are given next.
@@ -176,6 +183,8 @@ impl Supervisor {
                 stop_repeated: false,
                 conclusion: None,
                 restarts: 0,
+                begun: now,
+                start_record: StartRecord::default(),
             },
             ids: Ids { next_worker: 1, next_generation: 2 },
             generations: BTreeMap::new(),
@@ -196,7 +205,7 @@ impl Supervisor {
         } else {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(PREPARE_TIMEOUT + MANAGER_MARGIN)));
         }
-        supervisor.generations.insert(serving, Generation::begin(now, serving, &mut effects));
+        supervisor.generations.insert(serving, Generation::begin(now, serving, Source::Configured, &mut effects));
         supervisor.settle(now, &mut effects);
         (supervisor, effects)
     }
@@ -206,7 +215,7 @@ impl Supervisor {
         let mut effects = Effects::default();
         let now = self.advance_clock(now, &mut effects);
         match event {
-            Event::ConnectionWaiting => self.connection_waiting(&mut effects),
+            Event::ConnectionWaiting => self.connection_waiting(now, &mut effects),
             Event::VisitorTurnedAway => self.visitor_turned_away(now),
             Event::FallbackLost { why } => self.fallback.lost(now, why, &mut effects),
             Event::Read { generation, checks } => self.was_read(generation, checks),
@@ -225,8 +234,18 @@ impl Supervisor {
                     return effects;
                 }
             }
-            Event::ReloadRequested(request) => self.reload_requested(request, None, &mut effects),
-            Event::TrialRequested { request, trial } => self.reload_requested(request, Some(trial), &mut effects),
+            Event::ReloadRequested(request) => {
+                let wanted = Wanted { request, source: Source::Configured, trial: None };
+                self.reload_requested(wanted, &mut effects);
+            }
+            Event::RollbackRequested { request, release } => {
+                let wanted = Wanted { request, source: Source::Release(release), trial: None };
+                self.reload_requested(wanted, &mut effects);
+            }
+            Event::TrialRequested { request, trial } => {
+                let wanted = Wanted { request, source: Source::Configured, trial: Some(trial) };
+                self.reload_requested(wanted, &mut effects);
+            }
             Event::PromoteRequested(request) => self.promote_requested(request, &mut effects),
             Event::AbortRequested(request) => self.abort_requested(now, request, &mut effects),
             Event::AnswersCounted { generation, new, old } => {
@@ -340,10 +359,11 @@ impl Supervisor {
         conclusion.into_iter().chain(others)
     }
 
-    fn connection_waiting(&mut self, effects: &mut Effects) {
+    fn connection_waiting(&mut self, now: Time, effects: &mut Effects) {
         match self.life.mode {
             Mode::Waiting => {
                 self.life.mode = Mode::Running;
+                self.life.begun = now;
                 self.life.visitor_waits = true;
                 effects.notice(Notice::FirstConnection);
             }
@@ -448,13 +468,10 @@ impl Supervisor {
         }
     }
 
-    fn reload_requested(&mut self, request: RequestId, trial: Option<Trial>, effects: &mut Effects) {
+    fn reload_requested(&mut self, wanted: Wanted, effects: &mut Effects) {
         match self.life.mode {
-            Mode::Waiting | Mode::Running => {
-                self.rollouts.waiting.push(request);
-                self.rollouts.trial = trial.or(self.rollouts.trial);
-            }
-            Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(request, Outcome::Stopping)),
+            Mode::Waiting | Mode::Running => self.rollouts.waiting.push(wanted),
+            Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(wanted.request, Outcome::Stopping)),
         }
     }
 
@@ -503,15 +520,15 @@ impl Supervisor {
                 if self.life.mode == Mode::Running {
                     self.fill_slots(now, effects);
                 }
-                self.settle_fallback(effects);
-                self.announce(effects);
+                self.settle_fallback(now, effects);
+                self.announce(now, effects);
             }
             Mode::Stopping => self.settle_stop(now, effects),
             Mode::Stopped => {}
         }
     }
 
-    fn announce(&mut self, effects: &mut Effects) {
+    fn announce(&mut self, now: Time, effects: &mut Effects) {
         let ready = self.workers.serving_count();
         let can_serve = self.life.start == Start::OnConnection || ready > 0 || self.fallback.is_wanted();
         if can_serve && !self.life.announced_ready {
@@ -521,6 +538,7 @@ impl Supervisor {
         let complete = self.wanted().is_some_and(|wanted| ready >= wanted as usize);
         if complete && !self.life.complete {
             effects.notice(Notice::Serving(self.serving));
+            self.record_start(now, effects);
             effects.push(Effect::ReleaseMemory);
         }
         self.life.complete = complete;

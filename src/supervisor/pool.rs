@@ -19,7 +19,7 @@ const ANSWER_TIME_MARGIN: f64 = 1.25;
 
 impl Supervisor {
     /// With nobody who serves and nobody about to, visitors get an answer from us.
-    pub(super) fn settle_fallback(&mut self, effects: &mut Effects) {
+    pub(super) fn settle_fallback(&mut self, now: Time, effects: &mut Effects) {
         let starting = || self.workers.values().any(|w| w.phase() == Phase::Starting);
         let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
         // Workers are looked at last: this runs at each event of each of them.
@@ -27,7 +27,9 @@ impl Supervisor {
             && (self.failing.is_some() || backing_off() && !starting())
             && !self.somebody_serves();
         let why = || self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
-        self.fallback.settle(wanted.then(why), effects);
+        let why = wanted.then(why);
+        why.iter().for_each(|why| self.record_failed_start(now, why, effects));
+        self.fallback.settle(why, effects);
     }
 
     /// Whether anything follows for others than this worker.
@@ -149,6 +151,11 @@ impl Supervisor {
         if let Some(generation) = self.generations.get_mut(&place.generation) {
             generation.works(worker.born());
             worker.answered_after(now).into_iter().for_each(|took| generation.answered_after(took));
+        }
+        if place.slot.is_some()
+            && let Some(rollout) = self.rollouts.current.as_mut().filter(|r| r.generation == place.generation)
+        {
+            rollout.proof.workers += 1;
         }
         let Some(slot_id) = place.slot else {
             self.canary_proven(now, id, effects);

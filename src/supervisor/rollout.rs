@@ -18,7 +18,8 @@
 //! backing out puts workers of the old generation into those slots again, proven first, like any replacement.
 //!
 //! A request that arrives during a rollout waits for its end and gets a rollout of its own, since the files may have
-//! changed meanwhile; all requests that wait share it. It never supersedes the running one: a script that reloads
+//! changed meanwhile; all requests that wait for the same source share it: a rollback never shares that of a plain reload.
+//! It never supersedes the running one: a script that reloads
 //! every second could otherwise keep every rollout from its end. The wait is bounded by the start timeout.
 
 mod check;
@@ -31,6 +32,7 @@ use super::effect::{Announcement, Effect, Effects, Outcome, Progress};
 use super::generation::Generation;
 use super::id::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::Notice;
+use super::record::{Proof, RecordResult};
 use super::slot::Slot;
 use super::snapshot::Refusal;
 use super::spec::{CANARY_WATCH, HANDOVER, MANAGER_MARGIN, PREPARE_TIMEOUT, Spec};
@@ -60,6 +62,7 @@ impl Supervisor {
             Step::Preparing => self.leave_preparing(now, id, &spec, effects),
             Step::Proving { canary, watch_until: Some(until) } if until <= now => {
                 self.drain(now, Some(canary), effects);
+                self.note_proof(|proof| proof.canary = true);
                 effects.push(Effect::ReportProgress(Progress::CanaryProven));
                 effects.notice(Notice::CanaryProven(id));
                 self.leave_proving(now, id, &spec, effects);
@@ -73,19 +76,19 @@ impl Supervisor {
     }
 
     fn begin_rollout_if_asked(&mut self, now: Time, effects: &mut Effects) {
-        if self.rollouts.current.is_some() || self.rollouts.handover.is_some() || self.rollouts.waiting.is_empty() {
+        if self.rollouts.current.is_some() || self.rollouts.handover.is_some() {
             return;
         }
+        let Some((source, trial, requests)) = self.rollouts.take_waiting() else { return };
         let generation = GenerationId(self.ids.next_generation);
         self.ids.next_generation += 1;
         effects.push(Effect::Announce(Announcement::Reloading));
         effects.push(Effect::Announce(Announcement::ExtendTimeout(PREPARE_TIMEOUT + MANAGER_MARGIN)));
         effects.push(Effect::ReportProgress(Progress::Preparing(generation)));
         effects.notice(Notice::RolloutBegun(generation));
-        let requests = std::mem::take(&mut self.rollouts.waiting);
-        let trial = self.rollouts.trial.take();
-        self.rollouts.current = Some(Rollout { generation, requests, trial, step: Step::Preparing });
-        self.generations.insert(generation, Generation::begin(now, generation, effects));
+        let (step, proof) = (Step::Preparing, Proof::default());
+        self.rollouts.current = Some(Rollout { generation, requests, trial, step, source, begun: now, proof });
+        self.generations.insert(generation, Generation::begin(now, generation, source, effects));
     }
 
     fn leave_preparing(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
@@ -133,6 +136,7 @@ impl Supervisor {
             self.workers.update_each(|w| w.place.generation == id, |worker| worker.ask_by(by));
             effects.push(Effect::Announce(Announcement::ExtendTimeout(spec.soak + MANAGER_MARGIN)));
             self.set_step(Step::Soaking { until: now + spec.soak });
+            self.note_proof(|proof| proof.workers = spec.workers);
             if spec.soak.is_zero() {
                 self.complete_rollout(now, id, effects);
             }
@@ -204,7 +208,7 @@ impl Supervisor {
 
     /// The new generation is proven: it takes every slot, and the old one drains.
     fn complete_rollout(&mut self, now: Time, id: GenerationId, effects: &mut Effects) {
-        let Some(rollout) = self.rollouts.current.take() else { return };
+        let Some(mut rollout) = self.rollouts.current.take() else { return };
         for index in 0..self.slots.len() {
             if self.slots[index].successor.is_some() {
                 let predecessor = self.slots[index].promote();
@@ -218,7 +222,16 @@ impl Supervisor {
         self.rollouts.refusal = None;
         self.failing = None;
         effects.notice(Notice::RolloutDone(id));
-        let outcome = if self.life.mode == Mode::Waiting { Outcome::Waiting(id) } else { Outcome::Serving(id) };
+        let (outcome, result) = match self.life.mode {
+            Mode::Waiting => (Outcome::Waiting(id), RecordResult::Waiting),
+            Mode::Running | Mode::Stopping | Mode::Stopped => {
+                rollout.proof.soak =
+                    self.generations.get(&id).and_then(|g| g.spec.as_ref()).map_or(Duration::ZERO, |s| s.soak);
+                self.life.start_record.done = true;
+                (Outcome::Serving(id), RecordResult::Serving)
+            }
+        };
+        effects.push(Effect::Record(rollout.record(now, result)));
         let until = now + HANDOVER;
         self.rollouts.handover = Some(Handover { generation: id, requests: rollout.requests, outcome, until });
         self.settle_handover(now, effects);
@@ -239,6 +252,11 @@ impl Supervisor {
     pub(super) fn refuse_rollout(&mut self, now: Time, why: String, worker: Option<WorkerId>, effects: &mut Effects) {
         let Some(rollout) = self.rollouts.current.take() else { return };
         let id = rollout.generation;
+        let result = match rollout.proof.workers {
+            0 => RecordResult::Refused { why: why.clone() },
+            _ => RecordResult::TakenBack { why: why.clone() },
+        };
+        effects.push(Effect::Record(rollout.record(now, result)));
         if let Step::Proving { canary, .. } = rollout.step {
             self.drain(now, Some(canary), effects);
         }
@@ -275,6 +293,13 @@ impl Supervisor {
     pub(super) fn soaks(&self, generation: GenerationId) -> bool {
         let soaking = |r: &Rollout| r.generation == generation && matches!(r.step, Step::Soaking { .. });
         self.rollouts.current.as_ref().is_some_and(soaking)
+    }
+
+    /// The new code has shown more.
+    pub(super) fn note_proof(&mut self, note: impl FnOnce(&mut Proof)) {
+        if let Some(rollout) = &mut self.rollouts.current {
+            note(&mut rollout.proof);
+        }
     }
 
     fn set_step(&mut self, step: Step) {

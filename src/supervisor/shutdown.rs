@@ -40,8 +40,8 @@ impl Supervisor {
         if let Some(rollout) = self.rollouts.current.take() {
             end_rollout(rollout.generation, rollout.requests, &Outcome::Stopping, effects);
         }
-        for request in std::mem::take(&mut self.rollouts.waiting) {
-            effects.push(Effect::Answer(request, Outcome::Stopping));
+        for wanted in std::mem::take(&mut self.rollouts.waiting) {
+            effects.push(Effect::Answer(wanted.request, Outcome::Stopping));
         }
         if let Some(longest) = self.workers.values().map(|worker| worker.stop_timeout()).max() {
             effects.push(Effect::Announce(Announcement::ExtendTimeout(longest + MANAGER_MARGIN)));

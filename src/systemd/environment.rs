@@ -1,6 +1,6 @@
 //! What the service manager left for us to read: environment variables and our control group.
 //!
-//! Owns: the reading of WATCHDOG_USEC, SYSTEMD_EXEC_PID, INVOCATION_ID, RUNTIME_DIRECTORY and /proc/PID/cgroup.
+//! Owns: the reading of WATCHDOG_USEC, SYSTEMD_EXEC_PID, INVOCATION_ID, RUNTIME_DIRECTORY, STATE_DIRECTORY and /proc/PID/cgroup.
 //! Never: changes the environment.
 
 use std::path::PathBuf;
@@ -22,8 +22,18 @@ pub fn invocation_id() -> Option<String> {
 
 /// The first directory of RuntimeDirectory=; absolute. It is removed when the unit stops.
 pub fn runtime_directory() -> Option<PathBuf> {
+    first_directory("RUNTIME_DIRECTORY")
+}
+
+/// Where the history is kept: the first directory of StateDirectory=, which stays when the unit stops; else that of
+/// RuntimeDirectory=.
+pub fn history_directory() -> Option<PathBuf> {
+    first_directory("STATE_DIRECTORY").or_else(runtime_directory)
+}
+
+fn first_directory(variable: &str) -> Option<PathBuf> {
     // Several directories are separated by colons (systemd.exec(5)).
-    let all = std::env::var("RUNTIME_DIRECTORY").ok()?;
+    let all = std::env::var(variable).ok()?;
     all.split(':').next().map(PathBuf::from).filter(|path| path.is_absolute())
 }
 

@@ -75,6 +75,15 @@ impl Manager {
         }
     }
 
+    /// Where the directories of StateDirectory= are (systemd.exec(5)): a user's, before systemd 254, beside their
+    /// configuration.
+    pub fn state_directories(self) -> Vec<PathBuf> {
+        match self {
+            Self::System => vec!["/var/lib".into()],
+            Self::User => home_or_root("XDG_STATE_HOME", ".local/state").into_iter().chain([config_home()]).collect(),
+        }
+    }
+
     /// Where units and drop-ins of one's own go.
     pub fn own_units(self) -> PathBuf {
         match self {

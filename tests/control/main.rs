@@ -10,7 +10,7 @@ mod server;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sockd::control::{Call, Instance, Server, Status};
+use sockd::control::{Call, Instance, Origin, Request, Server, Status};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -23,6 +23,9 @@ fn within_limit<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async { tokio::time::timeout(LIMIT, test).await.expect("the test took too long") })
 }
+
+/// A reload that is waited for.
+const RELOAD: Request = Request::Reload { wait: true, origin: Origin { login_uid: None, exec_reload: false } };
 
 /// A server under test and the shell's end of it.
 struct Lab {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sockd::control::{MAX_CLIENTS, Outcome, REQUEST_LIMIT, Request, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{Lab, Raw, status, within_limit};
+use crate::{Lab, RELOAD, Raw, status, within_limit};
 
 #[test]
 fn a_status_is_one_line() {
@@ -30,11 +30,11 @@ fn a_reload_is_lines_of_progress_and_an_outcome() {
         let instance = lab.instance.clone();
         let asking = tokio::spawn(async move {
             let mut steps = Vec::new();
-            let outcome = sockd::control::reload(&instance, true, None, |step| steps.push(step.to_owned())).await;
+            let outcome = sockd::control::reload(&instance, RELOAD, |step| steps.push(step.to_owned())).await;
             (steps, outcome)
         });
         let call = lab.call().await;
-        assert_eq!(call.request, Request::Reload { wait: true });
+        assert_eq!(call.request, RELOAD);
         // More than the queue holds, all in one turn of the loop: steps may be left out, the outcome may not.
         for step in 0..1000 {
             call.replier.progress(format!("worker {step} is ready"));

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
 use sockd::control::message::{Outcome, Stacks, Status, Worker, WorkerState};
-use sockd::control::{self, AskError};
+use sockd::control::{self, AskError, Origin, Request};
 
 use super::http::{Address, Response};
 use super::processes;
@@ -307,7 +307,7 @@ fn launch(order: &str, descriptors: &[OwnedFd], log: Stdio, namespaces: &[&str])
     child
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
@@ -435,7 +435,7 @@ impl Instance {
     }
 
     /// Where its control socket is.
-    fn control(&self) -> control::Instance {
+    pub fn control(&self) -> control::Instance {
         let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
         let found = runtime().block_on(control::of_process(pid));
         found.unwrap_or_else(|error| panic!("no control socket: {error}\n{}", self.transcript.show()))
@@ -456,9 +456,14 @@ impl Instance {
 
     /// `sockd reload`: the steps it was sent, and the outcome.
     pub fn reload(&self) -> (Vec<String>, Outcome) {
+        self.ask_for(Request::Reload { wait: true, origin: Origin::default() })
+    }
+
+    /// A request of a reload: the steps, and the outcome.
+    pub fn ask_for(&self, request: Request) -> (Vec<String>, Outcome) {
         let mut steps = Vec::new();
         let control = self.control();
-        let asking = control::reload(&control, true, None, |step| steps.push(step.to_owned()));
+        let asking = control::reload(&control, request, |step| steps.push(step.to_owned()));
         match runtime().block_on(async { tokio::time::timeout(PATIENCE, asking).await }) {
             Ok(Ok(outcome)) => (steps, outcome),
             failed => panic!("no outcome: {failed:?}\n{}", self.transcript.show()),
@@ -555,7 +560,10 @@ impl Instance {
         assert!(self.child.is_none(), "sockd has not ended");
         let left = self.left();
         assert!(left.is_empty(), "left behind: {}\n{}", left.join(", "), self.transcript.show());
-        let files: Vec<_> = std::fs::read_dir(self.path().join("run")).expect("readable").flatten().collect();
+        // The history stays for as long as the directory does.
+        let history = |file: &std::fs::DirEntry| file.file_name() == sockd::history::FILE_NAME;
+        let files = std::fs::read_dir(self.path().join("run")).expect("readable").flatten();
+        let files: Vec<_> = files.filter(|file| !history(file)).collect();
         assert!(files.is_empty(), "left behind: {files:?}");
         let ours = |name: &OsStr| name.to_string_lossy().starts_with("sockd-");
         let files: Vec<_> = std::fs::read_dir(self.path()).expect("readable").flatten().collect();

@@ -33,6 +33,7 @@ mod frameworks;
 mod generic;
 mod gunicorn;
 mod health;
+mod history;
 mod launchers;
 mod limits;
 mod listeners;

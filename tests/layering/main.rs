@@ -39,7 +39,7 @@ const TOP: [&str; 17] = [
 ];
 
 /// What a stranger searches for, and the file that he wants.
-const SEARCHES: [(&str, &str); 33] = [
+const SEARCHES: [(&str, &str); 35] = [
     ("unhealthy", "src/supervisor/health.rs"),
     ("retry", "src/supervisor/backoff.rs"),
     ("timeouts", "src/supervisor/spec.rs"),
@@ -73,6 +73,8 @@ const SEARCHES: [(&str, &str); 33] = [
     ("service manager", "src/daemon/service_manager.rs"),
     ("metrics", "src/metrics/mod.rs"),
     ("HTTP status socket", "src/status_socket.rs"),
+    ("history file", "src/history/file.rs"),
+    ("rollback", "src/history/rollback.rs"),
 ];
 /// A search that finds more than this has found nothing.
 const MAX_HITS: usize = 6;

@@ -5,6 +5,7 @@ mod checks;
 mod fallback;
 mod faults;
 mod health;
+mod history;
 mod pauses;
 mod pool;
 mod scenarios;
@@ -18,7 +19,7 @@ mod waits;
 use faults::{Code, FAULTS};
 use health::Sickness;
 use simulation::{World, ms, spec};
-use sockd_supervisor::{Event, Share, Start, Trial, WorkerEvent};
+use sockd_supervisor::{Event, ReleaseId, Share, Start, Trial, WorkerEvent};
 
 /// One seeded life: faults for a while, then peace; in peace the wanted state must be reached.
 fn live(seed: u64) -> World {
@@ -41,8 +42,11 @@ fn live(seed: u64) -> World {
     world.traffic.per_second = seed % 9;
     for _ in 0..120 {
         match world.roll(24) {
-            0 | 1 => {
+            0 => {
                 let _ = world.reload();
+            }
+            1 => {
+                let _ = if world.roll(2) == 0 { world.reload() } else { world.roll_back(ReleaseId(1)) };
             }
             2 => world.code = Code::Good,
             3 => {

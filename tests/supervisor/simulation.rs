@@ -14,7 +14,7 @@ use super::faults::Code;
 use super::health::Records;
 use sockd_supervisor::{
     Announcement, Effect, Effects, Event, FALLBACK_RETRY_INTERVAL, GenerationId, Holds, Notice, Outcome, Probe,
-    RequestId, Role, Signal, Spec, Start, Supervisor, Time, Trial, WorkerEvent, WorkerId,
+    ReleaseId, RequestId, Role, Signal, Spec, Start, Supervisor, Time, Trial, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -382,6 +382,13 @@ impl World {
         self.answers.get(&request).cloned().unwrap_or_else(|| panic!("it is not answered\n{}", self.story()))
     }
 
+    /// Asks for a reload to a release that served before.
+    pub fn roll_back(&mut self, release: ReleaseId) -> RequestId {
+        let request = self.request();
+        self.event(Event::RollbackRequested { request, release });
+        request
+    }
+
     /// Asks for another worker in the place of this one; the answer.
     pub fn replace(&mut self, worker: WorkerId) -> Outcome {
         let request = self.request();
@@ -400,7 +407,8 @@ impl World {
         for effect in effects {
             self.trace.push(format!("    {effect:?}"));
             match effect {
-                Effect::Read(generation) => self.read(generation),
+                Effect::Read { generation, source } => self.read(generation, source),
+                Effect::Record(record) => self.keep_record(record),
                 Effect::Check { generation, number } => self.run_check(generation, number),
                 Effect::EndCheck(generation) => self.end_check(generation),
                 Effect::Load(generation) => self.load(generation),

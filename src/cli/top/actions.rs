@@ -17,7 +17,7 @@ pub async fn reload(target: Target, step: impl FnMut(&str)) -> Said {
         Ok(instance) => instance,
         Err(why) => return failed(format!("cannot reload {}: {why}", target.name)),
     };
-    match reload::ask(&instance, true, None, step).await {
+    match reload::ask(&instance, reload::Command::Reload(None), true, false, step).await {
         Ok(message) => Said { lines: vec![format!("{}: {message}", target.name)], failed: false },
         Err(mut failure) => {
             failure.details.push(format!("{}: {}", target.name, failure.message));

@@ -20,7 +20,7 @@ impl EventLoop {
     pub(super) fn carry_out(&mut self, effects: Effects) {
         for effect in effects {
             match effect {
-                Effect::Read(generation) => self.read(generation),
+                Effect::Read { generation, source } => self.read(generation, source),
                 Effect::Check { generation, number } => self.check(generation, number),
                 Effect::EndCheck(generation) => self.children.checks.end_late(generation, &mut self.outbox),
                 Effect::Load(generation) => self.load(generation),
@@ -75,16 +75,17 @@ impl EventLoop {
                     let line = self.status_line();
                     self.service_manager.announce(announcement, &line);
                 }
-                Effect::ReportProgress(progress) => self.waiting_clients.report(progress),
+                Effect::ReportProgress(progress) => self.reloads.clients.report(progress),
                 Effect::Answer(request, outcome) => {
                     let Children { workers, checks, .. } = &self.children;
                     let last_lines = |generation, worker: Option<WorkerId>| match worker {
                         Some(worker) => workers.last_lines(worker),
                         None => checks.last_lines(generation),
                     };
-                    self.waiting_clients.answer(request, outcome, last_lines);
+                    self.reloads.clients.answer(request, outcome, last_lines);
                 }
                 Effect::RunAfterReload { generation, verdict } => self.run_after_reload(generation, &verdict),
+                Effect::Record(record) => self.reloads.history.record(record, &self.outbox),
                 Effect::Notice(notice) => {
                     self.counts.notice(&notice);
                     log_notice(&notice, self);

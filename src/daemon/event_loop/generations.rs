@@ -17,7 +17,7 @@ use crate::daemon::workers::Workers;
 use crate::journal::message_id;
 use crate::listener::Permissions;
 use crate::process::Hello;
-use crate::supervisor::{Checks, Event, GenerationId, PREPARE_TIMEOUT, Spec, WorkerId};
+use crate::supervisor::{Checks, Event, GenerationId, PREPARE_TIMEOUT, Source, Spec, WorkerId};
 use std::path::{Path, PathBuf};
 
 impl Generations {
@@ -30,8 +30,9 @@ impl Generations {
 
 impl EventLoop {
     /// Effect::Read: reads everything afresh. Answers with an event when it was read.
-    pub(super) fn read(&mut self, id: GenerationId) {
-        let reading = self.generations.readers.begin(id, &self.setup);
+    pub(super) fn read(&mut self, id: GenerationId, source: Source) {
+        let release = self.reloads.history.target(source).cloned();
+        let reading = self.generations.readers.begin(id, &self.setup, release);
         self.outbox.later(async move { Some(Message::Read(id, Box::new(reading.await))) });
     }
 
@@ -43,6 +44,9 @@ impl EventLoop {
         }
         for line in read.problems {
             tracing::error!(MESSAGE_ID = message_id::CONFIGURATION_REFUSED, SOCKD_GENERATION = id.0, "{line}");
+        }
+        if let Some(release) = read.release {
+            self.reloads.history.read_from(id, release);
         }
         if let Some(page) = read.page {
             self.children.fallback.show(page.as_deref());

@@ -34,10 +34,11 @@
 //!
 //! What may take long is done by other threads (tokio's), bounded in number, and comes back as a message: reading what a
 //! generation is made from (reading.rs, with a time limit), looking where paths lead (listener_monitor.rs), measuring
-//! workers and listeners (measure.rs), binding a status socket that a reload has moved (status_socket.rs), closing what
+//! workers and listeners (measure.rs), reading and writing the history (history.rs), binding a status socket that a reload has moved (status_socket.rs), closing what
 //! others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
 //! `tests/systemd/journald_stall.rs`, stop each of them in turn and see the watchdog fed.
 
+mod calls;
 mod children;
 mod effects;
 mod generations;
@@ -52,6 +53,7 @@ use super::counts::Counts;
 use super::fallback::Fallback;
 use super::generation::Generation;
 use super::health::exec::HealthCommands;
+use super::history::History;
 use super::listener_monitor::ListenerMonitor;
 use super::measure::Meters;
 use super::message::Message;
@@ -63,14 +65,13 @@ use super::service_manager::ServiceManager;
 use super::setup::Setup;
 use super::signals::UselessSignals;
 use super::slow_requests::SlowRequests;
-use super::spec;
 use super::status;
 use super::status_socket::StatusSocket;
 use super::templates::Templates;
 use super::timerfd::Timerfd;
 use super::unclaimed_exits::UnclaimedExits;
 use super::waiting_clients::WaitingClients;
-use super::workers::{Workers, stacks};
+use super::workers::Workers;
 use crate::adapter::python::Python;
 use crate::app::{Address, Command};
 use crate::control::{self, Call};
@@ -78,7 +79,7 @@ use crate::exit;
 use crate::journal::message_id;
 use crate::listener::Listener;
 use crate::process::{Signals, release_file_pages};
-use crate::supervisor::{GenerationId, Overview, Phase, Start, Supervisor, Time, WorkerId, WorkerSnapshot};
+use crate::supervisor::{GenerationId, Overview, Phase, Start, Supervisor, Time, WorkerSnapshot};
 use crate::systemd::environment;
 use std::collections::BTreeMap;
 use std::io;
@@ -110,7 +111,7 @@ pub(super) struct EventLoop {
     slow_requests: SlowRequests,
     counts: Counts,
     service_manager: ServiceManager,
-    waiting_clients: WaitingClients,
+    reloads: Reloads,
     progress: Progress,
 }
 
@@ -147,6 +148,12 @@ struct Exits {
     orphans: Orphans,
 }
 
+/// Who asks for reloads, and what became of them.
+struct Reloads {
+    clients: WaitingClients,
+    history: History,
+}
+
 /// How far the loop is.
 #[derive(Default)]
 struct Progress {
@@ -178,6 +185,8 @@ impl EventLoop {
         let seed = u64::from(std::process::id()) << 32
             ^ SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()));
         let (core, effects) = Supervisor::new(Time::default(), start, seed);
+        let outbox = Outbox::new(sender);
+        let history = History::new(environment::history_directory(), &outbox);
         let mut event_loop = Self {
             clock,
             core,
@@ -189,7 +198,7 @@ impl EventLoop {
                 calls,
                 status_socket: StatusSocket::new(calls_sender),
             },
-            outbox: Outbox::new(sender),
+            outbox,
             listeners: ListenerMonitor::new(setup.unit.clone(), setup.greeting.clone())?,
             generations: Generations::default(),
             children: Children {
@@ -205,7 +214,7 @@ impl EventLoop {
             slow_requests: SlowRequests::new()?,
             counts: Counts::default(),
             service_manager: ServiceManager::from_environment()?,
-            waiting_clients: WaitingClients::default(),
+            reloads: Reloads { clients: WaitingClients::default(), history },
             progress: Progress::default(),
             setup: Arc::new(setup),
         };
@@ -258,6 +267,7 @@ impl EventLoop {
         self.children.workers.cgroups.clear();
         self.listeners.unlink();
         self.inputs.status_socket.close();
+        self.reloads.history.finish().await;
         tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
         exit::SUCCESS
     }
@@ -287,64 +297,6 @@ impl EventLoop {
         while let Some(event) = self.outbox.next_event() {
             let effects = self.core.handle_event(self.clock.now(), event);
             self.carry_out(effects);
-        }
-    }
-
-    fn answer(&mut self, call: Call) {
-        match call.request {
-            control::Request::Status => self.answer_status(call.replier),
-            control::Request::Stacks { worker } => self.answer_stacks(WorkerId(worker), call.replier),
-            control::Request::LastLines { worker } => {
-                call.replier.last_lines(self.children.workers.last_lines(WorkerId(worker)));
-            }
-            control::Request::Reload { wait: true } => {
-                self.outbox.event(self.waiting_clients.reload(Some(call.replier)));
-            }
-            control::Request::Reload { wait: false } => {
-                self.outbox.event(self.waiting_clients.reload(None));
-                has_begun(call.replier);
-            }
-            control::Request::Trial { wait, trial } => self.begin_trial(wait, trial, call.replier),
-            control::Request::Promote => self.outbox.event(self.waiting_clients.decide(true, call.replier)),
-            control::Request::Abort => self.outbox.event(self.waiting_clients.decide(false, call.replier)),
-            control::Request::Replace { worker } => {
-                self.outbox.event(self.waiting_clients.replace(WorkerId(worker), call.replier));
-            }
-        }
-    }
-
-    fn begin_trial(&mut self, wait: bool, asked: control::Trial, replier: control::Replier) {
-        let serving = self.generations.ready.get(&self.overview().generation);
-        let configured = serving.map(|generation| &generation.settings.reload);
-        let trial = match spec::asked_trial(asked, configured) {
-            Ok(trial) => trial,
-            Err(why) => return replier.refuse(control::RefusalKind::NotPossible, why),
-        };
-        if self.core.somebody_serves() && !self.children.workers.are_requests_shown() {
-            let why = "its workers do not show their requests, so that nothing could be compared";
-            return replier.refuse(control::RefusalKind::NotPossible, why.to_owned());
-        }
-        let waits = if wait {
-            Some(replier)
-        } else {
-            has_begun(replier);
-            None
-        };
-        self.outbox.event(self.waiting_clients.trial(trial, waits));
-    }
-
-    fn answer_status(&self, replier: control::Replier) {
-        let snapshot = self.core.snapshot(self.clock.now());
-        let listeners = self.listeners.listeners();
-        let (workers, templates) = (&self.children.workers, &self.children.templates);
-        let report = status::document(&self.setup, self.clock, &snapshot, listeners, workers, templates, &self.counts);
-        self.meters.answer_status(report, workers, &self.listeners, replier);
-    }
-
-    fn answer_stacks(&self, worker: WorkerId, replier: control::Replier) {
-        match self.children.workers.stacks(worker) {
-            Ok(stacks) => drop(tokio::spawn(async move { replier.stacks(stacks::document(stacks.await)) })),
-            Err(why) => replier.refuse(control::RefusalKind::NotPossible, why),
         }
     }
 
@@ -419,10 +371,4 @@ impl EventLoop {
             self.children.templates.place(*number, next, entrance.as_fd());
         }
     }
-}
-
-/// Nobody waits for more.
-fn has_begun(replier: control::Replier) {
-    let message = "the reload has begun".to_owned();
-    replier.outcome(control::Outcome { ok: true, message, ..control::Outcome::default() });
 }

@@ -1,6 +1,8 @@
 //! What tasks and threads report: each report to the part that it concerns.
 
 use super::EventLoop;
+use super::calls::Wanted;
+use crate::control::{Asker, Means};
 use crate::daemon::health::{self, Baseline};
 use crate::daemon::message::Message;
 use crate::daemon::orphans::kill_orphans;
@@ -48,6 +50,11 @@ impl EventLoop {
             }
             Message::StatusSocket(wanted, bound) => self.inputs.status_socket.take(&wanted, bound),
             Message::StatusSocketFile(at_path) => self.inputs.status_socket.file_seen(at_path, &self.outbox),
+            Message::HistoryRead(kept) => {
+                self.reloads.history.was_read(kept, &self.outbox).into_iter().for_each(|call| self.answer(call));
+            }
+            Message::HistoryWritten(result) => self.reloads.history.was_written(result, &self.outbox),
+            Message::UsersNamed(names) => self.reloads.history.users_named(names, &self.outbox),
             Message::KillOrphans(pids) => kill_orphans(pids, &self.children),
         }
     }
@@ -107,7 +114,7 @@ impl EventLoop {
         let snapshot = self.core.snapshot(self.clock.now());
         let workers = &self.children.workers;
         if self.listeners.wants_reload(&snapshot, |id| workers.get(id)?.pid()) {
-            self.outbox.event(self.waiting_clients.reload(None));
+            self.reload(None, Asker { means: Means::Sockd, ..Asker::default() }, Wanted::Configured);
         }
     }
 }

@@ -1,28 +1,32 @@
 //! Signals that came, carried out.
 
 use super::EventLoop;
+use super::calls::Wanted;
+use crate::daemon::history;
 use crate::daemon::signals::{Meaning, USR1, meaning};
 use crate::daemon::workers::by_number;
+use crate::process::Sender;
 use crate::supervisor::{Event, Phase};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 impl EventLoop {
     /// Signals came, each at least once.
-    pub(super) fn signalled(&mut self, numbers: &BTreeSet<i32>) {
-        let meanings = |number: &i32| (*number, meaning(*number, self.setup.unit.as_deref()));
-        let meanings: Vec<_> = numbers.iter().map(meanings).collect();
+    pub(super) fn signalled(&mut self, signals: &BTreeMap<i32, Sender>) {
+        let meanings =
+            |(number, sender): (&i32, &Sender)| (*number, *sender, meaning(*number, self.setup.unit.as_deref()));
+        let meanings: Vec<_> = signals.iter().map(meanings).collect();
         // Who has ended is known before anybody is signalled or started.
-        if meanings.iter().any(|(_, meaning)| *meaning == Meaning::Reap) {
+        if meanings.iter().any(|(_, _, meaning)| *meaning == Meaning::Reap) {
             self.reap_all();
             self.end_orphans();
         }
-        for (number, meaning) in meanings {
+        for (number, sender, meaning) in meanings {
             match meaning {
                 Meaning::Reap | Meaning::Nothing => {}
                 Meaning::Stop => self.outbox.event(Event::StopRequested),
                 Meaning::Interrupt { at_terminal } => self.outbox.event(Event::Interrupted { at_terminal }),
-                Meaning::Reload => self.outbox.event(self.waiting_clients.reload(None)),
+                Meaning::Reload => self.reload(None, history::sender(sender.pid, sender.uid), Wanted::Configured),
                 Meaning::ReopenLogs => self.reopen_logs(),
                 Meaning::OneMoreWorker => self.outbox.event(Event::OneMoreWorker),
                 Meaning::OneFewerWorker => self.outbox.event(Event::OneFewerWorker),

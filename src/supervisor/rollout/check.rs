@@ -46,9 +46,13 @@ impl Supervisor {
         let next = *number + 1;
         let Some(Ok(checks)) = self.generations.get(&id).and_then(Generation::checkable).cloned() else { return };
         match verdict {
-            Ok(()) if next < checks.programs.len() => self.check(now, id, &checks, next, effects),
+            Ok(()) if next < checks.programs.len() => {
+                self.note_proof(|proof| proof.checks += 1);
+                self.check(now, id, &checks, next, effects);
+            }
             Ok(()) => {
                 self.set_step(Step::Preparing);
+                self.note_proof(|proof| proof.checks += 1);
                 effects.push(Effect::Announce(Announcement::ExtendTimeout(PREPARE_TIMEOUT + MANAGER_MARGIN)));
                 effects.push(Effect::ReportProgress(Progress::Loading(id)));
                 if let Some(generation) = self.generations.get_mut(&id) {

@@ -2,6 +2,7 @@
 
 use super::super::effect::Outcome;
 use super::super::id::{GenerationId, RequestId, WorkerId};
+use super::super::record::{Proof, Record, RecordResult, Source};
 use super::super::snapshot::{Refusal, RolloutStep};
 use super::super::spec::Trial;
 use super::super::time::Time;
@@ -12,12 +13,20 @@ use super::comparison::Run;
 pub(in super::super) struct Rollouts {
     pub(in super::super) current: Option<Rollout>,
     pub(in super::super) handover: Option<Handover>,
-    /// Who asked for a reload that has not begun: one rollout will serve them all.
-    pub(in super::super) waiting: Vec<RequestId>,
-    /// How one of them wants visitors to try the new generation first, whatever the specification says.
-    pub(in super::super) trial: Option<Trial>,
+    /// Who asked for a reload that has not begun: one rollout will serve all who want the same.
+    pub(in super::super) waiting: Vec<Wanted>,
     /// The last one, if it was refused.
     pub(in super::super) refusal: Option<Refusal>,
+}
+
+/// A reload that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Wanted {
+    pub(in super::super) request: RequestId,
+    /// What is to be read.
+    pub(in super::super) source: Source,
+    /// How it is to be tried by visitors first, whatever the specification says.
+    pub(in super::super) trial: Option<Trial>,
 }
 
 /// A rollout under way.
@@ -28,6 +37,10 @@ pub(in super::super) struct Rollout {
     /// How one of those who asked wants it to be tried.
     pub(in super::super) trial: Option<Trial>,
     pub(in super::super) step: Step,
+    pub(in super::super) source: Source,
+    pub(in super::super) begun: Time,
+    /// What has shown until now that the new code works.
+    pub(in super::super) proof: Proof,
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +75,31 @@ pub(in super::super) struct Handover {
     pub(in super::super) until: Time,
 }
 
+impl Rollouts {
+    /// Takes those who have waited longest and want the same, and what they want: tried as the last of them wants it who says
+    /// how.
+    pub(in super::super) fn take_waiting(&mut self) -> Option<(Source, Option<Trial>, Vec<RequestId>)> {
+        let source = self.waiting.first()?.source;
+        let same = self.waiting.iter().take_while(|wanted| wanted.source == source).count();
+        let taken: Vec<Wanted> = self.waiting.drain(..same).collect();
+        let trial = taken.iter().rev().find_map(|wanted| wanted.trial);
+        Some((source, trial, taken.iter().map(|wanted| wanted.request).collect()))
+    }
+}
+
 impl Rollout {
+    /// How it ended, for the history.
+    pub(in super::super) fn record(&self, now: Time, result: RecordResult) -> Record {
+        Record {
+            generation: self.generation,
+            requests: self.requests.clone(),
+            source: self.source,
+            result,
+            proof: self.proof,
+            took: now.since(self.begun),
+        }
+    }
+
     pub(in super::super) fn soak_until(&self) -> Option<Time> {
         match self.step {
             Step::Soaking { until } => Some(until),

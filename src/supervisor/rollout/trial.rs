@@ -75,6 +75,7 @@ impl Supervisor {
         let Some(run) = self.run() else { return };
         let (tested, finding) = run.count(now, new, old);
         let ((answers, wanted), server_errors) = (run.counted(), run.server_errors());
+        self.note_proof(|proof| proof.tried = answers);
         if tested {
             effects.push(Effect::ReportProgress(Progress::Tried { answers, server_errors, wanted }));
         }

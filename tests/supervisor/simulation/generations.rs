@@ -2,7 +2,7 @@
 
 use super::super::faults::Code;
 use super::{Happening, World, ms};
-use sockd_supervisor::{Checks, Event, GenerationId, Notice};
+use sockd_supervisor::{Checks, Event, GenerationId, Notice, Record, RecordResult, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -26,10 +26,15 @@ pub struct Checking {
     ended: BTreeSet<GenerationId>,
     /// Those of which the operator's program has heard, and what.
     pub heard: BTreeMap<GenerationId, Result<(), String>>,
+    /// What each generation was read from, as often as it was.
+    pub sources: Vec<(GenerationId, Source)>,
+    /// The history.
+    pub history: Vec<Record>,
 }
 
 impl World {
-    pub(super) fn read(&mut self, generation: GenerationId) {
+    pub(super) fn read(&mut self, generation: GenerationId, source: Source) {
+        self.checking.sources.push((generation, source));
         assert!(self.preparing.insert(generation), "prepared twice at once\n{}", self.story());
         let delay = ms(1 + self.roll(30));
         self.later(
@@ -144,6 +149,7 @@ impl World {
             | Event::PreparationLost { .. }
             | Event::Worker(..)
             | Event::ReloadRequested(_)
+            | Event::RollbackRequested { .. }
             | Event::ReplacementRequested { .. }
             | Event::OneMoreWorker
             | Event::OneFewerWorker
@@ -175,9 +181,24 @@ impl World {
         assert!(self.checking.ended.contains(&generation), "heard of before its end\n{}", self.story());
     }
 
-    /// Of each reload that has ended somebody has heard, once.
+    /// A reload is recorded once, at its end, and a start once at most.
+    pub(super) fn keep_record(&mut self, record: Record) {
+        let is_start =
+            |record: &Record| matches!(record.result, RecordResult::Started | RecordResult::NotStarted { .. });
+        let again = |before: &&Record| match is_start(&record) {
+            true => std::mem::discriminant(&before.result) == std::mem::discriminant(&record.result),
+            false => !is_start(before) && before.generation == record.generation,
+        };
+        assert_eq!(self.checking.history.iter().find(again), None, "recorded twice: {record:?}\n{}", self.story());
+        self.checking.history.push(record);
+    }
+
+    /// Of each reload that has ended somebody has heard, once, and the history has it.
     pub(super) fn check_ends_of_reloads(&self) {
         let heard: BTreeSet<GenerationId> = self.checking.heard.keys().copied().collect();
         assert_eq!(heard, self.checking.ended, "an end was not heard of\n{}", self.story());
+        let ends = self.checking.history.iter().filter(|record| !record.requests.is_empty());
+        let recorded: BTreeSet<GenerationId> = ends.map(|record| record.generation).collect();
+        assert_eq!(recorded, self.checking.ended, "an end is not in the history\n{}", self.story());
     }
 }

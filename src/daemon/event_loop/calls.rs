@@ -1,0 +1,107 @@
+//! Calls: what clients of the control socket ask, each for the part that can answer.
+
+use super::EventLoop;
+use crate::control::{self, Asker, Call, Origin, Outcome, RefusalKind, Replier, Request};
+use crate::daemon::history;
+use crate::daemon::spec;
+use crate::daemon::status;
+use crate::daemon::workers::stacks;
+use crate::supervisor::{Event, ReleaseId, Trial, WorkerId};
+
+/// What a reload is to load.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    /// What is configured.
+    Configured,
+    /// The same, which visitors try first.
+    Trial(Trial),
+    /// A release that served before.
+    Release(ReleaseId),
+}
+
+impl EventLoop {
+    pub(super) fn answer(&mut self, call: Call) {
+        match call.request {
+            Request::Status => self.answer_status(call.replier),
+            Request::Stacks { worker } => self.answer_stacks(WorkerId(worker), call.replier),
+            Request::LastLines { worker } => {
+                call.replier.last_lines(self.children.workers.last_lines(WorkerId(worker)));
+            }
+            Request::Reload { wait, origin } => self.reload_for(call, wait, origin, Wanted::Configured),
+            Request::Trial { wait, origin, trial } => match self.trial(trial) {
+                Ok(trial) => self.reload_for(call, wait, origin, Wanted::Trial(trial)),
+                Err(why) => call.replier.refuse(RefusalKind::NotPossible, why),
+            },
+            Request::Promote => self.outbox.event(self.reloads.clients.decide(true, call.replier)),
+            Request::Abort => self.outbox.event(self.reloads.clients.decide(false, call.replier)),
+            Request::Rollback { wait, origin } => {
+                let Some(call) = self.reloads.history.defers(call) else { return };
+                match self.reloads.history.previous(self.overview().generation) {
+                    Ok(release) => self.reload_for(call, wait, origin, Wanted::Release(release)),
+                    Err(why) => {
+                        let message = format!("no rollback: {why}");
+                        call.replier.outcome(Outcome { ok: false, message, ..Outcome::default() });
+                    }
+                }
+            }
+            Request::History => {
+                if let Some(call) = self.reloads.history.defers(call) {
+                    call.replier.history(self.reloads.history.entries());
+                }
+            }
+            Request::Replace { worker } => {
+                self.outbox.event(self.reloads.clients.replace(WorkerId(worker), call.replier));
+            }
+        }
+    }
+
+    /// How visitors are to try the new generation of a reload.
+    fn trial(&self, asked: control::Trial) -> Result<Trial, String> {
+        let serving = self.generations.ready.get(&self.overview().generation);
+        let trial = spec::asked_trial(asked, serving.map(|generation| &generation.settings.reload))?;
+        if self.core.somebody_serves() && !self.children.workers.are_requests_shown() {
+            return Err("its workers do not show their requests, so that nothing could be compared".to_owned());
+        }
+        Ok(trial)
+    }
+
+    /// A client asks for a reload.
+    fn reload_for(&mut self, call: Call, wait: bool, origin: Origin, wanted: Wanted) {
+        let asker = history::client(call.uid, origin);
+        if wait {
+            return self.reload(Some(call.replier), asker, wanted);
+        }
+        self.reload(None, asker, wanted);
+        let message = match wanted {
+            Wanted::Configured | Wanted::Trial(_) => "the reload has begun".to_owned(),
+            Wanted::Release(_) => "the rollback has begun".to_owned(),
+        };
+        call.replier.outcome(Outcome { ok: true, message, ..Outcome::default() });
+    }
+
+    /// Asks the core for a reload; the client, if there is one, waits for its outcome.
+    pub(super) fn reload(&mut self, client: Option<Replier>, asker: Asker, wanted: Wanted) {
+        let request = self.reloads.clients.request(client);
+        self.reloads.history.asked(request, asker, &self.outbox);
+        self.outbox.event(match wanted {
+            Wanted::Configured => Event::ReloadRequested(request),
+            Wanted::Trial(trial) => Event::TrialRequested { request, trial },
+            Wanted::Release(release) => Event::RollbackRequested { request, release },
+        });
+    }
+
+    fn answer_status(&self, replier: Replier) {
+        let snapshot = self.core.snapshot(self.clock.now());
+        let listeners = self.listeners.listeners();
+        let (workers, templates) = (&self.children.workers, &self.children.templates);
+        let report = status::document(&self.setup, self.clock, &snapshot, listeners, workers, templates, &self.counts);
+        self.meters.answer_status(report, workers, &self.listeners, replier);
+    }
+
+    fn answer_stacks(&self, worker: WorkerId, replier: Replier) {
+        match self.children.workers.stacks(worker) {
+            Ok(stacks) => drop(tokio::spawn(async move { replier.stacks(stacks::document(stacks.await)) })),
+            Err(why) => replier.refuse(RefusalKind::NotPossible, why),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What goes into the history, and reloads back to a release that served before.
+
+use super::faults::Code;
+use super::simulation::{World, ms, spec};
+use sockd_supervisor::{Event, GenerationId, Outcome, Proof, RecordResult, ReleaseId, RequestId, Source, Start};
+
+const OLD: ReleaseId = ReleaseId(7);
+
+fn serving() -> World {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.checking.programs = 2;
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world
+}
+
+fn answered(world: &mut World, request: RequestId) -> Outcome {
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    world.answers[&request].clone()
+}
+
+#[test]
+fn a_start_and_a_reload_are_recorded_with_what_proved_them() {
+    let mut world = serving();
+    let request = world.reload();
+    assert_eq!(answered(&mut world, request), Outcome::Serving(GenerationId(2)));
+    let [start, reload] = &*world.checking.history else { panic!("{:?}", world.checking.history) };
+    assert_eq!((&start.result, start.generation, start.proof.workers), (&RecordResult::Started, GenerationId(1), 3));
+    assert_eq!((&reload.result, &*reload.requests), (&RecordResult::Serving, &[request][..]));
+    assert_eq!(reload.proof, Proof { checks: 2, canary: true, tried: 0, workers: 3, soak: spec().soak });
+    assert!(reload.took >= spec().soak, "{reload:?}");
+}
+
+#[test]
+fn a_refusal_tells_how_far_the_new_code_came() {
+    for (code, taken_back) in [(Code::CheckFails, false), (Code::ImportError, false)] {
+        let mut world = serving();
+        world.code = code;
+        let request = world.reload();
+        assert!(matches!(answered(&mut world, request), Outcome::Refused { .. }));
+        let last = world.checking.history.last().expect("it is recorded");
+        assert_eq!(matches!(last.result, RecordResult::TakenBack { .. }), taken_back, "{last:?}");
+        assert_eq!(last.proof.workers > 0, taken_back, "{last:?}");
+    }
+    // Workers that were ready for visitors are taken back.
+    let mut spec = spec();
+    spec.canary = false;
+    let mut world = World::new(1, Start::OnConnection, spec);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world.code = Code::CrashesSoonAfterReady;
+    let request = world.reload();
+    assert!(matches!(answered(&mut world, request), Outcome::Refused { .. }));
+    let last = world.checking.history.last().expect("it is recorded");
+    assert!(matches!(last.result, RecordResult::TakenBack { .. }), "{last:?}");
+}
+
+#[test]
+fn a_start_that_fails_is_recorded_once_and_its_success_too() {
+    let mut world = World::new(1, Start::AtOnce, spec());
+    world.code = Code::ImportError;
+    world.run_until(ms(60_000), "503", World::fallback);
+    world.run_for(ms(20_000));
+    world.code = Code::Good;
+    world.run_until(ms(120_000), "three workers", |world| world.ready() == 3);
+    let [failed, started] = &*world.checking.history else { panic!("{:?}", world.checking.history) };
+    assert!(matches!(&failed.result, RecordResult::NotStarted { why } if !why.is_empty()), "{failed:?}");
+    assert_eq!(started.result, RecordResult::Started);
+}
+
+#[test]
+fn a_rollback_is_read_from_its_release_as_often_as_it_is_read_and_proven_like_any_reload() {
+    let mut world = serving();
+    let request = world.roll_back(OLD);
+    assert_eq!(answered(&mut world, request), Outcome::Serving(GenerationId(2)));
+    let last = world.checking.history.last().expect("it is recorded");
+    assert_eq!((last.source, last.proof.canary, last.proof.checks), (Source::Release(OLD), true, 2));
+    world.lose_preparation();
+    world.run_until(ms(60_000), "it is made again", |world| world.prepared.contains(&GenerationId(2)));
+    let read = &world.checking.sources;
+    assert_eq!(read.iter().filter(|read| **read == (GenerationId(2), Source::Release(OLD))).count(), 2, "{read:?}");
+    // A plain reload goes where the configuration leads.
+    let request = world.reload();
+    assert_eq!(answered(&mut world, request), Outcome::Serving(GenerationId(3)));
+    assert_eq!(world.checking.sources.last(), Some(&(GenerationId(3), Source::Configured)));
+}
+
+#[test]
+fn a_release_that_does_not_work_any_more_is_refused_and_the_old_workers_serve_on() {
+    let mut world = serving();
+    world.code = Code::ImportError;
+    let request = world.roll_back(OLD);
+    assert!(matches!(answered(&mut world, request), Outcome::Refused { generation: GenerationId(2), .. }));
+    assert_eq!(world.ready(), 3);
+}
+
+#[test]
+fn requests_share_a_rollout_only_where_they_want_the_same_and_keep_their_order() {
+    let mut world = serving();
+    let first = world.reload();
+    let (plain, also_plain) = (world.reload(), world.reload());
+    let (back, elsewhere, last) = (world.roll_back(OLD), world.roll_back(ReleaseId(8)), world.reload());
+    for (request, generation) in [(first, 2), (plain, 3), (also_plain, 3), (back, 4), (elsewhere, 5), (last, 6)] {
+        assert_eq!(answered(&mut world, request), Outcome::Serving(GenerationId(generation)), "{request}");
+    }
+    let request = world.roll_back(OLD);
+    world.event(Event::StopRequested);
+    assert_eq!(answered(&mut world, request), Outcome::Stopping);
+}
