@@ -223,6 +223,8 @@ fn a_mutated_unit_or_its_servers_file_is_refused_or_means_what_it_says() {
                 "RestrictAddressFamilies",
                 "RuntimeDirectory",
                 "RuntimeDirectoryMode",
+                "StateDirectory",
+                "StateDirectoryMode",
             ],
         );
         let start = as_systemd(&text).into_iter().rfind(|(key, _)| key == "ExecStart").expect("adopted").1;

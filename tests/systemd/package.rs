@@ -20,7 +20,7 @@ const SOME_VISITS: u64 = 40;
 /// How long a first page may take on a slow host that runs two machines.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Everything that may be left of the package, for a shell to expand.
-const TRACES: &str = "/usr/bin/sockd /usr/lib/systemd/system/sockd@* /etc/sockd /run/sockd /usr/share/doc/sockd \
+const TRACES: &str = "/usr/bin/sockd /usr/lib/systemd/system/sockd@* /etc/sockd /run/sockd /var/lib/sockd /usr/share/doc/sockd \
                       /etc/systemd/system/*.wants/sockd@* /var/lib/dpkg/info/sockd.* \
                       /usr/share/bash-completion/completions/sockd /usr/share/zsh/vendor-completions/_sockd \
                       /usr/share/fish/vendor_completions.d/sockd.fish";

@@ -295,6 +295,14 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
         lines.put("Sockets between sockd and its workers; nobody else may enter.", "RuntimeDirectory", "sockd-%N");
         lines.put("", "RuntimeDirectoryMode", "0700");
     }
+    if unit.list("Service", "StateDirectory").is_empty() {
+        lines.put(
+            "The history of reloads (sockd history), also while the unit is stopped.",
+            "StateDirectory",
+            "sockd-%N",
+        );
+        lines.put("", "StateDirectoryMode", "0700");
+    }
     Ok(lines.draft)
 }
 
