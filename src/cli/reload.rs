@@ -207,7 +207,11 @@ async fn reload(command: Command, unit: Option<&UnitName>, wait: bool) -> Result
             }
         }
     };
-    let _ = output::print(&format!("{message}\n"));
+    let until = match command {
+        Command::Rollback if wait => ", until the next reload or restart: those run the configured directory",
+        Command::Rollback | Command::Reload(_) | Command::Decide { .. } => "",
+    };
+    let _ = output::print(&format!("{message}{until}\n"));
     Ok(())
 }
 

@@ -36,6 +36,9 @@ pub struct Instance {
     pub socket: String,
 }
 
+/// What is said of a supervisor that does not know what it was asked.
+pub const OLDER: &str = "it runs an older sockd, from before the upgrade: a restart of the unit brings the new one";
+
 /// Why asking failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -60,6 +63,14 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// Whether the supervisor does not know what it was asked: it is of an older version ([`OLDER`]).
+    pub fn is_unknown_request(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.kind == RefusalKind::BadRequest,
+            Self::NotPermitted { .. } | Self::TimedOut(_) | Self::Io(_) | Self::NotUnderstood(_) => false,
+        }
+    }
+
     /// Whether we are not among those whom the supervisor answers.
     pub fn is_denial(&self) -> bool {
         match self {

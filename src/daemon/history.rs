@@ -21,6 +21,8 @@ use tokio::time::timeout;
 const MAX_PASSWD: u64 = 1 << 20;
 /// So many names of users are kept in memory.
 const MAX_USERS: usize = 64;
+/// The longest reading.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// So long the end of sockd waits for what is not written yet.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -71,15 +73,26 @@ impl History {
         if let Some(directory) = history.directory.clone() {
             history.waiting = Some(Vec::new());
             let reading = spawn_blocking(move || read(&directory));
-            outbox.later(async move { Some(Message::HistoryRead(reading.await.unwrap_or_default())) });
+            outbox.later(async move {
+                let read = timeout(READ_TIMEOUT, reading).await;
+                Some(Message::HistoryRead(read.ok().and_then(Result::ok)))
+            });
         }
         history
     }
 
-    /// What the file held was read; those who wait for it.
+    /// What the file held was read, or (None) could not be in time; those who wait for it.
     #[must_use = "they wait for an answer"]
-    pub(super) fn was_read(&mut self, kept: Kept, outbox: &Outbox) -> Vec<Call> {
+    pub(super) fn was_read(&mut self, kept: Option<Kept>, outbox: &Outbox) -> Vec<Call> {
         let Some(waiting) = self.waiting.take() else { return Vec::new() };
+        let kept = kept.unwrap_or_else(|| {
+            // What it holds is not to be replaced by what there was since.
+            self.directory = None;
+            let seconds = READ_TIMEOUT.as_secs();
+            let problem =
+                format!("the disk has not answered for {seconds} s, and nothing is kept on it until a restart");
+            Kept { problem: Some(problem), ..Kept::default() }
+        });
         kept.problem.iter().for_each(|why| {
             tracing::warn!(
                 SOCKD_EVENT = "history-unreadable",
@@ -196,11 +209,11 @@ impl History {
     pub(super) fn previous(&mut self, serving: GenerationId) -> Result<ReleaseId, NoRollback> {
         let mut entries = self.entries();
         let good = entries.iter().rev().find(|entry| entry.result.is_good()).and_then(|entry| entry.release.as_ref());
-        // What waits for its first connection, or cannot start, is in no entry yet.
-        if let Some(now) = self.releases.get(&serving)
-            && good.is_none_or(|good| good.directory != now.directory)
-        {
-            let (release, result) = (Some(now.clone()), HistoryResult::Serving);
+        // What waits for its first connection, or cannot start, is in no entry yet; what could not be read has no name.
+        let now = self.releases.get(&serving).cloned();
+        let now = now.or_else(|| good.map(|_| Release::default()));
+        if let Some(now) = now.filter(|now| good.is_none_or(|good| good.directory != now.directory)) {
+            let (release, result) = (Some(now), HistoryResult::Serving);
             entries.push(HistoryEntry { release, result, ..HistoryEntry::default() });
         }
         let release = history::previous(&entries)?;
@@ -218,6 +231,15 @@ impl History {
             Source::Configured => None,
             Source::Release(ReleaseId(number)) => self.targets.get(usize::try_from(number).ok()?),
         }
+    }
+
+    /// A release of [`Self::previous`], for people.
+    pub(super) fn name(&self, release: ReleaseId) -> Option<String> {
+        let Release { directory, commit } = self.target(Source::Release(release))?;
+        Some(match commit {
+            Some(commit) => format!("{directory}, commit {commit}"),
+            None => directory.clone(),
+        })
     }
 
     fn trim(&mut self) {
@@ -289,7 +311,7 @@ pub(super) fn sender(pid: u32, uid: u32) -> Asker {
 
 fn read(directory: &Path) -> Kept {
     let mut kept = history::read(directory);
-    if kept.other_version {
+    if kept.is_foreign {
         let what = match history::set_aside(directory) {
             Ok(aside) => format!("it is kept as {}", aside.display()),
             Err(error) => format!("it cannot be moved aside: {error}"),

@@ -48,8 +48,8 @@ pub(super) enum Message {
     StatusSocket(Address, Result<Listener, String>),
     /// What stands where the file of the status socket was.
     StatusSocketFile(AtPath),
-    /// What the file of the history held.
-    HistoryRead(Kept),
+    /// What the file of the history held. None: it could not be read in time.
+    HistoryRead(Option<Kept>),
     /// What came of writing it.
     HistoryWritten(Result<(), String>),
     /// The names of users, where they have one.

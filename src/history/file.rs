@@ -1,6 +1,7 @@
 //! The history file: a head line with the version, then one entry a line, as JSON, the oldest first.
 //!
-//! A file that is cut off loses its last line and no other. A file of another version is moved aside and kept.
+//! A file that is cut off loses its last line and no other. A file of another version, or of somebody else, is moved aside and
+//! kept.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +17,8 @@ use crate::regular_file;
 
 /// Its name in the state directory of the unit.
 pub const FILE_NAME: &str = "sockd-history";
-/// What is put behind the name of a file of another version.
-pub const OTHER_VERSION: &str = ".other-version";
+/// What is put behind the name of a file that is not ours to replace.
+pub const ASIDE: &str = ".aside";
 /// The version of the format. A new field needs no other one.
 const VERSION: u32 = 1;
 /// No more is read of the file, in bytes: a hundred entries at their longest.
@@ -37,8 +38,8 @@ pub struct Kept {
     pub entries: Vec<HistoryEntry>,
     /// What of the file could not be used, in one line.
     pub problem: Option<String>,
-    /// Whether it is a whole file of another version, which must not be replaced.
-    pub other_version: bool,
+    /// Whether it is no file of this version, and must not be replaced.
+    pub is_foreign: bool,
 }
 
 /// Reads the file of a directory. One that is not there has no entries. A symbolic link is not followed, and neither is a
@@ -68,11 +69,12 @@ fn parse(bytes: &[u8]) -> Kept {
         Some(Ok(Head { sockd_history: VERSION })) => {}
         Some(Ok(Head { sockd_history: version })) => {
             kept.problem = Some(format!("it is of version {version}, and this sockd knows version {VERSION}"));
-            kept.other_version = true;
+            kept.is_foreign = true;
             return kept;
         }
         Some(Err(_)) | None => {
             kept.problem = Some("it is no history of sockd".to_owned());
+            kept.is_foreign = true;
             return kept;
         }
     }
@@ -129,12 +131,12 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves a file of another version aside, in place of an older one.
+/// Moves a file that is not ours aside, in the place of an older one.
 ///
 /// # Errors
 /// The directory cannot be written to.
 pub fn set_aside(directory: &Path) -> io::Result<PathBuf> {
-    let aside = directory.join(format!("{FILE_NAME}{OTHER_VERSION}"));
+    let aside = directory.join(format!("{FILE_NAME}{ASIDE}"));
     fs::rename(directory.join(FILE_NAME), &aside)?;
     Ok(aside)
 }
@@ -193,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_version_is_not_read_and_kept() {
+    fn a_file_of_anis_foreign_is_not_read_and_kept() {
         let room = Room::new("version");
         let newer = "{\"sockd_history\":2}\n{\"generation\":\"five\"}\n";
         fs::write(room.0.join(FILE_NAME), newer).expect("written");
         let kept = read(&room.0);
-        assert!(kept.other_version && kept.entries.is_empty(), "{kept:?}");
+        assert!(kept.is_foreign && kept.entries.is_empty(), "{kept:?}");
         assert!(kept.problem.expect("said").contains("it is of version 2"));
         let aside = set_aside(&room.0).expect("moved");
         assert_eq!(fs::read_to_string(aside).expect("kept"), newer);

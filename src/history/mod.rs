@@ -10,7 +10,7 @@ mod file;
 mod rollback;
 
 pub use commit::commit;
-pub use file::{FILE_NAME, Kept, OTHER_VERSION, read, set_aside, write};
+pub use file::{ASIDE, FILE_NAME, Kept, read, set_aside, write};
 pub use rollback::{NoRollback, previous};
 
 use crate::control::HistoryEntry;

@@ -27,6 +27,9 @@ impl Instance {
     }
 }
 
+/// What `sockd rollback` says.
+const ROLLED_BACK: &str = "generation 3 serves, until the next reload or restart: those run the configured directory\n";
+
 /// Waits until the history has so many entries.
 fn history(web: &Instance, count: usize) -> Vec<HistoryEntry> {
     web.until("the history", || Some(web.history()).filter(|entries| entries.len() == count))
@@ -162,7 +165,7 @@ fn a_file_that_cannot_be_used_costs_one_line_each() {
     web.until("the file", || (sockd::history::read(&state).entries.len() == 4).then_some(()));
     assert_eq!(web.logged(START, "the history is kept in memory").len(), 1);
     web.stop();
-    assert!(state.join("sockd-history.other-version").exists());
+    assert!(state.join("sockd-history.aside").exists());
     std::fs::remove_dir_all(state).expect("removed");
 }
 
@@ -227,6 +230,36 @@ fn a_rollback_is_refused_like_any_reload_and_nothing_has_changed() {
 }
 
 #[test]
+fn where_a_start_failed_it_is_the_release_that_served_last() {
+    let state = tempdir("dangling");
+    let directory = tempdir("dangling-site");
+    deploy(&directory, "one", "one");
+    let config = format!("directory = \"{}\"\n{QUICK}", directory.join("current").display());
+    let start = || {
+        let builder = Instance::on_unix().config(&config).env("STATE_DIRECTORY", state.display().to_string());
+        builder.gunicorn(&["--workers", "1"])
+    };
+    let web = start();
+    assert!(web.get("/").body.starts_with("one"));
+    deploy(&directory, "two", "two");
+    assert!(web.reload().1.ok);
+    web.stop();
+    // The link leads nowhere.
+    lead(&directory, "three");
+    let web = start();
+    assert_eq!(web.get("/").status, 503);
+    let last = web.until("its failed start", || web.history().pop().filter(|entry| entry.generation == 1));
+    assert_eq!((last.action, last.result, &last.release), (Action::Start, HistoryResult::NotStarted, &None));
+    let outcome = web.roll_back();
+    assert!(outcome.ok, "{outcome:?}");
+    assert!(web.get("/").body.starts_with("two"));
+    web.stop();
+    for directory in [state, directory] {
+        std::fs::remove_dir_all(directory).expect("removed");
+    }
+}
+
+#[test]
 fn a_release_that_holds_another_commit_by_now_is_not_what_served() {
     let (path, web) = releases(Instance::on_unix());
     let commit = |name: &str, digit: &str| {
@@ -275,7 +308,7 @@ fn the_commands_ask_the_instance() {
     assert_eq!(code, Some(0), "{output:?}");
     assert!(text.contains("  start  ") && text.contains("/releases/two") && text.contains("proven by: "), "{text}");
     let (code, text, output) = sockd(&["rollback"]);
-    assert_eq!((code, text.as_str()), (Some(0), "generation 3 serves\n"), "{output:?}");
+    assert_eq!((code, text.as_str()), (Some(0), ROLLED_BACK), "{output:?}");
     assert!(web.get("/").body.starts_with("one"));
     let (code, _, output) = sockd(&["rollback"]);
     assert_eq!(code, Some(1), "{output:?}");

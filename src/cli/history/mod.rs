@@ -102,6 +102,7 @@ async fn ask(entry: &Entry) -> Result<(Vec<HistoryEntry>, Option<String>), Strin
         let instance = control::of_process(pid).await.map_err(|error| cannot(&error))?;
         let entries = control::ask_history(&instance).await.map_err(|error| match &entry.run_as {
             Some(user) if error.is_denial() => format!("only root and {user} may ask it"),
+            _ if error.is_unknown_request() => cannot(&control::OLDER),
             Some(_) | None => cannot(&error),
         })?;
         return Ok((entries.into_iter().map(history::bounded).collect(), None));

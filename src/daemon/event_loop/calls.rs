@@ -37,7 +37,13 @@ impl EventLoop {
             Request::Rollback { wait, origin } => {
                 let Some(call) = self.reloads.history.defers(call) else { return };
                 match self.reloads.history.previous(self.overview().generation) {
-                    Ok(release) => self.reload_for(call, wait, origin, Wanted::Release(release)),
+                    Ok(release) => {
+                        if let Some(name) = self.reloads.history.name(release) {
+                            tracing::info!("rollback: the release that served before is {name}");
+                            call.replier.progress(format!("going back to {name}"));
+                        }
+                        self.reload_for(call, wait, origin, Wanted::Release(release));
+                    }
                     Err(why) => {
                         let message = format!("no rollback: {why}");
                         call.replier.outcome(Outcome { ok: false, message, ..Outcome::default() });
