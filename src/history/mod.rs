@@ -22,7 +22,9 @@ const MAX_REASON: usize = 1000;
 /// The longest path (PATH_MAX), commit or name.
 const MAX_TEXT: usize = 4096;
 /// So many who shared a reload are kept.
-const MAX_ASKERS: usize = 8;
+const MAX_ASKERS: usize = 4;
+/// A name is cut after so many bytes.
+const MAX_NAME: usize = 64;
 
 /// No moment is later, in milliseconds since 1970.
 const END_OF_9999: u64 = 253_402_300_799_999;
@@ -36,7 +38,7 @@ pub fn bounded(mut entry: HistoryEntry) -> HistoryEntry {
     entry.generation = entry.generation.min(u32::MAX.into());
     entry.asked_by.truncate(MAX_ASKERS);
     for asker in &mut entry.asked_by {
-        [&mut asker.user, &mut asker.login_user].into_iter().flatten().for_each(|name| cut(name, 256));
+        [&mut asker.user, &mut asker.login_user].into_iter().flatten().for_each(|name| cut(name, MAX_NAME));
     }
     if entry.release.as_ref().is_some_and(|release| release.directory.len() > MAX_TEXT) {
         entry.release = None;
@@ -73,6 +75,13 @@ mod tests {
         };
         let line = serde_json::to_string(&bounded(entry)).expect("JSON");
         assert!(line.len() < 10_000, "{}", line.len());
+        // At their longest, in JSON, they fit into an answer and into the file.
+        let release = Some(Release { directory: "\u{1}".repeat(MAX_TEXT), commit: Some("\u{1}".repeat(64)) });
+        let asker = Asker { user: Some("\u{1}".repeat(64)), login_user: Some("\u{1}".repeat(64)), ..Asker::default() };
+        let reason = Some("\u{1}".repeat(MAX_REASON));
+        let entry = HistoryEntry { asked_by: vec![asker; 9], release, reason, ..HistoryEntry::default() };
+        let longest = serde_json::to_string(&bounded(entry)).expect("JSON").len() + 1;
+        assert!((longest + 100) * MAX_ENTRIES < crate::control::RESPONSE_LIMIT, "{longest}");
         let release = Some(Release { directory: format!("/{long}"), commit: None });
         assert_eq!(bounded(HistoryEntry { release, ..HistoryEntry::default() }).release, None);
     }

@@ -25,10 +25,10 @@ use report::InstanceHistory;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  sockd history\n  sockd history gunicorn\n  sockd history gunicorn --json | jq '.[].entries[-1].release'\n\n\
-                  The newest comes first, with --json last; the last 100 are kept. A reload is refused, or taken\n\
-                  back: then workers of it had been ready for visitors already. Who asked is the user of the\n\
-                  process that asked, as the kernel tells it; \"sammy as root\" is who had logged in\n\
-                  (/proc/self/loginuid), not what an environment says.\n\n\
+                  The newest comes first, with --json last, each with the time of its end; the last 100 are kept.\n\
+                  A reload is refused, or taken back: then workers of it had been ready for visitors already. Who\n\
+                  asked is the user of the process that asked, as the kernel tells it; \"sammy as root\" is who had\n\
+                  logged in (/proc/self/loginuid), not what an environment says.\n\n\
                   The history stays when the unit stops where the unit has a StateDirectory=, as what sockd adopt\n\
                   writes and sockd@.service have: it is the file sockd-history in the first of its directories.\n\
                   Without it the history lasts as long as RuntimeDirectory=: until the unit stops or restarts.\n\
