@@ -2,7 +2,9 @@
 
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
-use sockd_supervisor::{Event, GenerationId, Outcome, Proof, RecordResult, ReleaseId, RequestId, Source, Start};
+use sockd_supervisor::{
+    Event, GenerationId, Outcome, Proof, RecordResult, ReleaseId, RequestId, Share, Source, Spec, Start, Trial,
+};
 
 const OLD: ReleaseId = ReleaseId(7);
 
@@ -104,4 +106,20 @@ fn requests_share_a_rollout_only_where_they_want_the_same_and_keep_their_order()
     let request = world.roll_back(OLD);
     world.event(Event::StopRequested);
     assert_eq!(answered(&mut world, request), Outcome::Stopping);
+}
+
+#[test]
+fn what_visitors_tried_and_was_taken_back_is_recorded_with_their_answers() {
+    let trial = Trial { share: Share::Workers(1), requests: 500, time: ms(300_000) };
+    for (more_errors, taken_back) in [(0, false), (10_000, true)] {
+        let mut world = World::new(5, Start::OnConnection, Spec { trial: Some(trial), ..spec() });
+        world.traffic.per_second = 20;
+        world.run_until(ms(20_000), "three workers", |world| world.ready() == 3);
+        world.traffic.more_errors = more_errors;
+        let request = world.reload();
+        world.run_until(ms(700_000), "an answer", |world| world.answers.contains_key(&request));
+        let last = world.checking.history.last().expect("it is recorded");
+        assert_eq!(matches!(last.result, RecordResult::TakenBack { .. }), taken_back, "{last:?}");
+        assert!(if taken_back { (10..30).contains(&last.proof.tried) } else { last.proof.tried >= 500 }, "{last:?}");
+    }
 }

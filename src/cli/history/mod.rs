@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
+use super::reload::who_may;
 use super::status::Collector;
 use super::status::report::Entry;
 use super::whose::Whose;
@@ -100,10 +101,10 @@ async fn ask(entry: &Entry) -> Result<(Vec<HistoryEntry>, Option<String>), Strin
     if let Some(pid) = entry.pid {
         let cannot = |error: &dyn std::fmt::Display| format!("cannot ask it: {error}");
         let instance = control::of_process(pid).await.map_err(|error| cannot(&error))?;
-        let entries = control::ask_history(&instance).await.map_err(|error| match &entry.run_as {
-            Some(user) if error.is_denial() => format!("only root and {user} may ask it"),
-            _ if error.is_unknown_request() => cannot(&control::OLDER),
-            Some(_) | None => cannot(&error),
+        let entries = control::ask_history(&instance).await.map_err(|error| match error {
+            error if error.is_denial() => format!("{} ask it", who_may(instance.uid)),
+            error if error.is_unknown_request() => cannot(&control::OLDER),
+            error => cannot(&error),
         })?;
         return Ok((entries.into_iter().map(history::bounded).collect(), None));
     }
