@@ -20,6 +20,8 @@ use crate::systemd::UnitName;
                   that begins with the configured directory (in the command, PATH, environment-files) begins with\n\
                   that release's instead; the configuration file and what stands in environment files are those of\n\
                   today.\n\n\
+                  Where visitors try new code first (canary-workers), they try this, too; sockd reload --promote\n\
+                  ends that at once.\n\n\
                   It changes no file and no link: the next reload, and the next start of the unit, run the\n\
                   configured directory again. Lead that back, too, or deploy a release that is fixed.\n\n\
                   Where all releases have the same directory, or the one of before is gone or holds another\n\
