@@ -22,7 +22,8 @@
 //! (`handle_event`, `handle_timeout`) and returns what to do (`Effects`). It never asks for the time, randomness or the
 //! system. [`daemon`] is around it: parts that own processes, sockets and timers, and one event loop through them that
 //! feeds events in and carries effects out. Each driver owns one outside thing: [`process`] worker processes, [`listener`] inherited sockets, [`notify`]
-//! the workers' notification sockets, [`scoreboard`] what they show in memory, [`fallback`] the 503 answers,
+//! the workers' notification sockets, [`scoreboard`] what they show in memory, [`server_stats`] what
+//! they say of their requests when they are asked, [`fallback`] the 503 answers,
 //! [`systemd`] the service manager above us, [`journal`] the log, [`control`] the socket of `sockd status`,
 //! [`status_socket`] the one for programs that speak HTTP, [`queue`]
 //! the kernel's view of waiting connections, [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside.
@@ -73,7 +74,7 @@
 //!   metrics             (the status as text for Prometheus)
 //!   history             (the file of reloads and starts, and where a rollback leads)
 //!   process
-//!   listener notify probe cgroup queue fallback scoreboard systemd journal control status_socket
+//!   listener notify probe cgroup queue fallback scoreboard server_stats systemd journal control status_socket
 //!   config
 //!   adapter
 //!   sock_diag           (what drivers that ask the kernel about sockets share)
@@ -111,6 +112,7 @@ pub mod process;
 pub mod queue;
 pub mod regular_file;
 pub mod scoreboard;
+pub mod server_stats;
 pub mod sock_diag;
 pub mod status_socket;
 pub mod suggestion;

@@ -62,10 +62,19 @@ pub struct LaunchPlan {
     pub timeout: Option<Duration>,
     /// Texts that each worker finds in descriptors of its own, behind its sockets.
     pub files: Vec<String>,
+    /// By which interface of its own a worker tells of its requests, where it has one.
+    pub stats: Option<StatsInterface>,
     /// What its owner should know.
     pub warnings: Vec<String>,
     /// How one worker is executed. `None`: by the command as it is, with LISTEN_FDS and NOTIFY_SOCKET.
     pub worker: Option<Box<dyn Worker>>,
+}
+
+/// What a server says of its requests when it is asked on a socket of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatsInterface {
+    /// `Puma.stats`: one object of JSON, written to each connection.
+    Puma,
 }
 
 /// How one worker is executed.
@@ -84,6 +93,8 @@ pub struct WorkerFds<'a> {
     pub private_socket: Option<usize>,
     /// The descriptor of the first of [`LaunchPlan::files`]; the others follow.
     pub files: usize,
+    /// The descriptor of the socket on which it is asked of its requests, if it is: [`LaunchPlan::stats`].
+    pub stats_socket: Option<usize>,
     /// The socket that READY=1 is sent to: a path, or `@` and an abstract name.
     pub notify: &'a str,
 }

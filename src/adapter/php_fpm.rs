@@ -403,7 +403,7 @@ mod tests {
     fn mistakes_are_quoted_with_the_place_in_the_owners_files() {
         let plan = read("php-fpm8.2", &FILES).expect("read");
         let command = command();
-        let fds = WorkerFds { listeners: &[], private_socket: None, files: 7, notify: "@n" };
+        let fds = WorkerFds { listeners: &[], private_socket: None, files: 7, stats_socket: None, notify: "@n" };
         let alias = plan.execution(&command, &fds).alias.expect("it reads a text of ours");
         for (said, named) in [
             ("ERROR: [/proc/self/fd/7:10] unknown entry 'x'", "[/etc/php/8.2/fpm/pool.d/www.conf:3] unknown entry 'x'"),
@@ -439,7 +439,7 @@ mod tests {
             // Nobody gets another's.
             (&[&another, &local], ""),
         ] {
-            let fds = WorkerFds { listeners, private_socket: None, files: 7, notify: "@n" };
+            let fds = WorkerFds { listeners, private_socket: None, files: 7, stats_socket: None, notify: "@n" };
             let execution = plan.execution(&command, &fds);
             let words: Vec<_> = execution.command.arguments.iter().map(|word| word.to_str().expect("UTF-8")).collect();
             assert_eq!(words, ["php-fpm8.2", "--nodaemonize", "--fpm-config", "/proc/self/fd/7"]);

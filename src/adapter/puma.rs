@@ -10,7 +10,7 @@ mod file;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::exec::{Exec, LaunchPlan, ServerInputs, Worker, WorkerCommand, WorkerFds};
+use super::exec::{Exec, LaunchPlan, ServerInputs, StatsInterface, Worker, WorkerCommand, WorkerFds};
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions};
 use crate::supervisor::Protocol;
@@ -45,7 +45,7 @@ fn position(command: &[OsString]) -> Option<usize> {
 }
 
 fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
-    let mut plan = LaunchPlan { private_socket: true, worker: Some(Box::new(Process)), ..LaunchPlan::default() };
+    let mut plan = LaunchPlan { private_socket: true, ..LaunchPlan::default() };
     let mut files = Vec::new();
     let variable = |name: &str| inputs.environment.get(OsStr::new(name)).and_then(|text| text.to_str());
     let mut stage =
@@ -71,6 +71,8 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
                 plan.listen.push(port(&text).ok_or_else(|| format!("puma's --port {text:?} is no port"))?);
             }
             "-C" | "--config" => files.push(value().unwrap_or_default()),
+            // From puma 6 on.
+            "--no-config" => files.push("-".to_owned()),
             "-e" | "--environment" => stage = value().unwrap_or_default(),
             "--control-url" => {
                 return Err(
@@ -81,6 +83,13 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
         }
     }
     let texts = texts(inputs, &files, &stage)?;
+    // Puma takes `-` for none only where there is no other file.
+    if !files.iter().any(|name| name == "-") {
+        plan.stats = Some(StatsInterface::Puma);
+        plan.files.push(STATS.to_owned());
+    }
+    let usual = texts.first().filter(|_| files.is_empty()).map(|(path, _)| path.clone());
+    plan.worker = Some(Box::new(Process { usual }));
     let (count_said, place_said) = (plan.workers.is_some(), !plan.listen.is_empty());
     for (path, text) in &texts {
         for call in file::calls(text, inputs.environment) {
@@ -162,13 +171,53 @@ fn address(text: &str, directory: &Path) -> Result<Address, String> {
     }
 }
 
+/// The variable with the descriptor that [`STATS`] serves.
+const STATS_FD: &str = "SOCKD_PUMA_STATS_FD";
+
+/// A file of puma's configuration that sets nothing. A thread waits for connections on a socket of ours and writes
+/// `Puma.stats` to each (puma 4.1 and later). Puma's own control server takes no socket that it is handed: it would bind a
+/// path or a port of its own, and end or restart the worker for all who have its token. A site's own control server is
+/// left as it is. Nothing in here keeps puma from serving.
+const STATS: &str = r#"# sockd: what `sockd status` asks for.
+begin
+  require "socket"
+  stats = UNIXServer.for_fd(Integer(ENV.fetch("SOCKD_PUMA_STATS_FD")))
+  thread = Thread.new do
+    loop do
+      begin
+        client = stats.accept
+        client.write_nonblock(Puma.stats)
+      rescue StandardError
+        sleep 1 unless client
+      ensure
+        client&.close
+        client = nil
+      end
+    end
+  end
+  thread.name = "sockd stats"
+rescue StandardError => error
+  warn "sockd: puma's statistics are not known: #{error.message}"
+end
+"#;
+
 /// One worker's process.
 #[derive(Debug)]
-struct Process;
+struct Process {
+    /// The configuration file that puma finds by itself.
+    usual: Option<PathBuf>,
+}
 
 impl Worker for Process {
-    fn execution(&self, command: &Command, _given: &WorkerFds<'_>) -> WorkerCommand {
+    fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand {
         let mut command = command.clone();
+        if let Some(fd) = fds.stats_socket {
+            // With a file that is named it looks for no other.
+            for file in self.usual.iter().cloned().chain([format!("/proc/self/fd/{}", fds.files).into()]) {
+                command.arguments.extend(["--config".into(), file.into_os_string()]);
+            }
+            command.environment.insert(STATS_FD.into(), fd.to_string().into());
+        }
         // The last one counts, on the command line and before the file.
         command.arguments.extend(["--bind-to-activated-sockets", "only", "--workers", "0"].map(OsString::from));
         // When SIGUSR1, SIGUSR2 or its plugin tmp_restart restarts it, it finishes its requests and executes this. By
@@ -215,6 +264,34 @@ mod tests {
         assert_eq!(read("puma --workers 0").expect("read").workers, Some(1));
         for line in ["puma -w many", "puma -b ssl://0.0.0.0:443", "puma -p x", "puma --control-url tcp://:1"] {
             assert!(read(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn it_is_asked_of_its_requests_and_reads_its_own_file_as_well() {
+        let usual = [("/srv/config/puma.rb", "workers 3\n")];
+        let run = |line: &str, stats_socket| {
+            let plan = read_with(line, &usual).expect("read");
+            let command = Command {
+                launcher: Vec::new(),
+                program: "/usr/bin/puma".into(),
+                arguments: line.split_whitespace().map(OsString::from).collect(),
+                directory: "/srv".into(),
+                environment: BTreeMap::new(),
+            };
+            let fds = WorkerFds { listeners: &[], private_socket: Some(3), files: 4, stats_socket, notify: "@n" };
+            let command = plan.execution(&command, &fds).command;
+            let words: Vec<_> = command.arguments.iter().map(|word| word.to_str().expect("UTF-8")).collect();
+            (words.join(" "), command.environment.contains_key(OsStr::new(STATS_FD)), plan.stats.is_some())
+        };
+        let ours = "--bind-to-activated-sockets only --workers 0 --restart-cmd true";
+        let asked =
+            |line: &str, files: &str| assert_eq!(run(line, Some(5)), (format!("{line}{files} {ours}"), true, true));
+        asked("puma", " --config /srv/config/puma.rb --config /proc/self/fd/4");
+        asked("puma -C config/puma.rb", " --config /proc/self/fd/4");
+        assert_eq!(run("puma", None), (format!("puma {ours}"), false, true));
+        for line in ["puma -C -", "puma --no-config"] {
+            assert_eq!(run(line, None), (format!("{line} {ours}"), false, false));
         }
     }
 

@@ -10,6 +10,8 @@
 //! - SIGTERM finishes the request and leaves, by `goodbye_cruel_world`, uWSGI's own function for `max-requests`: 150
 //!   workers so replaced under load lost nothing. `gracefully_kill`, its function for SIGHUP, exits at once when it
 //!   comes between accept(2) and the request; 150 workers lost 7 requests. Before uWSGI 2.0.25 there is only that one.
+//! - `stats` makes uWSGI start a master, whose process alone serves it (`core/master_events.c`) and which wakes once a second:
+//!   a worker has none, and nobody can be asked of its requests.
 //! - READY=1 is sent from a hook behind that handler. uWSGI itself says READY=1 where SIGTERM is still ignored, and in
 //!   its master before a lazy application is loaded; so it never sees NOTIFY_SOCKET.
 
@@ -105,6 +107,7 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
         // where a health.path is asked for.
         timeout: Some(Duration::ZERO),
         files,
+        stats: None,
         warnings: site.warnings,
         worker: Some(Box::new(Process { words: site.words, sockets, stop, unset: site.unset })),
     })

@@ -342,7 +342,7 @@ pub struct Worker {
     pub cpu_ms: Option<u64>,
     /// What came of it when it was last asked whether it is well; `None` when it was not.
     pub last_probe: Option<Probe>,
-    /// Its requests, by its own word; `None` where it does not show them.
+    /// Its requests, by its own word; `None` where it does not show them, or has not answered when it was asked.
     pub requests: Option<WorkerRequests>,
 }
 
@@ -356,6 +356,9 @@ pub struct Requests {
     pub server_errors: u64,
     /// How many of them had no answer: the visitor left, or was cut off.
     pub aborted: u64,
+    /// How many of them were answered in a way that the server does not tell; they are in no other number but `finished`.
+    /// `None` where every worker tells it.
+    pub unclassified: Option<u64>,
     /// The same for the last minute, or what there is of it; `None` in the first seconds.
     pub lately: Option<Lately>,
     /// By the generation that served them, the oldest first: the three newest generations that served, and all before them
@@ -390,6 +393,8 @@ pub struct GenerationRequests {
     pub server_errors: u64,
     /// How many had no answer: the visitor left, or was cut off.
     pub aborted: u64,
+    /// How many were answered in a way that the server does not tell; `None` where every worker tells it.
+    pub unclassified: Option<u64>,
 }
 
 /// How long requests took that are finished. The bounds are the same for ever.
@@ -492,7 +497,7 @@ pub struct WorkerRequests {
     pub busy: u64,
     /// How many WebSockets are open.
     pub websockets: u64,
-    /// What it serves, the oldest first, 15 at most.
+    /// What it serves, the oldest first, 15 at most; fewer than it is busy with where it does not tell them all.
     pub in_flight: Vec<InFlight>,
 }
 

@@ -7,6 +7,7 @@ use crate::history::Kept;
 use crate::listener::{AtPath, Listener};
 use crate::notify::Datagram;
 use crate::process::TemplateMessage;
+use crate::server_stats::Stats;
 use crate::supervisor::{Answer, Event, GenerationId, WorkerId};
 use rustix::process::Pid;
 use std::collections::BTreeMap;
@@ -42,6 +43,10 @@ pub(super) enum Message {
     Paths(BTreeMap<u64, AtPath>),
     /// How much memory workers hold.
     Measured(Vec<(WorkerId, u64)>),
+    /// What workers said of their requests when they were asked for a status.
+    Stats(Vec<(WorkerId, Stats)>),
+    /// What a worker said of its requests before it drains, if anything.
+    StatsBeforeDrain(WorkerId, Option<Stats>),
     /// So many visitors were answered 503.
     TurnedAway(u64),
     /// What came of binding the status socket there.

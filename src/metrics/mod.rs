@@ -111,8 +111,8 @@ const FAMILIES: [(Family, Read); 28] = [
     counter(
         "sockd_responses",
         Unit::None,
-        "Requests that workers finished, by the hundreds of the status (none: the visitor left) and the generation; 1-4: \
-         generations 1 to 4 together.",
+        "Requests that workers finished, by the hundreds of the status (none: the visitor left, unknown: the server does not \
+         tell) and the generation; 1-4: generations 1 to 4 together.",
         responses,
     ),
     (
@@ -244,6 +244,15 @@ fn responses(status: &Status, samples: &mut Samples) {
             true => format!("1-{}", row.generation),
             false => row.generation.to_string(),
         };
+        if let Some(count) = row.unclassified {
+            samples.add(&[("code", "unknown"), ("generation", &generation)], count);
+        }
+        let known =
+            row.informational | row.successful | row.redirected | row.client_errors | row.server_errors | row.aborted;
+        // What is not known is not 0.
+        if row.unclassified.is_some() && known == 0 {
+            continue;
+        }
         for (code, count) in [
             ("1xx", row.informational),
             ("2xx", row.successful),
@@ -402,6 +411,23 @@ mod tests {
         for absent in ["sockd_responses", "sockd_response_seconds", "sockd_worker_exits", "sockd_workers_busy"] {
             assert!(!text.contains(absent), "{absent} is in {text}");
         }
+    }
+
+    #[test]
+    fn what_a_server_does_not_tell_is_no_zero() {
+        let row = |unclassified| GenerationRequests { generation: 2, unclassified, ..GenerationRequests::default() };
+        let of_row = |row| {
+            let requests = Some(Requests { by_generation: vec![row], ..Requests::default() });
+            of("web.service", &Status { requests, ..Status::default() }, Format::Prometheus)
+        };
+        for count in [0, 7] {
+            let text = of_row(row(Some(count)));
+            let said: Vec<_> = text.lines().filter(|line| line.starts_with("sockd_responses_total")).collect();
+            let labels = "unit=\"web.service\",code=\"unknown\",generation=\"2\"";
+            assert_eq!(said, [format!("sockd_responses_total{{{labels}}} {count}")]);
+            assert!(!text.contains("sockd_response_seconds_"), "{text}");
+        }
+        assert!(of_row(row(None)).contains("code=\"5xx\""));
     }
 
     #[test]

@@ -14,5 +14,5 @@ mod uwsgi;
 
 pub use http::ask;
 pub use question::{AskError, Question};
-pub use socket::Socket;
+pub use socket::{Answers, Socket};
 pub use tls::greet;

@@ -5,15 +5,34 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// More questions than this never wait at the same time.
 const BACKLOG: i32 = 16;
+
+/// How many questions on a private socket were answered: a server that counts its requests counts them, too.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(Arc<AtomicU64>);
+
+impl Answers {
+    /// One more was.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Where a worker can be asked.
 #[derive(Debug)]
 pub struct Socket {
     address: String,
     inode: u64,
+    answers: Answers,
     /// The way there, if it is a unix socket.
     _binding: Option<Binding>,
 }
@@ -29,7 +48,7 @@ impl Socket {
         let binding = binder.bind(&fd)?;
         rustix::net::listen(&fd, BACKLOG)?;
         let inode = rustix::fs::fstat(&fd)?.st_ino;
-        Ok((Self { address: binding.own_address(), inode, _binding: Some(binding) }, fd))
+        Ok((Self { address: binding.own_address(), inode, answers: Answers::default(), _binding: Some(binding) }, fd))
     }
 
     /// Listens on a loopback port of this address family, for a worker that expects a TCP socket.
@@ -42,12 +61,17 @@ impl Socket {
         let address = listener.local_addr()?.to_string();
         let fd = OwnedFd::from(listener);
         let inode = rustix::fs::fstat(&fd)?.st_ino;
-        Ok((Self { address, inode, _binding: None }, fd))
+        Ok((Self { address, inode, answers: Answers::default(), _binding: None }, fd))
     }
 
     /// The socket's inode, as in `/proc/PID/fd`.
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// How many questions were answered there.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// The address, as [`super::ask`] takes it: a path, `@` and a name, or a loopback address with its port.

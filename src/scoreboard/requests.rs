@@ -76,11 +76,13 @@ pub struct Finished {
     by_duration: [u64; COLUMNS],
     /// All durations together, in nanoseconds.
     took: u64,
+    /// How many more there were of which nothing else is known. None: there are none such.
+    unclassified: Option<u64>,
 }
 
 impl Default for Finished {
     fn default() -> Self {
-        Self { by_class: [0; ROWS], by_duration: [0; COLUMNS], took: 0 }
+        Self { by_class: [0; ROWS], by_duration: [0; COLUMNS], took: 0, unclassified: None }
     }
 }
 
@@ -127,9 +129,30 @@ impl Finished {
         finished
     }
 
+    /// So many, of which it is not known how they were answered and how long they took.
+    pub fn unclassified(count: u64) -> Self {
+        Self { unclassified: Some(count), ..Self::default() }
+    }
+
     /// How many there were in all.
     pub fn total(&self) -> u64 {
+        let rows = self.by_class.iter().chain(&self.unclassified);
+        rows.fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// How many there were of which it is known how they were answered, and how many had no answer, together.
+    pub fn of_known_class(&self) -> u64 {
         self.by_class.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// How many there were of which it is not known how they were answered. None: it is known of all.
+    pub fn of_unknown_class(&self) -> Option<u64> {
+        self.unclassified
+    }
+
+    /// How many there were of which it is known how long they took.
+    pub fn timed(&self) -> u64 {
+        self.by_duration.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// How many had no answer, and how many had one from each hundred of the status, 1 to 5.
@@ -180,12 +203,16 @@ impl Finished {
         let own = self.by_class.iter_mut().chain(&mut self.by_duration);
         own.zip(other.by_class.iter().chain(&other.by_duration)).for_each(|(own, other)| *own = combine(*own, *other));
         self.took = combine(self.took, other.took);
+        self.unclassified = match (self.unclassified, other.unclassified) {
+            (None, None) => None,
+            (own, other) => Some(combine(own.unwrap_or(0), other.unwrap_or(0))),
+        };
     }
 
     /// How long a request took, `thousandths` of which took no longer: 500 for the median. Right to a fifth. None: there was
     /// none.
     pub fn quantile(&self, thousandths: u64) -> Option<Duration> {
-        let all = self.by_duration.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let all = self.timed();
         let wanted = (u128::from(all) * u128::from(thousandths)).div_ceil(1000).max(1);
         let mut seen = 0_u128;
         let column = self.by_duration.iter().position(|count| {

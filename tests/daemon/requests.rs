@@ -5,6 +5,7 @@ use rustix::process::{Pid, Signal};
 use super::http;
 use super::instance::Instance;
 use super::processes;
+use super::programs::there;
 use super::python::{ASGI, bin, project};
 use super::transcript::PATIENCE;
 use sockd::control::Status;
@@ -75,6 +76,85 @@ fn one_setting_keeps_requests_from_being_shown() {
 #[test]
 fn programs_that_show_no_requests_are_said_to_show_none() {
     let web = Instance::on_unix().worker("service.py", &[]);
+    assert_eq!(web.get("/").status, 200);
+    let status = web.report();
+    assert_eq!(status.requests, None);
+    assert!(status.workers.iter().all(|worker| worker.requests.is_none()));
+    web.stop();
+}
+
+/// Waits at /slow until a file is there.
+const RACK: &str = "run ->(env) {
+  if env['PATH_INFO'] == '/slow'
+    $stdout.puts 'slow'
+    $stdout.flush
+    sleep 0.01 until File.exist?('go')
+  end
+  [200, {'content-type' => 'text/plain'}, ['hello']]
+}
+";
+
+/// How many are finished, and how many of them were answered in a way that is not known.
+fn unclassified(web: &Instance) -> Option<(u64, Option<u64>)> {
+    web.report().requests.map(|requests| (requests.finished, requests.unclassified))
+}
+
+#[test]
+fn puma_is_asked_what_it_serves_and_a_reload_forgets_nothing() {
+    if !there("puma") {
+        return;
+    }
+    let config = "[workers]\ncount = 2\n[reload]\nsoak = \"200ms\"\n";
+    // Its own file is read as before.
+    let builder = Instance::on_unix().file("config.ru", RACK).config(config);
+    std::fs::create_dir(builder.path().join("config")).expect("a directory");
+    let builder = builder.file("config/puma.rb", "threads 1, 3\n");
+    let web = builder.command(&["puma"]);
+    for _ in 0..5 {
+        assert_eq!(web.get("/").status, 200);
+    }
+    web.status("serving, 2 of 2 workers, generation 1");
+    assert!(web.transcript.show().contains("Max threads: 3"), "{}", web.transcript.show());
+    web.until("five requests", || (unclassified(&web) == Some((5, Some(5)))).then_some(()));
+    let mut slow = web.addresses[0].connect(PATIENCE).expect("connected");
+    http::send_get(&mut slow, "/slow").expect("sent");
+    web.output("slow");
+    let status = web.report();
+    let seen = || status.workers.iter().map(|worker| worker.requests.as_ref().expect("it answers"));
+    assert_eq!(seen().map(|requests| requests.busy).sum::<u64>(), 1, "{status:?}");
+    assert_eq!(seen().map(|requests| requests.finished).sum::<u64>(), 5, "{status:?}");
+    let requests = status.requests.as_ref().expect("it is known");
+    assert_eq!((requests.finished, requests.durations.as_ref()), (5, None));
+
+    // One that stands still is not known, and holds up nobody else.
+    let idle = status.workers.iter().find(|worker| worker.requests.as_ref().is_some_and(|r| r.busy == 0));
+    let idle = idle.and_then(|worker| Pid::from_raw(worker.pid?.cast_signed())).expect("an idle worker");
+    processes::signal(idle, Signal::STOP);
+    let status = web.report();
+    assert_eq!(status.workers.iter().filter(|worker| worker.requests.is_none()).count(), 1, "{status:?}");
+    assert_eq!(status.requests.map(|requests| requests.finished), Some(5));
+    processes::signal(idle, Signal::CONT);
+
+    web.write("go", "");
+    web.until("six requests", || (unclassified(&web) == Some((6, Some(6)))).then_some(()));
+    // Nobody asks between these and the reload.
+    for _ in 0..4 {
+        assert_eq!(web.get("/").status, 200);
+    }
+    let (_, outcome) = web.reload();
+    assert!(outcome.ok, "{outcome:?}");
+    assert_eq!(web.get("/").status, 200);
+    web.until("eleven requests", || (unclassified(&web) == Some((11, Some(11)))).then_some(()));
+    drop(slow);
+    web.stop();
+}
+
+#[test]
+fn one_setting_keeps_puma_from_being_asked() {
+    if !there("puma") {
+        return;
+    }
+    let web = Instance::on_unix().file("config.ru", RACK).config("[requests]\nshow = false\n").command(&["puma"]);
     assert_eq!(web.get("/").status, 200);
     let status = web.report();
     assert_eq!(status.requests, None);

@@ -39,7 +39,7 @@ const TOP: [&str; 17] = [
 ];
 
 /// What a stranger searches for, and the file that he wants.
-const SEARCHES: [(&str, &str); 35] = [
+const SEARCHES: [(&str, &str); 36] = [
     ("unhealthy", "src/supervisor/health.rs"),
     ("retry", "src/supervisor/backoff.rs"),
     ("timeouts", "src/supervisor/spec.rs"),
@@ -51,6 +51,7 @@ const SEARCHES: [(&str, &str); 35] = [
     ("reload client", "src/control/server.rs"),
     ("heartbeat", "src/supervisor/heartbeat.rs"),
     ("scoreboard", "src/scoreboard.rs"),
+    ("server statistics", "src/server_stats/mod.rs"),
     ("canary", "src/supervisor/rollout.rs"),
     ("drain", "src/supervisor/worker/leaving.rs"),
     ("graceful shutdown", "src/supervisor/shutdown.rs"),

@@ -51,7 +51,7 @@ fn arguments(plan: &LaunchPlan, line: &str, listeners: &[&Address], private_sock
         directory: "/srv".into(),
         environment: BTreeMap::from([("UWSGI_SOCKET".into(), "/x".into()), ("A".into(), "1".into())]),
     };
-    let fds = WorkerFds { listeners, private_socket, files: 9, notify: "@n" };
+    let fds = WorkerFds { listeners, private_socket, files: 9, stats_socket: None, notify: "@n" };
     let execution = plan.execution(&command, &fds);
     assert!(!execution.listen_fds && !execution.notify_socket);
     let words = execution.command.arguments.iter().map(|word| word.to_str().expect("UTF-8"));
@@ -152,7 +152,7 @@ fn variables_are_options_and_leave_with_them() {
         directory: PathBuf::new(),
         environment: variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
     };
-    let fds = WorkerFds { listeners: &[], private_socket: None, files: 3, notify: "@n" };
+    let fds = WorkerFds { listeners: &[], private_socket: None, files: 3, stats_socket: None, notify: "@n" };
     let environment = plan.execution(&command, &fds).command.environment;
     let names: Vec<_> = environment.keys().map(|name| name.to_str().expect("UTF-8")).collect();
     assert_eq!(names, ["PYTHONFAULTHANDLER", "UWSGI_THREADS", "X"]);

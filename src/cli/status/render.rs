@@ -285,12 +285,21 @@ impl Page {
         let shown = || workers.iter().filter_map(|worker| worker.requests.as_ref());
         let busy = shown().filter(|requests| requests.busy > 0).count();
         let mut now = format!("{busy} of {} workers busy", workers.len());
+        let silent = |worker: &&Worker| worker.state == WorkerState::Ready && worker.requests.is_none();
+        let unknown = workers.iter().filter(silent).count();
+        if unknown > 0 {
+            now = format!("{now}, {unknown} not known");
+        }
         let websockets: u64 = shown().map(|requests| requests.websockets).sum();
         if websockets > 0 {
             now = format!("{now}, {websockets} WebSockets open");
         }
         let ever = counts(requests.server_errors, requests.aborted);
-        let ever = format!("{} since the start{ever}", requests.finished);
+        let unclassified = match requests.unclassified {
+            Some(count) if count > 0 => format!(", {count} of unknown status"),
+            Some(_) | None => String::new(),
+        };
+        let ever = format!("{} since the start{ever}{unclassified}", requests.finished);
         let lately = requests.lately.as_ref().map(|lately| {
             let paint = if lately.server_errors > 0 { Paint::Bad } else { Paint::Plain };
             (recently(lately), paint)
@@ -460,6 +469,22 @@ fn memory(worker: &Worker) -> Option<String> {
 mod tests {
     use super::super::terminal::columns;
     use super::*;
+
+    #[test]
+    fn what_a_server_does_not_tell_is_said_to_be_unknown() {
+        let ready = |requests| Worker { state: WorkerState::Ready, requests, ..Worker::default() };
+        let busy = WorkerRequests { finished: 40, busy: 2, ..WorkerRequests::default() };
+        let status = Status {
+            workers: vec![ready(Some(busy)), ready(Some(WorkerRequests::default())), ready(None)],
+            requests: Some(Requests { finished: 40, unclassified: Some(40), ..Requests::default() }),
+            ..Status::default()
+        };
+        let entry = Entry { sockd: Some(status), ..Entry::default() };
+        let report = StatusReport { entries: vec![entry], ..StatusReport::default() };
+        let text = render(&report, None, false);
+        assert!(text.contains("1 of 3 workers busy, 1 not known\n"), "{text}");
+        assert!(text.contains("40 since the start, 40 of unknown status\n"), "{text}");
+    }
 
     #[test]
     fn no_line_is_wider_than_the_terminal_and_nothing_acts_on_it() {

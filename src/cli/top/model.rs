@@ -191,7 +191,8 @@ struct Counters {
     at: Duration,
     /// Another process counts from zero again.
     pid: u32,
-    requests: Option<(u64, u64)>,
+    /// Those that are finished, and server errors where they are known.
+    requests: Option<(u64, Option<u64>)>,
     /// Processor time in milliseconds, and requests.
     workers: BTreeMap<u64, (Option<u64>, Option<u64>)>,
 }
@@ -202,7 +203,10 @@ impl Counters {
         Self {
             at,
             pid: status.pid,
-            requests: status.requests.as_ref().map(|requests| (requests.finished, requests.server_errors)),
+            requests: status.requests.as_ref().map(|requests| {
+                let server_errors = requests.unclassified.is_none().then_some(requests.server_errors);
+                (requests.finished, server_errors)
+            }),
             workers: status.workers.iter().map(|worker| (worker.id, (worker.cpu_ms, finished(worker)))).collect(),
         }
     }
@@ -223,7 +227,7 @@ impl Instance {
         if let (Some(before), Some(now)) = (before, &now) {
             let seconds = now.at.saturating_sub(before.at).as_secs_f64().max(0.001);
             rate = pace(before.requests.map(|r| r.0), now.requests.map(|r| r.0), seconds);
-            errors = pace(before.requests.map(|r| r.1), now.requests.map(|r| r.1), seconds);
+            errors = pace(before.requests.and_then(|r| r.1), now.requests.and_then(|r| r.1), seconds);
             for (id, (cpu, finished)) in &now.workers {
                 let Some((cpu_before, finished_before)) = before.workers.get(id) else { continue };
                 let cpu = pace(*cpu_before, *cpu, seconds).map(|milliseconds| milliseconds / 1000.0);

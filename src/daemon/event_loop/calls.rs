@@ -3,9 +3,12 @@
 use super::EventLoop;
 use crate::control::{self, Asker, Call, Origin, Outcome, RefusalKind, Replier, Request};
 use crate::daemon::history;
+use crate::daemon::message::Message;
 use crate::daemon::spec;
 use crate::daemon::status;
+use crate::daemon::workers::server_stats::ask_all;
 use crate::daemon::workers::stacks;
+use crate::server_stats::Stats;
 use crate::supervisor::{Event, ReleaseId, Trial, WorkerId};
 
 /// What a reload is to load.
@@ -22,7 +25,7 @@ pub(super) enum Wanted {
 impl EventLoop {
     pub(super) fn answer(&mut self, call: Call) {
         match call.request {
-            Request::Status => self.answer_status(call.replier),
+            Request::Status => self.ask_for_status(call.replier),
             Request::Stacks { worker } => self.answer_stacks(WorkerId(worker), call.replier),
             Request::LastLines { worker } => {
                 call.replier.last_lines(self.children.workers.last_lines(WorkerId(worker)));
@@ -94,6 +97,28 @@ impl EventLoop {
             Wanted::Trial(trial) => Event::TrialRequested { request, trial },
             Wanted::Release(release) => Event::RollbackRequested { request, release },
         });
+    }
+
+    /// Answers at once, or when the workers have said what is known only to them. Who asks meanwhile gets the same.
+    fn ask_for_status(&mut self, replier: Replier) {
+        let questions = self.children.workers.questions();
+        if questions.is_empty() {
+            self.answer_status(replier);
+            return;
+        }
+        self.progress.status_clients.push(replier);
+        if self.progress.status_clients.len() == 1 {
+            self.outbox.later(async move { Some(Message::Stats(ask_all(questions).await)) });
+        }
+    }
+
+    /// This is what they have said.
+    pub(super) fn stats_heard(&mut self, heard: &[(WorkerId, Stats)]) {
+        let clients = std::mem::take(&mut self.progress.status_clients);
+        self.children.workers.take_stats(heard);
+        self.children.workers.sample_stats();
+        clients.into_iter().for_each(|client| self.answer_status(client));
+        self.children.workers.forget_stats();
     }
 
     fn answer_status(&self, replier: Replier) {

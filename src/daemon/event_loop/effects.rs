@@ -5,10 +5,11 @@ use crate::adapter::Making;
 use crate::daemon::children::Children;
 use crate::daemon::health::http::ProbeAddress;
 use crate::daemon::health::{self, Baseline};
+use crate::daemon::message::Message;
 use crate::daemon::notice_log::{Facts, log_notice};
 use crate::daemon::workers::Worker;
 use crate::daemon::workers::spawn::New;
-use crate::supervisor::{Answers, Effect, Effects, Event, GenerationId, ProbeOutcome, WorkerEvent, WorkerId};
+use crate::supervisor::{Answers, Effect, Effects, Event, GenerationId, ProbeOutcome, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,7 @@ impl EventLoop {
                 Effect::ReadHeartbeat(worker) => {
                     self.children.workers.read_heartbeat(worker, self.clock, &mut self.outbox);
                 }
+                Effect::Signal(worker, Signal::Drain) => self.drain(worker),
                 Effect::Signal(worker, signal) => self.children.workers.signal(worker, signal),
                 Effect::WatchListeners => self.listeners.watch(&self.outbox),
                 Effect::RestoreBacklogs => self.listeners.restore_backlogs(),
@@ -101,6 +103,17 @@ impl EventLoop {
         if let Some(command) = serving.and_then(|serving| serving.after.as_ref()) {
             let unit = self.setup.unit.as_deref();
             self.children.after_reload.run(command, generation, verdict, unit, &self.outbox);
+        }
+    }
+
+    /// A worker that says what it has served only when it is asked is asked once more before.
+    fn drain(&mut self, id: WorkerId) {
+        match self.children.workers.question_before_drain(id) {
+            Some(question) => self.outbox.later(async move {
+                let (worker, stats) = question.before_drain().await;
+                Some(Message::StatsBeforeDrain(worker, stats))
+            }),
+            None => self.children.workers.signal(id, Signal::Drain),
         }
     }
 

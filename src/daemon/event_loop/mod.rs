@@ -162,6 +162,8 @@ struct Progress {
     /// All that was wanted was reached: memory is given back then, for the sake of others, who may need it.
     release_memory_at: Option<Instant>,
     finished: bool,
+    /// Those who wait for a status until workers have answered.
+    status_clients: Vec<control::Replier>,
 }
 
 impl EventLoop {

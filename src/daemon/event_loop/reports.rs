@@ -7,7 +7,7 @@ use crate::daemon::health::{self, Baseline};
 use crate::daemon::message::Message;
 use crate::daemon::orphans::kill_orphans;
 use crate::daemon::templates::Report;
-use crate::supervisor::{Answer, Event, WorkerEvent, WorkerId};
+use crate::supervisor::{Answer, Event, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::time::Instant;
 
@@ -44,6 +44,13 @@ impl EventLoop {
                 self.bring_rebound_sockets();
             }
             Message::Measured(memory) => self.meters.measured(memory, &mut self.outbox),
+            Message::Stats(heard) => self.stats_heard(&heard),
+            Message::StatsBeforeDrain(id, stats) => {
+                if let Some(stats) = stats {
+                    self.children.workers.take_stats(&[(id, stats)]);
+                }
+                self.children.workers.signal(id, Signal::Drain);
+            }
             Message::TurnedAway(visitors) => {
                 self.counts.turned_away(visitors);
                 self.outbox.event(Event::VisitorTurnedAway);

@@ -7,7 +7,7 @@
 
 use crate::app::Address;
 use crate::listener::Listener;
-use crate::probe::{self, AskError, Question, ask};
+use crate::probe::{self, Answers, AskError, Question, ask};
 use crate::process::holds_socket;
 use crate::queue;
 use crate::supervisor::{Answer, Expectation, judge, may_improve, speaks_for_itself, usual};
@@ -35,6 +35,7 @@ pub(in super::super) struct ProbeAddress {
     reach: String,
     address: Address,
     inode: u64,
+    answers: Option<Answers>,
 }
 
 impl ProbeAddress {
@@ -42,7 +43,16 @@ impl ProbeAddress {
         let reach = socket.address().to_owned();
         // Of a unix socket its inode tells enough.
         let address = reach.parse().map_or_else(|_| Address::Abstract(reach.clone()), Address::Tcp);
-        Self { address, reach, inode: socket.inode() }
+        Self { address, reach, inode: socket.inode(), answers: Some(socket.answers().clone()) }
+    }
+
+    /// Asks there.
+    pub(super) async fn ask(&self, question: &Question) -> Result<hyper::StatusCode, AskError> {
+        let heard = ask(&self.reach, question).await;
+        if heard.is_ok() {
+            self.answers.iter().for_each(Answers::count);
+        }
+        heard
     }
 
     /// Where a visitor reaches the listener. None: its path has no text.
@@ -60,7 +70,7 @@ impl ProbeAddress {
             )
             .to_string(),
         };
-        Some(Self { reach, address: listener.address.clone(), inode: listener.inode })
+        Some(Self { reach, address: listener.address.clone(), inode: listener.inode, answers: None })
     }
 }
 
@@ -89,7 +99,7 @@ impl Inquiry {
             // One connection waits for its answer all the time; after each span that an answer may take the silence so
             // far is judged.
             let question = Question { patience: rest(), ..self.question.clone() };
-            let mut asked = std::pin::pin!(ask(&self.worker.reach, &question));
+            let mut asked = std::pin::pin!(self.worker.ask(&question));
             loop {
                 let heard = tokio::select! {
                     heard = &mut asked => Some(heard),
@@ -145,7 +155,7 @@ impl Inquiry {
     /// What a serving worker answers.
     async fn ask_reference(&self) -> Option<Answer> {
         let place = self.reference.as_ref()?;
-        Some(match ask(&place.reach, &self.question).await {
+        Some(match place.ask(&self.question).await {
             // With others in the queue nobody knows whose turn it was.
             Err(error @ AskError::Timeout(_)) => match queue::depth(&place.address, place.inode) {
                 Ok(depth) if depth.waiting == 0 => Answer::Silent(error.to_string()),

@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::workers::Worker;
 use crate::app::Address;
 use crate::listener::Listener;
-use crate::probe::{AskError, Question, ask, greet};
+use crate::probe::{AskError, Question, greet};
 use crate::queue;
 use crate::supervisor::{Answer, Answers, Event, Expectation, ProbeOutcome, WorkerEvent, WorkerId, find};
 use std::time::Duration;
@@ -80,7 +80,7 @@ pub(super) fn probe(
         commands.run(id, &request, outbox);
         return;
     }
-    let address = worker.probe_socket().map(|socket| socket.address().to_owned());
+    let address = worker.probe_socket().map(ProbeAddress::private);
     let (Some(address), Some(question)) = (address, subject.question()) else {
         outbox.event(Event::Worker(id, WorkerEvent::Probed(ProbeOutcome::Healthy)));
         return;
@@ -90,7 +90,7 @@ pub(super) fn probe(
         let answer = if waits {
             Answer::NotAccepted("it has not accepted the last question yet".to_owned())
         } else {
-            match ask(&address, &question).await {
+            match address.ask(&question).await {
                 Err(error @ AskError::Timeout(_)) => Answer::Silent(error.to_string()),
                 other => http::answer(other),
             }

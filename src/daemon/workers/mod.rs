@@ -9,12 +9,15 @@ pub(super) mod exit;
 mod heartbeat;
 mod notify;
 mod requests;
+pub(super) mod server_stats;
 pub(super) mod spawn;
 pub(super) mod stacks;
+mod stats_questions;
 mod traffic;
 
 use self::cgroups::{WorkerCgroup, WorkerCgroups};
 use self::notify::Notifications;
+use self::server_stats::ServerStats;
 use self::traffic::Traffic;
 use super::listener_monitor::Serving;
 use super::outbox::Outbox;
@@ -91,6 +94,8 @@ pub(super) struct Worker {
     hook_state: Option<String>,
     /// What it shows of itself, if it does.
     scoreboard: Option<Arc<Scoreboard>>,
+    /// What it says of its requests when it is asked, if it does.
+    server_stats: Option<ServerStats>,
     /// A request that it serves for longer is written to the log.
     slow_requests_after: Option<Duration>,
     /// What it served when it was aborted: a server may end the request before itself.
@@ -127,7 +132,7 @@ impl Worker {
 
     /// The inodes of all sockets that only it was given.
     fn private_inodes(&self) -> impl Iterator<Item = u64> {
-        self.probes.iter().map(probe::Socket::inode)
+        self.probes.iter().map(probe::Socket::inode).chain(self.server_stats.as_ref().map(ServerStats::inode))
     }
 
     /// Where it alone is asked.

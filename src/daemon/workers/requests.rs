@@ -1,9 +1,10 @@
-//! The requests that workers show on their scoreboards, for those who ask: `sockd status` and the log.
+//! The requests of workers, shown on their scoreboards or said when they are asked (server_stats.rs), for those who ask: `sockd status` and the log.
 
+use super::server_stats::ServerStats;
 use super::traffic::{self, ByGeneration};
 use super::{Worker, Workers};
 use crate::control::message;
-use crate::scoreboard::{InFlight, Requests, Scoreboard};
+use crate::scoreboard::{Finished, InFlight, Requests, Scoreboard};
 use crate::supervisor::{Answered, GenerationId, Role, WorkerId};
 use std::time::{Duration, Instant};
 
@@ -17,22 +18,37 @@ impl Workers {
     pub(in crate::daemon) fn answered(&self, generation: GenerationId) -> Answered {
         let finished = self.finished().of(generation);
         let serving = |worker: &&Worker| worker.role == Role::Serving && worker.generation == generation;
-        let requests = self.all.values().filter(serving).filter_map(Worker::requests);
+        let requests = self.all.values().filter(serving).filter_map(Worker::shown_requests);
         Answered {
-            answers: finished.total().saturating_sub(finished.aborted()),
+            answers: finished.of_known_class().saturating_sub(finished.aborted()),
             server_errors: finished.server_errors(),
             last_failure: requests.filter_map(|requests| requests.last_failure).next_back(),
             durations: finished.by_duration().collect(),
         }
     }
 
-    /// Whether any worker shows its requests.
+    /// Whether any worker shows its requests, and so how it answers them.
     pub(in crate::daemon) fn are_requests_shown(&self) -> bool {
-        self.all.values().any(|worker| worker.requests().is_some())
+        self.all.values().any(|worker| worker.shown_requests().is_some())
     }
 
-    /// Keeps what all have finished by now, if it is time for that.
+    /// Keeps what all have finished by now, if it is time for that. Where workers are asked, they are asked for a status
+    /// alone, and what is known at another moment is too old.
     pub(in crate::daemon) fn sample_requests(&mut self) {
+        if !self.some_are_asked() {
+            self.add_sample();
+        }
+    }
+
+    /// Workers that are asked have just been asked.
+    pub(in crate::daemon) fn sample_stats(&mut self) {
+        if self.some_are_asked() {
+            self.traffic.drop_old_samples(Instant::now());
+            self.add_sample();
+        }
+    }
+
+    fn add_sample(&mut self) {
         let now = Instant::now();
         if self.traffic.is_due(now)
             && let Some(finished) = self.finished().total()
@@ -44,7 +60,7 @@ impl Workers {
     /// Of a canary no visitor has asked anything.
     fn finished(&self) -> ByGeneration {
         let serving = self.all.values().filter(|worker| worker.role == Role::Serving);
-        self.traffic.finished(serving.filter_map(|worker| Some((worker.generation, worker.requests()?))))
+        self.traffic.finished(serving.filter_map(|worker| Some((worker.generation, worker.finished()?))))
     }
 
     /// The request that a worker serves, or served when it ended or was aborted, as the log has it.
@@ -57,8 +73,9 @@ impl Workers {
 
     /// A worker has ended: what it had finished counts on.
     pub(super) fn requests_ended(&mut self, worker: &Worker) {
-        if let Some(requests) = worker.requests().filter(|_| worker.role == Role::Serving) {
-            self.traffic.worker_ended(worker.generation, &requests);
+        let asked = worker.server_stats.as_ref().and_then(ServerStats::finished_at_end);
+        if let Some(finished) = asked.or_else(|| worker.finished()).filter(|_| worker.role == Role::Serving) {
+            self.traffic.worker_ended(worker.generation, &finished);
         }
     }
 }
@@ -66,21 +83,31 @@ impl Workers {
 impl Worker {
     /// What it serves, or served when it was aborted.
     pub(super) fn request(&self) -> Option<String> {
-        self.aborted_request.clone().or_else(|| traffic::describe(&self.requests()?))
+        self.aborted_request.clone().or_else(|| traffic::describe(&self.shown_requests()?))
     }
 
-    fn requests(&self) -> Option<Requests> {
+    /// Those that it has served.
+    fn finished(&self) -> Option<Finished> {
+        match &self.server_stats {
+            Some(stats) => stats.finished(),
+            None => self.shown_requests().map(|requests| requests.finished),
+        }
+    }
+
+    /// What it shows without being asked.
+    fn shown_requests(&self) -> Option<Requests> {
         self.scoreboard.as_deref().map(Scoreboard::read)?.requests
     }
 
     /// Whether it serves one, or has served one.
     pub(super) fn has_shown_requests(&self) -> bool {
-        self.requests().is_some_and(|requests| requests.finished.total() > 0 || !requests.in_flight.is_empty())
+        let in_flight = self.shown_requests().is_some_and(|requests| !requests.in_flight.is_empty());
+        in_flight || self.finished().is_some_and(|finished| finished.total() > 0)
     }
 
     /// What it serves, the oldest first, as far as it has slots for it.
     pub(in crate::daemon) fn requests_in_flight(&self) -> Vec<InFlight> {
-        self.requests().map(|requests| requests.in_flight).unwrap_or_default()
+        self.shown_requests().map(|requests| requests.in_flight).unwrap_or_default()
     }
 
     /// A request that it serves for longer is slow. None: none is.
@@ -90,6 +117,10 @@ impl Worker {
 
     /// What it serves and has served, for the status.
     pub(in crate::daemon) fn requests_document(&self) -> Option<message::WorkerRequests> {
-        self.requests().map(traffic::of_worker)
+        let requests = match &self.server_stats {
+            Some(stats) => stats.requests(),
+            None => self.shown_requests(),
+        };
+        requests.map(traffic::of_worker)
     }
 }

@@ -2,8 +2,9 @@
 
 use super::cgroups::WorkerCgroup;
 use super::notify::Notifications;
+use super::server_stats::ServerStats;
 use super::{Worker, Workers, by_number};
-use crate::adapter::exec::WorkerFds;
+use crate::adapter::exec::{StatsInterface, WorkerFds};
 use crate::app::Address;
 use crate::daemon::generation::Generation;
 use crate::daemon::outbox::Outbox;
@@ -65,6 +66,7 @@ impl Workers {
             template: None,
             hook_state: None,
             scoreboard: None,
+            server_stats: None,
             slow_requests_after: generation.settings.requests.slow,
             aborted_request: None,
             cgroup: group.map(|group| WorkerCgroup::watch(id, group, outbox)).unwrap_or_default(),
@@ -103,22 +105,29 @@ impl Workers {
             texts.collect::<Result<_, _>>().map_err(|error| format!("cannot make a file in memory: {error}"))?;
         let all = public.iter().map(AsFd::as_fd).chain(private.iter().map(AsFd::as_fd));
         let mut descriptors: Vec<_> = all.chain(files.iter().map(AsFd::as_fd)).collect();
+        let shows_requests = generation.settings.requests.show;
+        let stats = match generation.plan.stats.filter(|_| shows_requests) {
+            Some(interface) => Some(self.stats_socket(id, interface)?),
+            None => None,
+        };
         // The private sockets of a canary take the places, and so the names, of the public ones.
         let named = if with_private { public } else { listeners };
         let given = WorkerFds {
             listeners: &named.iter().map(|listener| &listener.address).collect::<Vec<_>>(),
             private_socket: with_private.then_some(FIRST_DESCRIPTOR + public.len()),
             files: FIRST_DESCRIPTOR + public.len() + private.len(),
+            stats_socket: stats.is_some().then_some(FIRST_DESCRIPTOR + descriptors.len()),
             notify: &io.notify,
         };
         let execution = generation.plan.execution(&generation.command, &given);
+        descriptors.extend(stats.as_ref().map(AsFd::as_fd));
         if let (Some(alias), Some(worker)) = (execution.alias, self.all.get(&id)) {
             worker.output.name_files(alias);
         }
         let mut environment = BTreeMap::<OsString, OsString>::new();
         // The servers that we know have other ways to say what they do.
-        let shows_requests = generation.settings.requests.show && generation.plan.worker.is_none();
-        let scoreboard = shows_requests.then(new_scoreboard).transpose()?;
+        let with_scoreboard = shows_requests && generation.plan.worker.is_none();
+        let scoreboard = with_scoreboard.then(new_scoreboard).transpose()?;
         if let Some(scoreboard) = &scoreboard {
             environment.insert("SOCKD_SCOREBOARD".into(), (FIRST_DESCRIPTOR + descriptors.len()).to_string().into());
             descriptors.push(scoreboard.as_fd());
@@ -214,6 +223,16 @@ impl Workers {
             self.by_pid.insert(child.pid(), id);
             worker.child = Some(child);
         }
+    }
+
+    /// Listens on a socket where only this worker is asked of its requests.
+    fn stats_socket(&mut self, id: WorkerId, interface: StatsInterface) -> Result<OwnedFd, String> {
+        let (socket, fd) = probe::Socket::listen(&self.binder)
+            .map_err(|error| format!("cannot make the socket for the worker's statistics: {error}"))?;
+        if let Some(worker) = self.all.get_mut(&id) {
+            worker.server_stats = Some(ServerStats::new(interface, socket));
+        }
+        Ok(fd)
     }
 
     /// Listens on a socket that only this worker will hold, of the same family as `like`.

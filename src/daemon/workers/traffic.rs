@@ -88,6 +88,7 @@ fn of_generation(generation: GenerationId, and_before: bool, finished: &Finished
         client_errors,
         server_errors,
         aborted,
+        unclassified: finished.of_unknown_class(),
     }
 }
 
@@ -97,21 +98,21 @@ fn durations(finished: &Finished) -> message::Durations {
         buckets: bounds
             .map(|(bound, up_to_ns)| message::Bucket { up_to_ns: *up_to_ns, count: finished.shorter_than(bound) })
             .collect(),
-        count: finished.total(),
+        count: finished.timed(),
         sum_us: us(finished.took()),
     }
 }
 
 impl Traffic {
     /// A worker has ended.
-    pub(super) fn worker_ended(&mut self, generation: GenerationId, requests: &Requests) {
-        self.ended.add(generation, &requests.finished);
+    pub(super) fn worker_ended(&mut self, generation: GenerationId, finished: &Finished) {
+        self.ended.add(generation, finished);
     }
 
     /// What all workers have finished that ever were.
-    pub(super) fn finished(&self, living: impl Iterator<Item = (GenerationId, Requests)>) -> ByGeneration {
+    pub(super) fn finished(&self, living: impl Iterator<Item = (GenerationId, Finished)>) -> ByGeneration {
         let mut all = self.ended.clone();
-        living.for_each(|(generation, requests)| all.add(generation, &requests.finished));
+        living.for_each(|(generation, finished)| all.add(generation, &finished));
         all
     }
 
@@ -126,6 +127,12 @@ impl Traffic {
         while self.samples.len() > MAX_SAMPLES {
             self.samples.pop_front();
         }
+    }
+
+    /// Drops what is older than the last minute: a sample of long ago says nothing of it.
+    pub(super) fn drop_old_samples(&mut self, now: Instant) {
+        let period = SAMPLE_INTERVAL * MAX_SAMPLES as u32;
+        self.samples.retain(|(then, _)| now.saturating_duration_since(*then) <= period);
     }
 
     /// What the status says, where all have finished so much. None: no worker shows that.
@@ -148,7 +155,9 @@ impl Traffic {
             aborted: finished.aborted(),
             lately,
             by_generation: all.document(),
-            durations: Some(durations(&finished)),
+            unclassified: finished.of_unknown_class(),
+            // Of a server that does not tell there are none.
+            durations: (finished.of_unknown_class().is_none() || finished.timed() > 0).then(|| durations(&finished)),
         })
     }
 }
@@ -193,12 +202,12 @@ fn us(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn requests(finished: u64) -> Requests {
-        Requests { finished: Finished::of_class(2, finished), ..Requests::default() }
+    fn ok(finished: u64) -> Finished {
+        Finished::of_class(2, finished)
     }
 
-    fn of(generation: u32, finished: u64) -> (GenerationId, Requests) {
-        (GenerationId(generation), requests(finished))
+    fn of(generation: u32, finished: u64) -> (GenerationId, Finished) {
+        (GenerationId(generation), ok(finished))
     }
 
     #[test]
@@ -212,7 +221,7 @@ mod tests {
             let finished = traffic.finished([of(1, living), of(1, 5)].into_iter());
             traffic.add_sample(now, finished.total().unwrap());
         }
-        traffic.worker_ended(GenerationId(1), &requests(1900));
+        traffic.worker_ended(GenerationId(1), &ok(1900));
         let finished = traffic.finished([of(1, 5), of(2, 35)].into_iter());
         let document = traffic.document(begin + 195 * second, &finished).unwrap();
         assert_eq!(document.finished, 1940);
@@ -227,7 +236,7 @@ mod tests {
         let mut before: BTreeMap<(u64, bool), u64> = BTreeMap::new();
         for generation in 1..=9_u32 {
             // A worker of an old generation has finished what it had begun.
-            traffic.worker_ended(GenerationId(generation.saturating_sub(4).max(1)), &requests(1));
+            traffic.worker_ended(GenerationId(generation.saturating_sub(4).max(1)), &ok(1));
             let all = traffic.finished([of(generation, 0)].into_iter());
             let series: BTreeMap<_, _> =
                 all.document().iter().map(|row| ((row.generation, row.and_before), row.successful)).collect();
@@ -238,9 +247,40 @@ mod tests {
                 assert!(grown <= 11, "{name:?} takes over what another had: {before:?} {series:?}");
             }
             before = series;
-            traffic.worker_ended(GenerationId(generation), &requests(10));
+            traffic.worker_ended(GenerationId(generation), &ok(10));
         }
         assert_eq!(before.keys().copied().collect::<Vec<_>>(), [(6, true), (7, false), (8, false), (9, false)]);
+    }
+
+    #[test]
+    fn what_a_server_does_not_tell_is_not_known() {
+        let mut traffic = Traffic::default();
+        traffic.worker_ended(GenerationId(1), &Finished::unclassified(7));
+        let living = [(GenerationId(2), Finished::unclassified(3))];
+        let document = |traffic: &Traffic| {
+            let all = traffic.finished(living.clone().into_iter());
+            traffic.document(Instant::now(), &all).expect("some are known")
+        };
+        let said = document(&traffic);
+        assert_eq!((said.finished, said.unclassified, said.durations), (10, Some(10), None));
+        let rows: Vec<_> = said.by_generation.iter().map(|row| (row.generation, row.unclassified)).collect();
+        assert_eq!(rows, [(1, Some(7)), (2, Some(3))]);
+        // One of another server served before.
+        traffic.worker_ended(GenerationId(1), &ok(5));
+        let said = document(&traffic);
+        assert_eq!((said.finished, said.unclassified), (15, Some(10)));
+    }
+
+    #[test]
+    fn a_sample_of_long_ago_says_nothing_of_the_last_minute() {
+        let (begin, second) = (Instant::now(), Duration::from_secs(1));
+        let mut traffic = Traffic::default();
+        traffic.add_sample(begin, ok(1));
+        traffic.add_sample(begin + 3600 * second, ok(9));
+        traffic.drop_old_samples(begin + 3601 * second);
+        let all = traffic.finished([of(1, 9)].into_iter());
+        let lately = traffic.document(begin + 3601 * second, &all).and_then(|document| document.lately);
+        assert_eq!(lately.map(|lately| (lately.period_ms, lately.finished)), Some((1000, 0)));
     }
 
     #[test]
