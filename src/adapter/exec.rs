@@ -71,10 +71,15 @@ pub struct LaunchPlan {
 }
 
 /// What a server says of its requests when it is asked on a socket of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatsInterface {
     /// `Puma.stats`: one object of JSON, written to each connection.
     Puma,
+    /// The status page of PHP-FPM, as JSON, by FastCGI.
+    PhpFpm {
+        /// `pm.status_path`.
+        path: Arc<str>,
+    },
 }
 
 /// How one worker is executed.

@@ -1,17 +1,20 @@
 //! What is known of PHP-FPM: its master and children as one worker, on the sockets that we hand over.
 //!
-//! It takes inherited sockets by FPM_SOCKETS, `address=descriptor`, which it sets when it executes itself again, and
-//! says READY=1 (both measured with 8.2). When it ends, it removes the file of every unix socket by that name, and the
-//! name must be a pool's `listen`. So a worker reads its configuration from a descriptor, with the included files in
-//! their places, and with names for `listen` that are nobody's. SIGQUIT is graceful only with a
-//! `process_control_timeout`, which is 0 by default (measured: requests in flight end in 502). How many children there are stays the pools' affair.
+//! It takes inherited sockets by FPM_SOCKETS, `address=descriptor`, which it sets when it executes itself again, and says
+//! READY=1 (both measured with 8.2). When it ends, it removes the file of every unix socket by that name, and the name
+//! must be a pool's `listen`. So a worker reads its configuration from a descriptor, with the included files in their
+//! places, and with names for `listen` that are nobody's. SIGQUIT is graceful only with a `process_control_timeout`,
+//! which is 0 by default (measured: requests in flight end in 502). Its status page is served on an inherited socket as
+//! well (`pm.status_listen`, 8.0), by a process that exists only while somebody asks (measured with 8.2). How many
+//! children there are stays the pools' affair.
 
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::exec::{Exec, LaunchPlan, ServerInputs, TextAlias, Worker, WorkerCommand, WorkerFds};
+use super::exec::{Exec, LaunchPlan, ServerInputs, StatsInterface, TextAlias, Worker, WorkerCommand, WorkerFds};
 use super::origins::Origins;
 use super::{Adapter, Making};
 use crate::app::{Address, Command, Conventions, Reopen};
@@ -21,6 +24,8 @@ use crate::supervisor::Protocol;
 const SIGQUIT: i32 = 3;
 /// Children may take a day for their requests, unless a file says less: sockd has a limit of its own.
 const BEGIN: &str = "[global]\nprocess_control_timeout = 1d\n";
+/// What `pm.status_listen` is for PHP-FPM.
+const STATUS_KEY: &str = "/sockd/has/no/socket/for/status";
 /// Files that include files are followed so deep, and no further.
 const DEPTH: usize = 8;
 /// So many files are read, counted each time.
@@ -72,6 +77,8 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
         pools: Vec::new(),
         mode: None,
         timeout: None,
+        status_path: None,
+        status_listen: false,
         warnings: Vec::new(),
         text: BEGIN.to_owned(),
         origins: Origins::new(&path, BEGIN.lines().count()),
@@ -80,6 +87,7 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
     if reading.pools.is_empty() {
         return Err(format!("{}: no pool of PHP-FPM says where it listens", path.display()));
     }
+    let (stats, with_status) = reading.status_page().unzip();
     Ok(LaunchPlan {
         workers: Some(1),
         graceful_timeout: reading.timeout,
@@ -88,9 +96,14 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
         mode: Some(reading.mode.unwrap_or(0o660)),
         // It has no watchdog.
         timeout: Some(Duration::ZERO),
-        files: vec![reading.text],
+        files: [reading.text].into_iter().chain(with_status).collect(),
         warnings: reading.warnings,
-        worker: Some(Box::new(Process { pools: reading.pools, origins: Arc::new(reading.origins) })),
+        worker: Some(Box::new(Process {
+            pools: reading.pools,
+            origins: Arc::new(reading.origins),
+            with_status: stats.is_some(),
+        })),
+        stats,
         ..LaunchPlan::default()
     })
 }
@@ -132,6 +145,9 @@ struct Reading<'a> {
     pools: Vec<Pool>,
     mode: Option<u32>,
     timeout: Option<Duration>,
+    /// `pm.status_path`, and whether there is a `pm.status_listen`.
+    status_path: Option<String>,
+    status_listen: bool,
     warnings: Vec<String>,
     /// The configuration as a worker gets it.
     text: String,
@@ -192,6 +208,14 @@ impl Reading<'_> {
                     self.warn_once(at(&format!("pid is left out: {instead}")), instead);
                     self.keep("", &file, number);
                 }
+                "pm.status_path" => {
+                    self.status_path = Some(value.to_owned());
+                    self.keep(line, &file, number);
+                }
+                "pm.status_listen" => {
+                    self.status_listen = true;
+                    self.keep(line, &file, number);
+                }
                 // sockd is not left alone.
                 "daemonize" => self.keep("", &file, number),
                 "process_control_timeout" => {
@@ -212,6 +236,23 @@ impl Reading<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How it is asked of its requests, and the configuration for that. None: it is a PHP-FPM
+    /// without such a socket (before 8.0, or one whose name does not say its version), has several pools, of which each
+    /// would need one, or has its owner's socket for that.
+    fn status_page(&self) -> Option<(StatsInterface, String)> {
+        let major: u32 = version(self.inputs.command)?.split('.').next()?.parse().ok()?;
+        let [pool] = &self.pools[..] else { return None };
+        if major < 8 || self.status_listen {
+            return None;
+        }
+        let own = self.status_path.as_ref().map(|path| path.replace("$pool", &pool.name));
+        let own = own.filter(|path| path.starts_with('/') && path.len() < 128);
+        // Visitors reach the path by the pool's own socket, too, and do not know it.
+        let path: Arc<str> = own.unwrap_or_else(|| format!("/sockd-{:016x}{:016x}", random(), random())).into();
+        let text = format!("{}[{}]\npm.status_path = {path}\npm.status_listen = {STATUS_KEY}\n", self.text, pool.name);
+        Some((StatsInterface::PhpFpm { path }, text))
     }
 
     /// Adds a warning, unless there is one with the same remedy.
@@ -255,6 +296,11 @@ impl Reading<'_> {
         };
         files.into_iter().map(|path| (self.inputs.read)(&path).map(|text| (path, text))).collect()
     }
+}
+
+/// A number that nobody can guess.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 /// A value without its comment and its quotes.
@@ -302,6 +348,8 @@ fn is_at(pool: &Address, socket: &Address) -> bool {
 struct Process {
     pools: Vec<Pool>,
     origins: Arc<Origins>,
+    /// Whether there is a second file, the same with a socket for its status page.
+    with_status: bool,
 }
 
 impl Process {
@@ -319,9 +367,15 @@ impl Worker for Process {
     fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand {
         let mut command = command.clone();
         // The last one counts.
-        let configuration = format!("/proc/self/fd/{}", fds.files);
+        let status = fds.stats_socket.filter(|_| self.with_status);
+        let configuration = format!("/proc/self/fd/{}", fds.files + usize::from(status.is_some()));
         command.arguments.extend(["--nodaemonize", "--fpm-config", &configuration].map(OsString::from));
-        command.environment.insert(OsStr::new("FPM_SOCKETS").to_owned(), self.sockets(fds.listeners).into());
+        let mut sockets = self.sockets(fds.listeners);
+        if let Some(fd) = status {
+            let comma = if sockets.is_empty() { "" } else { "," };
+            sockets.push_str(&format!("{comma}{STATUS_KEY}={fd}"));
+        }
+        command.environment.insert(OsStr::new("FPM_SOCKETS").to_owned(), sockets.into());
         let alias = Some(TextAlias { path: configuration, origins: Arc::clone(&self.origins) });
         WorkerCommand { command, listen_fds: false, notify_socket: true, alias }
     }
@@ -385,6 +439,42 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_is_asked_of_its_requests_on_a_socket_of_its_own() {
+        let pool = "[www]\nlisten = 9000\n";
+        let plan_of =
+            |program: &str, text: &str| read(&format!("{program} -y x.conf"), &[("/srv/x.conf", text)]).expect("read");
+        let plan = plan_of("php-fpm8.2", pool);
+        let Some(StatsInterface::PhpFpm { path }) = plan.stats.clone() else { panic!("{plan:?}") };
+        assert!(path.starts_with("/sockd-") && path.len() == 39, "{path}");
+        assert_ne!(plan_of("php-fpm8.2", pool).stats, plan.stats, "nobody can guess it");
+        let more = format!("[www]\npm.status_path = {path}\npm.status_listen = {STATUS_KEY}\n");
+        assert_eq!(plan.files[1], format!("{}{more}", plan.files[0]));
+        let tcp = "[::]:9000".parse::<Address>().expect("an address");
+        let run = |plan: &LaunchPlan, stats_socket| {
+            let fds = WorkerFds { listeners: &[&tcp], private_socket: None, files: 4, stats_socket, notify: "@n" };
+            let command = plan.execution(&command(), &fds).command;
+            let file = command.arguments.last().expect("it names one").to_str().expect("UTF-8").to_owned();
+            (file, command.environment[OsStr::new("FPM_SOCKETS")].to_str().expect("UTF-8").to_owned())
+        };
+        let key = "/sockd/has/no/socket/for/pool/www=3";
+        assert_eq!(run(&plan, Some(6)), ("/proc/self/fd/5".to_owned(), format!("{key},{STATUS_KEY}=6")));
+        assert_eq!(run(&plan, None), ("/proc/self/fd/4".to_owned(), key.to_owned()), "requests.show = false");
+
+        // Its owner's path stays, and its owner's socket is enough.
+        let own = plan_of("php-fpm8.2", &format!("{pool}pm.status_path = /status-$pool\n")).stats;
+        assert_eq!(own, Some(StatsInterface::PhpFpm { path: "/status-www".into() }));
+        for (program, text) in [
+            ("php-fpm8.2", format!("{pool}pm.status_listen = 127.0.0.1:9001\n")),
+            ("php-fpm8.2", format!("{pool}[two]\nlisten = 9001\n")),
+            ("php-fpm7.4", pool.to_owned()),
+            ("php-fpm", pool.to_owned()),
+        ] {
+            let plan = plan_of(program, &text);
+            assert_eq!((plan.stats, plan.files.len()), (None, 1), "{program} {text}");
+        }
+    }
+
+    #[test]
     fn what_is_said_last_counts_and_a_single_pool_takes_a_single_socket() {
         let text = "[web]\nlisten = 127.0.0.1:9000\nlisten.mode = 0666\nlisten.owner = x\nlisten.group = x\n\
                     [web]\nlisten = /run/$pool.sock\nlisten.mode = 0660\n";
@@ -396,7 +486,10 @@ mod tests {
         let pools = vec![Pool { name: "web".to_owned(), listen: plan.listen[0].clone() }];
         let fds = "127.0.0.1:80".parse().expect("a port");
         let origins = Arc::new(Origins::new(Path::new("/srv/x.conf"), 0));
-        assert_eq!(Process { pools, origins }.sockets(&[&fds]), "/sockd/has/no/socket/for/pool/web=3");
+        assert_eq!(
+            Process { pools, origins, with_status: false }.sockets(&[&fds]),
+            "/sockd/has/no/socket/for/pool/web=3"
+        );
     }
 
     #[test]

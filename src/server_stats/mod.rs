@@ -5,16 +5,18 @@
 //! may say anything, or nothing: what comes of it concerns that worker alone.
 #![forbid(unsafe_code)]
 
+mod php_fpm;
 mod puma;
 mod stats;
 
-pub use stats::{Stats, StatsError};
+pub use stats::{InFlight, Stats, StatsError};
 
 use crate::adapter::exec::StatsInterface;
 use crate::peer;
 use stats::LARGEST_ANSWER;
+use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -22,17 +24,32 @@ use tokio::time::timeout;
 ///
 /// # Errors
 /// [`StatsError`].
-pub async fn read(address: &str, interface: StatsInterface, patience: Duration) -> Result<Stats, StatsError> {
+pub async fn read(address: &str, interface: &StatsInterface, patience: Duration) -> Result<Stats, StatsError> {
     timeout(patience, ask(address, interface)).await.unwrap_or(Err(StatsError::Timeout(patience)))
 }
 
-async fn ask(address: &str, interface: StatsInterface) -> Result<Stats, StatsError> {
-    // tokio takes a path that begins with a zero byte for an abstract name. It never waits for room in the queue.
-    let path = address.strip_prefix('@').map_or_else(|| address.to_owned(), |name| format!("\0{name}"));
-    let stream = peer::Stream::new(UnixStream::connect(path).await?);
+async fn ask(address: &str, interface: &StatsInterface) -> Result<Stats, StatsError> {
     match interface {
-        StatsInterface::Puma => puma::parse(&whole(stream).await?),
+        StatsInterface::Puma => puma::parse(&whole(connect(address).await?).await?),
+        StatsInterface::PhpFpm { path } => match ask_php_fpm(address, path, true).await {
+            // It has very many processes.
+            Err(StatsError::TooLong) => ask_php_fpm(address, path, false).await,
+            said => said,
+        },
     }
+}
+
+async fn ask_php_fpm(address: &str, path: &str, full: bool) -> Result<Stats, StatsError> {
+    let mut stream = connect(address).await?;
+    stream.write_all(&php_fpm::question(path, full)).await?;
+    php_fpm::parse(&whole(stream).await?)
+}
+
+/// A connection. It never waits for room in the queue.
+async fn connect(address: &str) -> io::Result<peer::Stream> {
+    // tokio takes a path that begins with a zero byte for an abstract name.
+    let path = address.strip_prefix('@').map_or_else(|| address.to_owned(), |name| format!("\0{name}"));
+    Ok(peer::Stream::new(UnixStream::connect(path).await?))
 }
 
 /// All that comes until the other side closes.
@@ -67,7 +84,7 @@ mod tests {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let patience = if closes { Duration::from_secs(10) } else { Duration::from_millis(50) };
-        let said = runtime.block_on(read(&format!("@{name}"), StatsInterface::Puma, patience));
+        let said = runtime.block_on(read(&format!("@{name}"), &StatsInterface::Puma, patience));
         drop(runtime);
         server.join().expect("it answered");
         said
@@ -76,13 +93,13 @@ mod tests {
     #[test]
     fn an_answer_is_bounded_in_time_and_size() {
         const ANSWER: &[u8] = br#"{"requests_count":9,"max_threads":5,"pool_capacity":3}"#;
-        assert_eq!(asked("well", ANSWER, true).expect("read"), Stats { begun: 9, busy: 2 });
+        assert_eq!(asked("well", ANSWER, true).expect("read"), Stats { begun: 9, busy: 2, in_flight: Vec::new() });
         assert!(matches!(asked("silent", b"", false), Err(StatsError::Timeout(_))));
         assert!(matches!(asked("slow", ANSWER, false), Err(StatsError::Timeout(_))), "its end has not come");
         assert!(matches!(asked("giant", &[b' '; 1 << 20], true), Err(StatsError::TooLong)));
         assert!(matches!(asked("empty", b"", true), Err(StatsError::NotUnderstood(_))));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let nobody = read("@sockd-server-stats-nobody", StatsInterface::Puma, Duration::from_secs(10));
+        let nobody = read("@sockd-server-stats-nobody", &StatsInterface::Puma, Duration::from_secs(10));
         assert!(matches!(runtime.block_on(nobody), Err(StatsError::Connection(_))));
     }
 }

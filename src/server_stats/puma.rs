@@ -18,7 +18,7 @@ struct Said {
 pub(super) fn parse(text: &[u8]) -> Result<Stats, StatsError> {
     let said: Said = serde_json::from_slice(text)?;
     let busy = said.max_threads.saturating_sub(said.pool_capacity);
-    Ok(Stats { begun: said.requests_count, busy: busy.min(said.requests_count) })
+    Ok(Stats { begun: said.requests_count, busy: busy.min(said.requests_count), in_flight: Vec::new() })
 }
 
 #[cfg(test)]
@@ -30,9 +30,9 @@ mod tests {
 
     #[test]
     fn what_puma_says_is_read_and_what_is_new_in_it_is_ignored() {
-        assert_eq!(parse(OLD.as_bytes()).expect("read"), Stats { begun: 12, busy: 1 });
+        assert_eq!(parse(OLD.as_bytes()).expect("read"), Stats { begun: 12, busy: 1, in_flight: Vec::new() });
         let newer = OLD.replace("\"backlog\"", "\"busy_threads\":1,\"versions\":{\"puma\":\"6.6.0\"},\"backlog\"");
-        assert_eq!(parse(newer.as_bytes()).expect("read"), Stats { begun: 12, busy: 1 });
+        assert_eq!(parse(newer.as_bytes()).expect("read"), Stats { begun: 12, busy: 1, in_flight: Vec::new() });
     }
 
     #[test]

@@ -4,15 +4,26 @@ use std::io;
 use std::time::Duration;
 
 /// The longest answer that is read, in bytes.
-pub(super) const LARGEST_ANSWER: u64 = 64 << 10;
+pub(super) const LARGEST_ANSWER: u64 = 256 << 10;
 
 /// What a worker says of its requests. How they were answered is in none of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// How many it has begun since its start.
     pub begun: u64,
     /// How many of them it serves at this moment.
     pub busy: u64,
+    /// Some of these, the longest first, where it says which they are: 15 at most.
+    pub in_flight: Vec<InFlight>,
+}
+
+/// A request that a worker serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Its method and its path without the query, made harmless; a path that is longer ends in "…".
+    pub request: String,
+    /// For how long it is served.
+    pub since: Duration,
 }
 
 /// Why a worker's statistics are not known.

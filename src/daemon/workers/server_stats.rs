@@ -5,7 +5,7 @@
 
 use crate::adapter::exec::StatsInterface;
 use crate::probe;
-use crate::scoreboard::{Finished, Requests};
+use crate::scoreboard::{Finished, InFlight, Requests};
 use crate::server_stats::{self, Stats};
 use crate::supervisor::WorkerId;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(in crate::daemon) struct Question {
 impl Question {
     async fn ask(self, patience: Duration) -> (WorkerId, Option<Stats>) {
         // Why one does not answer is seen in its health; here it is not known.
-        (self.worker, server_stats::read(&self.address, self.interface, patience).await.ok())
+        (self.worker, server_stats::read(&self.address, &self.interface, patience).await.ok())
     }
 
     /// Asks before a worker drains.
@@ -93,7 +93,7 @@ impl ServerStats {
     }
 
     pub(super) fn question(&self, worker: WorkerId) -> Question {
-        Question { worker, interface: self.interface, address: self.socket.address().to_owned() }
+        Question { worker, interface: self.interface.clone(), address: self.socket.address().to_owned() }
     }
 
     /// This is what it has said. Questions of ours, so many of which it has answered, are no visitors' requests.
@@ -126,6 +126,19 @@ impl ServerStats {
 
     /// Those that it serves and has served. None: it is not known at this moment.
     pub(super) fn requests(&self) -> Option<Requests> {
-        Some(Requests { finished: self.finished()?, without_slot: self.now?.busy, ..Requests::default() })
+        let now = self.now.as_ref()?;
+        let in_flight: Vec<InFlight> = now
+            .in_flight
+            .iter()
+            .map(|request| InFlight {
+                // It is shown for this moment alone.
+                began: 0,
+                since: request.since,
+                thread: None,
+                request: request.request.clone(),
+            })
+            .collect();
+        let without_slot = now.busy.saturating_sub(in_flight.len() as u64);
+        Some(Requests { finished: self.finished()?, in_flight, without_slot, ..Requests::default() })
     }
 }

@@ -106,8 +106,8 @@ impl Workers {
         let all = public.iter().map(AsFd::as_fd).chain(private.iter().map(AsFd::as_fd));
         let mut descriptors: Vec<_> = all.chain(files.iter().map(AsFd::as_fd)).collect();
         let shows_requests = generation.settings.requests.show;
-        let stats = match generation.plan.stats.filter(|_| shows_requests) {
-            Some(interface) => Some(self.stats_socket(id, interface)?),
+        let stats = match generation.plan.stats.as_ref().filter(|_| shows_requests) {
+            Some(interface) => Some(self.stats_socket(id, interface.clone())?),
             None => None,
         };
         // The private sockets of a canary take the places, and so the names, of the public ones.

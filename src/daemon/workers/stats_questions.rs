@@ -31,7 +31,7 @@ impl Workers {
         for (id, stats) in heard {
             let Some(worker) = self.all.get_mut(id) else { continue };
             let ours = worker.probes.iter().fold(0, |sum: u64, socket| sum.saturating_add(socket.answers().total()));
-            worker.server_stats.iter_mut().for_each(|own| own.take(*stats, ours));
+            worker.server_stats.iter_mut().for_each(|own| own.take(stats.clone(), ours));
         }
     }
 
