@@ -116,9 +116,8 @@ impl EventLoop {
     pub(super) fn stats_heard(&mut self, heard: &[(WorkerId, Stats)]) {
         let clients = std::mem::take(&mut self.progress.status_clients);
         self.children.workers.take_stats(heard);
-        self.children.workers.sample_stats();
         clients.into_iter().for_each(|client| self.answer_status(client));
-        self.children.workers.forget_stats();
+        self.children.workers.status_made();
     }
 
     fn answer_status(&self, replier: Replier) {

@@ -48,6 +48,7 @@ impl EventLoop {
             Message::StatsBeforeDrain(id, stats) => {
                 if let Some(stats) = stats {
                     self.children.workers.take_stats(&[(id, stats)]);
+                    self.children.workers.forget_served();
                 }
                 self.children.workers.signal(id, Signal::Drain);
             }

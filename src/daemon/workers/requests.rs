@@ -41,11 +41,15 @@ impl Workers {
     }
 
     /// Workers that are asked have just been asked.
-    pub(in crate::daemon) fn sample_stats(&mut self) {
+    pub(super) fn sample_stats(&mut self) {
         if self.some_are_asked() {
-            self.traffic.drop_old_samples(Instant::now());
             self.add_sample();
         }
+    }
+
+    /// What was finished long ago says nothing of the last minute.
+    pub(super) fn drop_old_samples(&mut self) {
+        self.traffic.drop_old_samples(Instant::now());
     }
 
     fn add_sample(&mut self) {

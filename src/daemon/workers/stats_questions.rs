@@ -26,8 +26,9 @@ impl Workers {
         worker.server_stats.as_mut()?.question_before_drain(id)
     }
 
-    /// This is what workers have said. They are forgotten to be busy once the status is made.
+    /// This is what workers have said.
     pub(in crate::daemon) fn take_stats(&mut self, heard: &[(WorkerId, Stats)]) {
+        self.drop_old_samples();
         for (id, stats) in heard {
             let Some(worker) = self.all.get_mut(id) else { continue };
             let ours = worker.probes.iter().fold(0, |sum: u64, socket| sum.saturating_add(socket.answers().total()));
@@ -35,8 +36,15 @@ impl Workers {
         }
     }
 
-    /// What they served is of that moment alone.
-    pub(in crate::daemon) fn forget_stats(&mut self) {
+    /// The status is made for which they were asked. What they served is of that moment alone; how much they had finished is
+    /// for those to come.
+    pub(in crate::daemon) fn status_made(&mut self) {
+        self.sample_stats();
+        self.forget_served();
+    }
+
+    /// What workers served when they were asked is not what they serve.
+    pub(in crate::daemon) fn forget_served(&mut self) {
         self.all.values_mut().filter_map(|worker| worker.server_stats.as_mut()).for_each(ServerStats::forget_now);
     }
 }
