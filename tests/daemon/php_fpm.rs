@@ -89,7 +89,10 @@ fn php_fpm_is_asked_what_it_serves_and_a_reload_forgets_nothing() {
     get(&web);
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}");
+    // It takes visitors until it has said how many it has had, and a moment longer.
+    web.log("worker 1 has left");
     get(&web);
-    web.until("six requests", || (finished() == Some((6, Some(6)))).then_some(()));
+    // One that sockd asks by the public socket, for want of another, is counted by PHP-FPM, too.
+    web.until("six requests", || finished().filter(|(all, unclassified)| *all >= 6 && *unclassified == Some(*all)));
     web.stop();
 }

@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 /// A status does not wait longer for workers' answers. They are asked all at once, as far as [`MAX_QUESTIONS`] goes.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 /// A worker drains so much later at most, for the sake of what it has counted.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many are asked at the same time.
 const MAX_QUESTIONS: usize = 64;
 
