@@ -40,8 +40,7 @@ pub enum Request {
         #[serde(default)]
         origin: Origin,
     },
-    /// Begin a reload that visitors try on a few workers first, whatever the configuration says: answered as
-    /// [`Request::Reload`].
+    /// Begin a reload that visitors try on a few workers first: answered as [`Request::Reload`].
     Trial {
         /// As in [`Request::Reload`].
         #[serde(default)]
@@ -68,8 +67,7 @@ pub enum Request {
     },
     /// Which reloads and starts were there? Answered by one [`Reply::History`].
     History,
-    /// Put another worker in the place of this one, which is proven first: answered by one [`Reply::Outcome`], that says
-    /// whether this has begun.
+    /// Put another worker in the place of this one: answered by one [`Reply::Outcome`], whether this has begun.
     Replace {
         /// The worker's id: [`Worker::id`].
         worker: u64,

@@ -56,6 +56,7 @@ fn adopt(case: &str) -> Result<Proposal, String> {
             Some(("holder", user)) => holder = Writers::User(owner(user)),
             None if line == "#! open" => holder = Writers::Others("everybody may write /srv/sites".to_owned()),
             None if line == "#! socket" => around.socket_wanted = true,
+            Some(("read-only", "/var/lib")) => around.state_is_read_only = true,
             Some(("linked", "directory")) => around.linked_directory = true,
             other => panic!("{other:?}"),
         }

@@ -135,6 +135,7 @@ fn propose(target: &str, arguments: &Arguments) -> Result<(Proposal, Option<unit
         manager,
         systemd: show::version(),
         linked_directory: std::fs::canonicalize(directory).is_ok_and(|real| real != directory),
+        state_is_read_only: manager == Manager::System && is_read_only(Path::new("/var/lib")),
     };
     let proposal = service::propose(&found.unit, &around, &find::read)?;
     Ok((proposal, Some(found.unit)))
@@ -166,6 +167,11 @@ fn program_of(target: &str, whose: Whose) -> Result<Option<(Layout, String)>, St
         return Ok(None);
     }
     Ok(Layout::read(&host)?.filter(|layout| layout.knows(target)).map(|layout| (layout, target.to_owned())))
+}
+
+/// Whether its file system can only be read.
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// The name of this machine.

@@ -40,6 +40,8 @@ pub struct Surroundings {
     pub systemd: u32,
     /// Whether a symbolic link leads to WorkingDirectory=.
     pub linked_directory: bool,
+    /// Whether systemd can make no directory for StateDirectory=: a unit that has one would not start.
+    pub state_is_read_only: bool,
 }
 
 /// The command of ExecStart=, taken apart.
@@ -295,7 +297,7 @@ fn drop_in(unit: &Unit, start: &Start<'_>, sockets: &[String], around: &Surround
         lines.put("Sockets between sockd and its workers; nobody else may enter.", "RuntimeDirectory", "sockd-%N");
         lines.put("", "RuntimeDirectoryMode", "0700");
     }
-    if unit.list("Service", "StateDirectory").is_empty() {
+    if unit.list("Service", "StateDirectory").is_empty() && !around.state_is_read_only {
         lines.put(
             "The history of reloads (sockd history), also while the unit is stopped.",
             "StateDirectory",
