@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
+use sockd::control::message::{Worker, WorkerState};
 use sockd::control::{self, Action, HistoryEntry, HistoryResult, Means, Origin, Outcome, Request};
 
 use super::instance::{Builder, Instance, runtime};
@@ -179,7 +180,9 @@ fn a_rollback_runs_the_release_of_before_until_the_next_reload() {
     assert!(outcome.ok && outcome.message == "generation 3 serves", "{outcome:?}");
     assert!(web.get("/").body.starts_with("one"));
     // A worker that comes later is of the same release, although the link leads elsewhere.
-    let worker = web.workers()[0].id;
+    // Those of before may be leaving still.
+    let serves = |worker: &Worker| worker.generation == 3 && worker.state == WorkerState::Ready;
+    let worker = web.until("one that serves", || web.workers().into_iter().find(serves)).id;
     assert!(web.replace(worker).ok);
     web.until("its successor", || (!web.workers().iter().any(|w| w.id == worker)).then_some(()));
     for _ in 0..10 {

@@ -103,9 +103,9 @@ fn where_the_thread_is_not_known_all_are_shown() {
 fn a_worker_that_writes_no_stack_is_described_by_the_kernel() {
     let web = waiting().gunicorn(&["--workers", "1"]);
     assert_eq!(web.get("/").status, 200);
+    let pid = web.ready_worker();
     let threads = web.stacks(1).expect("stacks").threads;
     assert!(threads.iter().any(|thread| thread.lines.iter().any(|line| line.contains("/gunicorn/"))), "{threads:?}");
-    let pid = web.ready_worker();
     processes::signal(pid, Signal::STOP);
     let threads = web.stacks(1).expect("stacks").threads;
     processes::signal(pid, Signal::CONT);
