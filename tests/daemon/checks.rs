@@ -50,6 +50,8 @@ fn what_would_serve_is_not_kept_back_while_visitors_are_answered_503() {
     let broken = Instance::on_unix().file("myproject.py", "raise RuntimeError('broken')\n");
     let web = broken.config(&format!("{QUICK}check = [\"false\"]\n")).gunicorn(&["--workers", "1"]);
     assert_eq!(web.get("/").status, 503);
+    // The next attempt of sockd's own is seconds away: once the code is repaired, it would serve before the reload.
+    web.log("worker 6 could not start");
     web.write("myproject.py", &application("repaired"));
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}");

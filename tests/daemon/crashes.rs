@@ -67,8 +67,8 @@ fn a_broken_application_answers_503_and_is_tried_again_after_longer_and_longer_w
     for pair in waits.windows(2) {
         let ((wait, at), (longer, next)) = (pair[0], pair[1]);
         assert!(longer > wait, "{waits:?}");
-        // What it says it does: the log shows a tenth of a second.
-        assert!(next.duration_since(at) + Duration::from_millis(100) >= wait, "{waits:?}");
+        // What it says it does. On a busy machine the first of two lines may be read late.
+        assert!(next.duration_since(at) + Duration::from_millis(500) >= wait, "{waits:?}");
     }
     assert!(web.ready().is_empty());
     let death = web.report().slots[0].last_death.clone().expect("it is reported");
@@ -167,7 +167,7 @@ fn a_worker_that_ignores_the_abort_is_killed() {
 
 #[test]
 fn a_worker_that_ignores_term_is_killed_after_the_stop_timeout() {
-    let options = "--stop-timeout 700ms --start at-once";
+    let options = "--stop-timeout 1500ms --start at-once";
     let mut web = Instance::on_unix().options(options).worker("service.py", &["ignore-term"]);
     web.status("serving, 1 of 1 worker, generation 1");
     web.signal(Signal::TERM);
@@ -175,7 +175,7 @@ fn a_worker_that_ignores_term_is_killed_after_the_stop_timeout() {
     assert_eq!(web.end().code(), Some(0));
     let killed = web.log_since(refused.mark(), "worker 1 did not leave in time: killed");
     let waited = killed.at.duration_since(web.log("sockd: stopping").at);
-    assert!(waited >= Duration::from_millis(600), "killed after {waited:?}");
+    assert!(waited >= Duration::from_secs(1), "killed after {waited:?}");
     web.assert_nothing_left();
 }
 

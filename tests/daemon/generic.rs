@@ -1,7 +1,5 @@
 //! The generic adapter: what a worker is given, and when it counts as ready.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -197,10 +195,11 @@ fn a_silent_program_is_ready_after_it_has_lived_for_a_while() {
     let web = Instance::on_unix().options("--ready-after 300ms").worker("service.py", &["silent"]);
     assert!(web.get("/").body.starts_with("hello"));
     web.status("serving, 1 of 1 worker, generation 1");
-    let started = web.log("worker 1 started");
-    let ready = web.log("worker 1 is ready after");
-    let after = ready.at.duration_since(started.at);
-    assert!(after >= Duration::from_millis(250), "ready after {after:?}");
+    // By sockd's own clock: its lines may be read late.
+    let ready = web.log("worker 1 is ready after ").text;
+    let (_, after) = ready.split_once("ready after ").expect("it was looked for");
+    let early = after.strip_suffix(" ms").and_then(|ms| ms.parse().ok()).is_some_and(|ms: u32| ms < 300);
+    assert!(!early, "{ready}");
     web.stop();
 }
 
