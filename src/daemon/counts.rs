@@ -49,7 +49,8 @@ impl Counts {
         match notice {
             Notice::WorkerStarted(place) => {
                 self.starts += 1;
-                self.workers.insert(place.worker, Course::default());
+                // It may have ended before anybody heard that it was there.
+                self.workers.entry(place.worker).or_default();
             }
             Notice::WorkerHangs { place, .. } => self.set_cause(place.worker, Some(Cause::Hang)),
             Notice::WorkerUnhealthy { place, .. } => self.set_cause(place.worker, Some(Cause::Unhealthy)),
@@ -203,6 +204,17 @@ mod tests {
         ] {
             assert_eq!(exits(&notices, ending), expected, "{notices:?} {ending:?}");
         }
+    }
+
+    #[test]
+    fn an_end_that_is_seen_before_the_start_is_heard_of_counts() {
+        let mut counts = Counts::default();
+        counts.worker_ended(WorkerId(1), Ending::Exit);
+        counts.notice(&Notice::WorkerStarted(place(1)));
+        counts.notice(&failed(1, false));
+        let document = counts.document(0);
+        assert_eq!((document.worker_starts, document.worker_exits.start), (1, 1));
+        assert!(counts.workers.is_empty(), "{counts:?}");
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl EventLoop {
 
 impl Facts for EventLoop {
     fn pid(&self, worker: WorkerId) -> Option<Pid> {
-        self.children.workers.get(worker).and_then(Worker::pid)
+        self.children.workers.pid_of(worker)
     }
 
     fn request(&self, worker: WorkerId) -> Option<String> {

@@ -68,7 +68,7 @@ impl Workers {
             leader = Some(pid);
         }
         self.requests_ended(&worker);
-        self.remember(Recent { worker: id, stderr: quoted(&tail), request: worker.request() });
+        self.remember(Recent { worker: id, pid, stderr: quoted(&tail), request: worker.request() });
         outbox.event(Event::Worker(id, WorkerEvent::Exited { why }));
         Some(Gone { forked, leader, ending })
     }

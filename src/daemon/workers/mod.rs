@@ -62,6 +62,7 @@ pub(super) struct Workers {
 #[derive(Debug)]
 struct Recent {
     worker: WorkerId,
+    pid: Pid,
     /// The last lines of its stderr.
     stderr: Vec<String>,
     /// What it served when it ended, or was aborted.
@@ -283,6 +284,14 @@ impl Workers {
     }
 
     /// What is still known of a worker that ended.
+    /// The process of a worker, also of one that has ended lately.
+    pub(super) fn pid_of(&self, id: WorkerId) -> Option<Pid> {
+        match self.all.get(&id) {
+            Some(worker) => worker.pid(),
+            None => self.recent(id).map(|recent| recent.pid),
+        }
+    }
+
     fn recent(&self, id: WorkerId) -> Option<&Recent> {
         self.recent.iter().find(|recent| recent.worker == id)
     }
@@ -366,7 +375,12 @@ mod tests {
         let mut workers = Workers::new(None);
         for id in (2..40).chain([1]) {
             let stderr = vec![format!("the end of {id}")];
-            workers.remember(Recent { worker: WorkerId(id), stderr, request: Some(format!("GET /{id}")) });
+            workers.remember(Recent {
+                worker: WorkerId(id),
+                pid: Pid::INIT,
+                stderr,
+                request: Some(format!("GET /{id}")),
+            });
         }
         assert_eq!(workers.last_lines(WorkerId(1)), ["the end of 1"]);
         assert_eq!(workers.request(WorkerId(1)).as_deref(), Some("GET /1"));
