@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_anis_foreign_is_not_read_and_kept() {
+    fn a_foreign_file_is_not_read_and_is_kept() {
         let room = Room::new("version");
         let newer = "{\"sockd_history\":2}\n{\"generation\":\"five\"}\n";
         fs::write(room.0.join(FILE_NAME), newer).expect("written");

@@ -18,16 +18,11 @@ use sockd::cli::adopt::supervisord::ini::Configuration;
 use sockd::cli::adopt::supervisord::program::Program;
 use sockd::cli::adopt::unit::Unit;
 
+use super::golden::{self, Differences};
+
 fn cases() -> Vec<(PathBuf, String)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/adopt");
-    let paths = std::fs::read_dir(directory).expect("the cases").map(|entry| entry.expect("an entry").path());
-    let mut cases: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|end| end == "case"))
-        .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a case")))
-        .collect();
-    cases.sort();
-    assert!(cases.len() >= 20, "{cases:?}");
-    cases
+    let text = |path: PathBuf| (path.clone(), std::fs::read_to_string(path).expect("a case"));
+    golden::cases("tests/cli/adopt", "case", 20).into_iter().map(text).collect()
 }
 
 /// A user as every Debian makes one: with a group of its own, and in one more.
@@ -90,8 +85,7 @@ fn adopt(case: &str) -> Result<Proposal, String> {
 
 #[test]
 fn each_unit_is_adopted_as_its_text_says() {
-    let bless = std::env::var_os("SOCKD_BLESS").is_some();
-    let mut wrong = String::new();
+    let mut wrong = Differences::default();
     for (path, case) in cases() {
         let shown = match adopt(&case) {
             Ok(proposal) => proposal.render(Done::Shown, false, false),
@@ -100,13 +94,9 @@ fn each_unit_is_adopted_as_its_text_says() {
         let refused = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("refused-"));
         assert_eq!(refused, adopt(&case).is_err(), "{}: {shown}", path.display());
         let file = path.with_extension("txt");
-        if bless {
-            std::fs::write(&file, &shown).expect("written");
-        } else if std::fs::read_to_string(&file).ok().as_deref() != Some(&shown) {
-            wrong.push_str(&format!("{} should hold:\n{shown}\n", file.display()));
-        }
+        wrong.compare(&file, &shown);
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    wrong.assert_none();
 }
 
 /// systemd would start neither service nor socket for them.

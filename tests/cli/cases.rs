@@ -10,13 +10,10 @@ use sockd::cli::status::render::render;
 use sockd::cli::status::report::StatusReport;
 use sockd::cli::status::terminal::columns;
 
+use super::golden::{self, Differences};
+
 fn cases() -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/status");
-    let entries = std::fs::read_dir(directory).expect("the cases").map(|entry| entry.expect("an entry").path());
-    let mut cases: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
-    cases.sort();
-    assert!(cases.len() >= 8, "{cases:?}");
-    cases
+    golden::cases("tests/cli/status", "json", 8)
 }
 
 fn report(case: &Path) -> StatusReport {
@@ -26,8 +23,7 @@ fn report(case: &Path) -> StatusReport {
 
 #[test]
 fn each_report_is_rendered_as_its_text_says() {
-    let bless = std::env::var_os("SOCKD_BLESS").is_some();
-    let mut wrong = String::new();
+    let mut wrong = Differences::default();
     let listed = cases().into_iter().filter(|case| report(case).entries.len() > 1).map(|case| (case, true));
     for (case, listed) in cases().into_iter().map(|case| (case, false)).chain(listed) {
         for width in [80, 120] {
@@ -39,14 +35,10 @@ fn each_report_is_rendered_as_its_text_says() {
                 assert!(columns(line) <= width, "{}: wider than {width}: {line}", case.display());
             }
             let file = case.with_extension(format!("{kind}{width}.txt"));
-            if bless {
-                std::fs::write(&file, &shown).expect("written");
-            } else if std::fs::read_to_string(&file).ok().as_deref() != Some(&shown) {
-                wrong.push_str(&format!("{} should hold:\n{shown}\n", file.display()));
-            }
+            wrong.compare(&file, &shown);
         }
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    wrong.assert_none();
 }
 
 #[test]

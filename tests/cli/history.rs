@@ -10,13 +10,10 @@ use sockd::cli::history::report::InstanceHistory;
 use sockd::cli::status::terminal::columns;
 use sockd::history::bounded;
 
+use super::golden::{self, Differences};
+
 fn cases() -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/history");
-    let entries = std::fs::read_dir(directory).expect("the cases").map(|entry| entry.expect("an entry").path());
-    let mut cases: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
-    cases.sort();
-    assert!(cases.len() >= 3, "{cases:?}");
-    cases
+    golden::cases("tests/cli/history", "json", 3)
 }
 
 fn histories(case: &Path) -> Vec<InstanceHistory> {
@@ -32,33 +29,24 @@ fn histories(case: &Path) -> Vec<InstanceHistory> {
 
 #[test]
 fn each_history_is_rendered_as_its_text_says() {
-    let bless = std::env::var_os("SOCKD_BLESS").is_some();
-    let mut wrong = String::new();
+    let mut wrong = Differences::default();
     for (case, width) in cases().into_iter().flat_map(|case| [(case.clone(), 80), (case, 120)]) {
         let shown = render(&histories(&case), Some(width), false);
         for line in shown.lines() {
             assert!(columns(line) <= width, "{}: wider than {width}: {line}", case.display());
         }
         let file = case.with_extension(format!("{width}.txt"));
-        if bless {
-            std::fs::write(&file, &shown).expect("written");
-        } else if std::fs::read_to_string(&file).ok().as_deref() != Some(&shown) {
-            wrong.push_str(&format!("{} should hold:\n{shown}\n", file.display()));
-        }
+        wrong.compare(&file, &shown);
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    wrong.assert_none();
 }
 
 #[test]
 fn the_keys_for_programs_stay() {
-    for case in cases() {
-        let text = std::fs::read_to_string(&case).expect("a case");
-        let written = serde_json::to_value(histories(&case)).expect("JSON");
-        let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        if case.ends_with("deploys.json") {
-            assert_eq!(written, read);
-        }
-    }
+    let case = cases().into_iter().find(|case| case.ends_with("deploys.json")).expect("it has every key");
+    let text = std::fs::read_to_string(&case).expect("a case");
+    let written = serde_json::to_value(histories(&case)).expect("JSON");
+    assert_eq!(written, serde_json::from_str::<serde_json::Value>(&text).expect("JSON"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod adopt;
 mod cases;
 mod demo;
 mod foreign;
+mod golden;
 mod history;
 mod new;
 mod program;

@@ -15,6 +15,8 @@ use sockd::cli::top::model::{Command, Model};
 use sockd::cli::top::screen::draw;
 use sockd::printable::is_command;
 
+use super::golden::Differences;
+
 fn directory(below: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(below)
 }
@@ -133,21 +135,15 @@ fn each_screen_is_as_its_file_says() {
         ("nothing", model(report("nothing"), ""), vec![(80, 24), (20, 10)]),
         ("without-systemd", model(report("no-dbus"), ""), vec![(80, 24)]),
     ];
-    let bless = std::env::var_os("SOCKD_BLESS").is_some();
-    let mut wrong = String::new();
+    let mut wrong = Differences::default();
     for (name, model, sizes) in cases {
         for (width, height) in sizes {
             let shown = text(&picture(&model, width, height, false));
             let file = directory("top").join(format!("{name}.{width}x{height}.txt"));
-            if bless {
-                std::fs::create_dir_all(directory("top")).expect("made");
-                std::fs::write(&file, &shown).expect("written");
-            } else if std::fs::read_to_string(&file).ok().as_deref() != Some(&shown) {
-                wrong.push_str(&format!("{} should hold:\n{shown}\n", file.display()));
-            }
+            wrong.compare(&file, &shown);
         }
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    wrong.assert_none();
 }
 
 #[test]

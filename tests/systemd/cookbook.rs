@@ -172,7 +172,22 @@ fn release_serves(machine: &Machine) {
     let refused = machine.run("systemctl reload gunicorn");
     assert_ne!(refused.code, 0, "{refused}");
     visit(machine, "release 2");
-    machine.run("ln -sfn releases/2 /srv/shop/current").succeeded();
+    for number in [1, 2] {
+        machine.run(&format!("ln -sfn releases/{number} /srv/shop/current; systemctl reload gunicorn")).succeeded();
+        visit(machine, &format!("release {number}"));
+    }
+    // In a hurry.
+    machine.run("sockd rollback gunicorn.service").succeeded();
+    visit(machine, "release 1");
+    machine.run("sockd history gunicorn.service").says("rollback").says("release: /srv/shop/releases/1").succeeded();
+    machine.run("systemctl reload gunicorn").succeeded();
+    visit(machine, "release 2");
+    // A release that is gone is named, and nothing has changed.
+    machine.run("mv /srv/shop/releases/1 /srv/shop/releases/gone").succeeded();
+    let gone = machine.run("sockd rollback gunicorn.service");
+    assert!(gone.code == 1 && gone.stderr.contains("releases/1 cannot be gone back to"), "{gone}");
+    visit(machine, "release 2");
+    machine.run("mv /srv/shop/releases/gone /srv/shop/releases/1").succeeded();
 }
 
 fn migrated(machine: &Machine) {

@@ -61,4 +61,24 @@ pub fn a_release_that_fails_at_some_orders(machine: &Machine) {
     assert!(record.failed().all(|visit| visit.place == ORDERS && visit.status == 500), "{}", list(record.failed()));
     assert!(failed > 0 && failed * 100 < all, "{failed} of {all} failed");
     machine.wait_for("all workers", PATIENCE, "sockd status gunicorn | grep 'Workers: 3 of 3 ready'");
+    the_history_stays(machine);
+}
+
+/// While the unit runs and when it is stopped; who may not read it learns that.
+fn the_history_stays(machine: &Machine) {
+    let history = "sockd history gunicorn";
+    let tells =
+        |text: &str| text.contains("taken back") && text.contains("the last one was POST") && text.contains("root");
+    let runs = machine.run(history).succeeded();
+    assert!(tells(&runs), "{runs}");
+    machine.run("systemctl stop gunicorn.socket gunicorn.service").succeeded();
+    let stopped = machine.run(history).succeeded();
+    assert!(tells(&stopped), "{stopped}");
+    let other = machine.run("setpriv --reuid postgres --regid postgres --clear-groups sockd history gunicorn");
+    assert!(other.code == 1 && other.stderr.contains("ermission denied"), "{other}");
+    machine
+        .run("systemctl start gunicorn.socket; curl -sS --fail --unix-socket /run/gunicorn.sock localhost")
+        .succeeded();
+    let again = machine.run(history).succeeded();
+    assert!(tells(&again), "a restart has lost it: {again}");
 }

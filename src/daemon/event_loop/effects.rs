@@ -51,8 +51,8 @@ impl EventLoop {
                 }
                 Effect::CountAnswers(new) => {
                     let old = self.core.overview(self.clock.now()).generation;
-                    let [new_answered, old_answered] = [new, old].map(|id| self.children.workers.answered(id));
-                    let (generation, new, old) = (new, new_answered, old_answered);
+                    let generation = new;
+                    let [new, old] = self.children.workers.answered([new, old]);
                     self.outbox.event(Event::AnswersCounted { generation, new, old });
                 }
                 Effect::Probe { worker, skip_when_idle } => self.probe(worker, skip_when_idle),

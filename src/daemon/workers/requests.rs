@@ -1,4 +1,5 @@
-//! The requests of workers, shown on their scoreboards or said when they are asked (server_stats.rs), for those who ask: `sockd status` and the log.
+//! The requests of workers, shown on their scoreboards or said when they are asked (server_stats.rs), for those who ask:
+//! `sockd status`, the log and the trial of a reload.
 
 use super::server_stats::ServerStats;
 use super::traffic::{self, ByGeneration};
@@ -14,17 +15,27 @@ impl Workers {
         self.traffic.document(Instant::now(), &self.finished())
     }
 
-    /// What became of the requests of a generation, for a comparison with another one.
-    pub(in crate::daemon) fn answered(&self, generation: GenerationId) -> Answered {
-        let finished = self.finished().of(generation);
+    /// What became of the requests of these generations, for a comparison. Each page is read once, but for those of a
+    /// generation that fails.
+    pub(in crate::daemon) fn answered<const N: usize>(&self, generations: [GenerationId; N]) -> [Answered; N] {
+        let all = self.finished();
+        generations.map(|generation| {
+            let finished = all.of(generation);
+            let server_errors = finished.server_errors();
+            Answered {
+                answers: finished.of_known_class().saturating_sub(finished.aborted()),
+                server_errors,
+                last_failure: if server_errors > 0 { self.last_failure(generation) } else { None },
+                durations: finished.by_duration().collect(),
+            }
+        })
+    }
+
+    /// The last request that one of its workers has failed at.
+    fn last_failure(&self, generation: GenerationId) -> Option<String> {
         let serving = |worker: &&Worker| worker.role == Role::Serving && worker.generation == generation;
-        let requests = self.all.values().filter(serving).filter_map(Worker::shown_requests);
-        Answered {
-            answers: finished.of_known_class().saturating_sub(finished.aborted()),
-            server_errors: finished.server_errors(),
-            last_failure: requests.filter_map(|requests| requests.last_failure).next_back(),
-            durations: finished.by_duration().collect(),
-        }
+        let newest_first = self.all.values().rev().filter(serving);
+        newest_first.filter_map(Worker::shown_requests).find_map(|requests| requests.last_failure)
     }
 
     /// Whether any worker shows its requests, and so how it answers them.

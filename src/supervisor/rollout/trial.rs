@@ -10,8 +10,8 @@
 //! Taken back at once: a worker that fails, by itself or by a limit, as in every step of a rollout. Taken back by a test:
 //! more server errors than the old code has, or answers that take `SLOWER` times as long. Each test may be wrong; all
 //! tests of errors of one trial together take back code that fails as often as the old in at most one of a hundred
-//! (`FALSE_ALARMS` in comparison.rs), however often they look: the last test has half of that, those before it share the rest. They
-//! come at 10 answers of the new workers, 20, 40 and so on, so that code that always fails meets few visitors.
+//! (`FALSE_ALARMS` in comparison.rs), however often they look: the last test has half of that, those before it share the
+//! rest. They come at 10 answers of the new workers, 20, 40 and so on, so that code that always fails meets few visitors.
 //!
 //! It ends with the number of answers that was asked for, or with its time, with as many as there are by then: a site
 //! without visitors is not kept from its new code.
