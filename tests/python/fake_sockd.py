@@ -468,13 +468,16 @@ def open_files(pid):
 
 def descriptors_of(template):
     """What the template has open, but for its pipe from the spare, which is another one each time."""
-    return sorted(link for link in open_files(template.pid).values() if link not in own_pipes(template.pid))
+    return sorted(without_own_pipes(open_files(template.pid).values()))
 
 
-def own_pipes(pid):
-    """Pipes of a process that we have no end of: between template and spare, where each learns of the other's end."""
+def without_own_pipes(links):
+    """Without the pipes that we have no end of: between template and spare, where each learns of the other's end.
+
+    The links are of one look at the process: a pipe that is open only while the template forks is gone at the next.
+    """
     ours = set(open_files(os.getpid()).values())
-    return {link for link in open_files(pid).values() if link.startswith("pipe:") and link not in ours}
+    return [link for link in links if not link.startswith("pipe:") or link in ours]
 
 
 def source(path):

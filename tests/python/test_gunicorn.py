@@ -19,8 +19,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import fake_sockd  # noqa: E402
 from fake_sockd import (  # noqa: E402
-    SCRIPTS, Client, Scoreboard, Template, become_subreaper, descriptors_of, get, open_files, own_pipes, wait_for_exit,
-    wait_readable, wait_until)
+    SCRIPTS, Client, Scoreboard, Template, become_subreaper, descriptors_of, get, open_files, wait_for_exit,
+    wait_readable, wait_until, without_own_pipes)
 from websocket import WebSocket, refuses  # noqa: E402
 
 WSGI = '''
@@ -647,7 +647,7 @@ from hello import app
         template = self.started("hello:app")
         spare = template.spare()
         before = descriptors_of(template)
-        strays = {link for fd, link in open_files(spare).items() if fd > 4} - own_pipes(spare)
+        strays = without_own_pipes([link for fd, link in open_files(spare).items() if fd > 4])
         first, second = template.fork(1, [public]), template.fork(2, [public])
         first.wait_ready()
         second.wait_ready()
