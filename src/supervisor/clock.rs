@@ -1,9 +1,10 @@
-//! The clock, without its pauses. While sockd stands still (SIGSTOP, a frozen control group, a machine that swaps or was moved) nobody
-//! is heard, and perhaps nobody else runs either: no time may run out meanwhile. The core says when it must be called; if it
-//! is called much later, all that passed since it last ran does not count, so every deadline moves by that.
+//! The clock, without its standstills. While sockd stands still (SIGSTOP, a frozen control group, a machine that swaps or
+//! was moved) nobody is heard, and perhaps nobody else runs either: no time may run out meanwhile. The core says when it
+//! must be called; if it is called much later, all that passed since it last ran does not count, so every deadline moves by
+//! that.
 //!
-//! It cannot know when within a wait the pause began, and gives the whole wait back: at worst a worker that hangs is found so
-//! much later. A pause that ends before the core is due goes unseen; so the core asks to be called early enough while
+//! It cannot know when within a wait the standstill began, and gives the whole wait back: at worst a worker that hangs is
+//! found so much later. A standstill that ends before the core is due goes unseen; so the core asks to be called early enough while
 //! anybody's time runs ([`Clock::look_before`], [`Clock::look_soon`]).
 
 use super::time::Time;
@@ -12,11 +13,11 @@ use std::time::Duration;
 
 /// A call later than this means that sockd stood still, and not that the machine is busy. Looks at the clock are at least so
 /// far apart.
-const PAUSE_THRESHOLD: Duration = Duration::from_millis(500);
-/// After a pause the time stands still for so long: what waits in sockets is read before anything is due.
+const STANDSTILL_THRESHOLD: Duration = Duration::from_millis(500);
+/// After a standstill the time stands still for so long: what waits in sockets is read before anything is due.
 const CATCH_UP: Duration = Duration::from_millis(500);
-/// So many pauses are remembered one by one.
-const MAX_PAUSES: usize = 32;
+/// So many standstills are remembered one by one.
+const MAX_STANDSTILLS: usize = 32;
 
 #[derive(Clone, Debug)]
 pub(super) struct Clock {
@@ -24,12 +25,12 @@ pub(super) struct Clock {
     lost: Duration,
     /// The last time that counted.
     last: Time,
-    /// The pauses, the oldest first.
-    pauses: VecDeque<Pause>,
+    /// The standstills, the oldest first.
+    standstills: VecDeque<Standstill>,
 }
 
 #[derive(Clone, Debug)]
-struct Pause {
+struct Standstill {
     /// Its end, in the daemon's time.
     end: Time,
     /// What had not counted before it.
@@ -40,7 +41,7 @@ struct Pause {
 
 impl Clock {
     pub(super) fn new(now: Time) -> Self {
-        Self { lost: Duration::ZERO, last: now, pauses: VecDeque::new() }
+        Self { lost: Duration::ZERO, last: now, standstills: VecDeque::new() }
     }
 
     /// What counts at this time of the daemon's. It never goes back.
@@ -48,12 +49,13 @@ impl Clock {
         now.before(self.lost).max(self.last)
     }
 
-    /// What counted at an earlier time of the daemon's. What was before the pauses that are remembered may come out late.
+    /// What counted at an earlier time of the daemon's. What was before the standstills that are remembered may come out
+    /// late.
     pub(super) fn counted(&self, at: Time) -> Time {
-        match self.pauses.iter().find(|pause| at <= pause.end) {
-            Some(pause) => at.before(pause.lost).min(pause.stood_at),
+        match self.standstills.iter().find(|standstill| at <= standstill.end) {
+            Some(standstill) => at.before(standstill.lost).min(standstill.stood_at),
             None => {
-                let stood_at = self.pauses.back().map_or(Time::default(), |pause| pause.stood_at);
+                let stood_at = self.standstills.back().map_or(Time::default(), |standstill| standstill.stood_at);
                 at.before(self.lost).max(stood_at)
             }
         }
@@ -66,7 +68,7 @@ impl Clock {
 
     /// Whether so much has passed since the last call that this one may be late.
     pub(super) fn is_behind(&self, now: Time) -> bool {
-        self.read(now).since(self.last) > PAUSE_THRESHOLD
+        self.read(now).since(self.last) > STANDSTILL_THRESHOLD
     }
 
     /// The daemon calls, and was to call at `due` of its time at the latest. Returns how late that is, if sockd stood still.
@@ -74,10 +76,10 @@ impl Clock {
         let counted = self.read(now);
         // What was due long before the last call was not waited for since.
         let waited_until = due.map(|due| due.max(self.outside(self.last)));
-        let late = waited_until.map(|due| now.since(due)).filter(|late| *late > PAUSE_THRESHOLD);
+        let late = waited_until.map(|due| now.since(due)).filter(|late| *late > STANDSTILL_THRESHOLD);
         match late {
             Some(_) => {
-                self.remember(Pause { end: now, lost: self.lost, stood_at: self.last });
+                self.remember(Standstill { end: now, lost: self.lost, stood_at: self.last });
                 self.lost += counted.since(self.last) + CATCH_UP;
             }
             None => self.last = counted,
@@ -85,25 +87,25 @@ impl Clock {
         late
     }
 
-    fn remember(&mut self, pause: Pause) {
-        self.pauses.push_back(pause);
-        if self.pauses.len() > MAX_PAUSES
-            && let Some(forgotten) = self.pauses.pop_front()
-            && let Some(oldest) = self.pauses.front_mut()
+    fn remember(&mut self, standstill: Standstill) {
+        self.standstills.push_back(standstill);
+        if self.standstills.len() > MAX_STANDSTILLS
+            && let Some(forgotten) = self.standstills.pop_front()
+            && let Some(oldest) = self.standstills.front_mut()
         {
             oldest.lost = forgotten.lost;
         }
     }
 
     /// When to look whether sockd stands still while somebody's time runs until `limit`: a quarter of what is left is the
-    /// most that a pause may take from it unseen.
+    /// most that a standstill may take from it unseen.
     pub(super) fn look_before(&self, limit: Time) -> Time {
-        self.last + (limit.since(self.last) / 4).max(PAUSE_THRESHOLD)
+        self.last + (limit.since(self.last) / 4).max(STANDSTILL_THRESHOLD)
     }
 
     /// The same while somebody has a time to answer that the core does not know.
     pub(super) fn look_soon(&self) -> Time {
-        self.last + PAUSE_THRESHOLD
+        self.last + STANDSTILL_THRESHOLD
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
     fn what_passes_while_sockd_stands_still_does_not_count() {
         let mut clock = Clock::new(at(1_000));
         assert_eq!(clock.advance(at(2_000), None), None, "nobody waits");
-        // A busy machine is no pause.
+        // A busy machine is no standstill.
         assert_eq!(clock.advance(at(5_400), Some(at(5_000))), None);
         assert_eq!(clock.read(at(5_400)), at(5_400));
         // Nor is it one if that came between.
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_before_or_within_a_pause_is_what_counted_then() {
+    fn a_time_before_or_within_a_standstill_is_what_counted_then() {
         let mut clock = Clock::new(at(0));
         assert_eq!(clock.advance(at(10_000), None), None);
         assert_eq!(clock.advance(at(70_000), Some(at(11_000))), Some(Duration::from_secs(59)));
@@ -144,11 +146,11 @@ mod tests {
         assert_eq!(clock.counted(at(70_400)), at(10_000), "it still stands");
         assert_eq!(clock.counted(at(75_500)), at(15_000));
         assert_eq!(clock.counted(at(80_000)), clock.read(at(80_000)));
-        // Pauses without end: no time comes out earlier than it was.
-        for pause in 2..100 {
-            let _ = clock.advance(at(pause * 80_000), Some(at(pause * 80_000 - 70_000)));
+        // Standstills without end: no time comes out earlier than it was.
+        for standstill in 2..100 {
+            let _ = clock.advance(at(standstill * 80_000), Some(at(standstill * 80_000 - 70_000)));
         }
-        assert_eq!(clock.pauses.len(), MAX_PAUSES);
+        assert_eq!(clock.standstills.len(), MAX_STANDSTILLS);
         assert!(clock.counted(at(9_000)) >= at(9_000));
         let times: Vec<Time> = (0..8_000_u64).map(|second| clock.counted(at(second * 1_000))).collect();
         assert!(times.is_sorted(), "it never goes back");

@@ -329,7 +329,7 @@ impl Supervisor {
         self.clock.read(now)
     }
 
-    /// What was asked before a pause proves nothing, and the service manager, whose time has gone on, learns how long it may
+    /// What was asked before a standstill proves nothing, and the service manager, whose time has gone on, learns how long it may
     /// still take.
     fn stood_still(&mut self, now: Time, late: Duration, effects: &mut Effects) {
         effects.notice(Notice::StoodStill(late));

@@ -377,12 +377,12 @@ impl Worker {
         }
     }
 
-    /// There was a pause: if it is being asked, it may not have had its time to answer.
+    /// There was a standstill: if it is being asked, it may not have had its time to answer.
     pub(super) fn doubt_answer(&mut self) {
         self.doubtful = self.is_asked();
     }
 
-    /// Whether this is a bad answer that may come of a pause; then it is to be asked again.
+    /// Whether this is a bad answer that may come of a standstill; then it is to be asked again.
     pub(super) fn asks_again(&mut self, now: Time, event: &WorkerEvent) -> Option<Change> {
         let bad = match event {
             WorkerEvent::Judged { verdict, .. } => verdict.is_err(),

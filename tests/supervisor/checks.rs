@@ -147,13 +147,13 @@ fn a_second_reload_waits_for_the_check_and_gets_checks_of_its_own() {
 }
 
 #[test]
-fn a_pause_of_sockd_takes_no_time_from_a_check() {
+fn a_standstill_of_sockd_takes_no_time_from_a_check() {
     // Whether it ends before the check's time is over or after; nobody beats and nobody is asked, so that no other deadline
     // comes.
-    for (before, pause) in [(60_000, 100_000), (10_000, 70_000)] {
+    for (before, time) in [(60_000, 100_000), (10_000, 70_000)] {
         let (mut world, request) = hanging_under(Spec { probe: None, watchdog: None, ..spec() });
         world.run_for(ms(before));
-        world.pause(ms(pause), true);
+        world.stand_still(ms(time), true);
         world.run_for(ms(25_000));
         assert!(checking(&world), "{:?}", world.answers.get(&request));
         world.run_until(CHECK_TIMEOUT, "an answer", |world| world.answers.contains_key(&request));

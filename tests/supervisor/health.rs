@@ -83,7 +83,7 @@ impl World {
         ill: bool,
     ) -> (Duration, ProbeOutcome) {
         assert!(self.records.asked.insert(id), "worker {id} is asked twice at a time\n{}", self.story());
-        // Not as recorded here: a bad answer after a pause does not count, and a judgement makes up for one.
+        // Not as recorded here: a bad answer after a standstill does not count, and a judgement makes up for one.
         let shown = self.core.snapshot(self.now).workers.into_iter().find(|worker| worker.worker == id);
         let failed = shown.and_then(|worker| worker.last_probe).is_some_and(|(_, verdict)| verdict.is_err());
         assert!(!(skip_when_idle && failed), "worker {id} failed and is not asked in earnest\n{}", self.story());
@@ -127,7 +127,7 @@ impl World {
             let Some((Sickness::Silent, since)) = self.records.sick.get(&worker.worker) else { continue };
             let spec = &self.records.specs[&worker.generation];
             let Some(probe) = spec.probe else { continue };
-            let since = (*since).max(self.last_pause).max(self.records.idle_until);
+            let since = (*since).max(self.last_standstill).max(self.records.idle_until);
             let ready = self.now.since(since).min(worker.ready_for.unwrap_or_default());
             // The first questions may fall into the grace; a second goes to the common grid.
             let found = probe.grace + (probe.interval.max(PATIENCE) + ms(1_000)) * (probe.failures + 1) + PATIENCE;

@@ -6,10 +6,10 @@ mod fallback;
 mod faults;
 mod health;
 mod history;
-mod pauses;
 mod pool;
 mod scenarios;
 mod simulation;
+mod standstills;
 mod status;
 mod trials;
 mod unhealthy_workers;
@@ -119,12 +119,12 @@ fn live(seed: u64) -> World {
             }
             19 | 20 => {
                 let (duration, everybody) = (ms(world.roll(100_000)), world.roll(2) == 0);
-                world.pause(duration, everybody);
+                world.stand_still(duration, everybody);
             }
             _ => {}
         }
-        let pause = world.roll(4_000);
-        world.run_for(ms(pause));
+        let rest = world.roll(4_000);
+        world.run_for(ms(rest));
     }
     world.shaky = false;
     world.code = Code::Good;

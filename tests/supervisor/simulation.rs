@@ -79,8 +79,8 @@ pub struct World {
     pub spawns: u64,
     pub steps: u64,
     pub exited: bool,
-    /// When sockd last went on after a pause.
-    pub last_pause: Time,
+    /// When sockd last went on after a standstill.
+    pub last_standstill: Time,
     pub answers: BTreeMap<RequestId, Outcome>,
     pub notices: Vec<Notice>,
     pub records: Records,
@@ -165,7 +165,7 @@ impl World {
             spawns: 0,
             steps: 0,
             exited: false,
-            last_pause: Time::default(),
+            last_standstill: Time::default(),
             answers: BTreeMap::new(),
             notices: Vec::new(),
             records: Records::default(),
@@ -345,10 +345,10 @@ impl World {
     }
 
     /// sockd stands still, alone or with everybody; the core is called late.
-    pub fn pause(&mut self, duration: Duration, everybody: bool) {
-        self.trace.push(format!("{:?} a pause of {duration:?}, everybody: {everybody}", self.now));
+    pub fn stand_still(&mut self, duration: Duration, everybody: bool) {
+        self.trace.push(format!("{:?} a standstill of {duration:?}, everybody: {everybody}", self.now));
         self.now = self.now + duration;
-        self.last_pause = self.now;
+        self.last_standstill = self.now;
         // Its time goes on, and it hears of us before it acts.
         self.manager_waits_until = self.manager_waits_until.map(|at| at.max(self.now + MANAGER_PATIENCE));
         if everybody {

@@ -200,7 +200,7 @@ fn everybody_stands_still_in_its_middle_and_the_manager_waits_on() {
         let request = world.reload();
         world.run_until(ms(60_000), "the trial", counts);
         world.run_for(ms(5_000));
-        world.pause(ms(400_000), everybody);
+        world.stand_still(ms(400_000), everybody);
         assert_eq!(outcome(&mut world, request), Outcome::Serving(GenerationId(2)));
     }
 }

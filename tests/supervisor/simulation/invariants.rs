@@ -44,7 +44,7 @@ impl World {
     pub(super) fn check(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
         let waits = self.manager_waits_until.is_none_or(|until| self.now <= until);
         assert!(waits, "the service manager was not asked to wait so long\n{}", self.story());
-        self.check_pauses(before, effects, event);
+        self.check_standstills(before, effects, event);
         let after = self.core.snapshot(self.now);
         self.check_evidence(&after);
         let spawned =
@@ -154,8 +154,8 @@ impl World {
         assert!(more.iter().next().is_none(), "left undone: {more:?}\n{}", self.story());
     }
 
-    /// Nobody who is well is aborted, and nobody killed who leaves soon when asked to: not even after a pause.
-    pub(super) fn check_pauses(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
+    /// Nobody who is well is aborted, and nobody killed who leaves soon when asked to: not even after a standstill.
+    pub(super) fn check_standstills(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
         for effect in effects {
             let Effect::Signal(id, signal) = effect else { continue };
             let process = &self.processes[id];

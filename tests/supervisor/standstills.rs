@@ -18,10 +18,10 @@ fn workers_that_serve_go_on_serving() {
     for everybody in [false, true] {
         let mut world = serving();
         let old = workers(&world);
-        for pause in [1_000, 29_000, 31_000, 3_600_000] {
-            world.pause(ms(pause), everybody);
+        for time in [1_000, 29_000, 31_000, 3_600_000] {
+            world.stand_still(ms(time), everybody);
             world.run_for(ms(40_000));
-            assert_eq!(workers(&world), old, "after {pause} ms, everybody: {everybody}\n{}", world.story());
+            assert_eq!(workers(&world), old, "after {time} ms, everybody: {everybody}\n{}", world.story());
         }
         assert!(world.notices.iter().any(|notice| matches!(notice, Notice::StoodStill(_))));
     }
@@ -31,7 +31,7 @@ fn workers_that_serve_go_on_serving() {
 fn the_deadline_comes_first_and_the_heartbeats_wait() {
     let mut world = serving();
     let old = workers(&world);
-    world.pause(ms(60_000), false);
+    world.stand_still(ms(60_000), false);
     // As late as can be: all that was due is due before anything is read.
     drop(world.core.handle_timeout(world.now));
     for (id, _) in &old {
@@ -48,7 +48,7 @@ fn one_that_hangs_is_found_all_the_same() {
         world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
         let victim = world.pick_ready_that(shows_heartbeats).expect("there are both");
         world.freeze(victim);
-        world.pause(ms(60_000), true);
+        world.stand_still(ms(60_000), true);
         world.run_until(ms(31_000 + 1_000), "it is found", |world| {
             world.trace().iter().any(|line| line.contains(&format!("{:?}, {:?}", victim, Signal::Abort)))
         });
@@ -56,13 +56,13 @@ fn one_that_hangs_is_found_all_the_same() {
 }
 
 #[test]
-fn a_reload_is_not_refused_for_a_pause() {
+fn a_reload_is_not_refused_for_a_standstill() {
     for moment in 0..60 {
         for everybody in [false, true] {
             let mut world = serving();
             let request = world.reload();
             world.run_for(ms(moment * 100));
-            world.pause(ms(200_000), everybody);
+            world.stand_still(ms(200_000), everybody);
             world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
             assert!(matches!(world.answers[&request], Outcome::Serving(_)), "{:?}\n{}", world.answers, world.story());
         }
@@ -70,13 +70,13 @@ fn a_reload_is_not_refused_for_a_pause() {
 }
 
 #[test]
-fn one_that_shows_a_heartbeat_from_before_the_pause_is_given_its_time() {
+fn one_that_shows_a_heartbeat_from_before_the_standstill_is_given_its_time() {
     let mut world = serving();
     let old = workers(&world);
-    // Read late in its time, right after pauses that made up most of it.
+    // Read late in its time, right after standstills that made up most of it.
     for _ in 0..40 {
         world.run_for(ms(6_000));
-        world.pause(ms(29_000), true);
+        world.stand_still(ms(29_000), true);
     }
     world.run_for(ms(60_000));
     assert_eq!(workers(&world), old, "{}", world.story());
