@@ -98,6 +98,8 @@ pub enum Effect {
     ReportPoolSize(u32),
     /// All that was wanted is reached, and little is to be done from here on: give back memory that others may need.
     ReleaseMemory,
+    /// Look how many wait in the queue: answered by `QueueMeasured`.
+    MeasureQueue,
     /// Answer visitors with 503 from here on; each answer is reported as `VisitorTurnedAway`, and as `FallbackLost` that
     /// it cannot be done. It comes again after that.
     StartFallback,
@@ -226,6 +228,8 @@ pub enum Outcome {
         /// The worker that failed, if it was one: its last lines tell more.
         worker: Option<WorkerId>,
     },
+    /// The new generation is proven, and serves when the pause is over.
+    WaitingForResume(GenerationId),
     /// This generation takes every slot without the end of its trial.
     Promoted(GenerationId),
     /// No generation is tried by visitors at this time.
@@ -243,8 +247,40 @@ pub enum Outcome {
         /// Why not.
         why: Irreplaceable,
     },
+    /// Every worker has left, and none starts for so long, unless somebody resumes.
+    Paused {
+        /// What is left of the time that was asked for.
+        left: Duration,
+    },
+    /// It is not paused: workers serve, or start again.
+    NotPaused(Unpausable),
+    /// The pause is over.
+    Resumed {
+        /// Whether a worker serves; otherwise nobody has come yet, as before the pause.
+        serves: bool,
+    },
+    /// The pause is over, and no worker serves.
+    NotServing {
+        /// Why, for people.
+        why: String,
+    },
+    /// No pause is under way: its time was over, or there was none.
+    NothingToResume,
     /// The service stops.
     Stopping,
+}
+
+/// Why a site is not paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpausable {
+    /// It is paused already.
+    Paused,
+    /// A reload to this generation is under way.
+    Reloads(GenerationId),
+    /// This worker was still at its last requests when the time was over.
+    Serves(WorkerId),
+    /// Somebody has resumed it before the last worker had left.
+    Resumed,
 }
 
 /// Why a worker is not replaced on request.
@@ -289,6 +325,7 @@ impl Effects {
             | Effect::Judge { .. }
             | Effect::Probe { .. }
             | Effect::CountAnswers(_)
+            | Effect::MeasureQueue
             | Effect::ReadHeartbeat(_)
             | Effect::Signal(..)
             | Effect::WatchListeners

@@ -84,6 +84,23 @@ pub enum Event {
     PromoteRequested(RequestId),
     /// Somebody calls the reload off that is under way. Answered, at once, by [`Effect::Answer`](super::Effect).
     AbortRequested(RequestId),
+    /// Somebody wants the workers to leave and none to start, for so long at most. Answered by
+    /// [`Effect::Answer`](super::Effect) when the last worker has left, within that time.
+    PauseRequested {
+        /// Who is answered.
+        request: RequestId,
+        /// When it ends by itself, from here.
+        most: Duration,
+    },
+    /// Somebody wants the pause to end. Answered by [`Effect::Answer`](super::Effect) once a worker serves, or none can.
+    ResumeRequested(RequestId),
+    /// Answers [`Effect::MeasureQueue`](super::Effect), with the fullest queue; zeros where the kernel tells of none.
+    QueueMeasured {
+        /// How many connections wait.
+        waiting: u32,
+        /// How many may.
+        limit: u32,
+    },
     /// Answers [`Effect::CountAnswers`](super::Effect), at once: what has become of requests so far.
     AnswersCounted {
         /// The new generation.

@@ -8,8 +8,8 @@
 //!   event --> its handler updates workers, slots, generations
 //!                                 |
 //!                                 v
-//!   settle: begin, check or advance a rollout (rollout.rs) -> resize the pool -> prepare the serving generation -> fill slots
-//!           -> 503 or not -> what the service manager is notified of   (or finish a stop: shutdown.rs)
+//!   settle: begin, check or advance a rollout (rollout.rs) -> resize the pool -> prepare the serving generation
+//!           -> end a pause (pause.rs) -> fill slots -> 503 or not -> what the service manager is notified of   (or finish a stop: shutdown.rs)
 //! ```
 //!
 //! A handler never starts anything: it only notes what is the case, and `settle` compares that with what is wanted.
@@ -20,7 +20,7 @@
 //! fewer ready workers than before or than wanted; at most one rollout; a failed rollout leaves the old generation
 //! untouched; nothing of a new generation is loaded before its checks have ended well, one check runs at a time, and none
 //! outlives its reload; of each reload's end the operator's program hears once; KILL comes after a gentler signal;
-//! RELOADING is followed by its end or by STOPPING; each request gets one answer; once faults stop, the wanted state is
+//! during a pause no worker starts that visitors reach, and each ends; RELOADING is followed by its end or by STOPPING; each request gets one answer; once faults stop, the wanted state is
 //! reached in bounded time; same seed, same effects.
 
 #![forbid(unsafe_code)]
@@ -36,6 +36,7 @@ mod health;
 mod heartbeat;
 mod id;
 mod notice;
+mod pause;
 mod pool;
 mod random;
 mod record;
@@ -53,14 +54,14 @@ mod workers;
 pub use acceptance::{
     Answer, Answers, Expectation, ProbeOutcome, Protocol, find, judge, may_improve, speaks_for_itself, usual,
 };
-pub use effect::{Announcement, Effect, Effects, Irreplaceable, Outcome, Progress, Role, Signal};
+pub use effect::{Announcement, Effect, Effects, Irreplaceable, Outcome, Progress, Role, Signal, Unpausable};
 pub use event::{Accepts, Answered, Event, Holds, WorkerEvent};
 pub use fallback::FALLBACK_RETRY_INTERVAL;
 pub use id::{GenerationId, ReleaseId, RequestId, SlotId, WorkerId, WorkerRef};
 pub use notice::{Notice, Retirement};
 pub use record::{Proof, Record, RecordResult, Source};
 pub use rollout::comparison::{FALSE_ALARMS, SLOW, SLOWER};
-pub use snapshot::{Overview, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
+pub use snapshot::{Overview, Paused, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{Checks, MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Share, Spec, Start, Trial};
 pub use time::Time;
 pub use worker::Phase;
@@ -68,6 +69,7 @@ pub use worker::Phase;
 use clock::Clock;
 use fallback::Fallback;
 use generation::{Generation, Preparation};
+use pause::Pause;
 use random::Random;
 use record::StartRecord;
 use rollout::comparison::Run;
@@ -112,6 +114,10 @@ struct Life {
     visitor_waits: bool,
     announced_ready: bool,
     complete: bool,
+    /// The pause under way.
+    pause: Option<Pause>,
+    /// Who has resumed it and waits for a worker that serves.
+    resuming: Vec<RequestId>,
     /// Whether it was asked to stop again while it stops.
     stop_repeated: bool,
     /// Until when what makes the workers may conclude: see [`Effect::Conclude`].
@@ -156,6 +162,8 @@ pub enum Reason {
     Trial,
     /// A rollout's soak is over.
     Soak,
+    /// The pause is over, or the queue is to be looked at.
+    Pause,
     /// The old workers have had the time to hear that they accept no more.
     Handover,
     /// What makes the workers has had its time to conclude.
@@ -180,6 +188,8 @@ impl Supervisor {
                 visitor_waits: false,
                 announced_ready: false,
                 complete: false,
+                pause: None,
+                resuming: Vec::new(),
                 stop_repeated: false,
                 conclusion: None,
                 restarts: 0,
@@ -248,6 +258,9 @@ impl Supervisor {
             }
             Event::PromoteRequested(request) => self.promote_requested(request, &mut effects),
             Event::AbortRequested(request) => self.abort_requested(now, request, &mut effects),
+            Event::PauseRequested { request, most } => self.pause_requested(now, request, most, &mut effects),
+            Event::ResumeRequested(request) => self.resume_requested(now, request, &mut effects),
+            Event::QueueMeasured { waiting, limit } => self.queue_measured(now, waiting, limit),
             Event::AnswersCounted { generation, new, old } => {
                 self.answers_counted(now, generation, new, old, &mut effects);
             }
@@ -354,8 +367,9 @@ impl Supervisor {
         let trial = rollout.and_then(Rollout::trial_run).and_then(Run::deadline).map(|at| (at, Reason::Trial));
         let handover = self.rollouts.handover.as_ref().map(|handover| (handover.until, Reason::Handover));
         let fallback = self.fallback.deadline().map(|at| (at, Reason::Fallback));
+        let pause = self.life.pause.as_ref().map(|pause| (pause.deadline(), Reason::Pause));
         let rollout = check.into_iter().chain(trial).chain(soak).chain(handover);
-        let others = slots.chain(generations).chain(rollout).chain(fallback).filter(move |_| !ends);
+        let others = slots.chain(generations).chain(rollout).chain(pause).chain(fallback).filter(move |_| !ends);
         conclusion.into_iter().chain(others)
     }
 
@@ -517,10 +531,12 @@ impl Supervisor {
                 if let Some(generation) = self.generations.get_mut(&self.serving) {
                     generation.prepare_if_due(now, effects);
                 }
-                if self.life.mode == Mode::Running {
+                self.settle_pause(now, effects);
+                if !self.holds_back() {
                     self.fill_slots(now, effects);
                 }
                 self.settle_fallback(now, effects);
+                self.settle_resuming(effects);
                 self.announce(now, effects);
             }
             Mode::Stopping => self.settle_stop(now, effects),

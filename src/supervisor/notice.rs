@@ -123,6 +123,18 @@ pub enum Notice {
         /// The number from here on. The same if there can be no more, or no fewer.
         to: u32,
     },
+    /// A pause was asked for: the workers finish their requests and leave.
+    Pausing {
+        /// It ends by itself after so long.
+        most: Duration,
+    },
+    /// The last worker has left; visitors wait.
+    Paused,
+    /// Workers may start again.
+    PauseEnded {
+        /// Whether its time was over, and nobody has resumed it.
+        by_itself: bool,
+    },
     /// A rollout began.
     RolloutBegun(GenerationId),
     /// A program checks the new generation before it is loaded.

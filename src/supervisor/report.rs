@@ -3,6 +3,7 @@
 use super::generation::Generation;
 use super::health::Health;
 use super::id::{SlotId, WorkerId};
+use super::pause::Pause;
 use super::rollout::state::Rollout;
 use super::slot::Slot;
 use super::snapshot::{Overview, Refusal, SlotSnapshot, Snapshot, WorkerSnapshot};
@@ -20,6 +21,7 @@ impl Supervisor {
     pub fn overview(&self, now: Time) -> Overview {
         let now = self.clock.read(now);
         let slots = self.slots.iter().filter_map(|slot| slot.retry_at);
+        let pause = self.life.pause.as_ref().map(Pause::until);
         let preparation = self.generations.get(&self.serving).and_then(|generation| generation.retry_at());
         Overview {
             generation: self.serving,
@@ -32,7 +34,8 @@ impl Supervisor {
             fallback: self.fallback.is_wanted(),
             fallback_failure: self.fallback.failure().map(str::to_owned),
             failing: self.failing.clone(),
-            next_attempt_in: slots.chain(preparation).min().map(|at| at.since(now)),
+            next_attempt_in: slots.chain(preparation).chain(pause).min().map(|at| at.since(now)),
+            pause: self.life.pause.as_ref().map(|pause| pause.snapshot(now)),
             rollout: self.rollouts.current.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
             refusal: self
                 .rollouts

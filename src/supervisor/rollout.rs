@@ -93,7 +93,7 @@ impl Supervisor {
 
     fn leave_preparing(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
         // With nobody who serves there is nothing to protect, and a visitor waits for the first worker.
-        let protects = self.life.mode == Mode::Waiting || self.somebody_serves();
+        let protects = self.holds_back() || self.somebody_serves();
         if spec.canary && protects {
             let canary = self.spawn(now, id, None, spec, effects);
             self.set_step(Step::Proving { canary, watch_until: None });
@@ -114,7 +114,7 @@ impl Supervisor {
     }
 
     fn leave_proving(&mut self, now: Time, id: GenerationId, spec: &Spec, effects: &mut Effects) {
-        if self.life.mode == Mode::Waiting {
+        if self.holds_back() {
             self.complete_rollout(now, id, effects);
             return;
         }
@@ -228,7 +228,9 @@ impl Supervisor {
                 rollout.proof.soak =
                     self.generations.get(&id).and_then(|g| g.spec.as_ref()).map_or(Duration::ZERO, |s| s.soak);
                 self.life.start_record.done = true;
-                (Outcome::Serving(id), RecordResult::Serving)
+                let outcome =
+                    if self.life.pause.is_some() { Outcome::WaitingForResume(id) } else { Outcome::Serving(id) };
+                (outcome, RecordResult::Serving)
             }
         };
         effects.push(Effect::Record(rollout.record(now, result)));
@@ -317,7 +319,7 @@ pub(super) fn end_rollout(
     effects: &mut Effects,
 ) {
     let verdict = match outcome {
-        Outcome::Serving(_) | Outcome::Waiting(_) => Some(Ok(())),
+        Outcome::Serving(_) | Outcome::Waiting(_) | Outcome::WaitingForResume(_) => Some(Ok(())),
         Outcome::Refused { why, .. } => Some(Err(why.clone())),
         // Nothing came of it.
         Outcome::Stopping
@@ -326,7 +328,12 @@ pub(super) fn end_rollout(
         | Outcome::CalledOff(_)
         | Outcome::NothingToCallOff
         | Outcome::Replacing(_)
-        | Outcome::NotReplaced { .. } => None,
+        | Outcome::NotReplaced { .. }
+        | Outcome::Paused { .. }
+        | Outcome::NotPaused(_)
+        | Outcome::Resumed { .. }
+        | Outcome::NotServing { .. }
+        | Outcome::NothingToResume => None,
     };
     if verdict.is_some() {
         effects.push(Effect::Announce(Announcement::ReloadEnded));

@@ -3,6 +3,7 @@
 use super::effect::{Announcement, Effect, Effects, Outcome};
 use super::generation::Generation;
 use super::notice::Notice;
+use super::pause::Pause;
 use super::rollout::end_rollout;
 use super::spec::{CONCLUSION, HURRIED_DRAIN, MANAGER_MARGIN};
 use super::time::Time;
@@ -40,6 +41,10 @@ impl Supervisor {
         if let Some(rollout) = self.rollouts.current.take() {
             end_rollout(rollout.generation, rollout.requests, &Outcome::Stopping, effects);
         }
+        if let Some(request) = self.life.pause.take().and_then(Pause::into_request) {
+            effects.push(Effect::Answer(request, Outcome::Stopping));
+        }
+        self.answer_resumed(&Outcome::Stopping, effects);
         for wanted in std::mem::take(&mut self.rollouts.waiting) {
             effects.push(Effect::Answer(wanted.request, Outcome::Stopping));
         }

@@ -31,6 +31,8 @@ pub struct Overview {
     pub failing: Option<String>,
     /// The next attempt to start a worker or to prepare, if one is due.
     pub next_attempt_in: Option<Duration>,
+    /// The pause under way.
+    pub pause: Option<Paused>,
     /// The rollout under way.
     pub rollout: Option<(GenerationId, RolloutStep)>,
     /// The last reload, if it was refused.
@@ -48,6 +50,15 @@ pub struct Snapshot {
     pub slots: Vec<SlotSnapshot>,
     /// How many workers were ever started because the one before had died, also in slots that are gone.
     pub restarts: u64,
+}
+
+/// A pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paused {
+    /// When it ends by itself, from here.
+    pub left: Duration,
+    /// Whether the last worker has left.
+    pub is_empty: bool,
 }
 
 /// How far a rollout is.

@@ -6,6 +6,7 @@ mod fallback;
 mod faults;
 mod health;
 mod history;
+mod pause;
 mod pool;
 mod scenarios;
 mod simulation;
@@ -41,7 +42,7 @@ fn live(seed: u64) -> World {
     world.checking.programs = (seed % 4) as usize;
     world.traffic.per_second = seed % 9;
     for _ in 0..120 {
-        match world.roll(24) {
+        match world.roll(26) {
             0 => {
                 let _ = world.reload();
             }
@@ -105,6 +106,14 @@ fn live(seed: u64) -> World {
             }
             17 => world.event(Event::OneMoreWorker),
             18 => world.event(Event::OneFewerWorker),
+            24 => {
+                world.queue = world.roll(100) as u32;
+                let most = ms(world.roll(60_000));
+                let _ = world.pause(most);
+            }
+            25 => {
+                let _ = world.resume();
+            }
             23 => {
                 let _ = world.decide(seed.is_multiple_of(2));
             }
@@ -131,7 +140,11 @@ fn live(seed: u64) -> World {
     world.run_until(ms(600_000), "every request is answered", World::all_answered);
     world.run_until(ms(600_000), "the wanted state", |world| {
         let now = world.core.snapshot(world.now);
-        now.wanted == Some(now.ready) && now.rollout.is_none() && !now.fallback && now.workers.len() as u32 == now.ready
+        now.wanted == Some(now.ready)
+            && now.rollout.is_none()
+            && now.pause.is_none()
+            && !now.fallback
+            && now.workers.len() as u32 == now.ready
     });
     world
 }

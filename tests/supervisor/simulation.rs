@@ -6,6 +6,7 @@
 pub mod generations;
 mod invariants;
 mod processes;
+mod requests;
 mod traffic;
 
 use self::generations::Checking;
@@ -14,7 +15,7 @@ use super::faults::Code;
 use super::health::Records;
 use sockd_supervisor::{
     Announcement, Effect, Effects, Event, FALLBACK_RETRY_INTERVAL, GenerationId, Holds, Notice, Outcome, Probe,
-    ReleaseId, RequestId, Role, Signal, Spec, Start, Supervisor, Time, Trial, WorkerEvent, WorkerId,
+    RequestId, Role, Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -86,6 +87,8 @@ pub struct World {
     pub records: Records,
     pub checking: Checking,
     pub traffic: Traffic,
+    /// How many wait in the queue, of 100 that may, while nobody serves.
+    pub queue: u32,
     agenda: BTreeMap<(Time, u64), Happening>,
     pub(super) processes: BTreeMap<WorkerId, Process>,
     pub(super) prepared: BTreeSet<GenerationId>,
@@ -171,6 +174,7 @@ impl World {
             records: Records::default(),
             checking: Checking::default(),
             traffic: Traffic::default(),
+            queue: 0,
             agenda: BTreeMap::new(),
             processes: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -361,48 +365,6 @@ impl World {
         }
     }
 
-    /// Asks for a reload.
-    pub fn reload(&mut self) -> RequestId {
-        let request = self.request();
-        self.event(Event::ReloadRequested(request));
-        request
-    }
-
-    /// Asks for one that visitors try.
-    pub fn reload_with_trial(&mut self, trial: Trial) -> RequestId {
-        let request = self.request();
-        self.event(Event::TrialRequested { request, trial });
-        request
-    }
-
-    /// Ends the trial, or the whole reload, before it ends by itself; the answer.
-    pub fn decide(&mut self, promotes: bool) -> Outcome {
-        let request = self.request();
-        self.event(if promotes { Event::PromoteRequested(request) } else { Event::AbortRequested(request) });
-        self.answers.get(&request).cloned().unwrap_or_else(|| panic!("it is not answered\n{}", self.story()))
-    }
-
-    /// Asks for a reload to a release that served before.
-    pub fn roll_back(&mut self, release: ReleaseId) -> RequestId {
-        let request = self.request();
-        self.event(Event::RollbackRequested { request, release });
-        request
-    }
-
-    /// Asks for another worker in the place of this one; the answer.
-    pub fn replace(&mut self, worker: WorkerId) -> Outcome {
-        let request = self.request();
-        self.event(Event::ReplacementRequested { request, worker });
-        self.answers.get(&request).cloned().unwrap_or_else(|| panic!("it is not answered\n{}", self.story()))
-    }
-
-    fn request(&mut self) -> RequestId {
-        self.sequence += 1;
-        let request = RequestId(self.sequence);
-        self.asked.insert(request);
-        request
-    }
-
     fn act(&mut self, effects: Effects) {
         for effect in effects {
             self.trace.push(format!("    {effect:?}"));
@@ -477,9 +439,11 @@ impl World {
                     self.fallback = false;
                 }
                 Effect::CountAnswers(generation) => self.count_answers(generation),
+                Effect::MeasureQueue => self.measure_queue(),
                 Effect::Announce(announcement) => self.announced(announcement),
                 Effect::Answer(request, outcome) => {
                     assert!(self.asked.remove(&request), "answered twice or unasked\n{}", self.story());
+                    self.check_answer(&outcome);
                     self.answers.insert(request, outcome);
                 }
                 Effect::Notice(notice) => {

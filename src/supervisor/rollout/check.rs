@@ -24,7 +24,7 @@ impl Supervisor {
         match self.generations.get(&id).and_then(Generation::checkable).cloned() {
             None => {}
             Some(Ok(checks)) if checks.programs.is_empty() => self.load(id, effects),
-            Some(_) if self.fallback.is_wanted() && !self.somebody_serves() => {
+            Some(_) if self.fallback.is_wanted() && !self.somebody_serves() && !self.holds_back() => {
                 effects.notice(Notice::ChecksLeftOut(id));
                 self.load(id, effects);
             }

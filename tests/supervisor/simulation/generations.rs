@@ -158,6 +158,9 @@ impl World {
             | Event::PromoteRequested(_)
             | Event::AbortRequested(_)
             | Event::AnswersCounted { .. }
+            | Event::PauseRequested { .. }
+            | Event::ResumeRequested(_)
+            | Event::QueueMeasured { .. }
             | Event::Interrupted { .. } => true,
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{Process, World, ms};
 use sockd_supervisor::{
-    Effect, Effects, Event, GenerationId, Notice, Overview, Phase, RolloutStep, Signal, Snapshot, WorkerEvent,
-    WorkerId, WorkerSnapshot,
+    Effect, Effects, Event, GenerationId, Notice, Overview, Paused, Phase, Role, RolloutStep, Signal, Snapshot,
+    WorkerEvent, WorkerId, WorkerSnapshot,
 };
 use std::collections::BTreeSet;
 
@@ -25,7 +25,10 @@ impl World {
     pub(super) fn check_revision(&mut self, before: &Snapshot) {
         let revision = std::mem::replace(&mut self.revision, self.core.revision());
         // What is left of a wait is the only thing that changes by itself.
-        let still = |overview: &Overview| Overview { next_attempt_in: None, ..overview.clone() };
+        let still = |overview: &Overview| {
+            let pause = overview.pause.map(|pause| Paused { left: ms(0), ..pause });
+            Overview { next_attempt_in: None, pause, ..overview.clone() }
+        };
         let same = still(before) == still(&self.core.overview(self.now));
         assert!(same || self.revision > revision, "something changed, and no revision says so\n{}", self.story());
     }
@@ -57,6 +60,11 @@ impl World {
             return;
         }
         self.check_health(before, &after, effects);
+        if after.pause.is_some() {
+            let public = |effect: &Effect| matches!(effect, Effect::Spawn { role: Role::Serving, .. });
+            assert!(!effects.iter().any(public), "one starts to serve during a pause\n{}", self.story());
+            return;
+        }
         self.check_records(before, &after, effects, event);
         // Whom did this step take away that nobody else did?
         let lost = match event {

@@ -1,0 +1,177 @@
+//! A pause: the workers finish their requests and leave, visitors wait in the queue, and what must not run beside the
+//! application (a migration) has its time. Then workers start, and serve who waits.
+//!
+//! ```text
+//!   asked --> emptying: the workers leave --> paused --> over: the workers start
+//!                |                              |          |
+//!                +---- its time is over, or somebody resumes
+//! ```
+//!
+//! Its time begins with the request and bounds both how long a visitor waits and how long a worker may take for its last
+//! requests: with one that is still there nothing was paused. None is ended for it before the time that it has to drain.
+//!
+//! Meanwhile the queue is looked at each second. While half of it is full, or more, visitors get 503.
+//!
+//! What is reloaded during a pause is proven by a canary, which visitors do not reach, and serves when the pause is over.
+
+use super::effect::{Effect, Effects, Outcome, Role, Unpausable};
+use super::id::{RequestId, WorkerId};
+use super::notice::Notice;
+use super::snapshot::Paused;
+use super::time::Time;
+use super::worker::Worker;
+use super::{Mode, Supervisor};
+use std::time::Duration;
+
+/// Between two looks at the queue.
+const QUEUE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A pause under way.
+#[derive(Clone, Debug)]
+pub(super) struct Pause {
+    until: Time,
+    /// Who asked for it, until the last worker has left.
+    request: Option<RequestId>,
+    /// When the queue is looked at next. None: its answer is under way.
+    look_at: Option<Time>,
+    /// Whether half of the queue is full.
+    is_crowded: bool,
+}
+
+impl Pause {
+    /// When it ends by itself.
+    pub(super) fn until(&self) -> Time {
+        self.until
+    }
+
+    /// When the core is to be called for it.
+    pub(super) fn deadline(&self) -> Time {
+        self.look_at.map_or(self.until, |at| at.min(self.until))
+    }
+
+    /// Why visitors are answered 503, if they are.
+    pub(super) fn turns_away(&self) -> Option<String> {
+        self.is_crowded.then(|| "the site is paused, and half of the queue is full".to_owned())
+    }
+
+    /// Who still waits for its beginning.
+    pub(super) fn into_request(self) -> Option<RequestId> {
+        self.request
+    }
+
+    pub(super) fn snapshot(&self, now: Time) -> Paused {
+        Paused { left: self.until.since(now), is_empty: self.request.is_none() }
+    }
+}
+
+impl Supervisor {
+    /// Whether no worker may start to serve: nobody has come yet, or it is paused.
+    pub(super) fn holds_back(&self) -> bool {
+        self.life.mode == Mode::Waiting || self.life.pause.is_some()
+    }
+
+    /// Somebody wants a pause that ends by itself after this time.
+    pub(super) fn pause_requested(&mut self, now: Time, request: RequestId, most: Duration, effects: &mut Effects) {
+        let why = match (self.life.mode, &self.life.pause, &self.rollouts.current) {
+            (Mode::Stopping | Mode::Stopped, _, _) => return effects.push(Effect::Answer(request, Outcome::Stopping)),
+            (_, Some(_), _) => Unpausable::Paused,
+            (_, _, Some(rollout)) => Unpausable::Reloads(rollout.generation),
+            (Mode::Waiting | Mode::Running, None, None) => {
+                self.begin_pause(now, request, most, effects);
+                return;
+            }
+        };
+        effects.push(Effect::Answer(request, Outcome::NotPaused(why)));
+    }
+
+    fn begin_pause(&mut self, now: Time, request: RequestId, most: Duration, effects: &mut Effects) {
+        let look_at = Some(now + QUEUE_INTERVAL);
+        self.life.pause = Some(Pause { until: now + most, request: Some(request), look_at, is_crowded: false });
+        self.answer_resumed(&Outcome::NotServing { why: "it is paused again".to_owned() }, effects);
+        effects.notice(Notice::Pausing { most });
+        for slot in &mut self.slots {
+            (slot.current, slot.successor) = (None, None);
+        }
+        let longest = |worker: &Worker| worker.drain_timeout().max(worker.stop_timeout());
+        self.workers.update_each(|_| true, |worker| worker.stop(now, longest(worker), effects));
+    }
+
+    /// Somebody wants it to end.
+    pub(super) fn resume_requested(&mut self, now: Time, request: RequestId, effects: &mut Effects) {
+        if matches!(self.life.mode, Mode::Stopping | Mode::Stopped) {
+            effects.push(Effect::Answer(request, Outcome::Stopping));
+        } else if self.life.pause.is_some() {
+            self.end_pause(now, Unpausable::Resumed, effects);
+            self.life.resuming.push(request);
+        } else if self.life.resuming.is_empty() {
+            effects.push(Effect::Answer(request, Outcome::NothingToResume));
+        } else {
+            self.life.resuming.push(request);
+        }
+    }
+
+    /// So many wait in the fullest queue, of so many that may.
+    pub(super) fn queue_measured(&mut self, now: Time, waiting: u32, limit: u32) {
+        if let Some(pause) = &mut self.life.pause {
+            pause.look_at = Some(now + QUEUE_INTERVAL);
+            pause.is_crowded = waiting > 0 && waiting >= limit.div_ceil(2);
+        }
+    }
+
+    /// Takes the pause as far as it goes at this time.
+    pub(super) fn settle_pause(&mut self, now: Time, effects: &mut Effects) {
+        let leaving = self.last_to_leave();
+        let Some(pause) = &mut self.life.pause else { return };
+        if leaving.is_none()
+            && let Some(request) = pause.request.take()
+        {
+            effects.push(Effect::Answer(request, Outcome::Paused { left: pause.until.since(now) }));
+            effects.notice(Notice::Paused);
+        }
+        if pause.until <= now {
+            self.end_pause(now, leaving.map_or(Unpausable::Resumed, Unpausable::Serves), effects);
+        } else if pause.look_at.is_some_and(|at| at <= now) {
+            pause.look_at = None;
+            effects.push(Effect::MeasureQueue);
+        }
+    }
+
+    /// A worker that visitors have reached, and that is still there.
+    fn last_to_leave(&self) -> Option<WorkerId> {
+        self.life.pause.as_ref()?;
+        self.workers.values().find(|worker| worker.role() == Role::Serving).map(Worker::id)
+    }
+
+    /// Workers may start. `why`: for whoever still waits for its beginning.
+    fn end_pause(&mut self, now: Time, why: Unpausable, effects: &mut Effects) {
+        let Some(pause) = self.life.pause.take() else { return };
+        if let Some(request) = pause.request {
+            effects.push(Effect::Answer(request, Outcome::NotPaused(why)));
+        }
+        effects.notice(Notice::PauseEnded { by_itself: pause.until <= now });
+        // Whatever kept workers from starting before may be over.
+        self.failing = None;
+        self.slots.iter_mut().for_each(|slot| slot.retry_at = None);
+    }
+
+    /// Those who resumed it hear that visitors are served, or cannot be.
+    pub(super) fn settle_resuming(&mut self, effects: &mut Effects) {
+        if self.life.resuming.is_empty() {
+            return;
+        }
+        if self.life.mode == Mode::Waiting {
+            self.answer_resumed(&Outcome::Resumed { serves: false }, effects);
+        } else if self.somebody_serves() {
+            self.answer_resumed(&Outcome::Resumed { serves: true }, effects);
+        } else if self.fallback.is_wanted() {
+            let why = self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
+            self.answer_resumed(&Outcome::NotServing { why }, effects);
+        }
+    }
+
+    pub(super) fn answer_resumed(&mut self, outcome: &Outcome, effects: &mut Effects) {
+        for request in std::mem::take(&mut self.life.resuming) {
+            effects.push(Effect::Answer(request, outcome.clone()));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A pause: when it begins and ends, who starts and who does not, and what is said to whom.
+
+use super::faults::Code;
+use super::simulation::{World, ms, spec};
+use sockd_supervisor::{Event, GenerationId, Notice, Outcome, Signal, Spec, Start, Unpausable};
+
+fn serving(spec: Spec) -> World {
+    let mut world = World::new(1, Start::OnConnection, spec);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    world
+}
+
+fn paused(spec: Spec, most: u64) -> World {
+    let mut world = serving(spec);
+    let request = world.pause(ms(most));
+    world.run_until(ms(most), "an answer", |world| world.answers.contains_key(&request));
+    assert!(matches!(world.answers[&request], Outcome::Paused { .. }), "{:?}", world.answers);
+    world
+}
+
+fn spawned(world: &World) -> usize {
+    world.trace().iter().filter(|line| line.contains("Spawn {") && line.contains("role: Serving")).count()
+}
+
+#[test]
+fn workers_leave_none_starts_and_all_are_back_when_it_is_resumed() {
+    let mut world = paused(spec(), 60_000);
+    let before = spawned(&world);
+    world.run_for(ms(8_000));
+    assert_eq!((world.ready(), spawned(&world)), (0, before));
+    assert!(!world.fallback(), "visitors wait");
+    let request = world.resume();
+    world.run_until(ms(10_000), "an answer", |world| world.answers.contains_key(&request));
+    assert_eq!(world.answers[&request], Outcome::Resumed { serves: true });
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    let again = world.resume();
+    assert_eq!(world.answers[&again], Outcome::NothingToResume);
+}
+
+#[test]
+fn one_that_is_forgotten_ends_by_itself() {
+    let mut world = paused(spec(), 20_000);
+    world.run_for(ms(19_000));
+    assert_eq!(world.ready(), 0);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    assert!(world.notices.contains(&Notice::PauseEnded { by_itself: true }));
+}
+
+#[test]
+fn a_worker_that_does_not_finish_is_not_ended_for_it_and_keeps_nobody_waiting_for_ever() {
+    let mut world = serving(spec());
+    let slow = world.pick_ready().expect("there are three");
+    world.is_slow_to_leave(slow, ms(25_000));
+    let request = world.pause(ms(10_000));
+    world.run_until(ms(11_000), "an answer", |world| world.answers.contains_key(&request));
+    assert_eq!(world.answers[&request], Outcome::NotPaused(Unpausable::Serves(slow)));
+    world.run_until(ms(5_000), "three workers", |world| world.ready() == 3);
+    world.run_for(ms(30_000));
+    let killed = format!("Signal({slow:?}, {:?})", Signal::Kill);
+    assert!(!world.trace().iter().any(|line| line.contains(&killed)), "{}", world.story());
+}
+
+#[test]
+fn visitors_get_the_page_from_half_a_queue_on_and_wait_again_below() {
+    let mut world = paused(spec(), 60_000);
+    world.queue = 49;
+    world.run_for(ms(3_000));
+    assert!(!world.fallback());
+    world.queue = 50;
+    world.run_for(ms(1_100));
+    assert!(world.fallback());
+    world.run_for(ms(1_000));
+    assert!(!world.fallback(), "all who waited were answered");
+    world.queue = 0;
+    let request = world.resume();
+    world.run_until(ms(10_000), "an answer", |world| world.answers.contains_key(&request));
+    assert_eq!(world.answers[&request], Outcome::Resumed { serves: true });
+}
+
+#[test]
+fn code_that_is_reloaded_meanwhile_is_proven_out_of_sight_and_serves_afterwards() {
+    for preloaded in [false, true] {
+        let mut world = paused(Spec { preloaded, ..spec() }, 60_000);
+        let before = spawned(&world);
+        let reload = world.reload();
+        world.run_until(ms(20_000), "an answer", |world| world.answers.contains_key(&reload));
+        assert_eq!(world.answers[&reload], Outcome::WaitingForResume(GenerationId(2)));
+        assert_eq!((world.ready(), spawned(&world)), (0, before));
+        // What is broken is refused, and the last that was good serves.
+        world.code = Code::ImportError;
+        let broken = world.reload();
+        world.run_until(ms(20_000), "an answer", |world| world.answers.contains_key(&broken));
+        assert!(matches!(world.answers[&broken], Outcome::Refused { .. }), "{:?}", world.answers);
+        world.code = Code::Good;
+        let _ = world.resume();
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        assert_eq!(world.core.snapshot(world.now).generation, GenerationId(2));
+    }
+}
+
+#[test]
+fn who_cannot_pause_hears_why() {
+    let mut world = serving(spec());
+    let reload = world.reload();
+    let request = world.pause(ms(10_000));
+    assert_eq!(world.answers[&request], Outcome::NotPaused(Unpausable::Reloads(GenerationId(2))));
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&reload));
+    let first = world.pause(ms(30_000));
+    let second = world.pause(ms(30_000));
+    assert_eq!(world.answers[&second], Outcome::NotPaused(Unpausable::Paused));
+    let resume = world.resume();
+    assert_eq!(world.answers[&first], Outcome::NotPaused(Unpausable::Resumed), "no worker has left yet");
+    world.run_until(ms(10_000), "an answer", |world| world.answers.contains_key(&resume));
+}
+
+#[test]
+fn who_resumes_hears_that_no_worker_can_start() {
+    let mut world = paused(spec(), 60_000);
+    world.code = Code::ImportError;
+    let request = world.resume();
+    world.run_until(ms(30_000), "an answer", |world| world.answers.contains_key(&request));
+    assert!(matches!(world.answers[&request], Outcome::NotServing { .. }), "{:?}", world.answers);
+    assert!(world.fallback());
+}
+
+#[test]
+fn before_the_first_visitor_it_holds_for_him_too() {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    let request = world.pause(ms(20_000));
+    assert!(matches!(world.answers[&request], Outcome::Paused { .. }), "{:?}", world.answers);
+    // He comes within three seconds.
+    world.run_for(ms(15_000));
+    assert_eq!(spawned(&world), 0);
+    assert!(world.notices.contains(&Notice::FirstConnection));
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+}
+
+#[test]
+fn a_stop_answers_everybody() {
+    for resumes in [false, true] {
+        let mut world = serving(spec());
+        let pause = world.pause(ms(60_000));
+        let resume = resumes.then(|| world.resume());
+        world.event(Event::StopRequested);
+        world.run_until(ms(80_000), "the end", |world| world.exited);
+        let expected = if resumes { Outcome::NotPaused(Unpausable::Resumed) } else { Outcome::Stopping };
+        assert_eq!(world.answers[&pause], expected);
+        assert!(resume.is_none_or(|resume| world.answers[&resume] == Outcome::Stopping));
+        assert!(world.all_answered());
+    }
+}
