@@ -36,7 +36,7 @@ def alive(pid):
     except ProcessLookupError:
         return False
 def numbers(server):
-    return sorted(worker.number for worker in server.WORKERS.values())
+    return sorted(worker.number for worker in list(server.WORKERS.values()))
 def nworkers_changed(server, new, old):
     note("nworkers_changed", new, old)
 def on_starting(server):
