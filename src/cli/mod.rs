@@ -17,13 +17,16 @@ mod drain;
 mod fallback;
 mod file_text;
 pub mod history;
+mod instance;
 mod logs;
 mod metrics;
 mod new;
 mod next_step;
 mod output;
 mod overview;
+mod pause;
 mod reload;
+mod resume;
 mod rollback;
 mod run;
 pub mod status;
@@ -76,6 +79,10 @@ enum Command {
     Reload(reload::Arguments),
     /// Reload a unit back to the release that served before
     Rollback(rollback::Arguments),
+    /// Let visitors wait in the queue while a command runs that needs the application to stand still
+    Pause(pause::Arguments),
+    /// End a pause
+    Resume(resume::Arguments),
     /// Show every reload and start: when, who, which release, how it ended
     History(history::Arguments),
     /// Show what the journal holds of a unit or a worker
@@ -107,6 +114,8 @@ impl Command {
             | Self::Doctor(doctor::Arguments { whose, .. })
             | Self::Reload(reload::Arguments { whose, .. })
             | Self::Rollback(rollback::Arguments { whose, .. })
+            | Self::Pause(pause::Arguments { whose, .. })
+            | Self::Resume(resume::Arguments { whose, .. })
             | Self::History(history::Arguments { whose, .. })
             | Self::Logs(logs::Arguments { whose, .. })
             | Self::Metrics(metrics::Arguments { whose, .. })
@@ -139,6 +148,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Rollback(arguments) => rollback::run(&arguments),
+        Command::Pause(arguments) => pause::run(&arguments),
+        Command::Resume(arguments) => resume::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),

@@ -8,13 +8,14 @@ use clap_complete::ArgValueCandidates;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
+use super::instance::{self, Failure, answered, is_exec_reload, no_answer};
 use super::whose::Whose;
-use super::{complete, next_step, output, status};
+use super::{complete, output};
 use crate::config::duration;
 use crate::config::share::{self, Share};
-use crate::control::{self, AskError, Instance, Origin, Outcome, RefusalKind, Request, Trial};
+use crate::control::{self, Instance, Origin, Request, Trial};
 use crate::exit;
-use crate::systemd::{Manager, UnitName, environment, show};
+use crate::systemd::UnitName;
 
 /// The options of `reload`.
 #[derive(Debug, Args)]
@@ -167,18 +168,8 @@ impl Stop {
     }
 }
 
-/// Why the new code does not serve.
-pub(super) struct Failure {
-    /// Why, in one line.
-    pub(super) message: String,
-    /// More lines: the diagnostics of a configuration, the last lines of a traceback.
-    pub(super) details: Vec<String>,
-    /// Whether a stop of the unit could be why: the supervisor is stopping, or does not answer.
-    by_a_stop: bool,
-}
-
 async fn reload(command: Command, unit: Option<&UnitName>, wait: bool) -> Result<(), Failure> {
-    let instance = find(command, unit).await.map_err(no_answer)?;
+    let instance = instance::find(command.name(), unit).await.map_err(no_answer)?;
     // A journal need not hold each step: the supervisor writes its own.
     let steps = output::is_watched();
     let step = |step: &str| {
@@ -187,7 +178,7 @@ async fn reload(command: Command, unit: Option<&UnitName>, wait: bool) -> Result
         }
     };
     let message = if let Command::Decide { promote } = command {
-        answered(control::decide(&instance, promote).await, command, &instance)?
+        answered(control::decide(&instance, promote).await, command.verb(), &instance)?
     } else {
         let trial = if let Command::Reload(trial) = command { trial } else { None };
         let mut interrupt = trial.and_then(|_| signal(SignalKind::interrupt()).ok());
@@ -223,29 +214,7 @@ pub(super) async fn ask(
     exec_reload: bool,
     step: impl FnMut(&str),
 ) -> Result<String, Failure> {
-    answered(control::reload(instance, command.request(wait, exec_reload), step).await, command, instance)
-}
-
-/// What an answer means.
-fn answered(answer: Result<Outcome, AskError>, command: Command, instance: &Instance) -> Result<String, Failure> {
-    match answer {
-        Ok(outcome) if outcome.ok => Ok(outcome.message),
-        Ok(Outcome { message, details, stopping, .. }) => Err(Failure { message, details, by_a_stop: stopping }),
-        Err(error) if error.is_denial() => {
-            let message = format!("cannot {}: {}", command.verb(), who_may(instance.uid));
-            Err(Failure { message, details: Vec::new(), by_a_stop: false })
-        }
-        Err(AskError::Refused(refusal))
-            if matches!(refusal.kind, RefusalKind::BadRequest | RefusalKind::NotPossible) =>
-        {
-            let old = refusal.kind == RefusalKind::BadRequest;
-            let hint =
-                if old { "; a sockd that was started before its package was upgraded cannot do this" } else { "" };
-            let message = format!("cannot {}: {}{hint}", command.verb(), refusal.message);
-            Err(Failure { message, details: Vec::new(), by_a_stop: false })
-        }
-        Err(error) => Err(no_answer(format!("{error}; is the unit running? sockd status tells"))),
-    }
+    answered(control::follow(instance, command.request(wait, exec_reload), step).await, command.verb(), instance)
 }
 
 /// A person at the terminal, or a script, ends the command.
@@ -256,75 +225,7 @@ async fn interrupted(signal: &mut Option<Signal>) {
     }
 }
 
-/// The failure that the unit's stop may be the reason of.
-fn no_answer(message: String) -> Failure {
-    Failure { message, details: Vec::new(), by_a_stop: true }
-}
-
-/// Whom a supervisor that runs as this user answers.
-pub(super) fn who_may(uid: u32) -> String {
-    match uid {
-        0 => "only root may".to_owned(),
-        uid => format!("only root and {} may", status::user_name(uid)),
-    }
-}
-
 fn fail(message: &str) -> ExitCode {
     output::complain(message);
     ExitCode::from(exit::FAILURE)
-}
-
-/// Who is asked: the main process of the unit that is named, or of the one that we run in ourselves, as the service
-/// manager tells it; without a unit the only instance of our own user. Others that listen under a name like sockd's,
-/// other users or workers, are never asked.
-async fn find(command: Command, unit: Option<&UnitName>) -> Result<Instance, String> {
-    let (pid, what) = match unit {
-        Some(unit) => (main_process(command, unit.as_str(), &[unit.manager()])?, unit.to_string()),
-        None => match main_pid() {
-            Some(pid) => (pid, "this unit".to_owned()),
-            None => match environment::unit() {
-                Some(unit) => (main_process(command, &unit, Manager::all())?, unit),
-                None => return only(command).await,
-            },
-        },
-    };
-    control::of_process(pid).await.map_err(|error| format!("cannot ask the main process of {what}: {error}"))
-}
-
-/// Whether this is the command of a unit's ExecReload=.
-fn is_exec_reload(unit: Option<&UnitName>) -> bool {
-    unit.is_none() && main_pid().is_some()
-}
-
-/// The main process of the unit whose ExecReload= this is (systemd.exec(5)).
-fn main_pid() -> Option<u32> {
-    std::env::var("MAINPID").ok()?.parse().ok()
-}
-
-/// The main process of a running unit of the first of these managers that has one.
-fn main_process(command: Command, unit: &str, managers: &[Manager]) -> Result<u32, String> {
-    let ask = |manager: &Manager| {
-        let properties = show::properties(*manager, unit, "MainPID")?;
-        Ok(show::first(&properties, "MainPID").parse().unwrap_or(0))
-    };
-    let answers: Vec<Result<u32, String>> = managers.iter().map(ask).collect();
-    if let Some(pid) = answers.iter().flatten().find(|pid| **pid != 0) {
-        return Ok(*pid);
-    }
-    let nobody = || format!("{unit} does not run; {}", next_step::of_stopped(command.name(), unit));
-    Err(answers.into_iter().find_map(Result::err).unwrap_or_else(nobody))
-}
-
-/// The only instance that our own user runs.
-async fn only(command: Command) -> Result<Instance, String> {
-    let mut instances = control::discover().await.map_err(|error| format!("cannot look for instances: {error}"))?;
-    instances.retain(|instance| instance.uid == rustix::process::geteuid().as_raw());
-    match instances.len() {
-        1 => Ok(instances.remove(0)),
-        0 => Err(format!(
-            "no instance of sockd is running as you: name the unit; {}",
-            next_step::of_running(command.name())
-        )),
-        _ => Err(format!("several instances are running: name the unit; {}", next_step::of_running(command.name()))),
-    }
 }

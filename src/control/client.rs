@@ -299,16 +299,20 @@ pub async fn history(instance: &Instance) -> Result<Vec<HistoryEntry>, AskError>
     ask_once(instance, Request::History, "a history", take).await
 }
 
-/// Asks for a reload or a rollback and calls `step` for each line of progress. With `wait` a rollout may take as long as the workers'
-/// limits allow; while nothing is heard of it, the supervisor must at least answer [`status`], each [`ANSWER_TIMEOUT`].
-/// Its end closes the connection when it goes away.
+/// Asks for a reload, a rollback, a pause or its end, and calls `step` for each line of progress. With `wait` a rollout may
+/// take as long as the workers' limits allow, and so may a pause; while nothing is heard of it, the supervisor must at least
+/// answer [`status`], each [`ANSWER_TIMEOUT`]. Its end closes the connection when it goes away.
 ///
 /// # Errors
 /// See [`AskError`].
-pub async fn reload(instance: &Instance, request: Request, mut step: impl FnMut(&str)) -> Result<Outcome, AskError> {
+pub async fn follow(instance: &Instance, request: Request, mut step: impl FnMut(&str)) -> Result<Outcome, AskError> {
     let wait = matches!(
         request,
-        Request::Reload { wait: true, .. } | Request::Trial { wait: true, .. } | Request::Rollback { wait: true, .. }
+        Request::Reload { wait: true, .. }
+            | Request::Trial { wait: true, .. }
+            | Request::Rollback { wait: true, .. }
+            | Request::Pause { .. }
+            | Request::Resume
     );
     let mut asking = ask(instance, request).await?;
     loop {
@@ -326,7 +330,7 @@ pub async fn reload(instance: &Instance, request: Request, mut step: impl FnMut(
             Reply::Outcome(outcome) => return Ok(outcome),
             Reply::Error(refusal) => return Err(AskError::Refused(refusal)),
             Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::History(_) => {
-                return Err(AskError::NotUnderstood("it is not about a reload".to_owned()));
+                return Err(AskError::NotUnderstood("it is not about what was asked".to_owned()));
             }
         }
     }

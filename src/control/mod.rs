@@ -15,11 +15,12 @@ mod client;
 pub mod history;
 pub mod message;
 mod name;
+pub mod requests;
 mod server;
 
 pub use client::{
-    ANSWER_TIMEOUT, AskError, Asking, Instance, OLDER, absence, ask, decide, discover, history as ask_history,
-    last_lines, of_process, reload, replace, stacks, status,
+    ANSWER_TIMEOUT, AskError, Asking, Instance, OLDER, absence, ask, decide, discover, follow, history as ask_history,
+    last_lines, of_process, replace, stacks, status,
 };
 pub use history::{Action, Asker, HistoryEntry, HistoryResult, Means, Origin, Proof, Release};
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status, Trial};

@@ -75,6 +75,9 @@ impl Counts {
             | Notice::FallbackFailed { .. }
             | Notice::FallbackRestored
             | Notice::PoolResized { .. }
+            | Notice::Pausing { .. }
+            | Notice::Paused
+            | Notice::PauseEnded { .. }
             | Notice::RolloutBegun(_)
             | Notice::Checking { .. }
             | Notice::ChecksLeftOut(_)

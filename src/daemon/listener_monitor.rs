@@ -166,6 +166,13 @@ impl ListenerMonitor {
         }
     }
 
+    /// The queue that is fullest for its size; an empty one where the kernel tells of none.
+    pub(super) fn fullest_queue(&self) -> Depth {
+        let depths = self.listeners.iter().filter_map(|l| queue::depth(&l.address, l.inode).ok());
+        let share = |depth: &Depth| u64::from(depth.waiting) * 1_000 / u64::from(depth.limit.max(1));
+        depths.max_by_key(share).unwrap_or(Depth { waiting: 0, limit: 0 })
+    }
+
     /// Gives the unix sockets that we have bound for the server the owner and the mode that it would give them.
     pub(super) fn hand_over(&self, permissions: Permissions) {
         for listener in self.listeners.iter() {
@@ -187,7 +194,7 @@ impl ListenerMonitor {
     /// Goes on looking, or stops.
     pub(super) fn plan(&mut self, overview: &Overview) {
         let somebody = overview.living > 0 || overview.fallback;
-        let looks = somebody && !overview.waiting && !overview.stopping;
+        let looks = somebody && !overview.waiting && !overview.stopping && overview.pause.is_none();
         self.ticker.every(looks.then_some(PERIOD));
     }
 

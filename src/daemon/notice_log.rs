@@ -178,7 +178,8 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::ServingAgain => tracing::info!(
             MESSAGE_ID = message_id::ANSWERING_503_ENDED,
             SOCKD_EVENT = "answering-503-ended",
-            "a worker serves, no more 503"
+            "{}, no more 503",
+            if facts.somebody_serves() { "a worker serves" } else { "visitors wait in the queue" }
         ),
         Notice::FallbackFailed { why } => {
             tracing::error!("cannot answer 503: {why}; visitors wait in the queue; it is tried again every second");
@@ -192,6 +193,23 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
             SOCKD_EVENT = "pool-resized",
             "{from} workers become {to}, until the next reload; the configuration is unchanged"
         ),
+        Notice::Pausing { most } => tracing::info!(
+            MESSAGE_ID = message_id::PAUSE_BEGUN,
+            SOCKD_EVENT = "pause-begun",
+            "pausing, for {} at most: the workers finish their requests and leave",
+            seconds(*most)
+        ),
+        Notice::Paused => {
+            tracing::info!(SOCKD_EVENT = "paused", "paused: no worker is left, visitors wait in the queue")
+        }
+        Notice::PauseEnded { by_itself: true } => tracing::warn!(
+            MESSAGE_ID = message_id::PAUSE_ENDED,
+            SOCKD_EVENT = "pause-ended",
+            "the time of the pause is over, and nobody has resumed it: workers start"
+        ),
+        Notice::PauseEnded { by_itself: false } => {
+            tracing::info!(MESSAGE_ID = message_id::PAUSE_ENDED, SOCKD_EVENT = "pause-ended", "resumed: workers start")
+        }
         Notice::RolloutBegun(generation) => {
             tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");
         }

@@ -29,6 +29,7 @@ pub(super) fn document(
         started_unix_ms: unix_ms(clock.wall_clock(Time::default())),
         status_line: status_line(snapshot),
         generation: snapshot.generation.0.into(),
+        pause: snapshot.pause.map(|pause| message::Pause { left_ms: ms(pause.left), is_empty: pause.is_empty }),
         reload: reload(snapshot, clock),
         listeners: listeners.iter().map(listener).collect(),
         workers: snapshot.workers.iter().map(|seen| worker(seen, snapshot, workers.get(seen.worker))).collect(),
@@ -143,6 +144,12 @@ pub(super) fn status_line(snapshot: &Overview) -> String {
             0 => "stopping".to_owned(),
             left => format!("stopping, {left} {} to finish", workers(left as u32)),
         }
+    } else if let Some(pause) = snapshot.pause {
+        match (pause.is_empty, snapshot.fallback) {
+            (false, _) => format!("pausing, {} {} to finish", snapshot.living, workers(snapshot.living as u32)),
+            (true, false) => "paused, visitors wait".to_owned(),
+            (true, true) => "paused, answering 503: half of the queue was full".to_owned(),
+        }
     } else if snapshot.waiting {
         "waiting for the first connection".to_owned()
     } else if snapshot.fallback {
@@ -198,6 +205,7 @@ mod tests {
             next_worker: WorkerId(7),
             waiting: false,
             stopping: false,
+            pause: None,
             fallback: false,
             fallback_failure: None,
             failing: None,

@@ -5,8 +5,12 @@
 
 use super::notice_log::progress_line;
 use crate::control::{self, Replier};
-use crate::supervisor::{Event, GenerationId, Irreplaceable, Outcome, Progress, RequestId, WorkerId};
+use crate::supervisor::{Event, GenerationId, Irreplaceable, Outcome, Progress, RequestId, Unpausable, WorkerId};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The time of the pause was over, or there was none.
+const NOT_PAUSED: &str = "nothing is paused: workers serve, or start";
 
 #[derive(Debug, Default)]
 pub(super) struct WaitingClients {
@@ -24,6 +28,16 @@ impl WaitingClients {
     /// The event that asks the core for another worker in the place of this one.
     pub(super) fn replace(&mut self, worker: WorkerId, client: Replier) -> Event {
         Event::ReplacementRequested { request: self.request(Some(client)), worker }
+    }
+
+    /// The event that asks the core for a pause that ends by itself after this time.
+    pub(super) fn pause(&mut self, most: Duration, client: Replier) -> Event {
+        Event::PauseRequested { request: self.request(Some(client)), most }
+    }
+
+    /// The event that ends it.
+    pub(super) fn resume(&mut self, client: Replier) -> Event {
+        Event::ResumeRequested(self.request(Some(client)))
     }
 
     /// A new request; the client, if there is one, waits for its outcome.
@@ -59,6 +73,21 @@ impl WaitingClients {
             Outcome::Refused { generation, why, worker } => {
                 (false, format!("reload to generation {generation} refused: {why}"), last_lines(generation, worker))
             }
+            Outcome::WaitingForResume(generation) => {
+                (true, format!("generation {generation} is proven and serves when the pause is over"), Vec::new())
+            }
+            Outcome::Paused { left } => {
+                let message =
+                    format!("paused for {} s at most: no worker is left, visitors wait", left.as_secs().max(1));
+                (true, message, Vec::new())
+            }
+            Outcome::NotPaused(why) => (false, format!("not paused: {}", unpausable(why)), Vec::new()),
+            Outcome::Resumed { serves: true } => (true, "resumed: visitors are served".to_owned(), Vec::new()),
+            Outcome::Resumed { serves: false } => {
+                (true, "resumed: it waits for the first connection".to_owned(), Vec::new())
+            }
+            Outcome::NotServing { why } => (false, format!("resumed, and no worker serves: {why}"), Vec::new()),
+            Outcome::NothingToResume => (false, NOT_PAUSED.to_owned(), Vec::new()),
             Outcome::Promoted(generation) => {
                 (true, format!("generation {generation} takes every slot, without the end of its trial"), Vec::new())
             }
@@ -78,6 +107,20 @@ impl WaitingClients {
             Outcome::Stopping => (false, "sockd is stopping".to_owned(), Vec::new()),
         };
         client.outcome(control::Outcome { ok, message, details, stopping });
+    }
+}
+
+fn unpausable(why: Unpausable) -> String {
+    match why {
+        Unpausable::Paused => "it is paused already; sockd resume ends that".to_owned(),
+        Unpausable::Reloads(generation) => {
+            format!("the reload to generation {generation} is under way; sockd reload --abort ends it")
+        }
+        Unpausable::Serves(worker) => format!(
+            "worker {worker} was still at its last requests when the time was over; workers serve again; sockd status \
+             shows its requests, and a longer --max lets it finish"
+        ),
+        Unpausable::Resumed => "it was resumed before the last worker had left".to_owned(),
     }
 }
 

@@ -75,6 +75,10 @@ ids! {
     PATH_LOST = "0b09baf96fcc974c26eddfaaf4dd2d5e";
     /// A path that was lost leads to a socket of ours again.
     PATH_RESTORED = "bcc3d640d3f121c2b34306daa2f3a75c";
+    /// The workers finish their requests and leave, and visitors wait in the queue.
+    PAUSE_BEGUN = "6aca6a13cad0461c9b55e055cb08cf46";
+    /// Workers start again after a pause.
+    PAUSE_ENDED = "817e60a8dd7e4176a398519babdee7b3";
     /// A request is served for longer than requests.slow. SOCKD_REQUEST is its method and path.
     SLOW_REQUEST = "74ba96f40bc34ea6965cc0cf23fda486";
     /// Something happened inside sockd that its authors held impossible.

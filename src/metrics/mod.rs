@@ -295,9 +295,8 @@ fn thousandths(milliseconds: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::{
-        Bucket, Counts, Durations, GenerationRequests, Reloads, Requests, Slot, WorkerExits, WorkerRequests,
-    };
+    use crate::control::message::{Counts, Reloads, Slot, WorkerExits};
+    use crate::control::requests::{Bucket, Durations, GenerationRequests, Requests, WorkerRequests};
 
     fn status() -> Status {
         let worker = |state, busy| Worker {

@@ -149,7 +149,7 @@ fn no_answer_is_an_error_in_time() {
     within_limit(async {
         // Connected by the kernel, accepted by no one.
         let (_listener, instance) = listen(std::process::id(), &digits(5));
-        let (status, reload) = tokio::join!(control::status(&instance), control::reload(&instance, RELOAD, |_| {}));
+        let (status, reload) = tokio::join!(control::status(&instance), control::follow(&instance, RELOAD, |_| {}));
         for error in [status.expect_err("no status"), reload.expect_err("no outcome")] {
             assert!(matches!(error, AskError::TimedOut(limit) if limit == control::ANSWER_TIMEOUT), "{error}");
         }

@@ -30,7 +30,7 @@ fn a_reload_is_lines_of_progress_and_an_outcome() {
         let instance = lab.instance.clone();
         let asking = tokio::spawn(async move {
             let mut steps = Vec::new();
-            let outcome = sockd::control::reload(&instance, RELOAD, |step| steps.push(step.to_owned())).await;
+            let outcome = sockd::control::follow(&instance, RELOAD, |step| steps.push(step.to_owned())).await;
             (steps, outcome)
         });
         let call = lab.call().await;

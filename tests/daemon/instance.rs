@@ -463,7 +463,7 @@ impl Instance {
     pub fn ask_for(&self, request: Request) -> (Vec<String>, Outcome) {
         let mut steps = Vec::new();
         let control = self.control();
-        let asking = control::reload(&control, request, |step| steps.push(step.to_owned()));
+        let asking = control::follow(&control, request, |step| steps.push(step.to_owned()));
         match runtime().block_on(async { tokio::time::timeout(PATIENCE, asking).await }) {
             Ok(Ok(outcome)) => (steps, outcome),
             failed => panic!("no outcome: {failed:?}\n{}", self.transcript.show()),

@@ -39,6 +39,7 @@ mod limits;
 mod listeners;
 mod log;
 mod metrics;
+mod pause;
 mod php_fpm;
 mod preload;
 mod programs;

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
-use super::reload::who_may;
+use super::instance::who_may;
 use super::status::Collector;
 use super::status::report::Entry;
 use super::whose::Whose;

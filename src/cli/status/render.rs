@@ -8,9 +8,8 @@ use super::report::{Entry, StatusReport, Trigger};
 use super::terminal::{Cell, Paint, harmless, table, wrap};
 use crate::config;
 use crate::control::Status;
-use crate::control::message::{
-    Lately, Listener, Probe, ReloadState, Requests, Slot, Template, Worker, WorkerRequests, WorkerState,
-};
+use crate::control::message::{Listener, Probe, ReloadState, Slot, Template, Worker, WorkerState};
+use crate::control::requests::{Lately, Requests, WorkerRequests};
 use crate::systemd::bus::UnitState;
 
 /// Where the text of a labelled line begins; systemctl's is 13.
@@ -173,6 +172,10 @@ impl Page {
         if !status.status_line.is_empty() {
             let paint = if status.serves_nobody() { Paint::Bad } else { Paint::Plain };
             self.labelled("Status", &harmless(&status.status_line), paint);
+        }
+        if let Some(pause) = &status.pause {
+            let text = format!("it ends by itself in {}; sockd resume ends it", span_ms(pause.left_ms));
+            self.labelled("Pause", &text, Paint::Passing);
         }
         for listener in &status.listeners {
             self.listener(listener, status.listeners.len() > 1);

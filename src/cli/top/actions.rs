@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use tokio::task::spawn_blocking;
 
 use super::model::{Said, Target};
+use crate::cli::instance::who_may;
 use crate::cli::{logs, output, reload};
 use crate::control::{self, Instance};
 use crate::systemd::{Manager, UnitName};
@@ -34,7 +35,7 @@ pub async fn replace(target: Target, worker: u64) -> Said {
     };
     match control::replace(&instance, worker).await {
         Ok(outcome) => Said { lines: vec![format!("{}: {}", target.name, outcome.message)], failed: !outcome.ok },
-        Err(error) if error.is_denial() => failed(format!("cannot end it: {}", reload::who_may(instance.uid))),
+        Err(error) if error.is_denial() => failed(format!("cannot end it: {}", who_may(instance.uid))),
         Err(error) => failed(format!("{}: {error}", target.name)),
     }
 }

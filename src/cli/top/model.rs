@@ -419,7 +419,8 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::{Listener, Requests, WorkerRequests};
+    use crate::control::message::Listener;
+    use crate::control::requests::{Requests, WorkerRequests};
 
     /// An instance with one worker that has finished so many requests, of which each tenth failed.
     fn entry(pid: u32, finished: u64, waiting: u32) -> Entry {

@@ -1,6 +1,7 @@
 //! Calls: what clients of the control socket ask, each for the part that can answer.
 
 use super::EventLoop;
+use crate::control::message::LONGEST_PAUSE;
 use crate::control::{self, Asker, Call, Origin, Outcome, RefusalKind, Replier, Request};
 use crate::daemon::history;
 use crate::daemon::message::Message;
@@ -10,6 +11,7 @@ use crate::daemon::workers::server_stats::ask_all;
 use crate::daemon::workers::stacks;
 use crate::server_stats::Stats;
 use crate::supervisor::{Event, ReleaseId, Trial, WorkerId};
+use std::time::Duration;
 
 /// What a reload is to load.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,11 @@ impl EventLoop {
             },
             Request::Promote => self.outbox.event(self.reloads.clients.decide(true, call.replier)),
             Request::Abort => self.outbox.event(self.reloads.clients.decide(false, call.replier)),
+            Request::Pause { max_ms } => {
+                let most = Duration::from_millis(max_ms.max(1)).min(LONGEST_PAUSE);
+                self.outbox.event(self.reloads.clients.pause(most, call.replier));
+            }
+            Request::Resume => self.outbox.event(self.reloads.clients.resume(call.replier)),
             Request::Rollback { wait, origin } => {
                 let Some(call) = self.reloads.history.defers(call) else { return };
                 match self.reloads.history.previous(self.overview().generation) {

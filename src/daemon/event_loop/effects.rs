@@ -9,6 +9,7 @@ use crate::daemon::message::Message;
 use crate::daemon::notice_log::{Facts, log_notice};
 use crate::daemon::workers::Worker;
 use crate::daemon::workers::spawn::New;
+use crate::queue::Depth;
 use crate::supervisor::{Answers, Effect, Effects, Event, GenerationId, ProbeOutcome, Signal, WorkerEvent, WorkerId};
 use rustix::process::Pid;
 use std::time::{Duration, Instant};
@@ -54,6 +55,10 @@ impl EventLoop {
                     let generation = new;
                     let [new, old] = self.children.workers.answered([new, old]);
                     self.outbox.event(Event::AnswersCounted { generation, new, old });
+                }
+                Effect::MeasureQueue => {
+                    let Depth { waiting, limit } = self.listeners.fullest_queue();
+                    self.outbox.event(Event::QueueMeasured { waiting, limit });
                 }
                 Effect::Probe { worker, skip_when_idle } => self.probe(worker, skip_when_idle),
                 Effect::ReadHeartbeat(worker) => {

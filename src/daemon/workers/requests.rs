@@ -4,14 +4,14 @@
 use super::server_stats::ServerStats;
 use super::traffic::{self, ByGeneration};
 use super::{Worker, Workers};
-use crate::control::message;
+use crate::control::requests;
 use crate::scoreboard::{Finished, InFlight, Requests, Scoreboard};
 use crate::supervisor::{Answered, GenerationId, Role, WorkerId};
 use std::time::{Duration, Instant};
 
 impl Workers {
     /// What became of the requests since the start and lately. None: no worker shows them.
-    pub(in crate::daemon) fn requests(&self) -> Option<message::Requests> {
+    pub(in crate::daemon) fn requests(&self) -> Option<requests::Requests> {
         self.traffic.document(Instant::now(), &self.finished())
     }
 
@@ -131,7 +131,7 @@ impl Worker {
     }
 
     /// What it serves and has served, for the status.
-    pub(in crate::daemon) fn requests_document(&self) -> Option<message::WorkerRequests> {
+    pub(in crate::daemon) fn requests_document(&self) -> Option<requests::WorkerRequests> {
         let requests = match &self.server_stats {
             Some(stats) => stats.requests(),
             None => self.shown_requests(),

@@ -3,7 +3,7 @@
 //! Owns: what ended workers had finished, by their generation, and samples of what all had finished, of the last minute.
 //! Never: reads a worker's page, or has the loop wake for it: a sample is taken when it turns anyway.
 
-use crate::control::message;
+use crate::control::requests;
 use crate::scoreboard::{BOUNDS, Finished, Requests};
 use crate::supervisor::GenerationId;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +14,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_SAMPLES: usize = 7;
 /// So many generations are distinguished, the newest ones: the one that serves, one before it and one after it.
 const MAX_GENERATIONS: usize = 3;
-/// The bounds of [`message::Durations`], by their index in [`BOUNDS`]: from 0.26 ms on (2^18 ns), each twice the one before,
+/// The bounds of [`requests::Durations`], by their index in [`BOUNDS`]: from 0.26 ms on (2^18 ns), each twice the one before,
 /// to 69 s. They stay for ever: numbers that were counted by other bounds cannot be added up.
 const FIRST_BUCKET: usize = 8;
 const BUCKET_STEP: usize = 2;
@@ -71,15 +71,15 @@ impl ByGeneration {
         })
     }
 
-    fn document(&self) -> Vec<message::GenerationRequests> {
+    fn document(&self) -> Vec<requests::GenerationRequests> {
         let older = self.older.iter().map(|(last, finished)| of_generation(*last, true, finished));
         older.chain(self.newest.iter().map(|(id, finished)| of_generation(*id, false, finished))).collect()
     }
 }
 
-fn of_generation(generation: GenerationId, and_before: bool, finished: &Finished) -> message::GenerationRequests {
+fn of_generation(generation: GenerationId, and_before: bool, finished: &Finished) -> requests::GenerationRequests {
     let [aborted, informational, successful, redirected, client_errors, server_errors] = finished.by_class();
-    message::GenerationRequests {
+    requests::GenerationRequests {
         generation: generation.0.into(),
         and_before,
         informational,
@@ -92,11 +92,11 @@ fn of_generation(generation: GenerationId, and_before: bool, finished: &Finished
     }
 }
 
-fn durations(finished: &Finished) -> message::Durations {
+fn durations(finished: &Finished) -> requests::Durations {
     let bounds = BOUNDS.iter().enumerate().skip(FIRST_BUCKET).step_by(BUCKET_STEP);
-    message::Durations {
+    requests::Durations {
         buckets: bounds
-            .map(|(bound, up_to_ns)| message::Bucket { up_to_ns: *up_to_ns, count: finished.shorter_than(bound) })
+            .map(|(bound, up_to_ns)| requests::Bucket { up_to_ns: *up_to_ns, count: finished.shorter_than(bound) })
             .collect(),
         count: finished.timed(),
         sum_us: us(finished.took()),
@@ -136,11 +136,11 @@ impl Traffic {
     }
 
     /// What the status says, where all have finished so much. None: no worker shows that.
-    pub(super) fn document(&self, now: Instant, all: &ByGeneration) -> Option<message::Requests> {
+    pub(super) fn document(&self, now: Instant, all: &ByGeneration) -> Option<requests::Requests> {
         let finished = all.total()?;
         let lately = self.samples.front().map(|(then, before)| {
             let since = finished.since(before);
-            message::Lately {
+            requests::Lately {
                 period_ms: ms(now.saturating_duration_since(*then)),
                 finished: since.total(),
                 server_errors: since.server_errors(),
@@ -149,7 +149,7 @@ impl Traffic {
                 percentile_95_us: since.quantile(950).map(us),
             }
         });
-        Some(message::Requests {
+        Some(requests::Requests {
             finished: finished.total(),
             server_errors: finished.server_errors(),
             aborted: finished.aborted(),
@@ -163,15 +163,15 @@ impl Traffic {
 }
 
 /// What one worker serves and has served.
-pub(super) fn of_worker(requests: Requests) -> message::WorkerRequests {
-    message::WorkerRequests {
+pub(super) fn of_worker(requests: Requests) -> requests::WorkerRequests {
+    requests::WorkerRequests {
         finished: requests.finished.total(),
         busy: requests.busy(),
         websockets: requests.websockets,
         in_flight: requests
             .in_flight
             .into_iter()
-            .map(|request| message::InFlight {
+            .map(|request| requests::InFlight {
                 request: request.request,
                 for_ms: ms(request.since),
                 thread: request.thread.map(u64::from),
