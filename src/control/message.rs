@@ -18,7 +18,7 @@ use super::requests::{Requests, WorkerRequests};
 /// The version of the messages in this file: [`Status::version`].
 pub const VERSION: u32 = 1;
 
-/// No pause lasts longer: visitors, and whoever is in front of them, give up long before.
+/// No pause lasts longer: visitors, and the proxies before them, give up long before.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// What a client asks: `{"command":"status"}`, `{"command":"reload","wait":true}`, `{"command":"replace","worker":3}`.

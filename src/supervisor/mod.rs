@@ -69,7 +69,7 @@ pub use worker::Phase;
 use clock::Clock;
 use fallback::Fallback;
 use generation::{Generation, Preparation};
-use pause::Pause;
+use pause::state::Pause;
 use random::Random;
 use record::StartRecord;
 use rollout::comparison::Run;

@@ -14,55 +14,19 @@
 //!
 //! What is reloaded during a pause is proven by a canary, which visitors do not reach, and serves when the pause is over.
 
+pub(super) mod state;
+
 use super::effect::{Effect, Effects, Outcome, Role, Unpausable};
 use super::id::{RequestId, WorkerId};
 use super::notice::Notice;
-use super::snapshot::Paused;
 use super::time::Time;
 use super::worker::Worker;
 use super::{Mode, Supervisor};
+use state::Pause;
 use std::time::Duration;
 
 /// Between two looks at the queue.
 const QUEUE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A pause under way.
-#[derive(Clone, Debug)]
-pub(super) struct Pause {
-    until: Time,
-    /// Who asked for it, until the last worker has left.
-    request: Option<RequestId>,
-    /// When the queue is looked at next. None: its answer is under way.
-    look_at: Option<Time>,
-    /// Whether half of the queue is full.
-    is_crowded: bool,
-}
-
-impl Pause {
-    /// When it ends by itself.
-    pub(super) fn until(&self) -> Time {
-        self.until
-    }
-
-    /// When the core is to be called for it.
-    pub(super) fn deadline(&self) -> Time {
-        self.look_at.map_or(self.until, |at| at.min(self.until))
-    }
-
-    /// Why visitors are answered 503, if they are.
-    pub(super) fn turns_away(&self) -> Option<String> {
-        self.is_crowded.then(|| "the site is paused, and half of the queue is full".to_owned())
-    }
-
-    /// Who still waits for its beginning.
-    pub(super) fn into_request(self) -> Option<RequestId> {
-        self.request
-    }
-
-    pub(super) fn snapshot(&self, now: Time) -> Paused {
-        Paused { left: self.until.since(now), is_empty: self.request.is_none() }
-    }
-}
 
 impl Supervisor {
     /// Whether no worker may start to serve: nobody has come yet, or it is paused.
@@ -142,7 +106,7 @@ impl Supervisor {
         self.workers.values().find(|worker| worker.role() == Role::Serving).map(Worker::id)
     }
 
-    /// Workers may start. `why`: for whoever still waits for its beginning.
+    /// Workers may start. `why`: for the one who still waits for its beginning.
     fn end_pause(&mut self, now: Time, why: Unpausable, effects: &mut Effects) {
         let Some(pause) = self.life.pause.take() else { return };
         if let Some(request) = pause.request {

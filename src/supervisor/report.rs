@@ -3,7 +3,6 @@
 use super::generation::Generation;
 use super::health::Health;
 use super::id::{SlotId, WorkerId};
-use super::pause::Pause;
 use super::rollout::state::Rollout;
 use super::slot::Slot;
 use super::snapshot::{Overview, Refusal, SlotSnapshot, Snapshot, WorkerSnapshot};
@@ -21,7 +20,7 @@ impl Supervisor {
     pub fn overview(&self, now: Time) -> Overview {
         let now = self.clock.read(now);
         let slots = self.slots.iter().filter_map(|slot| slot.retry_at);
-        let pause = self.life.pause.as_ref().map(Pause::until);
+        let pause = self.life.pause.as_ref().map(|pause| pause.until);
         let preparation = self.generations.get(&self.serving).and_then(|generation| generation.retry_at());
         Overview {
             generation: self.serving,

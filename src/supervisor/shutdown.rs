@@ -3,7 +3,7 @@
 use super::effect::{Announcement, Effect, Effects, Outcome};
 use super::generation::Generation;
 use super::notice::Notice;
-use super::pause::Pause;
+use super::pause::state::Pause;
 use super::rollout::end_rollout;
 use super::spec::{CONCLUSION, HURRIED_DRAIN, MANAGER_MARGIN};
 use super::time::Time;
