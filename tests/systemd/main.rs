@@ -21,6 +21,7 @@ mod machine;
 mod neighbours;
 mod new;
 mod package;
+mod pause;
 mod php;
 mod reload;
 mod requests;
@@ -139,6 +140,7 @@ on_every_release! { read:
         requests::a_slow_query(machine);
         requests::metrics_of_a_unit(machine);
         checks::a_forgotten_migration(machine);
+        pause::visitors_wait_for_a_migration(machine);
         trials::a_release_that_fails_at_some_orders(machine);
     }
 
