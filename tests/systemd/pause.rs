@@ -1,0 +1,52 @@
+//! A pause on the guide's Django site, behind Nginx: visitors wait for a migration of eight seconds in Postgres.
+
+use std::time::Duration;
+
+use crate::machine::Machine;
+
+const VISITORS: usize = 200;
+/// What the migration takes.
+const MIGRATION: f64 = 8.0;
+/// What a start may take beside two hundred visitors, on a slow machine.
+const START: f64 = 12.0;
+
+/// None is refused, and none waits longer than the migration and a start.
+pub fn visitors_wait_for_a_migration(machine: &Machine) {
+    let migrate = "cd ~sammy/myprojectdir && exec runuser -u sammy -- sh -c '\
+                   touch /tmp/migrates && . myprojectenv/bin/activate && ./manage.py migrate --noinput && \
+                   echo \"SELECT pg_sleep(8);\" | ./manage.py shell -c \"import sys; from django.db import connection; \
+                   connection.cursor().execute(sys.stdin.read())\"'";
+    machine.write_file("/root/migrate", 0o755, &format!("#!/bin/sh\n{migrate}\n"));
+    machine.write_file(
+        "/root/visit",
+        0o755,
+        &format!(
+            "#!/bin/sh\nuntil [ -e /tmp/migrates ]; do sleep 0.05; done\nseq {VISITORS} | xargs -P {VISITORS} -I N \
+             curl -sS -o /dev/null -H 'Host: example.com' -w '%{{http_code}} %{{time_total}}\\n' http://127.0.0.1/\n"
+        ),
+    );
+    let paused = machine
+        .run("rm -f /tmp/migrates; /root/visit >/tmp/visits 2>&1 & sockd pause gunicorn --max 50s -- /root/migrate; code=$?; wait; exit $code")
+        .says("No migrations to apply")
+        .succeeded();
+    eprintln!("{paused}");
+    let visits = machine.run("cat /tmp/visits").succeeded();
+    let waits: Vec<f64> = visits
+        .lines()
+        .map(|line| {
+            let (status, seconds) = line.split_once(' ').expect("status and time");
+            assert!(status == "200", "{visits}");
+            seconds.parse().expect("seconds")
+        })
+        .collect();
+    assert_eq!(waits.len(), VISITORS, "{visits}");
+    let longest = waits.iter().copied().fold(0.0, f64::max);
+    eprintln!("the longest wait of {VISITORS}: {longest} s");
+    assert!(longest < MIGRATION + START, "{longest} s");
+    assert!(longest > MIGRATION / 2.0, "{longest} s: nobody has waited for the migration");
+    machine
+        .run("journalctl -o cat -u gunicorn")
+        .says("paused: no worker is left, visitors wait in the queue")
+        .succeeded();
+    machine.wait_for("all workers", Duration::from_secs(60), "sockd status gunicorn | grep 'Workers: 3 of 3 ready'");
+}
