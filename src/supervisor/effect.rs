@@ -254,6 +254,8 @@ pub enum Outcome {
     },
     /// It is not paused: workers serve, or start again.
     NotPaused(Unpausable),
+    /// Visitors are answered 503 until somebody ends that.
+    Maintained,
     /// The pause is over.
     Resumed {
         /// Whether a worker serves; otherwise nobody has come yet, as before the pause.
@@ -275,6 +277,8 @@ pub enum Outcome {
 pub enum Unpausable {
     /// It is paused already.
     Paused,
+    /// It is in maintenance already.
+    Maintained,
     /// A reload to this generation is under way.
     Reloads(GenerationId),
     /// This worker was still at its last requests when the time was over.

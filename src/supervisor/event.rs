@@ -94,6 +94,14 @@ pub enum Event {
     },
     /// Somebody wants the pause to end. Answered by [`Effect::Answer`](super::Effect) once a worker serves, or none can.
     ResumeRequested(RequestId),
+    /// Somebody wants visitors to be answered 503 in place of the workers, or wants that to end. Its begin is answered at
+    /// once, its end as that of a pause.
+    MaintenanceRequested {
+        /// Who is answered.
+        request: RequestId,
+        /// Whether it begins.
+        on: bool,
+    },
     /// Answers [`Effect::MeasureQueue`](super::Effect), with the fullest queue; zeros where the kernel tells of none.
     QueueMeasured {
         /// How many connections wait.

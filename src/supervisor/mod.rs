@@ -20,7 +20,7 @@
 //! fewer ready workers than before or than wanted; at most one rollout; a failed rollout leaves the old generation
 //! untouched; nothing of a new generation is loaded before its checks have ended well, one check runs at a time, and none
 //! outlives its reload; of each reload's end the operator's program hears once; KILL comes after a gentler signal;
-//! during a pause no worker starts that visitors reach, and each ends; RELOADING is followed by its end or by STOPPING; each request gets one answer; once faults stop, the wanted state is
+//! during a pause or maintenance no worker starts that visitors reach, and each ends; RELOADING is followed by its end or by STOPPING; each request gets one answer; once faults stop, the wanted state is
 //! reached in bounded time; same seed, same effects.
 
 #![forbid(unsafe_code)]
@@ -116,6 +116,8 @@ struct Life {
     complete: bool,
     /// The pause under way.
     pause: Option<Pause>,
+    /// Whether the site is in maintenance.
+    maintenance: bool,
     /// Who has resumed it and waits for a worker that serves.
     resuming: Vec<RequestId>,
     /// Whether it was asked to stop again while it stops.
@@ -127,6 +129,13 @@ struct Life {
     /// Since when workers are wanted.
     begun: Time,
     start_record: StartRecord,
+}
+
+impl Life {
+    /// Whether the service stops, or has.
+    fn ends(&self) -> bool {
+        matches!(self.mode, Mode::Stopping | Mode::Stopped)
+    }
 }
 
 /// The numbers that are given next.
@@ -189,6 +198,7 @@ impl Supervisor {
                 announced_ready: false,
                 complete: false,
                 pause: None,
+                maintenance: false,
                 resuming: Vec::new(),
                 stop_repeated: false,
                 conclusion: None,
@@ -260,6 +270,9 @@ impl Supervisor {
             Event::AbortRequested(request) => self.abort_requested(now, request, &mut effects),
             Event::PauseRequested { request, most } => self.pause_requested(now, request, most, &mut effects),
             Event::ResumeRequested(request) => self.resume_requested(now, request, &mut effects),
+            Event::MaintenanceRequested { request, on } => {
+                self.maintenance_requested(now, request, on, &mut effects);
+            }
             Event::QueueMeasured { waiting, limit } => self.queue_measured(now, waiting, limit),
             Event::AnswersCounted { generation, new, old } => {
                 self.answers_counted(now, generation, new, old, &mut effects);
@@ -356,7 +369,7 @@ impl Supervisor {
 
     /// When something is to be done beside what the workers' own deadlines ask for, in the time that counts.
     fn other_deadlines(&self) -> impl Iterator<Item = (Time, Reason)> {
-        let ends = matches!(self.life.mode, Mode::Stopping | Mode::Stopped);
+        let ends = self.life.ends();
         let conclusion =
             self.life.conclusion.filter(|_| self.life.mode == Mode::Stopping).map(|at| (at, Reason::Conclusion));
         let slots = (0..).zip(&self.slots).filter_map(|(i, slot)| Some((slot.retry_at?, Reason::Slot(SlotId(i)))));
@@ -546,7 +559,9 @@ impl Supervisor {
 
     fn announce(&mut self, now: Time, effects: &mut Effects) {
         let ready = self.workers.serving_count();
-        let can_serve = self.life.start == Start::OnConnection || ready > 0 || self.fallback.is_wanted();
+        // Where somebody holds the workers back, that is its job.
+        let answers = ready > 0 || self.fallback.is_wanted() || self.holds_back();
+        let can_serve = self.life.start == Start::OnConnection || answers;
         if can_serve && !self.life.announced_ready {
             self.life.announced_ready = true;
             effects.push(Effect::Announce(Announcement::Ready));

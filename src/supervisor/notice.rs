@@ -135,6 +135,10 @@ pub enum Notice {
         /// Whether its time was over, and nobody has resumed it.
         by_itself: bool,
     },
+    /// Visitors are answered 503 until somebody ends that, and the workers leave.
+    MaintenanceBegun,
+    /// Workers may start again.
+    MaintenanceEnded,
     /// A rollout began.
     RolloutBegun(GenerationId),
     /// A program checks the new generation before it is loaded.

@@ -13,6 +13,8 @@
 //! Meanwhile the queue is looked at each second. While half of it is full, or more, visitors get 503.
 //!
 //! What is reloaded during a pause is proven by a canary, which visitors do not reach, and serves when the pause is over.
+//!
+//! Maintenance is a pause without an end, in which nobody waits: visitors get 503 until somebody ends it.
 
 pub(super) mod state;
 
@@ -29,30 +31,64 @@ use std::time::Duration;
 const QUEUE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Whether no worker may start to serve: nobody has come yet, or it is paused.
+    /// Whether no worker may start to serve: nobody has come yet, it is paused, or in maintenance.
     pub(super) fn holds_back(&self) -> bool {
-        self.life.mode == Mode::Waiting || self.life.pause.is_some()
+        self.life.mode == Mode::Waiting || self.life.pause.is_some() || self.life.maintenance
+    }
+
+    /// Why visitors are answered 503 although workers could start. None: no worker is held back because of anybody's wish;
+    /// Some(None): one is, and visitors wait.
+    pub(super) fn held_back(&self) -> Option<Option<String>> {
+        let pause = self.life.pause.as_ref().map(Pause::turns_away);
+        if self.life.maintenance { Some(Some("the site is in maintenance".to_owned())) } else { pause }
+    }
+
+    /// Why the workers cannot be asked to leave now, if they cannot.
+    fn unpausable(&self) -> Option<Unpausable> {
+        match &self.rollouts.current {
+            _ if self.life.maintenance => Some(Unpausable::Maintained),
+            _ if self.life.pause.is_some() => Some(Unpausable::Paused),
+            Some(rollout) => Some(Unpausable::Reloads(rollout.generation)),
+            None => None,
+        }
     }
 
     /// Somebody wants a pause that ends by itself after this time.
     pub(super) fn pause_requested(&mut self, now: Time, request: RequestId, most: Duration, effects: &mut Effects) {
-        let why = match (self.life.mode, &self.life.pause, &self.rollouts.current) {
-            (Mode::Stopping | Mode::Stopped, _, _) => return effects.push(Effect::Answer(request, Outcome::Stopping)),
-            (_, Some(_), _) => Unpausable::Paused,
-            (_, _, Some(rollout)) => Unpausable::Reloads(rollout.generation),
-            (Mode::Waiting | Mode::Running, None, None) => {
-                self.begin_pause(now, request, most, effects);
-                return;
-            }
-        };
-        effects.push(Effect::Answer(request, Outcome::NotPaused(why)));
+        if self.life.ends() {
+            effects.push(Effect::Answer(request, Outcome::Stopping));
+        } else if let Some(why) = self.unpausable() {
+            effects.push(Effect::Answer(request, Outcome::NotPaused(why)));
+        } else {
+            let look_at = Some(now + QUEUE_INTERVAL);
+            self.life.pause = Some(Pause { until: now + most, request: Some(request), look_at, is_crowded: false });
+            effects.notice(Notice::Pausing { most });
+            self.send_workers_off(now, effects);
+        }
     }
 
-    fn begin_pause(&mut self, now: Time, request: RequestId, most: Duration, effects: &mut Effects) {
-        let look_at = Some(now + QUEUE_INTERVAL);
-        self.life.pause = Some(Pause { until: now + most, request: Some(request), look_at, is_crowded: false });
+    /// Somebody wants maintenance, or its end.
+    pub(super) fn maintenance_requested(&mut self, now: Time, request: RequestId, on: bool, effects: &mut Effects) {
+        if self.life.ends() {
+            effects.push(Effect::Answer(request, Outcome::Stopping));
+        } else if !on {
+            self.resume_requested(now, request, effects);
+        } else {
+            match self.unpausable() {
+                // Only what visitors are answered may be another one.
+                None | Some(Unpausable::Maintained) => effects.push(Effect::Answer(request, Outcome::Maintained)),
+                Some(why) => return effects.push(Effect::Answer(request, Outcome::NotPaused(why))),
+            }
+            if !std::mem::replace(&mut self.life.maintenance, true) {
+                effects.notice(Notice::MaintenanceBegun);
+                self.send_workers_off(now, effects);
+            }
+        }
+    }
+
+    /// All workers finish their requests and leave.
+    fn send_workers_off(&mut self, now: Time, effects: &mut Effects) {
         self.answer_resumed(&Outcome::NotServing { why: "it is paused again".to_owned() }, effects);
-        effects.notice(Notice::Pausing { most });
         for slot in &mut self.slots {
             (slot.current, slot.successor) = (None, None);
         }
@@ -62,8 +98,12 @@ impl Supervisor {
 
     /// Somebody wants it to end.
     pub(super) fn resume_requested(&mut self, now: Time, request: RequestId, effects: &mut Effects) {
-        if matches!(self.life.mode, Mode::Stopping | Mode::Stopped) {
+        if self.life.ends() {
             effects.push(Effect::Answer(request, Outcome::Stopping));
+        } else if std::mem::take(&mut self.life.maintenance) {
+            effects.notice(Notice::MaintenanceEnded);
+            self.try_again();
+            self.life.resuming.push(request);
         } else if self.life.pause.is_some() {
             self.end_pause(now, Unpausable::Resumed, effects);
             self.life.resuming.push(request);
@@ -113,7 +153,11 @@ impl Supervisor {
             effects.push(Effect::Answer(request, Outcome::NotPaused(why)));
         }
         effects.notice(Notice::PauseEnded { by_itself: pause.until <= now });
-        // Whatever kept workers from starting before may be over.
+        self.try_again();
+    }
+
+    /// Whatever kept workers from starting before may be over.
+    fn try_again(&mut self) {
         self.failing = None;
         self.slots.iter_mut().for_each(|slot| slot.retry_at = None);
     }

@@ -35,6 +35,7 @@ impl Supervisor {
             failing: self.failing.clone(),
             next_attempt_in: slots.chain(preparation).chain(pause).min().map(|at| at.since(now)),
             pause: self.life.pause.as_ref().map(|pause| pause.snapshot(now)),
+            maintenance: self.life.maintenance,
             rollout: self.rollouts.current.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
             refusal: self
                 .rollouts

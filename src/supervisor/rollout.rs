@@ -228,8 +228,7 @@ impl Supervisor {
                 rollout.proof.soak =
                     self.generations.get(&id).and_then(|g| g.spec.as_ref()).map_or(Duration::ZERO, |s| s.soak);
                 self.life.start_record.done = true;
-                let outcome =
-                    if self.life.pause.is_some() { Outcome::WaitingForResume(id) } else { Outcome::Serving(id) };
+                let outcome = if self.holds_back() { Outcome::WaitingForResume(id) } else { Outcome::Serving(id) };
                 (outcome, RecordResult::Serving)
             }
         };
@@ -331,6 +330,7 @@ pub(super) fn end_rollout(
         | Outcome::NotReplaced { .. }
         | Outcome::Paused { .. }
         | Outcome::NotPaused(_)
+        | Outcome::Maintained
         | Outcome::Resumed { .. }
         | Outcome::NotServing { .. }
         | Outcome::NothingToResume => None,

@@ -33,6 +33,8 @@ pub struct Overview {
     pub next_attempt_in: Option<Duration>,
     /// The pause under way.
     pub pause: Option<Paused>,
+    /// Whether the site is in maintenance.
+    pub maintenance: bool,
     /// The rollout under way.
     pub rollout: Option<(GenerationId, RolloutStep)>,
     /// The last reload, if it was refused.

@@ -42,7 +42,7 @@ fn live(seed: u64) -> World {
     world.checking.programs = (seed % 4) as usize;
     world.traffic.per_second = seed % 9;
     for _ in 0..120 {
-        match world.roll(26) {
+        match world.roll(27) {
             0 => {
                 let _ = world.reload();
             }
@@ -114,6 +114,10 @@ fn live(seed: u64) -> World {
             25 => {
                 let _ = world.resume();
             }
+            26 => {
+                let on = world.roll(2) == 0;
+                let _ = world.maintain(on);
+            }
             23 => {
                 let _ = world.decide(seed.is_multiple_of(2));
             }
@@ -137,12 +141,14 @@ fn live(seed: u64) -> World {
     }
     world.shaky = false;
     world.code = Code::Good;
+    let _ = world.maintain(false);
     world.run_until(ms(600_000), "every request is answered", World::all_answered);
     world.run_until(ms(600_000), "the wanted state", |world| {
         let now = world.core.snapshot(world.now);
         now.wanted == Some(now.ready)
             && now.rollout.is_none()
             && now.pause.is_none()
+            && !now.maintenance
             && !now.fallback
             && now.workers.len() as u32 == now.ready
     });

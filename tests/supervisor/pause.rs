@@ -136,6 +136,43 @@ fn before_the_first_visitor_it_holds_for_him_too() {
 }
 
 #[test]
+fn in_maintenance_visitors_get_the_page_until_somebody_ends_it() {
+    let mut world = serving(spec());
+    let on = world.maintain(true);
+    assert_eq!(world.answers[&on], Outcome::Maintained, "at once");
+    assert!(world.fallback());
+    let before = spawned(&world);
+    world.run_for(ms(3_600_000));
+    assert!(world.fallback() && spawned(&world) == before);
+    // What is deployed meanwhile is proven, and serves afterwards; another pause has no place.
+    let reload = world.reload();
+    world.run_until(ms(20_000), "an answer", |world| world.answers.contains_key(&reload));
+    assert_eq!(world.answers[&reload], Outcome::WaitingForResume(GenerationId(2)));
+    let pause = world.pause(ms(1_000));
+    assert_eq!(world.answers[&pause], Outcome::NotPaused(Unpausable::Maintained));
+    let again = world.maintain(true);
+    assert_eq!(world.answers[&again], Outcome::Maintained);
+    let off = world.maintain(false);
+    world.run_until(ms(10_000), "an answer", |world| world.answers.contains_key(&off));
+    assert_eq!(world.answers[&off], Outcome::Resumed { serves: true });
+    assert!(!world.fallback());
+    assert_eq!(world.core.snapshot(world.now).generation, GenerationId(2));
+}
+
+#[test]
+fn maintenance_that_was_on_before_a_restart_lets_no_worker_start() {
+    for start in [Start::AtOnce, Start::OnConnection] {
+        let mut world = World::new(1, start, spec());
+        let on = world.maintain(true);
+        assert_eq!(world.answers[&on], Outcome::Maintained);
+        world.run_for(ms(60_000));
+        assert_eq!((spawned(&world), world.fallback()), (0, true));
+        let _ = world.maintain(false);
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    }
+}
+
+#[test]
 fn a_stop_answers_everybody() {
     for resumes in [false, true] {
         let mut world = serving(spec());

@@ -161,6 +161,7 @@ impl World {
             | Event::PauseRequested { .. }
             | Event::ResumeRequested(_)
             | Event::QueueMeasured { .. }
+            | Event::MaintenanceRequested { .. }
             | Event::Interrupted { .. } => true,
         }
     }

@@ -60,7 +60,8 @@ impl World {
             return;
         }
         self.check_health(before, &after, effects);
-        if after.pause.is_some() {
+        if after.pause.is_some() || after.maintenance {
+            assert!(after.fallback || !after.maintenance, "maintenance, and nobody says so\n{}", self.story());
             let public = |effect: &Effect| matches!(effect, Effect::Spawn { role: Role::Serving, .. });
             assert!(!effects.iter().any(public), "one starts to serve during a pause\n{}", self.story());
             return;

@@ -61,6 +61,13 @@ impl World {
         request
     }
 
+    /// Asks for maintenance, or for its end.
+    pub fn maintain(&mut self, on: bool) -> RequestId {
+        let request = self.request();
+        self.event(Event::MaintenanceRequested { request, on });
+        request
+    }
+
     /// It takes so long for its last requests.
     pub fn is_slow_to_leave(&mut self, id: WorkerId, time: Duration) {
         self.processes.get_mut(&id).expect("it is there").leaves_after = Some(time);
