@@ -134,6 +134,12 @@ impl TextAlias {
 }
 
 impl LaunchPlan {
+    /// Whether its workers get a scoreboard to count their answers on. The servers that we know have other ways to say
+    /// what they do, in none of which is how a request was answered.
+    pub fn takes_scoreboard(&self) -> bool {
+        self.worker.is_none()
+    }
+
     /// How a worker is executed.
     pub fn execution(&self, command: &Command, fds: &WorkerFds<'_>) -> WorkerCommand {
         match &self.worker {

@@ -8,6 +8,7 @@ mod application;
 mod module;
 mod options;
 mod subject;
+mod trial;
 mod unit;
 mod version;
 
@@ -195,10 +196,10 @@ fn check(subject: Subject) -> Diagnostics {
     if problems.has_errors() {
         return problems;
     }
-    let mut settings = match config::load(None, &subject.options) {
+    let (mut settings, canary_workers) = match config::load(None, &subject.options) {
         Ok(loaded) => {
             problems.append(loaded.warnings);
-            loaded.settings
+            (loaded.settings, loaded.canary_workers)
         }
         Err(found) => {
             problems.append(found);
@@ -232,6 +233,7 @@ fn check(subject: Subject) -> Diagnostics {
                 problems.push(stays_in_release(&subject.directory, &command.directory));
             }
             problems.append(application::check(&settings.command, &command));
+            problems.extend(trial::check(&settings, &command, canary_workers));
             problems.extend(config::resolve_health_command(&settings, &command).err());
             problems.extend(config::resolve_checks(&settings, &command).into_iter().filter_map(Result::err));
             problems.extend(config::resolve_after(&settings, &command).err());

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use crate::adapter::{self, launcher::Launcher};
 use crate::app::Address;
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::regular_file;
 
 use super::reader::{Reader, Section, Value};
@@ -26,6 +26,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What in it is probably not meant so.
     pub warnings: Diagnostics,
+    /// Where `reload.canary-workers` is, for those who know more of the server.
+    pub canary_workers: Option<Location>,
 }
 
 /// Reads the configuration file, if there is one (`options.config` when `file` is none), and the options over it.
@@ -44,8 +46,9 @@ pub fn load(file: Option<&Path>, options: &Options) -> Result<Loaded, Diagnostic
     let mut settings = reader.top(table.get_ref(), lower);
     overrule(&mut settings, options);
     check(&settings, &mut reader);
+    let canary_workers = reader.location("reload", "canary-workers");
     let problems = reader.finish();
-    if problems.has_errors() { Err(problems) } else { Ok(Loaded { settings, warnings: problems }) }
+    if problems.has_errors() { Err(problems) } else { Ok(Loaded { settings, warnings: problems, canary_workers }) }
 }
 
 /// Every key that the file may hold, as `section.key`, sections among them.

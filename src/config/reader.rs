@@ -12,7 +12,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::suggestion;
 
 /// A value with its place in the file.
@@ -91,6 +91,12 @@ impl<'f> Reader<'f> {
     /// Reports a problem with the value of a key: at its place if it is in the file.
     pub(super) fn about(&mut self, section: &'static str, key: &'static str, diagnostic: Diagnostic) {
         self.report(self.spans.get(&(section, key)).cloned(), diagnostic);
+    }
+
+    /// Where the value of a key is in the file.
+    pub(super) fn location(&self, section: &'static str, key: &'static str) -> Option<Location> {
+        let span = self.spans.get(&(section, key))?.clone();
+        Some(Location { file: self.file?.to_owned(), span })
     }
 
     /// The file, if there is one.

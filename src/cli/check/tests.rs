@@ -89,6 +89,58 @@ fn the_last_line_is_the_verdict() {
 }
 
 #[test]
+fn a_trial_whose_answers_nobody_counts_is_named() {
+    let instances = Instances::new("trial");
+    let program = |name: &str, text: &str| {
+        instances.file(name, text);
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(instances.0.join(name), executable).expect("it can be made executable");
+    };
+    let found = |server: &str, show: bool| {
+        let words = server.split(' ').map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+        let show = if show { "" } else { "\n[requests]\nshow = false" };
+        let text = format!("command = [{words}]\n[reload]\ncanary-workers = \"25%\"{show}\n");
+        instances.file("web.toml", &text.replace("ETC", &instances.0.display().to_string()));
+        let text = instances.text(Some("web"));
+        // gunicorn is not installed, which is another warning.
+        text.find("warning: unless").or(text.find("warning: with")).map_or(text.clone(), |at| text[at..].to_owned())
+    };
+    program("puma", "#!/bin/sh\n");
+    assert_eq!(
+        found("ETC/puma -C -", true),
+        "\
+warning: puma does not count its answers by status: a trial by canary-workers notices only workers that die or hang, and \
+takes all of canary-time
+ --> web.toml:3:18
+  |
+3 | canary-workers = \"25%\"
+  |                  ^^^^^
+  |
+  = help: leave canary-workers out, or set canary-time to the time in which a crash or a hang would show
+ok, 1 warning
+"
+    );
+    // Shown or not, it has nothing to show.
+    assert_eq!(found("ETC/puma -C -", false), found("ETC/puma -C -", true));
+    let unless = "warning: unless the program itself counts its answers in SOCKD_SCOREBOARD, a trial by canary-workers";
+    let hidden = "warning: with show = false in [requests] no answers are counted: a trial by canary-workers";
+    assert!(found("/bin/sh", true).starts_with(unless), "{}", found("/bin/sh", true));
+    assert!(found("/bin/sh", false).starts_with(hidden), "{}", found("/bin/sh", false));
+    // Python's servers count; what is only called like one is executed as it is.
+    program("gunicorn", "#!/usr/bin/python3\n");
+    let quiet = found("ETC/gunicorn web:app", true);
+    assert!(!quiet.contains("canary-workers"), "{quiet}");
+    let silent = found("ETC/gunicorn web:app", false);
+    assert!(silent.starts_with(hidden), "{silent}");
+    program("gunicorn", "#!/bin/sh\n");
+    let wrapper = found("ETC/gunicorn web:app", true);
+    assert!(wrapper.starts_with(unless), "{wrapper}");
+    // Without the setting there is no trial.
+    instances.file("none.toml", "command = [\"/bin/sh\"]\n[reload]\ncanary-time = \"5min\"\n");
+    assert_eq!(instances.text(Some("none")), "ok\n");
+}
+
+#[test]
 fn the_page_of_an_operators_own_must_be_one() {
     let instances = Instances::new("page");
     let page = instances.0.join("page.html");

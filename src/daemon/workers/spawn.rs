@@ -125,8 +125,7 @@ impl Workers {
             worker.output.name_files(alias);
         }
         let mut environment = BTreeMap::<OsString, OsString>::new();
-        // The servers that we know have other ways to say what they do.
-        let with_scoreboard = shows_requests && generation.plan.worker.is_none();
+        let with_scoreboard = shows_requests && generation.plan.takes_scoreboard();
         let scoreboard = with_scoreboard.then(new_scoreboard).transpose()?;
         if let Some(scoreboard) = &scoreboard {
             environment.insert("SOCKD_SCOREBOARD".into(), (FIRST_DESCRIPTOR + descriptors.len()).to_string().into());
