@@ -73,6 +73,7 @@
 //!   daemon   doctor
 //!   metrics             (the status as text for Prometheus)
 //!   history             (the file of reloads and starts, and where a rollback leads)
+//!   maintenance         (that it is on, over a restart)
 //!   process
 //!   listener notify probe cgroup queue fallback scoreboard server_stats systemd journal control status_socket
 //!   config
@@ -84,6 +85,7 @@
 //!   supervisor          (std only: a package of its own)
 //!   suggestion diagnostic exit
 //!   printable           (which characters act on a terminal)
+//!   state_file          (what an instance keeps in its state directory)
 //!   regular_file        (opening what others have made)
 //! ```
 #![deny(unsafe_code)]
@@ -102,6 +104,7 @@ pub mod fallback;
 pub mod history;
 pub mod journal;
 pub mod listener;
+pub mod maintenance;
 pub mod metrics;
 pub mod notify;
 pub mod peer;
@@ -114,6 +117,7 @@ pub mod regular_file;
 pub mod scoreboard;
 pub mod server_stats;
 pub mod sock_diag;
+pub mod state_file;
 pub mod status_socket;
 pub mod suggestion;
 pub mod systemd;

@@ -17,9 +17,13 @@ pub struct Arguments {
     /// A page of the operator's own
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
+
+    /// What visitors are told in place of the usual words
+    #[arg(long, value_name = "TEXT")]
+    message: Option<String>,
 }
 
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    ExitCode::from(fallback::run(arguments.listeners, arguments.page.as_deref()))
+    ExitCode::from(fallback::run(arguments.listeners, arguments.page.as_deref(), arguments.message.clone()))
 }

@@ -19,6 +19,7 @@ mod file_text;
 pub mod history;
 mod instance;
 mod logs;
+mod maintenance;
 mod metrics;
 mod new;
 mod next_step;
@@ -83,6 +84,8 @@ enum Command {
     Pause(pause::Arguments),
     /// End a pause
     Resume(resume::Arguments),
+    /// Have visitors get a page and no worker serve, until it is ended
+    Maintenance(maintenance::Arguments),
     /// Show every reload and start: when, who, which release, how it ended
     History(history::Arguments),
     /// Show what the journal holds of a unit or a worker
@@ -116,6 +119,7 @@ impl Command {
             | Self::Rollback(rollback::Arguments { whose, .. })
             | Self::Pause(pause::Arguments { whose, .. })
             | Self::Resume(resume::Arguments { whose, .. })
+            | Self::Maintenance(maintenance::Arguments { whose, .. })
             | Self::History(history::Arguments { whose, .. })
             | Self::Logs(logs::Arguments { whose, .. })
             | Self::Metrics(metrics::Arguments { whose, .. })
@@ -150,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Pause(arguments) => pause::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
+        Command::Maintenance(arguments) => maintenance::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),

@@ -313,6 +313,7 @@ pub async fn follow(instance: &Instance, request: Request, mut step: impl FnMut(
             | Request::Rollback { wait: true, .. }
             | Request::Pause { .. }
             | Request::Resume
+            | Request::Maintenance { .. }
     );
     let mut asking = ask(instance, request).await?;
     loop {

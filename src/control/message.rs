@@ -22,7 +22,7 @@ pub const VERSION: u32 = 1;
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// What a client asks: `{"command":"status"}`, `{"command":"reload","wait":true}`, `{"command":"replace","worker":3}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
     /// Describe yourself: answered by one [`Reply::Status`].
@@ -79,6 +79,17 @@ pub enum Request {
     },
     /// End the pause: answered by one [`Reply::Outcome`] when a worker serves, or none can.
     Resume,
+    /// Have visitors answered 503 until that is ended, or end it: answered by one [`Reply::Outcome`].
+    Maintenance {
+        /// Whether it begins.
+        on: bool,
+        /// What visitors are told in place of the usual words.
+        #[serde(default)]
+        message: Option<String>,
+        /// When they may come again, in seconds; `None`: as usual.
+        #[serde(default)]
+        retry_after_s: Option<u32>,
+    },
     /// Which reloads and starts were there? Answered by one [`Reply::History`].
     History,
     /// Put another worker in the place of this one: answered by one [`Reply::Outcome`], whether this has begun.
@@ -210,6 +221,8 @@ pub struct Status {
     pub generation: u64,
     /// The pause under way.
     pub pause: Option<Pause>,
+    /// The maintenance that is on.
+    pub maintenance: Option<Maintenance>,
     /// Whether a reload is under way, and why the last one was refused.
     pub reload: Reload,
     /// The sockets, in the order they were received.
@@ -250,6 +263,18 @@ pub struct Pause {
     pub left_ms: u64,
     /// Whether the last worker has left.
     pub is_empty: bool,
+}
+
+/// Maintenance: visitors are answered 503 until somebody ends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Maintenance {
+    /// When it began.
+    pub since_unix_ms: u64,
+    /// What visitors are told in place of the usual words.
+    pub message: Option<String>,
+    /// When they may come again, in seconds.
+    pub retry_after_s: u32,
 }
 
 /// Reloads: the one under way, the last refused.

@@ -78,6 +78,8 @@ impl Counts {
             | Notice::Pausing { .. }
             | Notice::Paused
             | Notice::PauseEnded { .. }
+            | Notice::MaintenanceBegun
+            | Notice::MaintenanceEnded
             | Notice::RolloutBegun(_)
             | Notice::Checking { .. }
             | Notice::ChecksLeftOut(_)

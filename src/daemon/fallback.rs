@@ -1,6 +1,7 @@
-//! The helper process that answers 503 while no worker can: started, given the time for Retry-After, stopped. When it is
-//! started again is the core's to decide.
+//! The helper process that answers 503 while no worker can, or none shall: started with what visitors are told, given the
+//! time for Retry-After, stopped. When it is started again is the core's to decide.
 
+use super::maintenance::Keeper;
 use super::message::Message;
 use super::outbox::Outbox;
 use crate::app::Command;
@@ -28,6 +29,7 @@ pub(super) struct Fallback {
     retry_after: Option<u64>,
     /// The operator's own page, as the configuration last said.
     page: Option<PathBuf>,
+    pub(super) maintenance: Keeper,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,11 @@ struct Helper {
 }
 
 impl Fallback {
+    /// A helper that has none to start yet.
+    pub(super) fn new(maintenance: Keeper) -> Self {
+        Self { maintenance, ..Self::default() }
+    }
+
     /// What the helper shows from its next start on.
     pub(super) fn show(&mut self, page: Option<&Path>) {
         self.page = page.map(Path::to_owned);
@@ -106,6 +113,9 @@ impl Fallback {
         if let Some(page) = &self.page {
             arguments.extend(["--page".into(), page.clone().into()]);
         }
+        if let Some(message) = self.maintenance.on().and_then(|on| on.message.as_ref()) {
+            arguments.push(format!("--message={message}").into());
+        }
         let command = Command {
             launcher: Vec::new(),
             program: "/proc/self/exe".into(),
@@ -131,7 +141,10 @@ impl Fallback {
 
     /// Sends the helper the time until the next attempt.
     pub(super) fn set_retry_after(&mut self, next_attempt: Option<Duration>) {
-        let seconds = next_attempt.map_or(1, |wait| wait.as_secs() + 1);
+        let seconds = match self.maintenance.on() {
+            Some(maintenance) => maintenance.retry_after.into(),
+            None => next_attempt.map_or(1, |wait| wait.as_secs() + 1),
+        };
         let Some(helper) = &self.helper else { return };
         if self.retry_after == Some(seconds) {
             return;

@@ -65,6 +65,7 @@ mod history;
 mod hooks;
 mod listener_monitor;
 mod log_limit;
+mod maintenance;
 mod measure;
 mod message;
 mod notice_log;

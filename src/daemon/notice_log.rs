@@ -210,6 +210,16 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::PauseEnded { by_itself: false } => {
             tracing::info!(MESSAGE_ID = message_id::PAUSE_ENDED, SOCKD_EVENT = "pause-ended", "resumed: workers start")
         }
+        Notice::MaintenanceBegun => tracing::info!(
+            MESSAGE_ID = message_id::MAINTENANCE_BEGUN,
+            SOCKD_EVENT = "maintenance-begun",
+            "maintenance: visitors get 503 until sockd maintenance ends it; the workers finish their requests and leave"
+        ),
+        Notice::MaintenanceEnded => tracing::info!(
+            MESSAGE_ID = message_id::MAINTENANCE_ENDED,
+            SOCKD_EVENT = "maintenance-ended",
+            "the maintenance is over: workers start"
+        ),
         Notice::RolloutBegun(generation) => {
             tell_of!(info, RELOAD_BEGUN, "reload-begun", *generation, "reload: preparing generation {generation}");
         }

@@ -8,6 +8,7 @@ use super::workers::{Worker, Workers};
 use crate::cgroup::Group;
 use crate::control::message;
 use crate::listener::Listener;
+use crate::maintenance::Maintenance;
 use crate::supervisor::{GenerationId, Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, Time, WorkerSnapshot};
 use rustix::process::Pid;
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,7 @@ pub(super) fn document(
     workers: &Workers,
     templates: &Templates,
     counts: &Counts,
+    maintenance: Option<&Maintenance>,
 ) -> message::Status {
     message::Status {
         version: message::VERSION,
@@ -30,6 +32,11 @@ pub(super) fn document(
         status_line: status_line(snapshot),
         generation: snapshot.generation.0.into(),
         pause: snapshot.pause.map(|pause| message::Pause { left_ms: ms(pause.left), is_empty: pause.is_empty }),
+        maintenance: maintenance.map(|on| message::Maintenance {
+            since_unix_ms: on.since_unix_ms,
+            message: on.message.clone(),
+            retry_after_s: on.retry_after,
+        }),
         reload: reload(snapshot, clock),
         listeners: listeners.iter().map(listener).collect(),
         workers: snapshot.workers.iter().map(|seen| worker(seen, snapshot, workers.get(seen.worker))).collect(),
@@ -131,7 +138,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn unix_ms(at: SystemTime) -> u64 {
+pub(super) fn unix_ms(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, ms)
 }
 
@@ -143,6 +150,11 @@ pub(super) fn status_line(snapshot: &Overview) -> String {
         match snapshot.living {
             0 => "stopping".to_owned(),
             left => format!("stopping, {left} {} to finish", workers(left as u32)),
+        }
+    } else if snapshot.maintenance {
+        match &snapshot.fallback_failure {
+            None => "maintenance, answering 503".to_owned(),
+            Some(failure) => format!("maintenance, and cannot answer 503: {failure}"),
         }
     } else if let Some(pause) = snapshot.pause {
         match (pause.is_empty, snapshot.fallback) {
@@ -206,6 +218,7 @@ mod tests {
             waiting: false,
             stopping: false,
             pause: None,
+            maintenance: false,
             fallback: false,
             fallback_failure: None,
             failing: None,

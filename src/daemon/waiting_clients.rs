@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The time of the pause was over, or there was none.
-const NOT_PAUSED: &str = "nothing is paused: workers serve, or start";
+const NOT_PAUSED: &str = "there is no pause and no maintenance: workers serve, or start";
 
 #[derive(Debug, Default)]
 pub(super) struct WaitingClients {
@@ -38,6 +38,11 @@ impl WaitingClients {
     /// The event that ends it.
     pub(super) fn resume(&mut self, client: Replier) -> Event {
         Event::ResumeRequested(self.request(Some(client)))
+    }
+
+    /// The event that begins or ends maintenance. Without a client nobody hears what comes of it.
+    pub(super) fn maintenance(&mut self, on: bool, client: Option<Replier>) -> Event {
+        Event::MaintenanceRequested { request: self.request(client), on }
     }
 
     /// A new request; the client, if there is one, waits for its outcome.
@@ -81,7 +86,8 @@ impl WaitingClients {
                     format!("paused for {} s at most: no worker is left, visitors wait", left.as_secs().max(1));
                 (true, message, Vec::new())
             }
-            Outcome::NotPaused(why) => (false, format!("not paused: {}", unpausable(why)), Vec::new()),
+            Outcome::NotPaused(why) => (false, unpausable(why), Vec::new()),
+            Outcome::Maintained => (true, "maintenance: visitors get 503 until it is ended".to_owned(), Vec::new()),
             Outcome::Resumed { serves: true } => (true, "resumed: visitors are served".to_owned(), Vec::new()),
             Outcome::Resumed { serves: false } => {
                 (true, "resumed: it waits for the first connection".to_owned(), Vec::new())
@@ -114,13 +120,14 @@ fn unpausable(why: Unpausable) -> String {
     match why {
         Unpausable::Paused => "it is paused already; sockd resume ends that".to_owned(),
         Unpausable::Reloads(generation) => {
-            format!("the reload to generation {generation} is under way; sockd reload --abort ends it")
+            format!("not now: the reload to generation {generation} is under way; sockd reload --abort ends it")
         }
         Unpausable::Serves(worker) => format!(
-            "worker {worker} was still at its last requests when the time was over; workers serve again; sockd status \
+            "not paused: worker {worker} was still at its last requests when the time was over; workers serve again; sockd status \
              shows its requests, and a longer --max lets it finish"
         ),
-        Unpausable::Resumed => "it was resumed before the last worker had left".to_owned(),
+        Unpausable::Maintained => "it is in maintenance; sockd maintenance off ends that".to_owned(),
+        Unpausable::Resumed => "not paused: it was resumed before the last worker had left".to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::page;
+use super::page::{self, Texts};
 
 /// What the answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,24 +52,29 @@ pub(super) fn is_complete(bytes: &[u8], searched: usize) -> bool {
     fresh.windows(4).any(|window| window == b"\r\n\r\n") || fresh.windows(2).any(|window| window == b"\n\n")
 }
 
-/// The 503 for a request whose head begins with `bytes`, with `page` in place of the built-in one. What is no request
+/// The 503 for a request whose head begins with `bytes`, with `page` in place of the built-in one, or with `message` in place of the usual words, which comes first. What is no request
 /// gets the same answer as plain text: that the site is away is true for everybody. `random` is any number; pages that
 /// come back by themselves are spread by it.
-pub(super) fn answer(bytes: &[u8], page: Option<&str>, retry_after: u32, random: u32) -> Vec<u8> {
+pub(super) fn answer(bytes: &[u8], texts: &Texts, retry_after: u32, random: u32) -> Vec<u8> {
+    let message = texts.message.as_deref();
+    let page = texts.page.as_deref().filter(|_| message.is_none());
     let request = if bytes.first() == Some(&0) { read_uwsgi(bytes) } else { read_http(bytes) };
     let (kind, body): (_, Cow<'_, str>) = match request.format {
         Format::Html => {
-            let built_in = || page::built_in(request.method != Method::Other, retry_after, random);
+            let built_in = || page::built_in(request.method != Method::Other, retry_after, random, message);
             ("text/html; charset=utf-8", page.map_or_else(|| built_in().into(), Cow::from))
         }
         Format::Json => {
+            let message = serde_json::Value::from(message.unwrap_or(MESSAGE));
             let text = format!(
-                "{{\"status\":503,\"error\":\"Service Unavailable\",\"message\":\"{MESSAGE}\",\
+                "{{\"status\":503,\"error\":\"Service Unavailable\",\"message\":{message},\
                  \"retry_after\":{retry_after}}}\n"
             );
             ("application/json", text.into())
         }
-        Format::Plain => ("text/plain; charset=utf-8", format!("503 Service Unavailable\n{MESSAGE}\n").into()),
+        Format::Plain => ("text/plain; charset=utf-8", {
+            format!("503 Service Unavailable\n{}\n", message.unwrap_or(MESSAGE)).into()
+        }),
     };
     let mut response = format!(
         "HTTP/1.1 503 Service Unavailable\r\n\
@@ -193,7 +198,7 @@ mod tests {
     use super::*;
 
     fn text(request: &[u8]) -> String {
-        String::from_utf8(answer(request, None, 7, 0)).expect("an answer of text")
+        String::from_utf8(answer(request, &Texts::default(), 7, 0)).expect("an answer of text")
     }
 
     fn uwsgi(variables: &[(&str, &str)]) -> Vec<u8> {
@@ -313,11 +318,25 @@ mod tests {
 
     #[test]
     fn an_operators_page_is_for_those_who_want_html() {
-        let page = Some("<p>Später</p>");
-        let of = |request: &[u8]| String::from_utf8(answer(request, page, 7, 0)).expect("text");
+        let texts = Texts { page: Some("<p>Später</p>".to_owned()), message: None };
+        let of = |request: &[u8]| String::from_utf8(answer(request, &texts, 7, 0)).expect("text");
         let html = of(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n");
         assert!(html.contains("\r\nContent-Length: 14\r\n") && html.ends_with("\r\n\r\n<p>Später</p>"), "{html}");
         assert!(of(b"HEAD / HTTP/1.1\r\nAccept: text/html\r\n\r\n").ends_with("\r\n\r\n"));
         assert!(of(b"GET / HTTP/1.1\r\nAccept: application/json\r\n\r\n").contains("\"status\":503"));
+    }
+
+    #[test]
+    fn a_message_is_for_everybody() {
+        let texts =
+            Texts { page: Some("<p>Später</p>".to_owned()), message: Some("Back at \"8\" <sharp>".to_owned()) };
+        let of = |request: &[u8]| String::from_utf8(answer(request, &texts, 7, 0)).expect("text");
+        assert!(
+            of(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n").contains("<p>Back at &quot;8&quot; &lt;sharp&gt;</p>")
+        );
+        assert!(of(b"GET / HTTP/1.1\r\nAccept: text/plain\r\n\r\n").ends_with("\nBack at \"8\" <sharp>\n"));
+        let json = of(b"GET / HTTP/1.1\r\nAccept: application/json\r\n\r\n");
+        let body: serde_json::Value = serde_json::from_str(json.rsplit("\r\n").next().expect("a body")).expect("JSON");
+        assert_eq!(body["message"], "Back at \"8\" <sharp>");
     }
 }

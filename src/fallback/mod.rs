@@ -35,7 +35,7 @@ use crate::exit;
 use crate::printable::for_terminal;
 use server::Server;
 
-pub use page::{LARGEST as LARGEST_PAGE, read as read_page};
+pub use page::{LARGEST as LARGEST_PAGE, Texts, read as read_page};
 pub use server::STOP_LIMIT;
 
 /// How the helper exits, without a word, where it can have no thread: it is started every second, and the supervisor says
@@ -56,10 +56,10 @@ struct Order {
 }
 
 /// The helper process: takes `count` listeners from LISTEN_FDS, stdin and stdout, and serves, with the operator's own
-/// `page` if it can be used. Returns an exit code of [`crate::exit`]. Call it before any thread exists: listenfd changes
+/// `page` if it can be used, or `message`. Returns an exit code of [`crate::exit`]. Call it before any thread exists: listenfd changes
 /// the environment. LISTEN_PID must be unset or be our own.
 #[must_use]
-pub fn run(count: usize, page: Option<&Path>) -> u8 {
+pub fn run(count: usize, page: Option<&Path>, message: Option<String>) -> u8 {
     match inherited(count) {
         Ok(listeners) => {
             let page = page.and_then(|path| match in_time(path, read_page) {
@@ -71,7 +71,7 @@ pub fn run(count: usize, page: Option<&Path>) -> u8 {
             });
             let orders = std::io::stdin().as_fd().try_clone_to_owned();
             match orders.and_then(|orders| Ok((orders, std::io::stdout().as_fd().try_clone_to_owned()?))) {
-                Ok((orders, visitors)) => serve(listeners, page, orders, visitors),
+                Ok((orders, visitors)) => serve(listeners, Texts { page, message }, orders, visitors),
                 Err(error) => failure(&format!("cannot use stdin and stdout: {error}")),
             }
         }
@@ -117,13 +117,12 @@ fn inherited(count: usize) -> Result<Vec<OwnedFd>, String> {
     (0..count).map(take).collect()
 }
 
-/// Answers on `listeners` until the pipe `orders` ends, then finishes what is in flight and returns an exit code. `page` is shown
-/// in place of the built-in one. One byte for each answered visitor goes to `visitors`, unless that is full.
+/// Answers on `listeners` until the pipe `orders` ends, then finishes what is in flight and returns an exit code. One byte for each answered visitor goes to `visitors`, unless that is full.
 ///
 /// Threads that are still at work after [`STOP_LIMIT`] are left behind; the caller is expected to exit.
 #[must_use]
-pub fn serve(listeners: Vec<OwnedFd>, page: Option<String>, orders: OwnedFd, visitors: OwnedFd) -> u8 {
-    let start = |orders: OwnedFd| Ok((orders.try_clone()?, Server::start(listeners, page, orders, visitors)?));
+pub fn serve(listeners: Vec<OwnedFd>, texts: Texts, orders: OwnedFd, visitors: OwnedFd) -> u8 {
+    let start = |orders: OwnedFd| Ok((orders.try_clone()?, Server::start(listeners, texts, orders, visitors)?));
     let (mut orders, server) = match start(orders) {
         Ok((orders, server)) => (BufReader::new(File::from(orders)), server),
         Err::<_, std::io::Error>(error) if error.kind() == std::io::ErrorKind::WouldBlock => return NO_THREAD,

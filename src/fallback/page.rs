@@ -12,8 +12,19 @@ pub const LARGEST: u64 = 256 << 10;
 
 /// `page.html` needs nothing from elsewhere: no script, no font, no picture.
 const PAGE: &str = include_str!("page.html");
+/// What it says, unless the operator has a message.
+const MESSAGE: &str = "This site is taking a short break and will be back in a moment.";
 /// A page does not ask for itself again sooner, in seconds: it shall be possible to read it.
 const SOONEST: u32 = 3;
+
+/// What the operator has visitors told.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    /// A page in place of the built-in one.
+    pub page: Option<String>,
+    /// A line in place of the usual words; with it the page is the built-in one.
+    pub message: Option<String>,
+}
 
 /// Reads the page that an operator wrote.
 ///
@@ -31,7 +42,7 @@ pub fn read(path: &Path) -> Result<String, String> {
 /// The built-in page. One that was asked for (`again`) asks for itself again after `retry_after` seconds or a little
 /// later, by `random`, so that not everybody comes back in the same second. One that answers a form does not: the
 /// browser would ask for it without what was sent.
-pub(super) fn built_in(again: bool, retry_after: u32, random: u32) -> String {
+pub(super) fn built_in(again: bool, retry_after: u32, random: u32, message: Option<&str>) -> String {
     let base = retry_after.max(SOONEST);
     let seconds = base + random % (base / 3 + 2);
     let (refresh, seconds, advice) = if again {
@@ -42,10 +53,17 @@ pub(super) fn built_in(again: bool, retry_after: u32, random: u32) -> String {
         let advice = "What you have just sent may not have arrived. Please send it again in about {{SPAN}}.";
         (String::new(), base, advice)
     };
+    // The message comes last: nothing in it is taken for a place of ours.
     PAGE.replace("{{REFRESH}}", &refresh)
         .replace("{{ADVICE}}", advice)
         .replace("{{SECONDS}}", &seconds.to_string())
         .replace("{{SPAN}}", &span(seconds))
+        .replace("{{MESSAGE}}", &escaped(message.unwrap_or(MESSAGE)))
+}
+
+/// Text as it stands in a page.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn span(seconds: u32) -> String {
@@ -62,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_from_elsewhere_and_tells_nothing_of_the_inside() {
-        for page in [built_in(true, 7, 0), built_in(false, 7, 0)] {
+        for page in [built_in(true, 7, 0, None), built_in(false, 7, 0, None)] {
             for word in ["http:", "https:", "//", "src=", "url(", "@import", "<script", "sockd", "worker", "{{"] {
                 assert!(!page.contains(word), "{word} is in the page");
             }
@@ -75,7 +93,7 @@ mod tests {
     #[test]
     fn a_page_that_was_asked_for_comes_back_after_the_time_and_not_all_in_the_same_second() {
         let refresh = |retry_after, random| -> u32 {
-            let page = built_in(true, retry_after, random);
+            let page = built_in(true, retry_after, random, None);
             let (_, rest) = page.split_once("http-equiv=\"refresh\" content=\"").expect("it asks for itself");
             rest.split_once('"').expect("a number").0.parse().expect("a number")
         };
@@ -85,13 +103,20 @@ mod tests {
             assert_eq!(least, retry_after.max(SOONEST));
             assert!(most > least && most <= least + least / 3 + 1, "{retry_after}: {least} to {most}");
         }
-        assert!(built_in(true, 9, 0).contains("in about 9&nbsp;seconds"));
-        assert!(built_in(true, 3600, 0).contains("in about 60&nbsp;minutes"));
+        assert!(built_in(true, 9, 0, None).contains("in about 9&nbsp;seconds"));
+        assert!(built_in(true, 3600, 0, None).contains("in about 60&nbsp;minutes"));
+    }
+
+    #[test]
+    fn a_message_is_text_and_nothing_else() {
+        let page = built_in(true, 9, 0, Some("Zurück um <b>8</b> & {{SPAN}}"));
+        assert!(page.contains("<p>Zurück um &lt;b&gt;8&lt;/b&gt; &amp; {{SPAN}}</p>"), "{page}");
+        assert!(!page.contains(MESSAGE), "{page}");
     }
 
     #[test]
     fn a_form_is_not_sent_again_by_itself() {
-        let page = built_in(false, 9, 5);
+        let page = built_in(false, 9, 5, None);
         assert!(!page.contains("refresh") && page.contains("send it again in about 9&nbsp;seconds"), "{page}");
     }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, connect, getsockname, socket_with};
 
 use super::answer::{answer, is_complete};
+use super::page::Texts;
 
 /// How long [`Server::stop`] waits for answers in flight.
 pub const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -40,8 +41,8 @@ pub(super) struct Server {
 
 struct Shared {
     listeners: Vec<OwnedFd>,
-    /// The operator's own page.
-    page: Option<String>,
+    /// What the operator has visitors told.
+    texts: Texts,
     /// A pipe. The acceptors look themselves whether its other end is closed: from that moment on a worker serves, and
     /// the thread that reads it may not have come to its end yet.
     orders: OwnedFd,
@@ -63,13 +64,8 @@ struct Slots {
 
 impl Server {
     /// Accepts until the other end of `orders` is closed.
-    pub(super) fn start(
-        listeners: Vec<OwnedFd>,
-        page: Option<String>,
-        orders: OwnedFd,
-        visitors: OwnedFd,
-    ) -> io::Result<Self> {
-        let server = Self::idle(listeners, page, orders, visitors);
+    pub(super) fn start(listeners: Vec<OwnedFd>, texts: Texts, orders: OwnedFd, visitors: OwnedFd) -> io::Result<Self> {
+        let server = Self::idle(listeners, texts, orders, visitors);
         for index in 0..server.shared.listeners.len() {
             let shared = Arc::clone(&server.shared);
             thread::Builder::new().stack_size(STACK).spawn(move || shared.accept_until_stopped(index))?;
@@ -78,11 +74,11 @@ impl Server {
     }
 
     /// A server without threads that accept.
-    fn idle(listeners: Vec<OwnedFd>, page: Option<String>, orders: OwnedFd, visitors: OwnedFd) -> Self {
+    fn idle(listeners: Vec<OwnedFd>, texts: Texts, orders: OwnedFd, visitors: OwnedFd) -> Self {
         let slots = Slots { taken: 0, accepting: vec![false; listeners.len()], stopping: false };
         let shared = Arc::new(Shared {
             listeners,
-            page,
+            texts,
             orders,
             retry_after: AtomicU32::new(RETRY_AFTER),
             slots: Mutex::new(slots),
@@ -238,7 +234,7 @@ impl Shared {
         // A visitor that is too slow, resets the connection or hangs up is gone: there is nobody to tell.
         let reply = |head: Vec<u8>| {
             let random = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros());
-            answer(&head, self.page.as_deref(), self.retry_after.load(Ordering::Relaxed), random)
+            answer(&head, &self.texts, self.retry_after.load(Ordering::Relaxed), random)
         };
         if let Ok(Some(head)) = read_head(visitor)
             && send(visitor, &reply(head)).is_ok()
@@ -335,7 +331,7 @@ mod tests {
     fn stop_while_in_accept(listener: OwnedFd) {
         let (orders, supervisor) = pipe();
         let (_reader, visitors) = pipe();
-        let server = Server::idle(vec![listener], None, orders, visitors);
+        let server = Server::idle(vec![listener], Texts::default(), orders, visitors);
         let shared = Arc::clone(&server.shared);
         let acceptor = thread::spawn(move || shared.accept(0));
         while !server.shared.slots().accepting[0] {
@@ -360,7 +356,7 @@ mod tests {
         let visitor = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
         let (orders, supervisor) = pipe();
         let (_reader, visitors) = pipe();
-        let shared = Server::idle(vec![listener.into()], None, orders, visitors).shared;
+        let shared = Server::idle(vec![listener.into()], Texts::default(), orders, visitors).shared;
         assert!(shared.wait_for_visitor(&shared.listeners[0]), "a visitor waits");
         drop(supervisor);
         assert!(!shared.wait_for_visitor(&shared.listeners[0]), "the visitor is a worker's");

@@ -3,17 +3,15 @@
 //! A file that is cut off loses its last line and no other. A file of another version, or of somebody else, is moved aside and
 //! kept.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_ENTRIES, bounded};
 use crate::control::HistoryEntry;
-use crate::regular_file;
+use crate::state_file;
 
 /// Its name in the state directory of the unit.
 pub const FILE_NAME: &str = "sockd-history";
@@ -23,9 +21,6 @@ pub const ASIDE: &str = ".aside";
 const VERSION: u32 = 1;
 /// No more is read of the file, in bytes: a hundred entries at their longest.
 const LARGEST: u64 = 4 << 20;
-/// For the service's user alone: reasons may quote what the application says.
-const MODE: u32 = 0o600;
-
 #[derive(Serialize, Deserialize)]
 struct Head {
     sockd_history: u32,
@@ -47,15 +42,11 @@ pub struct Kept {
 pub fn read(directory: &Path) -> Kept {
     let path = directory.join(FILE_NAME);
     let problem = |why: &dyn std::fmt::Display| Some(format!("cannot use {}: {why}", path.display()));
-    let (bytes, metadata) = match regular_file::read_unlinked(&path, LARGEST) {
-        Ok(read) => read,
+    let bytes = match state_file::read(directory, FILE_NAME, LARGEST) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Kept::default(),
         Err(error) => return Kept { problem: problem(&error), ..Kept::default() },
     };
-    let owner = fs::metadata(directory).map(|directory| directory.uid());
-    if metadata.uid() != 0 && !owner.is_ok_and(|owner| owner == metadata.uid()) {
-        return Kept { problem: problem(&"it is not of the owner of its directory"), ..Kept::default() };
-    }
     let mut kept = parse(&bytes);
     kept.problem = kept.problem.and_then(|why| problem(&why));
     kept
@@ -95,22 +86,8 @@ fn parse(bytes: &[u8]) -> Kept {
 /// # Errors
 /// Why it cannot be written, with its path. The one before is still there.
 pub fn write(directory: &Path, entries: &[HistoryEntry]) -> Result<(), String> {
-    let path = directory.join(FILE_NAME);
-    let temporary = directory.join(format!(".{FILE_NAME}.new"));
-    let written = (|| {
-        let text = text(entries);
-        remove(&temporary)?;
-        let flags = OFlags::NOFOLLOW.bits().cast_signed();
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(MODE).custom_flags(flags).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)
-    })();
-    written.map_err(|error| {
-        let _ = remove(&temporary);
-        format!("cannot write {}: {error}", path.display())
-    })
+    let written = state_file::replace(directory, FILE_NAME, text(entries).as_bytes());
+    written.map_err(|error| format!("cannot write {}: {error}", directory.join(FILE_NAME).display()))
 }
 
 fn text(entries: &[HistoryEntry]) -> String {
@@ -121,14 +98,6 @@ fn text(entries: &[HistoryEntry]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// What a write that was cut short has left.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// Moves a file that is not ours aside, in the place of an older one.

@@ -79,6 +79,10 @@ ids! {
     PAUSE_BEGUN = "6aca6a13cad0461c9b55e055cb08cf46";
     /// Workers start again after a pause.
     PAUSE_ENDED = "817e60a8dd7e4176a398519babdee7b3";
+    /// Visitors are answered 503 until somebody ends that.
+    MAINTENANCE_BEGUN = "a2f16e5883e24631b46fb4b4ebfe1e47";
+    /// Workers start again after maintenance.
+    MAINTENANCE_ENDED = "e7251e51ec304333aaa31a1503992e28";
     /// A request is served for longer than requests.slow. SOCKD_REQUEST is its method and path.
     SLOW_REQUEST = "74ba96f40bc34ea6965cc0cf23fda486";
     /// Something happened inside sockd that its authors held impossible.

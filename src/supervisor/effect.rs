@@ -100,6 +100,9 @@ pub enum Effect {
     ReleaseMemory,
     /// Look how many wait in the queue: answered by `QueueMeasured`.
     MeasureQueue,
+    /// Keep over a restart that maintenance is on, with what visitors were to be told when it was asked for, or that it is
+    /// not.
+    KeepMaintenance(bool),
     /// Answer visitors with 503 from here on; each answer is reported as `VisitorTurnedAway`, and as `FallbackLost` that
     /// it cannot be done. It comes again after that.
     StartFallback,
@@ -330,6 +333,7 @@ impl Effects {
             | Effect::Probe { .. }
             | Effect::CountAnswers(_)
             | Effect::MeasureQueue
+            | Effect::KeepMaintenance(_)
             | Effect::ReadHeartbeat(_)
             | Effect::Signal(..)
             | Effect::WatchListeners

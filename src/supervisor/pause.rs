@@ -79,6 +79,7 @@ impl Supervisor {
                 None | Some(Unpausable::Maintained) => effects.push(Effect::Answer(request, Outcome::Maintained)),
                 Some(why) => return effects.push(Effect::Answer(request, Outcome::NotPaused(why))),
             }
+            effects.push(Effect::KeepMaintenance(true));
             if !std::mem::replace(&mut self.life.maintenance, true) {
                 effects.notice(Notice::MaintenanceBegun);
                 self.send_workers_off(now, effects);
@@ -101,6 +102,7 @@ impl Supervisor {
         if self.life.ends() {
             effects.push(Effect::Answer(request, Outcome::Stopping));
         } else if std::mem::take(&mut self.life.maintenance) {
+            effects.push(Effect::KeepMaintenance(false));
             effects.notice(Notice::MaintenanceEnded);
             self.try_again();
             self.life.resuming.push(request);

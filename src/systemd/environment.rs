@@ -28,7 +28,12 @@ pub fn runtime_directory() -> Option<PathBuf> {
 /// Where the history is kept: the first directory of StateDirectory=, which stays when the unit stops; else that of
 /// RuntimeDirectory=.
 pub fn history_directory() -> Option<PathBuf> {
-    first_directory("STATE_DIRECTORY").or_else(runtime_directory)
+    state_directory().or_else(runtime_directory)
+}
+
+/// The first directory of StateDirectory=; absolute. It stays when the unit stops.
+pub fn state_directory() -> Option<PathBuf> {
+    first_directory("STATE_DIRECTORY")
 }
 
 fn first_directory(variable: &str) -> Option<PathBuf> {

@@ -419,6 +419,9 @@ impl World {
                 }
                 Effect::RestoreBacklogs | Effect::PassStderr(_) | Effect::RecordExit { .. } => {}
                 Effect::ReportPoolSize(_) | Effect::ReleaseMemory => {}
+                Effect::KeepMaintenance(on) => {
+                    assert_eq!(on, self.core.snapshot(self.now).maintenance, "{}", self.story());
+                }
                 Effect::ReportProgress(_) => {
                     assert!(self.reloading, "a step of a reload that nobody made\n{}", self.story());
                 }

@@ -173,6 +173,11 @@ impl Page {
             let paint = if status.serves_nobody() { Paint::Bad } else { Paint::Plain };
             self.labelled("Status", &harmless(&status.status_line), paint);
         }
+        if let Some(maintenance) = &status.maintenance {
+            let text = format!("since {}; sockd maintenance off ends it", moment(maintenance.since_unix_ms));
+            self.labelled("Maintenance", &text, Paint::Passing);
+            maintenance.message.iter().for_each(|message| self.quoted(message));
+        }
         if let Some(pause) = &status.pause {
             let text = format!("it ends by itself in {}; sockd resume ends it", span_ms(pause.left_ms));
             self.labelled("Pause", &text, Paint::Passing);

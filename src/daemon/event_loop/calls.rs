@@ -9,9 +9,10 @@ use crate::daemon::spec;
 use crate::daemon::status;
 use crate::daemon::workers::server_stats::ask_all;
 use crate::daemon::workers::stacks;
+use crate::maintenance::Maintenance;
 use crate::server_stats::Stats;
 use crate::supervisor::{Event, ReleaseId, Trial, WorkerId};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What a reload is to load.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,25 @@ impl EventLoop {
                 self.outbox.event(self.reloads.clients.pause(most, call.replier));
             }
             Request::Resume => self.outbox.event(self.reloads.clients.resume(call.replier)),
+            Request::Maintenance { on: false, .. } => {
+                self.outbox.event(self.reloads.clients.maintenance(false, Some(call.replier)));
+            }
+            Request::Maintenance { on: true, message, retry_after_s } => {
+                let usual = Maintenance::default();
+                let since_unix_ms = status::unix_ms(SystemTime::now());
+                let retry_after = retry_after_s.unwrap_or(usual.retry_after);
+                match (Maintenance { message, retry_after, since_unix_ms }).checked() {
+                    Ok(maintenance) => {
+                        let keeper = &mut self.children.fallback.maintenance;
+                        if !keeper.is_kept() {
+                            call.replier.progress("the unit has no StateDirectory=: a restart ends it");
+                        }
+                        keeper.asked(maintenance);
+                        self.outbox.event(self.reloads.clients.maintenance(true, Some(call.replier)));
+                    }
+                    Err(why) => call.replier.refuse(RefusalKind::NotPossible, why),
+                }
+            }
             Request::Rollback { wait, origin } => {
                 let Some(call) = self.reloads.history.defers(call) else { return };
                 match self.reloads.history.previous(self.overview().generation) {
@@ -131,7 +151,16 @@ impl EventLoop {
         let snapshot = self.core.snapshot(self.clock.now());
         let listeners = self.listeners.listeners();
         let (workers, templates) = (&self.children.workers, &self.children.templates);
-        let report = status::document(&self.setup, self.clock, &snapshot, listeners, workers, templates, &self.counts);
+        let report = status::document(
+            &self.setup,
+            self.clock,
+            &snapshot,
+            listeners,
+            workers,
+            templates,
+            &self.counts,
+            self.children.fallback.maintenance.on(),
+        );
         self.meters.answer_status(report, workers, &self.listeners, replier);
     }
 

@@ -76,6 +76,11 @@ impl EventLoop {
                 Effect::ReleaseMemory => {
                     self.progress.release_memory_at = Some(Instant::now() + RELEASE_MEMORY_DELAY);
                 }
+                Effect::KeepMaintenance(on) => {
+                    if self.children.fallback.maintenance.decided(on) {
+                        self.children.fallback.restart(self.listeners.listeners(), &mut self.outbox);
+                    }
+                }
                 Effect::StartFallback => self.children.fallback.start(self.listeners.listeners(), &mut self.outbox),
                 Effect::StopFallback => self.children.fallback.stop(),
                 Effect::Announce(announcement) => {

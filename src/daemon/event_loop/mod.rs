@@ -55,6 +55,7 @@ use super::generation::Generation;
 use super::health::exec::HealthCommands;
 use super::history::History;
 use super::listener_monitor::ListenerMonitor;
+use super::maintenance::Keeper;
 use super::measure::Meters;
 use super::message::Message;
 use super::orphans::Orphans;
@@ -206,7 +207,7 @@ impl EventLoop {
             children: Children {
                 workers: Workers::new(environment::runtime_directory()),
                 templates: Templates::default(),
-                fallback: Fallback::default(),
+                fallback: Fallback::new(Keeper::new(environment::state_directory())),
                 health_commands: HealthCommands::default(),
                 checks: Checks::default(),
                 after_reload: AfterReload::default(),
@@ -224,6 +225,10 @@ impl EventLoop {
         // Before a worker can take its place.
         event_loop.inputs.status_socket.begin(event_loop.overview().generation, status);
         event_loop.carry_out(effects);
+        if event_loop.children.fallback.maintenance.on().is_some() {
+            let event = event_loop.reloads.clients.maintenance(true, None);
+            event_loop.outbox.event(event);
+        }
         event_loop.settle();
         Ok(event_loop)
     }
@@ -270,6 +275,7 @@ impl EventLoop {
         self.listeners.unlink();
         self.inputs.status_socket.close();
         self.reloads.history.finish().await;
+        self.children.fallback.maintenance.finish().await;
         tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
         exit::SUCCESS
     }
