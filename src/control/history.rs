@@ -16,7 +16,7 @@ pub struct HistoryEntry {
     pub action: Action,
     /// Who asked for it, several where they shared one reload; empty for a start.
     pub asked_by: Vec<Asker>,
-    /// The generation that serves, or that was refused.
+    /// The generation that serves, that was refused, or whose reload was cut short.
     pub generation: u64,
     /// What it was made from; `None` where the configuration could not be read.
     pub release: Option<Release>,
@@ -58,6 +58,8 @@ pub enum HistoryResult {
     TakenBack,
     /// It could not start, and visitors were answered 503.
     NotStarted,
+    /// The service was stopped before the reload had ended.
+    CutShort,
     /// A result this program does not know.
     #[default]
     #[serde(other)]
@@ -69,7 +71,7 @@ impl HistoryResult {
     pub fn is_good(self) -> bool {
         match self {
             Self::Serving | Self::Waiting => true,
-            Self::Refused | Self::TakenBack | Self::NotStarted | Self::Unknown => false,
+            Self::Refused | Self::TakenBack | Self::NotStarted | Self::CutShort | Self::Unknown => false,
         }
     }
 }

@@ -160,6 +160,7 @@ impl History {
             RecordResult::Refused { why } => (HistoryResult::Refused, Some(why)),
             RecordResult::TakenBack { why } => (HistoryResult::TakenBack, Some(why)),
             RecordResult::NotStarted { why } => (HistoryResult::NotStarted, Some(why)),
+            RecordResult::CutShort => (HistoryResult::CutShort, None),
         };
         let action = match (requests.is_empty(), source) {
             (true, _) => Action::Start,

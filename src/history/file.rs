@@ -113,6 +113,7 @@ pub fn set_aside(directory: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::HistoryResult;
     use std::os::unix::fs::symlink;
 
     struct Room(PathBuf);
@@ -176,7 +177,30 @@ mod tests {
         // Fields and words of a later sockd are no other version.
         let later =
             b"{\"sockd_history\":1,\"x\":2}\n{\"generation\":5,\"action\":\"paint\",\"result\":\"blue\",\"y\":[]}\n";
-        assert_eq!(parse(later).entries[0].generation, 5);
+        let later = parse(later);
+        assert_eq!((later.entries[0].generation, later.entries[0].result), (5, HistoryResult::Unknown));
+    }
+
+    #[test]
+    fn each_result_has_its_word_in_the_file() {
+        let words = ["serving", "waiting", "refused", "taken-back", "not-started", "cut-short", "unknown"];
+        let file = words.map(|word| format!("{{\"result\":\"{word}\"}}\n")).concat();
+        let kept = parse(format!("{{\"sockd_history\":1}}\n{file}").as_bytes());
+        let results: Vec<HistoryResult> = kept.entries.iter().map(|entry| entry.result).collect();
+        assert_eq!(
+            results,
+            [
+                HistoryResult::Serving,
+                HistoryResult::Waiting,
+                HistoryResult::Refused,
+                HistoryResult::TakenBack,
+                HistoryResult::NotStarted,
+                HistoryResult::CutShort,
+                HistoryResult::Unknown,
+            ]
+        );
+        let written: Vec<_> = results.iter().map(|result| serde_json::to_value(result).expect("JSON")).collect();
+        assert_eq!(written, words);
     }
 
     #[test]

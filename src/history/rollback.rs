@@ -76,7 +76,8 @@ mod tests {
     use super::*;
     use crate::control::HistoryResult;
 
-    /// `=` a start, `>` a reload, `<` a rollback, `!` a reload that was refused; then the release, and its commit.
+    /// `=` a start, `>` a reload, `<` a rollback, `!` a reload that was refused, `~` one that was cut short; then the
+    /// release, and its commit.
     fn goes_back_to(history: &str) -> Result<String, NoRollback> {
         let entry = |word: &str| {
             let (action, name) = word.split_at(1);
@@ -87,7 +88,11 @@ mod tests {
                     "<" => Action::Rollback,
                     _ => Action::Reload,
                 },
-                result: if action == "!" { HistoryResult::Refused } else { HistoryResult::Serving },
+                result: match action {
+                    "!" => HistoryResult::Refused,
+                    "~" => HistoryResult::CutShort,
+                    _ => HistoryResult::Serving,
+                },
                 release: Some(Release { directory: format!("/srv/{name}"), commit: commit.map(str::to_owned) }),
                 ..HistoryEntry::default()
             }
@@ -102,6 +107,10 @@ mod tests {
             ("=a >b", "a"),
             ("=a >b >b =b", "a"),
             ("=a >b !c", "a"),
+            // A reload that a stop has cut short proves nothing, unless its release serves after that or did before.
+            ("=a >b ~c =b", "a"),
+            ("=a >b ~c =c", "b"),
+            ("=a >b ~a =b", "a"),
             // Twice goes back by two, and not forward again.
             ("=a >b >c <b", "a"),
             // What was rolled back from comes up again with a restart, and is left again.
@@ -119,6 +128,7 @@ mod tests {
     fn where_there_is_none_it_says_what_a_rollback_needs() {
         assert_eq!(goes_back_to(""), Err(NoRollback::NothingServed));
         assert_eq!(goes_back_to("!a"), Err(NoRollback::NothingServed));
+        assert_eq!(goes_back_to("~a"), Err(NoRollback::NothingServed));
         assert_eq!(goes_back_to("=a >b <a"), Err(NoRollback::Oldest("/srv/a".to_owned())));
         let why = goes_back_to("=a@111 >a@111 >a@222 >a@222").expect_err("in place").to_string();
         assert!(why.contains("ran from /srv/a (commit 222)") && why.contains("served before is 111"), "{why}");

@@ -18,7 +18,7 @@ pub enum Source {
 /// One entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The generation that serves, or that was refused.
+    /// The generation that serves, that was refused, or whose reload was cut short.
     pub generation: GenerationId,
     /// Who asked for it; empty for a start.
     pub requests: Vec<RequestId>,
@@ -56,6 +56,8 @@ pub enum RecordResult {
         /// Why, for people.
         why: String,
     },
+    /// A reload had not ended when the service was stopped: it was neither refused nor proven.
+    CutShort,
 }
 
 /// What has shown that the code of a generation works.

@@ -4,6 +4,7 @@ use super::effect::{Announcement, Effect, Effects, Outcome};
 use super::generation::Generation;
 use super::notice::Notice;
 use super::pause::state::Pause;
+use super::record::RecordResult;
 use super::rollout::end_rollout;
 use super::spec::{CONCLUSION, HURRIED_DRAIN, MANAGER_MARGIN};
 use super::time::Time;
@@ -39,6 +40,7 @@ impl Supervisor {
             effects.push(Effect::StopFallback);
         }
         if let Some(rollout) = self.rollouts.current.take() {
+            effects.push(Effect::Record(rollout.record(now, RecordResult::CutShort)));
             end_rollout(rollout.generation, rollout.requests, &Outcome::Stopping, effects);
         }
         if let Some(request) = self.life.pause.take().and_then(Pause::into_request) {

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use sockd::control::message::{Worker, WorkerState};
 use sockd::control::{self, Action, HistoryEntry, HistoryResult, Means, Origin, Outcome, Request};
+use sockd::process::descendants;
 
 use super::instance::{Builder, Instance, runtime};
+use super::processes;
 use super::python::{application, project};
 use super::transcript::START;
 
@@ -144,6 +146,50 @@ fn it_is_kept_over_a_restart_in_the_state_directory() {
     web.stop();
     assert_eq!(sockd::history::read(&state).entries.len(), 3);
     std::fs::remove_dir_all(state).expect("removed");
+}
+
+#[test]
+fn a_reload_that_a_stop_cuts_short_is_kept_and_is_no_release_that_served() {
+    let state = tempdir("cut-short");
+    let directory = tempdir("cut-short-site");
+    deploy(&directory, "one", "one");
+    let site = format!("directory = \"{}\"\n{QUICK}", directory.join("current").display());
+    let start = |config: &str| {
+        let builder = Instance::on_unix().config(config).env("STATE_DIRECTORY", state.display().to_string());
+        builder.gunicorn(&["--workers", "1"])
+    };
+    let web = start(&format!("{site}check = [\"sleep\", \"1000\"]\n"));
+    assert!(web.get("/").body.starts_with("one"));
+    history(&web, 1);
+    deploy(&directory, "two", "two");
+    assert!(web.ask_for(Request::Reload { wait: false, origin: Origin::default() }).1.ok);
+    let is_check = |pid| processes::describe(pid).contains("sleep 1000");
+    web.until("its check", || descendants(web.pid).into_iter().find(|pid| is_check(*pid)));
+    web.stop();
+    let kept = sockd::history::read(&state).entries;
+    let cut_short = kept.last().expect("it is kept");
+    assert_eq!((cut_short.generation, &cut_short.reason, cut_short.proof.checks), (2, &None, 0));
+    assert_eq!(cut_short.asked_by[0].means, Means::ControlSocket);
+    // Two has never served: a rollback from what serves leads to what did before.
+    lead(&directory, "one");
+    let web = start(&site);
+    assert!(web.get("/").body.starts_with("one"));
+    history(&web, 3);
+    let outcome = web.roll_back();
+    assert!(!outcome.ok && outcome.message.contains("all that served in the history ran from"), "{outcome:?}");
+    let (one, two) = ("one".to_owned(), "two".to_owned());
+    assert_eq!(
+        names(&web.history()),
+        [
+            (Action::Start, HistoryResult::Serving, one.clone()),
+            (Action::Reload, HistoryResult::CutShort, two),
+            (Action::Start, HistoryResult::Serving, one),
+        ]
+    );
+    web.stop();
+    for directory in [state, directory] {
+        std::fs::remove_dir_all(directory).expect("removed");
+    }
 }
 
 #[test]

@@ -56,6 +56,40 @@ fn a_refusal_tells_how_far_the_new_code_came() {
 }
 
 #[test]
+fn a_reload_that_a_stop_cuts_short_is_recorded_as_that() {
+    // Before the new code is proven, and when workers of it are ready for visitors.
+    for (until, checks, canary) in [("loaded", 2, false), ("complete", 2, true)] {
+        let mut world = serving();
+        let request = world.roll_back(OLD);
+        world.run_until(ms(60_000), until, |world| match until {
+            "loaded" => world.prepared.contains(&GenerationId(2)),
+            _ => world.ready() == 6,
+        });
+        // Who waits for a reload that has not begun is answered, and there is nothing to record.
+        let waiting = world.reload();
+        world.event(Event::StopRequested);
+        for request in [request, waiting] {
+            assert_eq!(answered(&mut world, request), Outcome::Stopping);
+        }
+        world.run_until(ms(60_000), "the end", |world| world.exited);
+        let [_, cut_short] = &*world.checking.history else { panic!("{:?}", world.checking.history) };
+        assert_eq!((&cut_short.result, cut_short.generation), (&RecordResult::CutShort, GenerationId(2)));
+        assert_eq!((&*cut_short.requests, cut_short.source), (&[request][..], Source::Release(OLD)));
+        assert_eq!((cut_short.proof.checks, cut_short.proof.canary), (checks, canary), "{cut_short:?}");
+        assert!(cut_short.took > ms(0), "{cut_short:?}");
+    }
+    // What has ended is not cut short, although those who asked wait until the old workers have left.
+    let mut world = serving();
+    let request = world.reload();
+    let recorded = |world: &World| world.checking.history.len() == 2;
+    world.run_until(ms(60_000), "its record", recorded);
+    world.event(Event::StopRequested);
+    assert_eq!(answered(&mut world, request), Outcome::Serving(GenerationId(2)));
+    world.run_until(ms(60_000), "the end", |world| world.exited);
+    assert!(recorded(&world) && world.checking.history[1].result == RecordResult::Serving);
+}
+
+#[test]
 fn a_start_that_fails_is_recorded_once_and_its_success_too() {
     let mut world = World::new(1, Start::AtOnce, spec());
     world.code = Code::ImportError;

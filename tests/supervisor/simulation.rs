@@ -450,7 +450,7 @@ impl World {
                     self.answers.insert(request, outcome);
                 }
                 Effect::Notice(notice) => {
-                    self.record_end_of_reload(&notice);
+                    self.note_reload(&notice);
                     self.notices.push(notice);
                 }
                 Effect::Exit => {

@@ -27,7 +27,8 @@ use report::InstanceHistory;
 #[command(
     after_help = "Examples:\n  sockd history\n  sockd history gunicorn\n  sockd history gunicorn --json | jq '.[].entries[-1].release'\n\n\
                   The newest comes first, with --json last, each with the time of its end; the last 100 are kept.\n\
-                  A reload is refused, or taken back: then workers of it had been ready for visitors already. Who\n\
+                  A reload is refused, or taken back: then workers of it had been ready for visitors already. One\n\
+                  is cut short where the unit stops before it has ended; its release has not served by it. Who\n\
                   asked is the user of the process that asked, as the kernel tells it; \"sammy as root\" is who had\n\
                   logged in (/proc/self/loginuid), not what an environment says.\n\n\
                   The history stays when the unit stops where the unit has a StateDirectory=, as what sockd adopt\n\

@@ -59,6 +59,7 @@ fn row(entry: &HistoryEntry) -> Vec<Cell> {
         HistoryResult::Refused => ("refused", Paint::Bad),
         HistoryResult::TakenBack => ("taken back", Paint::Bad),
         HistoryResult::NotStarted => ("not started", Paint::Bad),
+        HistoryResult::CutShort => ("cut short", Paint::Plain),
         HistoryResult::Unknown => ("?", Paint::Plain),
     };
     let action = match entry.action {

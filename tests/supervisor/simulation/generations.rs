@@ -22,7 +22,9 @@ pub struct Checking {
     pub run: Vec<(GenerationId, usize)>,
     /// What was read: how many programs are to check it, and how many have ended well.
     read: BTreeMap<GenerationId, (usize, usize)>,
-    /// The reloads that have ended.
+    /// The reloads that have begun.
+    begun: BTreeSet<GenerationId>,
+    /// Those that have ended: the new generation serves, or was refused.
     ended: BTreeSet<GenerationId>,
     /// Those of which the operator's program has heard, and what.
     pub heard: BTreeMap<GenerationId, Result<(), String>>,
@@ -173,7 +175,10 @@ impl World {
         assert!(running.is_none() || running == reloaded, "a check of {running:?} is left\n{}", self.story());
     }
 
-    pub(super) fn record_end_of_reload(&mut self, notice: &Notice) {
+    pub(super) fn note_reload(&mut self, notice: &Notice) {
+        if let Notice::RolloutBegun(generation) = notice {
+            self.checking.begun.insert(*generation);
+        }
         if let Notice::RolloutDone(generation) | Notice::RolloutRefused { generation, .. } = notice {
             self.checking.ended.insert(*generation);
         }
@@ -185,7 +190,7 @@ impl World {
         assert!(self.checking.ended.contains(&generation), "heard of before its end\n{}", self.story());
     }
 
-    /// A reload is recorded once, at its end, and a start once at most.
+    /// A reload is recorded once, at its end, and a start once at most. Nothing follows what a stop has cut short.
     pub(super) fn keep_record(&mut self, record: Record) {
         let is_start =
             |record: &Record| matches!(record.result, RecordResult::Started | RecordResult::NotStarted { .. });
@@ -194,15 +199,24 @@ impl World {
             false => !is_start(before) && before.generation == record.generation,
         };
         assert_eq!(self.checking.history.iter().find(again), None, "recorded twice: {record:?}\n{}", self.story());
+        let last = self.checking.history.last();
+        assert!(last.is_none_or(|last| !is_cut_short(last)), "recorded after a stop: {record:?}\n{}", self.story());
         self.checking.history.push(record);
     }
 
-    /// Of each reload that has ended somebody has heard, once, and the history has it.
+    /// Of each reload that has ended somebody has heard, once, and the history has each that has begun.
     pub(super) fn check_ends_of_reloads(&self) {
         let heard: BTreeSet<GenerationId> = self.checking.heard.keys().copied().collect();
         assert_eq!(heard, self.checking.ended, "an end was not heard of\n{}", self.story());
-        let ends = self.checking.history.iter().filter(|record| !record.requests.is_empty());
-        let recorded: BTreeSet<GenerationId> = ends.map(|record| record.generation).collect();
-        assert_eq!(recorded, self.checking.ended, "an end is not in the history\n{}", self.story());
+        let reloads = self.checking.history.iter().filter(|record| !record.requests.is_empty());
+        let recorded: BTreeSet<GenerationId> = reloads.clone().map(|record| record.generation).collect();
+        assert_eq!(recorded, self.checking.begun, "a reload is not in the history\n{}", self.story());
+        let ended: BTreeSet<GenerationId> =
+            reloads.filter(|record| !is_cut_short(record)).map(|record| record.generation).collect();
+        assert_eq!(ended, self.checking.ended, "what has ended is recorded as cut short\n{}", self.story());
     }
+}
+
+fn is_cut_short(record: &Record) -> bool {
+    record.result == RecordResult::CutShort
 }
