@@ -235,7 +235,8 @@ pub struct Status {
     pub groups_missing: Option<String>,
     /// Every slot, by number.
     pub slots: Vec<Slot>,
-    /// How many workers are wanted at this moment; 0 while waiting for the first connection.
+    /// How many workers are wanted at this moment; 0 while waiting for the first connection, during a pause and in
+    /// maintenance.
     pub wanted_workers: u32,
     /// What became of the visitors' requests; `None` where no worker shows that.
     pub requests: Option<Requests>,

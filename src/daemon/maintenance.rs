@@ -61,6 +61,8 @@ impl Keeper {
         let asked = self.asked.take();
         let before = self.on.clone();
         // What is not asked for with words was on before a restart.
+        let since = before.as_ref().map(|before| before.since_unix_ms);
+        let asked = asked.map(|asked| Maintenance { since_unix_ms: since.unwrap_or(asked.since_unix_ms), ..asked });
         self.on = if on { asked.or_else(|| before.clone()).or_else(|| Some(Maintenance::default())) } else { None };
         let changed = self.on != before;
         if changed {

@@ -169,7 +169,12 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
             let line = facts.status_line();
             tell_of!(info, SERVING, "serving", *generation, "{line}");
         }
-        Notice::TurningAway { why } => tracing::error!(
+        Notice::TurningAway { why, on_purpose: true } => tracing::info!(
+            MESSAGE_ID = message_id::ANSWERING_503,
+            SOCKD_EVENT = "answering-503",
+            "answering 503: {why}"
+        ),
+        Notice::TurningAway { why, on_purpose: false } => tracing::error!(
             MESSAGE_ID = message_id::ANSWERING_503,
             SOCKD_EVENT = "answering-503",
             "no worker can serve{}: {why}",

@@ -43,7 +43,7 @@ pub(super) fn document(
         templates: templates.living().map(template).collect(),
         groups_missing: workers.cgroups.missing(),
         slots: snapshot.slots.iter().map(|seen| slot(seen, workers)).collect(),
-        wanted_workers: if snapshot.waiting { 0 } else { snapshot.wanted.unwrap_or(0) },
+        wanted_workers: if snapshot.holds_back() { 0 } else { snapshot.wanted.unwrap_or(0) },
         requests: workers.requests(),
         fallback: snapshot.fallback,
         counts: Some(counts.document(snapshot.restarts)),

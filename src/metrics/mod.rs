@@ -62,7 +62,7 @@ const fn counter(
 
 /// Every family, in the order of the text. Counters begin at the start of the instance's sockd, and survive everything but
 /// its end.
-const FAMILIES: [(Family, Read); 28] = [
+const FAMILIES: [(Family, Read); 30] = [
     (
         Family { name: "sockd_up", kind: Kind::Gauge, unit: Unit::None, help: "Whether the instance could be asked." },
         Read::Reachable,
@@ -165,6 +165,18 @@ const FAMILIES: [(Family, Read); 28] = [
         Unit::None,
         "Whether sockd itself answers visitors with 503, because no worker can serve.",
         |status, samples| samples.add(&[], u8::from(status.fallback)),
+    ),
+    gauge(
+        "sockd_maintenance",
+        Unit::None,
+        "Whether that is because somebody has switched maintenance on.",
+        |status, samples| samples.add(&[], u8::from(status.maintenance.is_some())),
+    ),
+    gauge(
+        "sockd_paused",
+        Unit::None,
+        "Whether visitors wait because somebody has paused the instance.",
+        |status, samples| samples.add(&[], u8::from(status.pause.is_some())),
     ),
     counter("sockd_fallback_responses", Unit::None, "Answers of 503 by sockd itself.", |status, samples| {
         status.counts.iter().for_each(|counts| samples.add(&[], counts.fallback_responses));

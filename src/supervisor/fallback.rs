@@ -49,12 +49,13 @@ impl Fallback {
         }
     }
 
-    /// It is wanted from here on, because visitors cannot be served for this reason, or (None) not any more.
-    pub(super) fn settle(&mut self, wanted: Option<String>, effects: &mut Effects) {
+    /// It is wanted from here on, because visitors cannot be served for this reason, or (None) not any more. `on_purpose`:
+    /// somebody holds the workers back.
+    pub(super) fn settle(&mut self, wanted: Option<String>, on_purpose: bool, effects: &mut Effects) {
         match wanted {
             Some(why) if !self.is_wanted() => {
                 *self = Self::Answering;
-                effects.notice(Notice::TurningAway { why });
+                effects.notice(Notice::TurningAway { why, on_purpose });
                 effects.push(Effect::StartFallback);
             }
             None if self.is_wanted() => {

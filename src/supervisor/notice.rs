@@ -102,10 +102,12 @@ pub enum Notice {
     FirstConnection,
     /// Every slot has a ready worker.
     Serving(GenerationId),
-    /// No worker can serve; visitors get 503.
+    /// No worker can serve, or none shall; visitors get 503.
     TurningAway {
         /// Why.
         why: String,
+        /// Whether somebody holds the workers back.
+        on_purpose: bool,
     },
     /// Workers serve again; no more 503.
     ServingAgain,

@@ -24,7 +24,7 @@ impl Supervisor {
         let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
         // Workers are looked at last: this runs at each event of each of them.
         if let Some(why) = self.held_back() {
-            return self.fallback.settle(why, effects);
+            return self.fallback.settle(why, true, effects);
         }
         let wanted = self.life.mode == Mode::Running
             && (self.failing.is_some() || backing_off() && !starting())
@@ -32,7 +32,7 @@ impl Supervisor {
         let why = || self.failing.clone().unwrap_or_else(|| "every worker ended shortly after its start".to_owned());
         let why = wanted.then(why);
         why.iter().for_each(|why| self.record_failed_start(now, why, effects));
-        self.fallback.settle(why, effects);
+        self.fallback.settle(why, false, effects);
     }
 
     /// Whether anything follows for others than this worker.

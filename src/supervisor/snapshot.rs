@@ -41,6 +41,13 @@ pub struct Overview {
     pub refusal: Option<Refusal>,
 }
 
+impl Overview {
+    /// Whether no worker may start to serve: nobody has come yet, it is paused, or in maintenance.
+    pub fn holds_back(&self) -> bool {
+        self.waiting || self.pause.is_some() || self.maintenance
+    }
+}
+
 /// An overview with everybody in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {

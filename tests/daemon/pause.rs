@@ -135,7 +135,7 @@ fn from_half_a_queue_on_visitors_get_the_page() {
     let mark = web.mark();
     let visitors = visitors(&web, 12);
     assert!(answers(visitors).iter().all(|(status, _)| *status == 503));
-    web.log_since(mark, "no worker can serve, answering 503: the site is paused, and half of the queue is full");
+    web.log_since(mark, "answering 503: the site is paused, and half of the queue is full");
     web.log_since(mark, "visitors wait in the queue, no more 503");
     let patient = self::visitors(&web, 1);
     web.write("gate", "");

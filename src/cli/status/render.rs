@@ -174,12 +174,14 @@ impl Page {
             self.labelled("Status", &harmless(&status.status_line), paint);
         }
         if let Some(maintenance) = &status.maintenance {
-            let text = format!("since {}; sockd maintenance off ends it", moment(maintenance.since_unix_ms));
+            let off = named("sockd maintenance", status, " off");
+            let text = format!("since {}; {off} ends it", moment(maintenance.since_unix_ms));
             self.labelled("Maintenance", &text, Paint::Passing);
             maintenance.message.iter().for_each(|message| self.quoted(message));
         }
         if let Some(pause) = &status.pause {
-            let text = format!("it ends by itself in {}; sockd resume ends it", span_ms(pause.left_ms));
+            let resume = named("sockd resume", status, "");
+            let text = format!("it ends by itself in {}; {resume} ends it", span_ms(pause.left_ms));
             self.labelled("Pause", &text, Paint::Passing);
         }
         for listener in &status.listeners {
@@ -365,6 +367,12 @@ pub fn bullet(entry: &Entry) -> (&'static str, Paint) {
         (None, Some(_)) => ("●", Paint::Good),
         (None, None) => ("○", Paint::Plain),
     }
+}
+
+/// A command for this instance.
+fn named(command: &str, status: &Status, rest: &str) -> String {
+    let unit = status.unit.as_ref().map(|unit| format!(" {}", harmless(unit)));
+    format!("{command}{}{rest}", unit.unwrap_or_default())
 }
 
 /// A full queue refuses clients; half a queue is on its way there.
