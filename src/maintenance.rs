@@ -1,4 +1,4 @@
-//! The maintenance of an instance, as it is kept over a restart: that it is on, and what visitors are told.
+//! The maintenance of an instance, as it is kept over a restart: that it is on, and what visitors read.
 //!
 //! Owns: the file and its bounds. Never: has a site serve because the file cannot be read: that it is there is the switch.
 #![forbid(unsafe_code)]
@@ -21,7 +21,7 @@ const RETRY_AFTER_SECONDS: u32 = 300;
 /// The longest time after which visitors are asked to come again, in seconds.
 const LONGEST_RETRY_AFTER: u32 = 86_400;
 
-/// What visitors are told, and since when.
+/// What visitors read, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Maintenance {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_has_no_site_serve_and_a_strangers_file_no_site_away() {
         let room = room("bad");
-        for text in ["", "{", "[]", "{\"retry_after\":0}", "{\"message\":\"a\\nb\"}", "{\"retry_after\":-1}"] {
+        for text in ["", "{", "7", "{\"retry_after\":0}", "{\"message\":\"a\\nb\"}", "{\"retry_after\":-1}"] {
             std::fs::write(room.join(FILE_NAME), text).expect("written");
             let (on, problem) = read(&room);
             assert_eq!(on, Some(Maintenance::default()), "{text}");

@@ -18,7 +18,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
 
-    /// What visitors are told in place of the usual words
+    /// What visitors read in place of the usual words
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
 }

@@ -36,7 +36,7 @@ pub struct Arguments {
     state: State,
     #[command(flatten)]
     pub(super) whose: Whose,
-    /// What visitors are told, in a line, in place of the usual words
+    /// What visitors read, in a line, in place of the usual words
     #[arg(long, value_name = "TEXT", value_parser = message)]
     message: Option<String>,
     /// When visitors, and their programs, may come again [default: 5min]

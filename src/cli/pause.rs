@@ -36,7 +36,7 @@ use crate::systemd::UnitName;
                   and the command does not run; if it is over while the command runs, workers serve again and a\n\
                   warning says so. Proxies wait for a limited time, too: proxy_read_timeout of Nginx is 60 s.\n\
                   While half of the queue is full, or more, visitors get 503.\n\n\
-                  A sockd reload meanwhile proves the new code by a canary, and it serves when the pause is over:\n  \
+                  A sockd reload meanwhile proves the new code by a canary, and it serves when workers start again:\n  \
                   sockd pause gunicorn -- sh -c './migrate && ln -sfn releases/8 current && sockd reload gunicorn'\n\n\
                   Exit codes:\n  0  paused; with a command: it ended well, and visitors are served\n  \
                   1  not paused, or no worker can start after it: why is on stderr\n  \

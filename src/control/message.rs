@@ -83,7 +83,7 @@ pub enum Request {
     Maintenance {
         /// Whether it begins.
         on: bool,
-        /// What visitors are told in place of the usual words.
+        /// What visitors read in place of the usual words.
         #[serde(default)]
         message: Option<String>,
         /// When they may come again, in seconds; `None`: as usual.
@@ -272,7 +272,7 @@ pub struct Pause {
 pub struct Maintenance {
     /// When it began.
     pub since_unix_ms: u64,
-    /// What visitors are told in place of the usual words.
+    /// What visitors read in place of the usual words.
     pub message: Option<String>,
     /// When they may come again, in seconds.
     pub retry_after_s: u32,

@@ -1,4 +1,4 @@
-//! The helper process that answers 503 while no worker can, or none shall: started with what visitors are told, given the
+//! The helper process that answers 503 while no worker can, or none shall: started with what visitors read, given the
 //! time for Retry-After, stopped. When it is started again is the core's to decide.
 
 use super::maintenance::Keeper;

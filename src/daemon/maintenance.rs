@@ -1,4 +1,4 @@
-//! The maintenance that is on: what visitors are told, and keeping that over a restart.
+//! The maintenance that is on: what visitors read, and keeping that over a restart.
 //!
 //! Owns: the file, which a thread reads and writes. Never: decides whether workers serve; the core does.
 
@@ -17,7 +17,7 @@ pub(super) struct Keeper {
     /// Where it is kept; None: nowhere.
     directory: Option<PathBuf>,
     on: Option<Maintenance>,
-    /// What visitors are to be told once the core has agreed.
+    /// What visitors are to read once the core has agreed.
     asked: Option<Maintenance>,
     file: Arc<Kept>,
     writing: Option<JoinHandle<()>>,
@@ -56,7 +56,7 @@ impl Keeper {
         self.asked = Some(maintenance);
     }
 
-    /// The core has decided whether it is on. Returns whether visitors are told something else from here on.
+    /// The core has decided whether it is on. Returns whether visitors read something else from here on.
     pub(super) fn decided(&mut self, on: bool) -> bool {
         let asked = self.asked.take();
         let before = self.on.clone();

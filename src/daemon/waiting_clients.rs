@@ -79,7 +79,7 @@ impl WaitingClients {
                 (false, format!("reload to generation {generation} refused: {why}"), last_lines(generation, worker))
             }
             Outcome::WaitingForResume(generation) => {
-                (true, format!("generation {generation} is proven and serves when the pause is over"), Vec::new())
+                (true, format!("generation {generation} is proven and serves when workers start again"), Vec::new())
             }
             Outcome::Paused { left } => {
                 let message =

@@ -17,7 +17,7 @@ const MESSAGE: &str = "This site is taking a short break and will be back in a m
 /// A page does not ask for itself again sooner, in seconds: it shall be possible to read it.
 const SOONEST: u32 = 3;
 
-/// What the operator has visitors told.
+/// What the operator has visitors read.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
     /// A page in place of the built-in one.

@@ -41,7 +41,7 @@ pub(super) struct Server {
 
 struct Shared {
     listeners: Vec<OwnedFd>,
-    /// What the operator has visitors told.
+    /// What the operator has visitors read.
     texts: Texts,
     /// A pipe. The acceptors look themselves whether its other end is closed: from that moment on a worker serves, and
     /// the thread that reads it may not have come to its end yet.

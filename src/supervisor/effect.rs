@@ -100,7 +100,7 @@ pub enum Effect {
     ReleaseMemory,
     /// Look how many wait in the queue: answered by `QueueMeasured`.
     MeasureQueue,
-    /// Keep over a restart that maintenance is on, with what visitors were to be told when it was asked for, or that it is
+    /// Keep over a restart that maintenance is on, with what visitors were to read when it was asked for, or that it is
     /// not.
     KeepMaintenance(bool),
     /// Answer visitors with 503 from here on; each answer is reported as `VisitorTurnedAway`, and as `FallbackLost` that
@@ -231,7 +231,7 @@ pub enum Outcome {
         /// The worker that failed, if it was one: its last lines tell more.
         worker: Option<WorkerId>,
     },
-    /// The new generation is proven, and serves when the pause is over.
+    /// The new generation is proven, and serves when workers start again.
     WaitingForResume(GenerationId),
     /// This generation takes every slot without the end of its trial.
     Promoted(GenerationId),

@@ -12,7 +12,7 @@
 //!
 //! Meanwhile the queue is looked at each second. While half of it is full, or more, visitors get 503.
 //!
-//! What is reloaded during a pause is proven by a canary, which visitors do not reach, and serves when the pause is over.
+//! What is reloaded during a pause is proven by a canary, which visitors do not reach, and serves when workers start again.
 //!
 //! Maintenance is a pause without an end, in which nobody waits: visitors get 503 until somebody ends it.
 

@@ -38,6 +38,7 @@ mod launchers;
 mod limits;
 mod listeners;
 mod log;
+mod maintenance;
 mod metrics;
 mod pause;
 mod php_fpm;

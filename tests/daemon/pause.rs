@@ -118,7 +118,7 @@ fn a_reload_meanwhile_is_proven_out_of_sight_and_serves_afterwards() {
     assert!(!refused.ok && refused.message.contains("refused"), "{refused:?}");
     web.write("myproject.py", &code("second"));
     let (_, proven) = web.reload();
-    assert_eq!(proven.message, "generation 3 is proven and serves when the pause is over");
+    assert_eq!(proven.message, "generation 3 is proven and serves when workers start again");
     assert_eq!(web.report().listeners[0].waiting, Some(3), "one has been answered");
     web.write("gate", "");
     let output = migration.wait_with_output().expect("it ends");

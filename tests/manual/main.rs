@@ -39,6 +39,7 @@ fn without_hidden(subcommand: &clap::Command) -> clap::Command {
     let arguments = subcommand.get_arguments().filter(|argument| !argument.is_hide_set()).cloned();
     // clap wants names that live for ever.
     clap::Command::new(&*subcommand.get_name().to_owned().leak())
+        .allow_missing_positional(subcommand.is_allow_missing_positional_set())
         .about(subcommand.get_about().cloned().unwrap_or_default())
         .after_help(subcommand.get_after_help().cloned().unwrap_or_default())
         .args(arguments)

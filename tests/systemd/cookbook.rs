@@ -39,6 +39,7 @@ const STAGES: &[Stage] = &[
     Stage { question: "How do I deploy?", before: new_code, after: new_code_serves },
     Stage { question: "How do I deploy by releases and a symbolic link?", before: releases, after: release_serves },
     Stage { question: "When do I migrate the database?", before: nothing, after: migrated },
+    Stage { question: "How do I show a page while I work on the site?", before: nothing, after: serves },
     Stage { question: "How are log files rotated?", before: log_files, after: rotated },
     Stage { question: "How do I limit what a worker takes?", before: configuration, after: serves },
     Stage { question: "How do I have a deploy checked, and hear of its outcome?", before: mail, after: checked },

@@ -141,6 +141,7 @@ on_every_release! { read:
         requests::metrics_of_a_unit(machine);
         checks::a_forgotten_migration(machine);
         pause::visitors_wait_for_a_migration(machine);
+        pause::a_restart_ends_no_maintenance(machine);
         trials::a_release_that_fails_at_some_orders(machine);
     }
 

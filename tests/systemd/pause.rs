@@ -1,7 +1,9 @@
-//! A pause on the guide's Django site, behind Nginx: visitors wait for a migration of eight seconds in Postgres.
+//! A pause on the guide's Django site, behind Nginx: visitors wait for a migration of eight seconds in Postgres. And
+//! maintenance, over a restart of the unit.
 
 use std::time::Duration;
 
+use crate::guide;
 use crate::machine::Machine;
 
 const VISITORS: usize = 200;
@@ -48,5 +50,20 @@ pub fn visitors_wait_for_a_migration(machine: &Machine) {
         .run("journalctl -o cat -u gunicorn")
         .says("paused: no worker is left, visitors wait in the queue")
         .succeeded();
+    machine.wait_for("all workers", Duration::from_secs(60), "sockd status gunicorn | grep 'Workers: 3 of 3 ready'");
+}
+
+/// The page comes through Nginx, and a restart does not bring the site back before its owner does.
+pub fn a_restart_ends_no_maintenance(machine: &Machine) {
+    let visit = |path: &str| machine.run(&format!("{} -D -", guide::visit(path)));
+    machine.run("sockd maintenance gunicorn on --message 'Back at eight.' --retry-after 1h").succeeded();
+    visit("/").says("503 Service").says("Back at eight.").succeeded();
+    machine.run("systemctl restart gunicorn.service; systemctl is-active gunicorn.service").says("active").succeeded();
+    visit("/").says("503 Service").says("Retry-After: 3600").says("Back at eight.").succeeded();
+    machine.run("sockd status gunicorn").says("maintenance, answering 503");
+    machine.run("sockd maintenance gunicorn off").says("resumed: visitors are served").succeeded();
+    visit("/").says("200 OK").succeeded();
+    machine.run("systemctl restart gunicorn.socket gunicorn.service").succeeded();
+    visit("/").says("200 OK").succeeded();
     machine.wait_for("all workers", Duration::from_secs(60), "sockd status gunicorn | grep 'Workers: 3 of 3 ready'");
 }

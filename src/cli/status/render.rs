@@ -251,13 +251,15 @@ impl Page {
     fn workers(&mut self, status: &Status) {
         let ready = status.workers.iter().filter(|worker| worker.state == WorkerState::Ready).count();
         let wanted = status.wanted_workers;
+        let held_back = status.pause.is_some() || status.maintenance.is_some();
         let mut text = match (wanted, status.workers.is_empty()) {
+            (0, true) if held_back => "none, on purpose".to_owned(),
             (0, true) if status.fallback => "none".to_owned(),
             (0, true) => "none; the first connection starts them".to_owned(),
             _ => format!("{ready} of {wanted} ready"),
         };
         let mut paint = if ready < wanted as usize { Paint::Passing } else { Paint::Plain };
-        if status.fallback {
+        if status.fallback && !held_back {
             text = format!("{text}; sockd keeps trying");
             paint = Paint::Bad;
         }
