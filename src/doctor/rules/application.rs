@@ -9,6 +9,9 @@ use crate::doctor::target;
 use crate::doctor::{remedy, traceback};
 
 pub fn examine(facts: &Facts) -> Examined {
+    if facts.status.as_ref().is_some_and(|status| status.maintenance.is_some() || status.pause.is_some()) {
+        return Examined::unseen("no worker serves, on purpose");
+    }
     let mut findings: Vec<Finding> = start::cause(facts).into_iter().filter(|f| f.link == Link::Application).collect();
     // uWSGI is asked through Nginx alone: its own protocol is not HTTP.
     let direct = facts.answers.iter().find(|answer| !answer.nginx);

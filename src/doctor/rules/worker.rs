@@ -11,6 +11,9 @@ use crate::doctor::target;
 
 pub fn examine(facts: &Facts) -> Examined {
     let service = &facts.service;
+    if let Some(finding) = held_back(facts) {
+        return Examined::well(text(facts)).with(vec![finding]);
+    }
     let mut findings = Vec::new();
     match start::cause(facts) {
         Some(cause) if cause.link == Link::Worker => findings.push(cause),
@@ -31,6 +34,22 @@ pub fn examine(facts: &Facts) -> Examined {
     Examined::well(text(facts)).with(findings)
 }
 
+/// No worker serves because somebody wants so: whatever else looks broken for it is not.
+fn held_back(facts: &Facts) -> Option<Finding> {
+    let status = facts.status.as_ref()?;
+    let name = &facts.service.name;
+    let finding = |what: &str| Finding::error("held-back", Link::Worker, what);
+    if status.maintenance.is_some() {
+        let finding = finding("no worker serves: somebody has switched maintenance on");
+        let end = format!("when the work is done: sockd maintenance {name} off");
+        return Some(finding.why("visitors get 503 until it is ended, also after a restart").by_hand(end));
+    }
+    status.pause.as_ref()?;
+    let finding = finding("no worker serves: somebody has paused the site, a migration may be running");
+    let end = format!("wait, or when that is done: sockd resume {name}");
+    Some(finding.why("visitors wait in the queue; the pause ends by itself").by_hand(end))
+}
+
 fn ready(workers: &[crate::control::message::Worker]) -> usize {
     workers.iter().filter(|worker| worker.state == WorkerState::Ready).count()
 }
@@ -38,6 +57,9 @@ fn ready(workers: &[crate::control::message::Worker]) -> usize {
 fn text(facts: &Facts) -> String {
     let service = &facts.service;
     if let Some(status) = &facts.status {
+        if status.maintenance.is_some() || status.pause.is_some() {
+            return "no worker serves, on purpose".to_owned();
+        }
         if status.wanted_workers == 0 {
             return format!("{} waits for the first connection", service.name);
         }
