@@ -1,14 +1,13 @@
 //! Status: the one line of `STATUS=`, and the document behind `sockd status`.
 
+use super::children::Children;
 use super::clock::Clock;
 use super::counts::Counts;
 use super::setup::Setup;
-use super::templates::Templates;
 use super::workers::{Worker, Workers};
 use crate::cgroup::Group;
 use crate::control::message;
 use crate::listener::Listener;
-use crate::maintenance::Maintenance;
 use crate::supervisor::{GenerationId, Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, Time, WorkerSnapshot};
 use rustix::process::Pid;
 use std::time::{Duration, SystemTime};
@@ -19,11 +18,10 @@ pub(super) fn document(
     clock: Clock,
     snapshot: &Snapshot,
     listeners: &[Listener],
-    workers: &Workers,
-    templates: &Templates,
+    children: &Children,
     counts: &Counts,
-    maintenance: Option<&Maintenance>,
 ) -> message::Status {
+    let Children { workers, templates, fallback, .. } = children;
     message::Status {
         version: message::VERSION,
         pid: std::process::id(),
@@ -32,7 +30,7 @@ pub(super) fn document(
         status_line: status_line(snapshot),
         generation: snapshot.generation.0.into(),
         pause: snapshot.pause.map(|pause| message::Pause { left_ms: ms(pause.left), is_empty: pause.is_empty }),
-        maintenance: maintenance.map(|on| message::Maintenance {
+        maintenance: fallback.maintenance.on().map(|on| message::Maintenance {
             since_unix_ms: on.since_unix_ms,
             message: on.message.clone(),
             retry_after_s: on.retry_after,

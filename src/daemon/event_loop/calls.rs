@@ -150,18 +150,9 @@ impl EventLoop {
     fn answer_status(&self, replier: Replier) {
         let snapshot = self.core.snapshot(self.clock.now());
         let listeners = self.listeners.listeners();
-        let (workers, templates) = (&self.children.workers, &self.children.templates);
-        let report = status::document(
-            &self.setup,
-            self.clock,
-            &snapshot,
-            listeners,
-            workers,
-            templates,
-            &self.counts,
-            self.children.fallback.maintenance.on(),
-        );
-        self.meters.answer_status(report, workers, &self.listeners, replier);
+        let children = &self.children;
+        let report = status::document(&self.setup, self.clock, &snapshot, listeners, children, &self.counts);
+        self.meters.answer_status(report, &children.workers, &self.listeners, replier);
     }
 
     fn answer_stacks(&self, worker: WorkerId, replier: Replier) {
