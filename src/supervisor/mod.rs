@@ -391,7 +391,8 @@ impl Supervisor {
             Mode::Waiting => {
                 self.life.mode = Mode::Running;
                 self.life.begun = now;
-                self.life.visitor_waits = true;
+                // Not for them alone where somebody holds them back: the 503 helper may take him.
+                self.life.visitor_waits = !self.holds_back();
                 effects.notice(Notice::FirstConnection);
             }
             // The watch that saw it belongs to a time before.

@@ -90,6 +90,8 @@ impl Supervisor {
     /// All workers finish their requests and leave.
     fn send_workers_off(&mut self, now: Time, effects: &mut Effects) {
         self.answer_resumed(&Outcome::NotServing { why: "it is paused again".to_owned() }, effects);
+        // The 503 helper may take him meanwhile.
+        self.life.visitor_waits = false;
         for slot in &mut self.slots {
             (slot.current, slot.successor) = (None, None);
         }

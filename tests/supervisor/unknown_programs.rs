@@ -101,6 +101,23 @@ fn who_takes_the_first_visitor_before_anybody_looks_has_shown_that_it_accepts() 
         world.code = Code::HangsInImport;
         let tried = |world: &World| world.core.snapshot(world.now).workers.iter().any(|w| w.phase == Phase::Ready);
         world.run_until(ms(60_000), "a worker that is taken to serve", tried);
+        // Nor does what it took in maintenance say anything of the worker that starts afterwards.
+        let mut world = World::new(seed, Start::OnConnection, unknown());
+        world.import = Some(ms(8_000));
+        let _ = world.maintain(true);
+        world.run_for(ms(5_000));
+        world.visitors = false;
+        let _ = world.maintain(false);
+        assert!(!shown(&mut world), "{}", world.story());
+        let mut world = World::new(seed, Start::OnConnection, unknown());
+        world.import = Some(ms(8_000));
+        world.run_until(ms(10_000), "a first worker", |world| world.spawns > 0);
+        (world.queue, world.visitors) = (100, false);
+        let pause = world.pause(ms(60_000));
+        world.run_until(ms(60_000), "503", World::fallback);
+        world.queue = 0;
+        let _ = world.resume();
+        assert!(!shown(&mut world), "{:?}\n{}", world.answers.get(&pause), world.story());
         // And where nobody came, there is nobody to take.
         let mut world = World::new(seed, Start::AtOnce, unknown());
         (world.import, world.visitors) = (Some(ms(8_000)), false);
