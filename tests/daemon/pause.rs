@@ -164,7 +164,7 @@ fn one_that_is_forgotten_ends_by_itself() {
     assert!(said(&output).contains("the pause was over after 3s, before the command had ended"), "{}", said(&output));
     let output = sockd(&web, &["resume"]).output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("nothing is paused"), "{}", said(&output));
+    assert!(said(&output).contains("there is no pause and no maintenance"), "{}", said(&output));
     web.stop();
 }
 

@@ -48,7 +48,8 @@ fn one_that_is_forgotten_ends_by_itself() {
 
 #[test]
 fn a_worker_that_does_not_finish_is_not_ended_for_it_and_keeps_nobody_waiting_for_ever() {
-    let mut world = serving(spec());
+    // It may take as long as one that is replaced, whatever a stop of the service would allow.
+    let mut world = serving(Spec { stop_timeout: ms(5_000), ..spec() });
     let slow = world.pick_ready().expect("there are three");
     world.is_slow_to_leave(slow, ms(25_000));
     let request = world.pause(ms(10_000));
@@ -121,6 +122,68 @@ fn who_resumes_hears_that_no_worker_can_start() {
     world.run_until(ms(30_000), "an answer", |world| world.answers.contains_key(&request));
     assert!(matches!(world.answers[&request], Outcome::NotServing { .. }), "{:?}", world.answers);
     assert!(world.fallback());
+}
+
+#[test]
+fn where_the_kernel_tells_nothing_of_the_queue_visitors_wait() {
+    let mut world = paused(spec(), 60_000);
+    (world.blind, world.queue) = (true, 100);
+    world.run_for(ms(10_000));
+    assert!(!world.fallback());
+}
+
+#[test]
+fn what_had_failed_before_is_tried_at_once_afterwards() {
+    for maintained in [false, true] {
+        let mut world = serving(spec());
+        world.code = Code::ImportError;
+        world.visitors = false;
+        while let Some(id) = world.pick_ready() {
+            world.kill(id);
+        }
+        // The back-off has grown.
+        world.run_for(ms(60_000));
+        assert!(world.fallback(), "{}", world.story());
+        let _ = if maintained { world.maintain(true) } else { world.pause(ms(60_000)) };
+        world.code = Code::Good;
+        world.run_for(ms(2_000));
+        let end = if maintained { world.maintain(false) } else { world.resume() };
+        world.run_until(ms(3_000), "an answer", |world| world.answers.contains_key(&end));
+        assert_eq!(world.answers[&end], Outcome::Resumed { serves: true }, "{}", world.story());
+    }
+}
+
+#[test]
+fn all_who_resume_hear_the_same_unless_it_is_paused_again() {
+    let mut world = paused(spec(), 60_000);
+    let both = [world.resume(), world.resume()];
+    assert!(both.iter().all(|request| !world.answers.contains_key(request)), "{:?}", world.answers);
+    world.run_until(ms(10_000), "an answer", |world| both.iter().all(|request| world.answers.contains_key(request)));
+    assert!(both.iter().all(|request| world.answers[request] == Outcome::Resumed { serves: true }));
+    let again = world.pause(ms(60_000));
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&again));
+    let late = world.resume();
+    let _ = world.pause(ms(60_000));
+    assert!(matches!(&world.answers[&late], Outcome::NotServing { why } if why == "it is paused again"));
+}
+
+#[test]
+fn a_canary_that_is_proven_keeps_no_pause_from_its_beginning_and_its_checks_are_made() {
+    let mut world = serving(spec());
+    let pause = world.pause(ms(30_000));
+    world.code = Code::HangsInImport;
+    let reload = world.reload();
+    world.run_until(ms(30_000), "an answer", |world| world.answers.contains_key(&pause));
+    assert!(matches!(world.answers[&pause], Outcome::Paused { .. }), "{:?}", world.answers);
+    assert!(!world.answers.contains_key(&reload), "its canary hangs");
+
+    let mut world = serving(spec());
+    let _ = world.maintain(true);
+    world.run_for(ms(60_000));
+    (world.checking.programs, world.code) = (1, Code::CheckFails);
+    let reload = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&reload));
+    assert!(matches!(world.answers[&reload], Outcome::Refused { .. }), "{:?}", world.answers);
 }
 
 #[test]

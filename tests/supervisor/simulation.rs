@@ -89,6 +89,7 @@ pub struct World {
     pub traffic: Traffic,
     /// How many wait in the queue, of 100 that may, while nobody serves.
     pub queue: u32,
+    keeps_maintenance: bool,
     agenda: BTreeMap<(Time, u64), Happening>,
     pub(super) processes: BTreeMap<WorkerId, Process>,
     pub(super) prepared: BTreeSet<GenerationId>,
@@ -175,6 +176,7 @@ impl World {
             checking: Checking::default(),
             traffic: Traffic::default(),
             queue: 0,
+            keeps_maintenance: false,
             agenda: BTreeMap::new(),
             processes: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -419,9 +421,7 @@ impl World {
                 }
                 Effect::RestoreBacklogs | Effect::PassStderr(_) | Effect::RecordExit { .. } => {}
                 Effect::ReportPoolSize(_) | Effect::ReleaseMemory => {}
-                Effect::KeepMaintenance(on) => {
-                    assert_eq!(on, self.core.snapshot(self.now).maintenance, "{}", self.story());
-                }
+                Effect::KeepMaintenance(on) => self.keeps_maintenance = on,
                 Effect::ReportProgress(_) => {
                     assert!(self.reloading, "a step of a reload that nobody made\n{}", self.story());
                 }
@@ -465,6 +465,7 @@ impl World {
             }
         }
         self.check_checks();
+        self.check_kept();
     }
 
     fn spawn(&mut self, worker: WorkerId, generation: GenerationId, role: Role) {

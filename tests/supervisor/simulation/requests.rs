@@ -78,7 +78,13 @@ impl World {
         let paused = self.core.snapshot(self.now).pause;
         assert!(paused.is_some(), "the queue is looked at, and nothing is paused\n{}", self.story());
         let waiting = if self.fallback { 0 } else { self.queue };
-        self.later(ms(0), Happening::Event(Event::QueueMeasured { waiting, limit: 100 }));
+        let (waiting, limit) = if self.blind { (0, 0) } else { (waiting, 100) };
+        self.later(ms(0), Happening::Event(Event::QueueMeasured { waiting, limit }));
+    }
+
+    /// A restart would find what is so.
+    pub(super) fn check_kept(&self) {
+        assert_eq!(self.keeps_maintenance, self.core.snapshot(self.now).maintenance, "{}", self.story());
     }
 
     /// A pause is said to have begun when nobody is left who serves, and not before.
