@@ -1,7 +1,10 @@
 //! Which supervisor a command asks, and what its answer means: what `reload`, `rollback`, `pause` and `resume` share.
 
-use super::{next_step, status};
+use std::process::ExitCode;
+
+use super::{next_step, output, status};
 use crate::control::{self, AskError, Instance, Outcome, RefusalKind};
+use crate::exit;
 use crate::systemd::{Manager, UnitName, environment, show};
 
 /// Runs what asks a supervisor.
@@ -10,6 +13,23 @@ pub(super) fn in_event_loop<T>(work: impl Future<Output = Result<T, Failure>>) -
         Ok(runtime) => runtime.block_on(work),
         Err(error) => Err(no_answer(format!("cannot make an event loop: {error}"))),
     }
+}
+
+/// Says what came of it.
+pub(super) fn say(outcome: Result<String, Failure>) -> ExitCode {
+    match outcome {
+        Ok(message) => {
+            let _ = output::print(&format!("{message}\n"));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => fail(&failure.message),
+    }
+}
+
+/// Says why it was not done.
+pub(super) fn fail(message: &str) -> ExitCode {
+    output::complain(message);
+    ExitCode::from(exit::FAILURE)
 }
 
 /// Why it was not done.

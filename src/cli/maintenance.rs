@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
-use super::instance::{answered, find, in_event_loop, no_answer};
+use super::instance::{answered, find, in_event_loop, no_answer, say};
 use super::whose::Whose;
 use super::{complete, output};
 use crate::config::duration;
@@ -78,14 +78,5 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         let asked = control::follow(&instance, request, |step| output::say(&format!("{step}\n")));
         answered(asked.await, "switch maintenance", &instance)
     });
-    match done {
-        Ok(message) => {
-            let _ = output::print(&format!("{message}\n"));
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            output::complain(&failure.message);
-            ExitCode::from(exit::FAILURE)
-        }
-    }
+    say(done)
 }

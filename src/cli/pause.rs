@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::task::spawn_blocking;
 
-use super::instance::{Failure, answered, find, in_event_loop, no_answer};
+use super::instance::{Failure, answered, fail, find, in_event_loop, no_answer};
 use super::resume::resume;
 use super::whose::Whose;
 use super::{complete, output};
@@ -67,10 +67,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let unit = arguments.unit.as_ref().map(|unit| arguments.whose.unit(unit));
     match in_event_loop(pause(arguments, unit.as_ref())) {
         Ok(code) => code,
-        Err(failure) => {
-            output::complain(&failure.message);
-            ExitCode::from(exit::FAILURE)
-        }
+        Err(failure) => fail(&failure.message),
     }
 }
 
@@ -82,7 +79,7 @@ async fn pause(arguments: &Arguments, unit: Option<&UnitName>) -> Result<ExitCod
     let message = tokio::select! {
         answer = asked => answered(answer, "pause", &instance)?,
         _ = signals.next() => {
-            let _ = resume(&instance).await;
+            resume(&instance).await?;
             return Err(no_answer("interrupted: nothing is paused".to_owned()));
         }
     };

@@ -8,13 +8,12 @@ use clap_complete::ArgValueCandidates;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
-use super::instance::{self, Failure, answered, is_exec_reload, no_answer};
+use super::instance::{self, Failure, answered, fail, is_exec_reload, no_answer};
 use super::whose::Whose;
 use super::{complete, output};
 use crate::config::duration;
 use crate::config::share::{self, Share};
 use crate::control::{self, Instance, Origin, Request, Trial};
-use crate::exit;
 use crate::systemd::UnitName;
 
 /// The options of `reload`.
@@ -223,9 +222,4 @@ async fn interrupted(signal: &mut Option<Signal>) {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }
-}
-
-fn fail(message: &str) -> ExitCode {
-    output::complain(message);
-    ExitCode::from(exit::FAILURE)
 }

@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
-use super::instance::{Failure, answered, find, in_event_loop, no_answer};
+use super::complete;
+use super::instance::{Failure, answered, find, in_event_loop, no_answer, say};
 use super::whose::Whose;
-use super::{complete, output};
 use crate::control::{self, Instance, Request};
-use crate::exit;
 use crate::systemd::UnitName;
 
 /// The options of `resume`.
@@ -34,16 +33,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         let instance = find("resume", unit.as_ref()).await.map_err(no_answer)?;
         resume(&instance).await
     });
-    match resumed {
-        Ok(message) => {
-            let _ = output::print(&format!("{message}\n"));
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            output::complain(&failure.message);
-            ExitCode::from(exit::FAILURE)
-        }
-    }
+    say(resumed)
 }
 
 /// Ends the pause of an instance; what came of it, in one line.

@@ -1,7 +1,7 @@
 //! The helper process that answers 503 while no worker can, or none shall: started with what visitors read, given the
 //! time for Retry-After, stopped. When it is started again is the core's to decide.
 
-use super::maintenance::Keeper;
+use super::maintenance::MaintenanceState;
 use super::message::Message;
 use super::outbox::Outbox;
 use crate::app::Command;
@@ -29,7 +29,7 @@ pub(super) struct Fallback {
     retry_after: Option<u64>,
     /// The operator's own page, as the configuration last said.
     page: Option<PathBuf>,
-    pub(super) maintenance: Keeper,
+    pub(super) maintenance: MaintenanceState,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ struct Helper {
 
 impl Fallback {
     /// A helper that has none to start yet.
-    pub(super) fn new(maintenance: Keeper) -> Self {
+    pub(super) fn new(maintenance: MaintenanceState) -> Self {
         Self { maintenance, ..Self::default() }
     }
 

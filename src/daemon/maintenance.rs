@@ -13,25 +13,25 @@ use tokio::time::timeout;
 const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
+pub(super) struct MaintenanceState {
     /// Where it is kept; None: nowhere.
     directory: Option<PathBuf>,
     on: Option<Maintenance>,
     /// What visitors are to read once the core has agreed.
     asked: Option<Maintenance>,
-    file: Arc<Kept>,
+    file: Arc<FileState>,
     writing: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct FileState {
     /// What is to be in the file, for the thread that writes next.
     wanted: Mutex<Option<Maintenance>>,
     /// Held by the one that writes.
     writes: Mutex<()>,
 }
 
-impl Keeper {
+impl MaintenanceState {
     /// What this directory holds, which is StateDirectory=.
     pub(super) fn new(directory: Option<PathBuf>) -> Self {
         let (on, problem) = directory.clone().map(read_in_time).unwrap_or_default();
@@ -79,7 +79,7 @@ impl Keeper {
             let _writes = lock(&file.writes);
             let wanted = lock(&file.wanted).clone();
             if let Err(why) = write(&directory, wanted.as_ref()) {
-                tracing::error!(SOCKD_EVENT = "maintenance-not-kept", "{why}: a restart does not know of it");
+                tracing::error!(SOCKD_EVENT = "maintenance-not-kept", "{why}: after a restart it is as before");
             }
         }));
     }

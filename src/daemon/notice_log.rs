@@ -218,7 +218,7 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
         Notice::MaintenanceBegun => tracing::info!(
             MESSAGE_ID = message_id::MAINTENANCE_BEGUN,
             SOCKD_EVENT = "maintenance-begun",
-            "maintenance: visitors get 503 until sockd maintenance ends it; the workers finish their requests and leave"
+            "maintenance: visitors get 503 until it is switched off (sockd maintenance UNIT off); the workers finish their requests and leave"
         ),
         Notice::MaintenanceEnded => tracing::info!(
             MESSAGE_ID = message_id::MAINTENANCE_ENDED,

@@ -169,7 +169,7 @@ const FAMILIES: [(Family, Read); 30] = [
     gauge(
         "sockd_maintenance",
         Unit::None,
-        "Whether that is because somebody has switched maintenance on.",
+        "Whether somebody has switched maintenance on: visitors get 503.",
         |status, samples| samples.add(&[], u8::from(status.maintenance.is_some())),
     ),
     gauge(

@@ -392,7 +392,7 @@ impl Supervisor {
                 self.life.mode = Mode::Running;
                 self.life.begun = now;
                 // Not for them alone where somebody holds them back: the 503 helper may take him.
-                self.life.visitor_waits = !self.holds_back();
+                self.life.visitor_waits = !self.is_held_back();
                 effects.notice(Notice::FirstConnection);
             }
             // The watch that saw it belongs to a time before.

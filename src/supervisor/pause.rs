@@ -33,14 +33,18 @@ const QUEUE_INTERVAL: Duration = Duration::from_secs(1);
 impl Supervisor {
     /// Whether no worker may start to serve: nobody has come yet, it is paused, or in maintenance.
     pub(super) fn holds_back(&self) -> bool {
-        self.life.mode == Mode::Waiting || self.life.pause.is_some() || self.life.maintenance
+        self.life.mode == Mode::Waiting || self.is_held_back()
     }
 
-    /// Why visitors are answered 503 although workers could start. None: no worker is held back because of anybody's wish;
-    /// Some(None): one is, and visitors wait.
-    pub(super) fn held_back(&self) -> Option<Option<String>> {
-        let pause = self.life.pause.as_ref().map(Pause::turns_away);
-        if self.life.maintenance { Some(Some("the site is in maintenance".to_owned())) } else { pause }
+    /// Whether no worker may start because somebody wants so.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.life.pause.is_some() || self.life.maintenance
+    }
+
+    /// Why visitors are answered 503 meanwhile, if they are.
+    pub(super) fn turns_away_on_purpose(&self) -> Option<String> {
+        let crowded = self.life.pause.as_ref().and_then(Pause::turns_away);
+        if self.life.maintenance { Some("the site is in maintenance".to_owned()) } else { crowded }
     }
 
     /// Why the workers cannot be asked to leave now, if they cannot.

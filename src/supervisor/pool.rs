@@ -23,8 +23,8 @@ impl Supervisor {
         let starting = || self.workers.values().any(|w| w.phase() == Phase::Starting);
         let backing_off = || self.slots.iter().any(|slot| slot.retry_at.is_some());
         // Workers are looked at last: this runs at each event of each of them.
-        if let Some(why) = self.held_back() {
-            return self.fallback.settle(why, true, effects);
+        if self.is_held_back() {
+            return self.fallback.settle(self.turns_away_on_purpose(), true, effects);
         }
         let wanted = self.life.mode == Mode::Running
             && (self.failing.is_some() || backing_off() && !starting())

@@ -104,4 +104,14 @@ fn what_cannot_be_kept_or_said_is_named() {
     assert!(outcome.ok, "{outcome:?}");
     assert_eq!(steps, ["the unit has no StateDirectory=: a restart ends it"]);
     web.stop();
+    // A disk that takes nothing: the site is away all the same, and the log says what a restart does.
+    let site = Instance::on_unix().file("myproject.py", HELLO).env("STATE_DIRECTORY", "/proc/sys");
+    let web = site.gunicorn(&["--workers", "2"]);
+    assert_eq!(web.get("/").body, "hello");
+    let mark = web.mark();
+    let (_, outcome) = switch(&web, true, None, None);
+    assert!(outcome.ok, "{outcome:?}");
+    web.log_since(mark, "cannot write /proc/sys/sockd-maintenance: ");
+    web.until("the page", || Some(web.get("/")).filter(|page| page.status == 503));
+    web.stop();
 }

@@ -183,6 +183,17 @@ fn a_worker_that_does_not_finish_in_time_is_not_ended_and_the_command_does_not_r
 }
 
 #[test]
+fn a_command_that_is_not_there_ends_the_pause() {
+    let web = serving(1024);
+    let output = sockd(&web, &["pause", "--", "./no-such-migration"]).output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("cannot run ./no-such-migration: No such file"), "{}", said(&output));
+    assert_eq!(web.report().pause, None);
+    assert_eq!(web.get("/").body, "first");
+    web.stop();
+}
+
+#[test]
 fn who_is_interrupted_leaves_no_pause_behind() {
     let web = serving(1024);
     // While a worker is still at its last request.

@@ -54,11 +54,11 @@ impl EventLoop {
                 let retry_after = retry_after_s.unwrap_or(usual.retry_after);
                 match (Maintenance { message, retry_after, since_unix_ms }).checked() {
                     Ok(maintenance) => {
-                        let keeper = &mut self.children.fallback.maintenance;
-                        if !keeper.is_kept() {
+                        let state = &mut self.children.fallback.maintenance;
+                        if !state.is_kept() {
                             call.replier.progress("the unit has no StateDirectory=: a restart ends it");
                         }
-                        keeper.asked(maintenance);
+                        state.asked(maintenance);
                         self.outbox.event(self.reloads.clients.maintenance(true, Some(call.replier)));
                     }
                     Err(why) => call.replier.refuse(RefusalKind::NotPossible, why),

@@ -34,8 +34,8 @@
 //!
 //! What may take long is done by other threads (tokio's), bounded in number, and comes back as a message: reading what a
 //! generation is made from (reading.rs, with a time limit), looking where paths lead (listener_monitor.rs), measuring
-//! workers and listeners (measure.rs), reading and writing the history (history.rs), binding a status socket that a reload has moved (status_socket.rs), closing what
-//! others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
+//! workers and listeners (measure.rs), reading and writing the history (history.rs) and whether maintenance is on (maintenance.rs), binding a status socket that a
+//! reload has moved (status_socket.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
 //! `tests/systemd/journald_stall.rs`, stop each of them in turn and see the watchdog fed.
 
 mod calls;
@@ -55,7 +55,7 @@ use super::generation::Generation;
 use super::health::exec::HealthCommands;
 use super::history::History;
 use super::listener_monitor::ListenerMonitor;
-use super::maintenance::Keeper;
+use super::maintenance::MaintenanceState;
 use super::measure::Meters;
 use super::message::Message;
 use super::orphans::Orphans;
@@ -207,7 +207,7 @@ impl EventLoop {
             children: Children {
                 workers: Workers::new(environment::runtime_directory()),
                 templates: Templates::default(),
-                fallback: Fallback::new(Keeper::new(environment::state_directory())),
+                fallback: Fallback::new(MaintenanceState::new(environment::state_directory())),
                 health_commands: HealthCommands::default(),
                 checks: Checks::default(),
                 after_reload: AfterReload::default(),
