@@ -74,6 +74,7 @@ impl Counts {
             | Notice::ServingAgain
             | Notice::FallbackFailed { .. }
             | Notice::FallbackRestored
+            | Notice::SocketUnserved(_)
             | Notice::PoolResized { .. }
             | Notice::Pausing { .. }
             | Notice::Paused

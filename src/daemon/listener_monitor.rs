@@ -10,13 +10,13 @@
 
 use super::message::Message;
 use super::outbox::Outbox;
-use super::path_alarm::{PathAlarm, socket_unit};
+use super::path_alarm::{self, PathAlarm, socket_unit};
 use super::timerfd::Timerfd;
 use crate::journal::message_id;
 use crate::listener::{AtPath, Listener, Permissions, SocketFile, wait_readable};
-use crate::process::{holds_socket, listening};
+use crate::process::listening;
 use crate::queue::{self, Depth};
-use crate::supervisor::{Event, Overview, Phase, Snapshot, WorkerId};
+use crate::supervisor::{Event, MAX_REBINDS, Overview, SocketId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -25,14 +25,10 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Between two warnings about the same queue, two attempts to bind where another one listens, and two reloads that bring
-/// the workers a new socket.
-const PAUSE: Duration = Duration::from_secs(60);
+/// Between two warnings about the same queue.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// So many addresses are named where workers listen elsewhere.
 const MAX_PLACES: usize = 4;
-/// So often in [`REBIND_WINDOW`] a socket is bound again. A server that removes the file at every end would do so for ever.
-const MAX_REBINDS: usize = 3;
-const REBIND_WINDOW: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct ListenerMonitor {
@@ -49,10 +45,6 @@ pub(super) struct ListenerMonitor {
     pub(super) ticker: Timerfd,
     /// By the socket's inode.
     seen: BTreeMap<u64, Seen>,
-    /// When sockets were bound again, within [`REBIND_WINDOW`].
-    rebinds: Vec<Instant>,
-    /// The socket that was bound again last, until every worker has it.
-    pending_rebind: Option<PendingRebind>,
     /// A thread looks at the paths.
     looking: bool,
 }
@@ -71,17 +63,8 @@ struct Seen {
     unaccepted: u32,
     /// Where the workers listen instead, while nobody accepts here.
     elsewhere: Option<String>,
-    /// When it could not be bound again, and what stood at the path.
-    refused: Option<(Instant, AtPath)>,
-}
-
-#[derive(Clone, Debug)]
-struct PendingRebind {
-    inode: u64,
-    /// When a reload was asked for.
-    asked: Option<Instant>,
-    /// That it came to nothing.
-    alarm: Option<String>,
+    /// What stood at its path at the last look, where that was not its file.
+    lost: Option<AtPath>,
 }
 
 /// The processes behind the listeners.
@@ -105,8 +88,6 @@ impl ListenerMonitor {
             revision: 0,
             ticker: Timerfd::new()?,
             seen: BTreeMap::new(),
-            rebinds: Vec::new(),
-            pending_rebind: None,
             looking: false,
         })
     }
@@ -126,6 +107,11 @@ impl ListenerMonitor {
         if std::mem::take(&mut self.watch_wanted) {
             self.watch(outbox);
         }
+    }
+
+    /// The one with this socket.
+    pub(super) fn get(&self, socket: SocketId) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.inode == socket.0)
     }
 
     /// What is served.
@@ -199,17 +185,11 @@ impl ListenerMonitor {
     }
 
     /// The status line, behind whatever is wrong with a path.
-    pub(super) fn status_line(&self, line: String) -> String {
-        let pending_rebind = self.pending_rebind.iter().filter_map(|pending_rebind| pending_rebind.alarm.as_deref());
-        let seen = self.seen.values().flat_map(|seen| seen.elsewhere.iter().chain(&seen.alarm)).map(String::as_str);
-        let alarms: Vec<_> = seen.chain(pending_rebind).collect();
+    pub(super) fn status_line(&self, line: String, overview: &Overview) -> String {
+        let unserved = overview.unserved.and_then(|socket| self.get(socket)).map(path_alarm::unserved);
+        let seen = self.seen.values().flat_map(|seen| seen.elsewhere.iter().chain(&seen.alarm)).cloned();
+        let alarms: Vec<_> = seen.chain(unserved).collect();
         if alarms.is_empty() { line } else { format!("{} ({line})", alarms.join("; ")) }
-    }
-
-    /// Whether it may be bound once more.
-    fn may_rebind(&mut self, now: Instant) -> bool {
-        self.rebinds.retain(|at| now.duration_since(*at) < REBIND_WINDOW);
-        self.rebinds.len() < MAX_REBINDS
     }
 }
 
@@ -230,7 +210,7 @@ enum News {
 impl BacklogPressure {
     fn news(&mut self, now: Instant, depth: Depth) -> Option<News> {
         let full = depth.waiting > 0 && depth.waiting >= depth.limit.div_ceil(2);
-        if full && self.reported_at.is_none_or(|at| now.duration_since(at) >= PAUSE) {
+        if full && self.reported_at.is_none_or(|at| now.duration_since(at) >= WARNING_INTERVAL) {
             self.reported_at = Some(now);
             self.open = true;
             return Some(News::HalfFull);
@@ -333,10 +313,9 @@ impl ListenerMonitor {
         outbox.later(async move { Some(Message::Paths(looking.await.unwrap_or_default())) });
     }
 
-    /// This is where the paths lead, by the inodes of their sockets. Whether a socket was bound again.
-    pub(super) fn paths_seen(&mut self, all: &BTreeMap<u64, AtPath>) -> bool {
+    /// This is where the paths lead, by the inodes of their sockets.
+    pub(super) fn paths_seen(&mut self, all: &BTreeMap<u64, AtPath>, outbox: &mut Outbox) {
         self.looking = false;
-        let mut rebound = false;
         for index in 0..self.listeners.len() {
             // One that came meanwhile is looked at the next time.
             let Some(&found) = all.get(&self.listeners[index].inode) else { continue };
@@ -358,44 +337,33 @@ impl ListenerMonitor {
                 AtPath::Unknown => continue,
                 AtPath::Nothing | AtPath::Another => {}
             }
-            // To find out who listens there takes a connection, which that one must deal with.
-            if seen.refused.is_some_and(|(at, then)| then == found && at.elapsed() < PAUSE) {
-                continue;
-            }
-            let mut refusal = None;
+            seen.lost = Some(found);
             if listener.is_bound_here() {
-                seen.refused = Some((Instant::now(), found));
-                match self.rebind(index) {
-                    Ok(()) => {
-                        rebound = true;
-                        continue;
-                    }
-                    Err(why) => refusal = Some(why),
-                }
+                let (socket, is_taken) = (SocketId(listener.inode), found == AtPath::Another);
+                outbox.event(Event::PathLost { socket, is_taken });
+            } else {
+                self.raise_alarm(index, None);
             }
-            self.raise_alarm(index, found, refusal.as_deref());
         }
-        // What is wrong with a path is part of the status, and workers may lack a socket that was bound again.
+        // What is wrong with a path is part of the status.
         self.revision += 1;
         let listeners = &self.listeners;
         self.seen.retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
-        rebound
     }
 
     /// What is known to be wrong with a listener's path, or what would be said if something were: for `sockd status`,
     /// which is asked at any time.
     pub(super) fn path_alarm(&self, listener: &Listener) -> (Option<String>, PathAlarm) {
-        let pending_rebind = self.pending_rebind.iter().filter(|pending_rebind| pending_rebind.inode == listener.inode);
         let seen = self.seen.get(&listener.inode);
         let lost = seen.and_then(|seen| seen.elsewhere.clone().or_else(|| seen.alarm.clone()));
-        let known = lost.or_else(|| pending_rebind.filter_map(|pending_rebind| pending_rebind.alarm.clone()).next());
-        (known, PathAlarm::new(listener, self.unit.as_deref()))
+        (lost, PathAlarm::new(listener, self.unit.as_deref()))
     }
 
-    fn raise_alarm(&mut self, index: usize, found: AtPath, refusal: Option<&str>) {
+    fn raise_alarm(&mut self, index: usize, refusal: Option<&str>) {
         let listener = &self.listeners[index];
-        let Some(alarm) = PathAlarm::new(listener, self.unit.as_deref()).text(found, refusal) else { return };
         let seen = self.seen.entry(listener.inode).or_default();
+        let alarm = seen.lost.and_then(|found| PathAlarm::new(listener, self.unit.as_deref()).text(found, refusal));
+        let Some(alarm) = alarm else { return };
         if seen.alarm.as_ref() == Some(&alarm) {
             return;
         }
@@ -408,18 +376,35 @@ impl ListenerMonitor {
         seen.alarm = Some(alarm);
     }
 
+    /// Effect::Rebind. Whether it was done: then the 503 helper wants the new socket.
+    pub(super) fn rebind(&mut self, socket: SocketId, outbox: &mut Outbox) -> bool {
+        // It may be another one by now.
+        let Some(index) = self.listeners.iter().position(|listener| listener.inode == socket.0) else { return false };
+        match self.bind_again(index) {
+            Ok(to) => outbox.event(Event::Rebound { from: socket, to }),
+            Err(why) => {
+                self.raise_alarm(index, Some(&why));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Effect::LeaveUnbound.
+    pub(super) fn leave_unbound(&mut self, socket: SocketId) {
+        if let Some(index) = self.listeners.iter().position(|listener| listener.inode == socket.0) {
+            let why = format!("that was done {MAX_REBINDS} times within ten minutes, and it was removed each time");
+            self.raise_alarm(index, Some(&why));
+        }
+    }
+
     /// Binds a socket again that we bound before.
-    fn rebind(&mut self, index: usize) -> Result<(), String> {
+    fn bind_again(&mut self, index: usize) -> Result<SocketId, String> {
         let seen = self.seen.get(&self.listeners[index].inode);
         let permissions = seen.and_then(|seen| seen.permissions).ok_or("its permissions are not known")?;
         // What waits for a first connection on the old one would wait in vain; nobody looks in that state.
-        let may_rebind = self.may_rebind(Instant::now());
         let listeners = Arc::get_mut(&mut self.listeners).ok_or("it is being waited on")?;
-        if !may_rebind {
-            return Err(format!("that was done {MAX_REBINDS} times within ten minutes, and it was removed each time"));
-        }
         let (listener, refused) = listeners[index].bind_again(permissions).map_err(|error| error.to_string())?;
-        self.rebinds.push(Instant::now());
         tracing::warn!(
             MESSAGE_ID = message_id::PATH_RESTORED,
             SOCKD_EVENT = "path-rebound",
@@ -429,50 +414,10 @@ impl ListenerMonitor {
         if let Some(error) = refused {
             tracing::warn!("cannot give {listener} its former owner and group: {error}, ignoring");
         }
-        let seen = Seen { permissions: Some(permissions), ..Seen::default() };
         let inode = listener.inode;
-        self.seen.insert(inode, seen);
+        self.seen.insert(inode, Seen { permissions: Some(permissions), ..Seen::default() });
         listeners[index] = listener;
-        self.pending_rebind = Some(PendingRebind { inode, asked: None, alarm: None });
-        Ok(())
-    }
-
-    /// Whether a socket was bound again that workers may lack.
-    pub(super) fn has_pending_rebind(&self) -> bool {
-        self.pending_rebind.is_some()
-    }
-
-    /// Whether a reload is to bring a socket that was bound again to the workers: as long as some serve that lack it.
-    pub(super) fn wants_reload(&mut self, snapshot: &Snapshot, pid_of: impl Fn(WorkerId) -> Option<Pid>) -> bool {
-        let Some(pending_rebind) = &self.pending_rebind else { return false };
-        if snapshot.rollout.is_some() || snapshot.ready == 0 {
-            return false;
-        }
-        let wanted = BTreeSet::from([pending_rebind.inode]);
-        // Where that cannot be seen, one reload must do.
-        let lacks =
-            |held: Option<bool>| if pending_rebind.asked.is_none() { held != Some(true) } else { held == Some(false) };
-        let mut serving = snapshot.workers.iter().filter(|w| w.phase == Phase::Ready && w.slot.is_some());
-        let lacking = serving.any(|worker| lacks(pid_of(worker.worker).and_then(|pid| holds_socket(pid, &wanted))));
-        let Some(pending_rebind) = self.pending_rebind.as_mut().filter(|_| lacking) else {
-            self.pending_rebind = None;
-            return false;
-        };
-        if pending_rebind.asked.is_some() && pending_rebind.alarm.is_none() {
-            let which = self.listeners.iter().find(|listener| listener.inode == pending_rebind.inode);
-            let alarm = format!(
-                "workers do not accept from {}, which was bound again: the reload that was to bring it to them was \
-                 refused; it is tried again every minute",
-                which.map_or_else(|| "a socket".to_owned(), ToString::to_string)
-            );
-            tracing::error!(MESSAGE_ID = message_id::PATH_LOST, SOCKD_EVENT = "path-unserved", "{alarm}");
-            pending_rebind.alarm = Some(alarm);
-        }
-        if pending_rebind.asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
-            return false;
-        }
-        pending_rebind.asked = Some(Instant::now());
-        true
+        Ok(SocketId(inode))
     }
 }
 
@@ -556,18 +501,5 @@ mod tests {
         assert_eq!(BacklogPressure::default().news(now, Depth { waiting: 0, limit: 0 }), None);
         assert_eq!(BacklogPressure::default().news(now, Depth { waiting: 1, limit: 1 }), Some(News::HalfFull));
         assert_eq!(BacklogPressure::default().news(now, Depth { waiting: 2, limit: 5 }), None);
-    }
-
-    #[tokio::test]
-    async fn binding_again_has_an_end_and_begins_again_later() {
-        let begin = Instant::now();
-        let mut listener_monitor = ListenerMonitor::new(None, None).expect("a timer");
-        let at = |second| begin + Duration::from_secs(second);
-        for second in [0, 10, 20] {
-            assert!(listener_monitor.may_rebind(at(second)));
-            listener_monitor.rebinds.push(at(second));
-        }
-        assert!(!listener_monitor.may_rebind(at(30)) && !listener_monitor.may_rebind(at(599)));
-        assert!(listener_monitor.may_rebind(at(600)));
     }
 }

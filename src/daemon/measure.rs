@@ -92,7 +92,7 @@ impl Meters {
                 listener.backlog = depth.as_ref().ok().map(|depth| depth.limit);
                 listener.in_flight = in_flight;
                 listener.error = depth.err().map(|error| error.to_string());
-                listener.alarm = alarm;
+                listener.alarm = alarm.or_else(|| listener.alarm.take());
             }
             let own = usage(rustix::process::getpid());
             lock(report).supervisor = message::Cost { memory_bytes: own.memory, cpu_ms: own.cpu.map(ms) };

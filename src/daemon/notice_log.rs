@@ -1,7 +1,9 @@
 //! The core's notices in words, with the journal's fields.
 
+use super::path_alarm;
 use crate::journal::message_id;
-use crate::supervisor::{GenerationId, Notice, Progress, Retirement, Trial, WorkerId, WorkerRef};
+use crate::listener::Listener;
+use crate::supervisor::{GenerationId, Notice, Progress, Retirement, SocketId, Trial, WorkerId, WorkerRef};
 use rustix::process::Pid;
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ pub(super) trait Facts {
     fn pid(&self, worker: WorkerId) -> Option<Pid>;
     /// What a worker serves, or served when it ended.
     fn request(&self, worker: WorkerId) -> Option<String>;
+    /// The listener with this socket.
+    fn listener(&self, socket: SocketId) -> Option<&Listener>;
     /// The state in one line.
     fn status_line(&self) -> String;
     /// Whether visitors are answered 503.
@@ -190,6 +194,16 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
             tracing::error!("cannot answer 503: {why}; visitors wait in the queue; it is tried again every second");
         }
         Notice::FallbackRestored => tracing::info!("visitors are answered 503 again"),
+        Notice::SocketUnserved(socket) => {
+            let Some(listener) = facts.listener(*socket) else { return };
+            tracing::error!(
+                MESSAGE_ID = message_id::PATH_LOST,
+                SOCKD_EVENT = "path-unserved",
+                SOCKD_LISTENER = %listener.name,
+                "{}",
+                path_alarm::unserved(listener)
+            );
+        }
         Notice::PoolResized { from, to } if from == to => {
             let workers = if *to == 1 { "worker: there cannot be fewer" } else { "workers: there cannot be more" };
             tracing::warn!(SOCKD_EVENT = "pool-resized", "it stays at {to} {workers}");

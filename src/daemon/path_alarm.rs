@@ -27,6 +27,14 @@ impl PathAlarm {
     }
 }
 
+/// What is wrong with a socket that was bound again and that workers lack.
+pub(super) fn unserved(listener: &Listener) -> String {
+    format!(
+        "workers do not accept from {listener}, which was bound again: the reload that was to bring it to them was refused; it \
+         is tried again every minute"
+    )
+}
+
 /// The command that makes a lost path lead to a socket again.
 fn remedy(listener: &Listener, unit: Option<&str>) -> String {
     if listener.is_bound_here() {

@@ -3,12 +3,15 @@
 use super::children::Children;
 use super::clock::Clock;
 use super::counts::Counts;
+use super::path_alarm;
 use super::setup::Setup;
 use super::workers::{Worker, Workers};
 use crate::cgroup::Group;
 use crate::control::message;
 use crate::listener::Listener;
-use crate::supervisor::{GenerationId, Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, Time, WorkerSnapshot};
+use crate::supervisor::{
+    GenerationId, Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, SocketId, Time, WorkerSnapshot,
+};
 use rustix::process::Pid;
 use std::time::{Duration, SystemTime};
 
@@ -36,7 +39,7 @@ pub(super) fn document(
             retry_after_s: on.retry_after,
         }),
         reload: reload(snapshot, clock),
-        listeners: listeners.iter().map(listener).collect(),
+        listeners: listeners.iter().map(|served| listener(served, snapshot.unserved)).collect(),
         workers: snapshot.workers.iter().map(|seen| worker(seen, snapshot, workers.get(seen.worker))).collect(),
         templates: templates.living().map(template).collect(),
         groups_missing: workers.cgroups.missing(),
@@ -73,10 +76,12 @@ fn reload(snapshot: &Snapshot, clock: Clock) -> message::Reload {
     }
 }
 
-fn listener(listener: &Listener) -> message::Listener {
+/// `unserved`: the socket that workers lack.
+fn listener(listener: &Listener, unserved: Option<SocketId>) -> message::Listener {
     message::Listener {
         name: listener.name.clone(),
         address: listener.address.to_string(),
+        alarm: (unserved == Some(SocketId(listener.inode))).then(|| path_alarm::unserved(listener)),
         ..message::Listener::default()
     }
 }
@@ -223,6 +228,7 @@ mod tests {
             next_attempt_in: None,
             rollout: None,
             refusal: None,
+            unserved: None,
         }
     }
 

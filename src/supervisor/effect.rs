@@ -1,7 +1,7 @@
 //! What the core wants done.
 
 use super::acceptance::Answer;
-use super::id::{GenerationId, RequestId, SlotId, WorkerId, WorkerRef};
+use super::id::{GenerationId, RequestId, SlotId, SocketId, WorkerId, WorkerRef};
 use super::notice::Notice;
 use super::record::{Record, Source};
 use super::spec::Trial;
@@ -78,6 +78,12 @@ pub enum Effect {
     Signal(WorkerId, Signal),
     /// Wait for a connection without accepting it. Answered, once, by `ConnectionWaiting`.
     WatchListeners,
+    /// Bind this socket of ours again, whose path was lost. Answered by `Rebound` if that could be done.
+    Rebind(SocketId),
+    /// It is not bound again: that was done too often, and each time somebody removed its file.
+    LeaveUnbound(SocketId),
+    /// Ask for a reload, as any client does: it brings a socket that was bound again to the workers.
+    RequestReload,
     /// Set the backlog of the shared sockets again: a worker has just made itself ready, and each server sets its own.
     RestoreBacklogs,
     /// Pass on at once what the worker writes to stderr: it is ready, or hangs, and nothing of it is held back any more to
@@ -337,6 +343,9 @@ impl Effects {
             | Effect::ReadHeartbeat(_)
             | Effect::Signal(..)
             | Effect::WatchListeners
+            | Effect::Rebind(_)
+            | Effect::LeaveUnbound(_)
+            | Effect::RequestReload
             | Effect::RestoreBacklogs
             | Effect::PassStderr(_)
             | Effect::ReportPoolSize(_)

@@ -1,7 +1,7 @@
 //! What the daemon tells the core.
 
 use super::acceptance::{Answers, ProbeOutcome};
-use super::id::{GenerationId, ReleaseId, RequestId, WorkerId};
+use super::id::{GenerationId, ReleaseId, RequestId, SocketId, WorkerId};
 use super::spec::{Checks, Spec, Trial};
 use super::time::Time;
 use std::time::Duration;
@@ -11,6 +11,21 @@ use std::time::Duration;
 pub enum Event {
     /// A connection waits on one of the listeners. Sent once for each [`Effect::WatchListeners`](super::Effect).
     ConnectionWaiting,
+    /// Nobody can connect by the path of a socket that sockd has bound: its file is gone, or another one stands there. Sent
+    /// at each look.
+    PathLost {
+        /// Whose path.
+        socket: SocketId,
+        /// Whether another file stands there.
+        is_taken: bool,
+    },
+    /// Answers [`Effect::Rebind`](super::Effect) where that could be done.
+    Rebound {
+        /// Which one it was.
+        from: SocketId,
+        /// The new one in its place.
+        to: SocketId,
+    },
     /// Somebody was answered 503.
     VisitorTurnedAway,
     /// What [`Effect::StartFallback`](super::Effect) asked for could not be started, or has ended by itself.

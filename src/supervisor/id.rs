@@ -34,6 +34,10 @@ id! {
 }
 
 id! {
+    /// A listener's socket, by its inode (st_ino of fstat(2)).
+    SocketId(u64)
+}
+id! {
     /// A release that served before: the daemon numbers those that it knows.
     ReleaseId(u64)
 }

@@ -39,6 +39,7 @@ mod notice;
 mod pause;
 mod pool;
 mod random;
+mod rebinding;
 mod record;
 mod report;
 mod rollout;
@@ -57,8 +58,9 @@ pub use acceptance::{
 pub use effect::{Announcement, Effect, Effects, Irreplaceable, Outcome, Progress, Role, Signal, Unpausable};
 pub use event::{Accepts, Answered, Event, Holds, WorkerEvent};
 pub use fallback::FALLBACK_RETRY_INTERVAL;
-pub use id::{GenerationId, ReleaseId, RequestId, SlotId, WorkerId, WorkerRef};
+pub use id::{GenerationId, ReleaseId, RequestId, SlotId, SocketId, WorkerId, WorkerRef};
 pub use notice::{Notice, Retirement};
+pub use rebinding::MAX_REBINDS;
 pub use record::{Proof, Record, RecordResult, Source};
 pub use rollout::comparison::{FALSE_ALARMS, SLOW, SLOWER};
 pub use snapshot::{Overview, Paused, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
@@ -179,6 +181,8 @@ pub enum Reason {
     Conclusion,
     /// The 503 helper is to be started again, or has stayed.
     Fallback,
+    /// A socket that was bound again is to be brought to the workers once more.
+    Rebinding,
 }
 
 impl Supervisor {
@@ -236,6 +240,12 @@ impl Supervisor {
         let now = self.advance_clock(now, &mut effects);
         match event {
             Event::ConnectionWaiting => self.connection_waiting(now, &mut effects),
+            Event::PathLost { socket, is_taken } => {
+                self.rollouts.rebinding.path_lost(now, socket, is_taken, &mut effects);
+            }
+            Event::Rebound { from, to } => {
+                self.rollouts.rebinding.rebound(now, from, to, GenerationId(self.ids.next_generation));
+            }
             Event::VisitorTurnedAway => self.visitor_turned_away(now),
             Event::FallbackLost { why } => self.fallback.lost(now, why, &mut effects),
             Event::Read { generation, checks } => self.was_read(generation, checks),
@@ -382,7 +392,15 @@ impl Supervisor {
         let fallback = self.fallback.deadline().map(|at| (at, Reason::Fallback));
         let pause = self.life.pause.as_ref().map(|pause| (pause.deadline(), Reason::Pause));
         let rollout = check.into_iter().chain(trial).chain(soak).chain(handover);
-        let others = slots.chain(generations).chain(rollout).chain(pause).chain(fallback).filter(move |_| !ends);
+        let rebinding = self.rollouts.rebinding.retry_at().filter(|_| self.may_bring_socket());
+        let rebinding = rebinding.map(|at| (at, Reason::Rebinding));
+        let others = slots
+            .chain(generations)
+            .chain(rollout)
+            .chain(pause)
+            .chain(fallback)
+            .chain(rebinding)
+            .filter(move |_| !ends);
         conclusion.into_iter().chain(others)
     }
 
@@ -493,13 +511,6 @@ impl Supervisor {
         // We answer those who wait for the worker until there is one.
         if id == self.serving && !self.somebody_serves() {
             self.failing = Some(why);
-        }
-    }
-
-    fn reload_requested(&mut self, wanted: Wanted, effects: &mut Effects) {
-        match self.life.mode {
-            Mode::Waiting | Mode::Running => self.rollouts.waiting.push(wanted),
-            Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(wanted.request, Outcome::Stopping)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is worth a line in the log: facts, the words are the daemon's.
 
-use super::id::{GenerationId, WorkerRef};
+use super::id::{GenerationId, SocketId, WorkerRef};
 use super::spec::Trial;
 use std::time::Duration;
 
@@ -118,6 +118,8 @@ pub enum Notice {
     },
     /// The helper that was lost answers again.
     FallbackRestored,
+    /// Workers lack a socket that was bound again: the reload that was to bring it to them was refused.
+    SocketUnserved(SocketId),
     /// Somebody asked for another number of workers: so many are wanted until the next reload.
     PoolResized {
         /// The number before.

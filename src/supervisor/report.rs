@@ -42,6 +42,7 @@ impl Supervisor {
                 .refusal
                 .clone()
                 .map(|refusal| Refusal { awaits_successors: !self.keeps_its_code(), ..refusal }),
+            unserved: self.rollouts.rebinding.unserved(),
         }
     }
 

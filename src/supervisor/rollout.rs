@@ -39,7 +39,7 @@ use super::spec::{CANARY_WATCH, HANDOVER, MANAGER_MARGIN, PREPARE_TIMEOUT, Spec}
 use super::time::Time;
 use super::worker::{Phase, Worker};
 use super::{Mode, Supervisor};
-use state::{Handover, Rollout, Step};
+use state::{Handover, Rollout, Rollouts, Step, Wanted};
 use std::time::Duration;
 
 impl Supervisor {
@@ -51,6 +51,23 @@ impl Supervisor {
         self.advance_rollout(now, effects);
         // It may be over, with others who wait for the next one.
         self.begin_rollout_if_asked(now, effects);
+        let may_reload = self.may_bring_socket();
+        self.rollouts.rebinding.settle(now, self.serving, may_reload, effects);
+    }
+
+    /// Whether workers serve that a socket may be brought to, and none are being replaced.
+    pub(super) fn may_bring_socket(&self) -> bool {
+        let Rollouts { current, handover, waiting, .. } = &self.rollouts;
+        let reloads = current.is_some() || handover.is_some() || !waiting.is_empty();
+        self.life.mode == Mode::Running && !reloads && self.somebody_serves()
+    }
+
+    /// Somebody wants a reload, a trial or a rollback.
+    pub(super) fn reload_requested(&mut self, wanted: Wanted, effects: &mut Effects) {
+        match self.life.mode {
+            Mode::Waiting | Mode::Running => self.rollouts.waiting.push(wanted),
+            Mode::Stopping | Mode::Stopped => effects.push(Effect::Answer(wanted.request, Outcome::Stopping)),
+        }
     }
 
     fn advance_rollout(&mut self, now: Time, effects: &mut Effects) {
@@ -285,6 +302,7 @@ impl Supervisor {
         self.generations.remove(&id);
         effects.push(Effect::Release(id));
         effects.notice(Notice::RolloutRefused { generation: id, why: why.clone() });
+        self.rollouts.rebinding.refused(id, effects);
         self.rollouts.refusal =
             Some(Refusal { generation: id, why: why.clone(), at: self.clock.outside(now), awaits_successors: false });
         end_rollout(id, rollout.requests, &Outcome::Refused { generation: id, why, worker }, effects);

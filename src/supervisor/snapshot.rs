@@ -1,6 +1,6 @@
 //! What the core knows, for `sockd status` and the status line.
 
-use super::id::{GenerationId, SlotId, WorkerId};
+use super::id::{GenerationId, SlotId, SocketId, WorkerId};
 use super::time::Time;
 use super::worker::Phase;
 use std::ops::Deref;
@@ -39,6 +39,8 @@ pub struct Overview {
     pub rollout: Option<(GenerationId, RolloutStep)>,
     /// The last reload, if it was refused.
     pub refusal: Option<Refusal>,
+    /// The socket that was bound again and that workers lack, because the reload that was to bring it was refused.
+    pub unserved: Option<SocketId>,
 }
 
 impl Overview {

@@ -160,12 +160,13 @@ fn a_new_socket_that_a_refused_reload_kept_from_the_workers_is_an_alarm_until_a_
     let path = web.path().join("own.sock");
     web.addresses.push(Address::Unix(path.clone()));
     web.write("broken", "");
+    let removed = web.mark();
     std::fs::remove_file(&path).expect("removed");
     web.log("somebody removed the file of unix:own.sock");
     let refused = web.log("reload to generation 2 refused: ");
     let wanted = "workers do not accept from unix:own.sock, which was bound again: the reload";
     web.log_since(refused.mark(), &format!("sockd: error: {wanted}"));
-    web.status_like(refused.mark(), wanted);
+    web.status_like(removed, wanted);
     assert!(alarm(&web).is_some_and(|alarm| alarm.starts_with(wanted)));
     let mut waits = web.addresses[0].connect(PATIENCE).expect("connected");
     http::send_get(&mut waits, "/").expect("sent");

@@ -8,6 +8,7 @@ mod health;
 mod history;
 mod pause;
 mod pool;
+mod rebinding;
 mod scenarios;
 mod simulation;
 mod standstills;
@@ -19,6 +20,7 @@ mod waits;
 
 use faults::{Code, FAULTS};
 use health::Sickness;
+use simulation::sockets::AtPath;
 use simulation::{World, ms, spec};
 use sockd_supervisor::{Event, ReleaseId, Share, Start, Trial, WorkerEvent};
 
@@ -42,7 +44,7 @@ fn live(seed: u64) -> World {
     world.checking.programs = (seed % 4) as usize;
     world.traffic.per_second = seed % 9;
     for _ in 0..120 {
-        match world.roll(27) {
+        match world.roll(28) {
             0 => {
                 let _ = world.reload();
             }
@@ -104,6 +106,10 @@ fn live(seed: u64) -> World {
                     world.bloat(id);
                 }
             }
+            27 => {
+                let to = if world.roll(3) == 0 { AtPath::Another } else { AtPath::Nothing };
+                world.lose_path(to);
+            }
             17 => world.event(Event::OneMoreWorker),
             18 => world.event(Event::OneFewerWorker),
             24 => {
@@ -151,6 +157,8 @@ fn live(seed: u64) -> World {
             && !now.maintenance
             && !now.fallback
             && now.workers.len() as u32 == now.ready
+            && now.unserved.is_none()
+            && world.accept_from_socket()
     });
     world
 }

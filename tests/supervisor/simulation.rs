@@ -7,9 +7,11 @@ pub mod generations;
 mod invariants;
 mod processes;
 mod requests;
+pub mod sockets;
 mod traffic;
 
 use self::generations::Checking;
+use self::sockets::Socket;
 use self::traffic::Traffic;
 use super::faults::Code;
 use super::health::Records;
@@ -50,6 +52,7 @@ pub(super) enum Happening {
     Die(WorkerId, &'static str),
     Visitor,
     HelperEnds,
+    LookAtPath,
 }
 
 pub struct World {
@@ -87,6 +90,7 @@ pub struct World {
     pub records: Records,
     pub checking: Checking,
     pub traffic: Traffic,
+    pub socket: Socket,
     /// How many wait in the queue, of 100 that may, while nobody serves.
     pub queue: u32,
     keeps_maintenance: bool,
@@ -175,6 +179,7 @@ impl World {
             records: Records::default(),
             checking: Checking::default(),
             traffic: Traffic::default(),
+            socket: Socket::default(),
             queue: 0,
             keeps_maintenance: false,
             agenda: BTreeMap::new(),
@@ -295,6 +300,7 @@ impl World {
                     self.event(Event::VisitorTurnedAway);
                 }
             }
+            Happening::LookAtPath => self.look_at_path(),
             Happening::HelperEnds => {
                 if std::mem::take(&mut self.fallback) {
                     self.event(Event::FallbackLost { why: "the helper ended (killed by SIGKILL)".to_owned() });
@@ -419,6 +425,9 @@ impl World {
                         self.later(delay, Happening::Event(Event::ConnectionWaiting));
                     }
                 }
+                Effect::Rebind(socket) => self.rebind(socket),
+                Effect::LeaveUnbound(socket) => self.leave_unbound(socket),
+                Effect::RequestReload => self.request_reload(),
                 Effect::RestoreBacklogs | Effect::PassStderr(_) | Effect::RecordExit { .. } => {}
                 Effect::ReportPoolSize(_) | Effect::ReleaseMemory => {}
                 Effect::KeepMaintenance(on) => self.keeps_maintenance = on,

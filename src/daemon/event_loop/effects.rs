@@ -1,7 +1,9 @@
 //! One arm for each effect of the core, carried out in the order returned.
 
 use super::EventLoop;
+use super::calls::Wanted;
 use crate::adapter::Making;
+use crate::control::{Asker, Means};
 use crate::daemon::children::Children;
 use crate::daemon::health::http::ProbeAddress;
 use crate::daemon::health::{self, Baseline};
@@ -9,8 +11,11 @@ use crate::daemon::message::Message;
 use crate::daemon::notice_log::{Facts, log_notice};
 use crate::daemon::workers::Worker;
 use crate::daemon::workers::spawn::New;
+use crate::listener::Listener;
 use crate::queue::Depth;
-use crate::supervisor::{Answers, Effect, Effects, Event, GenerationId, ProbeOutcome, Signal, WorkerEvent, WorkerId};
+use crate::supervisor::{
+    Answers, Effect, Effects, Event, GenerationId, ProbeOutcome, Signal, SocketId, WorkerEvent, WorkerId,
+};
 use rustix::process::Pid;
 use std::time::{Duration, Instant};
 
@@ -67,6 +72,15 @@ impl EventLoop {
                 Effect::Signal(worker, Signal::Drain) => self.drain(worker),
                 Effect::Signal(worker, signal) => self.children.workers.signal(worker, signal),
                 Effect::WatchListeners => self.listeners.watch(&self.outbox),
+                Effect::Rebind(socket) => {
+                    if self.listeners.rebind(socket, &mut self.outbox) {
+                        self.children.fallback.restart(self.listeners.listeners(), &mut self.outbox);
+                    }
+                }
+                Effect::LeaveUnbound(socket) => self.listeners.leave_unbound(socket),
+                Effect::RequestReload => {
+                    self.reload(None, Asker { means: Means::Sockd, ..Asker::default() }, Wanted::Configured);
+                }
                 Effect::RestoreBacklogs => self.listeners.restore_backlogs(),
                 Effect::PassStderr(worker) => self.children.workers.pass_stderr(worker),
                 Effect::RecordExit { worker, slot, lived, why } => {
@@ -177,6 +191,10 @@ impl Facts for EventLoop {
 
     fn request(&self, worker: WorkerId) -> Option<String> {
         self.children.workers.request(worker)
+    }
+
+    fn listener(&self, socket: SocketId) -> Option<&Listener> {
+        self.listeners.get(socket)
     }
 
     fn status_line(&self) -> String {

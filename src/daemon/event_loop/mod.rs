@@ -316,7 +316,7 @@ impl EventLoop {
         }
         let overview = self.overview();
         self.listeners.plan(&overview);
-        self.service_manager.show(&self.listeners.status_line(status::status_line(&overview)));
+        self.service_manager.show(&self.listeners.status_line(status::status_line(&overview), &overview));
         if !overview.stopping {
             self.place_next(&overview);
         }
@@ -335,7 +335,8 @@ impl EventLoop {
 
     /// The state in one line.
     fn status_line(&self) -> String {
-        self.listeners.status_line(status::status_line(&self.overview()))
+        let overview = self.overview();
+        self.listeners.status_line(status::status_line(&overview), &overview)
     }
 
     /// What is looked at now and then.

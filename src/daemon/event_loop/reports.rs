@@ -1,8 +1,6 @@
 //! What tasks and threads report: each report to the part that it concerns.
 
 use super::EventLoop;
-use super::calls::Wanted;
-use crate::control::{Asker, Means};
 use crate::daemon::health::{self, Baseline};
 use crate::daemon::message::Message;
 use crate::daemon::orphans::kill_orphans;
@@ -38,10 +36,7 @@ impl EventLoop {
             Message::AfterReloadLate { pid } => self.children.after_reload.late(pid),
             Message::OutOfMemory(worker, killed) => self.children.workers.process_killed(worker, killed),
             Message::Paths(found) => {
-                if self.listeners.paths_seen(&found) {
-                    self.children.fallback.restart(self.listeners.listeners(), &mut self.outbox);
-                }
-                self.bring_rebound_sockets();
+                self.listeners.paths_seen(&found, &mut self.outbox);
             }
             Message::Measured(memory) => self.meters.measured(memory, &mut self.outbox),
             Message::Stats(heard) => self.stats_heard(&heard),
@@ -112,17 +107,5 @@ impl EventLoop {
         let event = health::probed(id, subject.generation, answer);
         self.children.workers.read_requests(id, &mut self.outbox);
         self.outbox.event(event);
-    }
-
-    /// Has a reload bring a socket that was bound again to the workers that lack it.
-    fn bring_rebound_sockets(&mut self) {
-        if !self.listeners.has_pending_rebind() {
-            return;
-        }
-        let snapshot = self.core.snapshot(self.clock.now());
-        let workers = &self.children.workers;
-        if self.listeners.wants_reload(&snapshot, |id| workers.get(id)?.pid()) {
-            self.reload(None, Asker { means: Means::Sockd, ..Asker::default() }, Wanted::Configured);
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::effect::Outcome;
 use super::super::id::{GenerationId, RequestId, WorkerId};
+use super::super::rebinding::Rebinding;
 use super::super::record::{Proof, Record, RecordResult, Source};
 use super::super::snapshot::{Refusal, RolloutStep};
 use super::super::spec::Trial;
@@ -15,6 +16,8 @@ pub(in super::super) struct Rollouts {
     pub(in super::super) handover: Option<Handover>,
     /// Who asked for a reload that has not begun: one rollout will serve all who want the same.
     pub(in super::super) waiting: Vec<Wanted>,
+    /// What one is to bring to the workers.
+    pub(in super::super) rebinding: Rebinding,
     /// The last one, if it was refused.
     pub(in super::super) refusal: Option<Refusal>,
 }

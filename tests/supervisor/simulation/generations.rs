@@ -105,6 +105,7 @@ impl World {
         if self.code == Code::PreparationHangs {
             return;
         }
+        self.load_with_socket(generation);
         let spec = self.spec.clone();
         if spec.preloaded {
             self.loaded.insert(generation, self.code);
@@ -164,6 +165,8 @@ impl World {
             | Event::ResumeRequested(_)
             | Event::QueueMeasured { .. }
             | Event::MaintenanceRequested { .. }
+            | Event::PathLost { .. }
+            | Event::Rebound { .. }
             | Event::Interrupted { .. } => true,
         }
     }
