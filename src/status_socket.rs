@@ -1,4 +1,8 @@
-//! The status socket: HTTP for programs that watch an instance.
+//! The status socket: HTTP for programs that watch an instance, and a line for HAProxy's agent-check.
+//!
+//! An agent-check connects and says nothing, or what agent-send has; it reads one line (HAProxy's configuration manual,
+//! "agent-check"). Who speaks HTTP begins at once with a method. So the first bytes tell the two apart, and their absence
+//! for [`AGENT_WAIT`] does.
 //!
 //! Owns: the limits on clients: how many at once and in a second, how long each may take, how much of a request is read.
 //! Never: knows what is answered, which is the caller's. A client cannot hold anything up but itself and, at
@@ -19,7 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, join, split};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -33,6 +37,9 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one of [`MAX_CLIENTS`] places is taken at least: there are no more than 160 clients a second, however fast they
 /// come.
 pub const MIN_PLACE_TIME: Duration = Duration::from_millis(100);
+/// A client that has sent nothing for so long is an agent-check. HAProxy waits for two seconds, unless told otherwise
+/// (agent-inter).
+pub const AGENT_WAIT: Duration = Duration::from_millis(250);
 /// The most of a request's head that is read, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 /// The rest before accepting is tried again after an error that will not pass by itself (no descriptors left).
@@ -41,10 +48,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The answer for a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
+    /// 200, or 503 where the answer is no.
+    pub is_well: bool,
     /// Its Content-Type.
     pub content_type: &'static str,
     /// The whole of it.
     pub text: String,
+}
+
+impl Page {
+    /// A text for people and programs.
+    pub fn plain(is_well: bool, text: String) -> Self {
+        Self { is_well, content_type: "text/plain; charset=utf-8", text }
+    }
 }
 
 /// A listening socket.
@@ -92,13 +108,18 @@ impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 /// A connection of either family.
 type Connection = Pin<Box<dyn ReadWrite>>;
 
-/// What is asked for: its path, and the client's Accept header, empty without one.
+/// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// One of the paths that there are.
-    pub path: &'static str,
-    /// What the client would like to have.
-    pub accept: String,
+pub enum Question {
+    /// A page.
+    Path {
+        /// One of the paths that there are.
+        path: &'static str,
+        /// The client's Accept header, empty without one.
+        accept: String,
+    },
+    /// The line of an agent-check: the text of the answer.
+    Agent,
 }
 
 /// Serves these paths for ever: run it as a task. `answer` makes their pages; without one the client hears that there is none
@@ -123,19 +144,45 @@ where
         let answer = answer.clone();
         tokio::spawn(async move {
             let free_at = Instant::now() + MIN_PLACE_TIME;
-            let service = service_fn(|request| respond(request, paths, &answer));
-            let serving = http1::Builder::new()
-                .keep_alive(false)
-                // A client that has asked and says no more may be waiting.
-                .half_close(true)
-                .max_buf_size(MAX_HEAD)
-                .serve_connection(TokioIo::new(connection), service);
-            // An error means that the client is gone, too slow or speaks no HTTP; there is no one to tell.
-            let _ = timeout(CLIENT_TIMEOUT, serving).await;
+            // An error means that the client is gone, or too slow; nobody is left to hear of it.
+            let _ = timeout(CLIENT_TIMEOUT, serve_client(connection, paths, &answer)).await;
             sleep_until(free_at).await;
             drop(place);
         });
     }
+}
+
+async fn serve_client<A, F>(mut connection: Connection, paths: &'static [&'static str], answer: &A) -> io::Result<()>
+where
+    A: Fn(Question) -> F,
+    F: Future<Output = Option<Page>>,
+{
+    let mut first = [0; 8];
+    let length = match timeout(AGENT_WAIT, connection.read(&mut first)).await {
+        Ok(read) => read?,
+        Err(_) => 0,
+    };
+    if !may_be_http(&first[..length]) {
+        let line = answer(Question::Agent).await.map_or_else(|| "drain#stopping\n".to_owned(), |page| page.text);
+        connection.write_all(line.as_bytes()).await?;
+        return connection.shutdown().await;
+    }
+    let (rest, writer) = split(connection);
+    let whole = join(io::Cursor::new(first).take(length as u64).chain(rest), writer);
+    let service = service_fn(|request| respond(request, paths, answer));
+    let serving = http1::Builder::new()
+        .keep_alive(false)
+        // A client that has asked and says no more may be waiting.
+        .half_close(true)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(whole), service);
+    serving.await.map_err(io::Error::other)
+}
+
+/// Whether these are the first bytes of a request: letters of a method, which are capitals.
+fn may_be_http(first: &[u8]) -> bool {
+    let method = first.split(|byte| *byte == b' ').next().unwrap_or_default();
+    !method.is_empty() && method.iter().all(u8::is_ascii_uppercase)
 }
 
 /// GET and HEAD are answered; for HEAD hyper leaves the text out.
@@ -148,7 +195,7 @@ where
     A: Fn(Question) -> F,
     F: Future<Output = Option<Page>>,
 {
-    let plain = |status, text: String| page(status, Page { content_type: "text/plain; charset=utf-8", text });
+    let plain = |status, text: String| page(status, Page::plain(true, text));
     let Some(path) = paths.iter().find(|path| **path == request.uri().path()) else {
         return Ok(plain(StatusCode::NOT_FOUND, format!("there is {}\n", paths.join(" and "))));
     };
@@ -158,14 +205,15 @@ where
         return Ok(refusal);
     }
     let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let question = Question { path, accept: accept.collect::<Vec<_>>().join(",") };
+    let question = Question::Path { path, accept: accept.collect::<Vec<_>>().join(",") };
     Ok(match answer(question).await {
-        Some(answer) => page(StatusCode::OK, answer),
+        Some(answer) if answer.is_well => page(StatusCode::OK, answer),
+        Some(answer) => page(StatusCode::SERVICE_UNAVAILABLE, answer),
         None => plain(StatusCode::SERVICE_UNAVAILABLE, "this sockd is stopping\n".to_owned()),
     })
 }
 
-fn page(status: StatusCode, Page { content_type, text }: Page) -> Response<Full<Bytes>> {
+fn page(status: StatusCode, Page { content_type, text, .. }: Page) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

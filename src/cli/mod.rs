@@ -26,6 +26,7 @@ mod next_step;
 mod output;
 mod overview;
 mod pause;
+mod ready;
 mod reload;
 mod resume;
 mod rollback;
@@ -86,6 +87,10 @@ enum Command {
     Resume(resume::Arguments),
     /// Have visitors get a page and no worker serve, until it is ended
     Maintenance(maintenance::Arguments),
+    /// Have balancers send no visitors any more, and wait until none is left
+    Drain(drain::Arguments),
+    /// End a drain
+    Ready(ready::Arguments),
     /// Show every reload and start: when, who, which release, how it ended
     History(history::Arguments),
     /// Show what the journal holds of a unit or a worker
@@ -96,9 +101,6 @@ enum Command {
     Adopt(adopt::Arguments),
     /// Write configuration, service and Nginx site of a new application
     New(new::Arguments),
-    /// Wait for the workers of a sockd that was killed: for ExecStop=
-    #[command(hide = true)]
-    Drain(drain::Arguments),
     /// Answer 503 on inherited sockets: started by sockd itself
     #[command(hide = true)]
     Fallback(fallback::Arguments),
@@ -120,13 +122,13 @@ impl Command {
             | Self::Pause(pause::Arguments { whose, .. })
             | Self::Resume(resume::Arguments { whose, .. })
             | Self::Maintenance(maintenance::Arguments { whose, .. })
+            | Self::Drain(drain::Arguments { whose, .. })
+            | Self::Ready(ready::Arguments { whose, .. })
             | Self::History(history::Arguments { whose, .. })
             | Self::Logs(logs::Arguments { whose, .. })
             | Self::Metrics(metrics::Arguments { whose, .. })
             | Self::Adopt(adopt::Arguments { whose, .. }) => Some(*whose),
-            Self::Run(_) | Self::Demo(_) | Self::New(_) | Self::Drain(_) | Self::Fallback(_) | Self::DemoWorker(_) => {
-                None
-            }
+            Self::Run(_) | Self::Demo(_) | Self::New(_) | Self::Fallback(_) | Self::DemoWorker(_) => None,
         }
     }
 }
@@ -155,12 +157,13 @@ pub fn main() -> ExitCode {
         Command::Pause(arguments) => pause::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
         Command::Maintenance(arguments) => maintenance::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
+        Command::Ready(arguments) => ready::run(&arguments),
         Command::History(arguments) => history::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::New(arguments) => new::run(&arguments),
-        Command::Drain(arguments) => drain::run(&arguments),
         Command::Fallback(arguments) => fallback::run(&arguments),
         Command::DemoWorker(arguments) => demo_worker::run(&arguments),
     }

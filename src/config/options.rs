@@ -66,7 +66,7 @@ pub struct Options {
     /// Reload without proving the new code on a canary first
     #[arg(long)]
     pub no_canary: bool,
-    /// Tell programs the state here, over HTTP (/metrics): HOST:PORT, PORT or unix:PATH
+    /// Tell programs the state here, over HTTP (/metrics, /ready): HOST:PORT, PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", value_parser = address())]
     pub status_listen: Option<Address>,
     /// The server's command line

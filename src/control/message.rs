@@ -77,6 +77,11 @@ pub enum Request {
         /// It ends by itself after so long, 1 ms to [`LONGEST_PAUSE`].
         max_ms: u64,
     },
+    /// Have balancers hear that the instance takes no visitors, or that it does again: answered by one [`Reply::Outcome`].
+    Drain {
+        /// Whether it takes none.
+        is_drained: bool,
+    },
     /// End the pause: answered by one [`Reply::Outcome`] when a worker serves, or none can.
     Resume,
     /// Have visitors answered 503 until that is ended, or end it: answered by one [`Reply::Outcome`].
@@ -219,6 +224,12 @@ pub struct Status {
     pub status_line: String,
     /// The number of the generation that serves; 0 before the first.
     pub generation: u64,
+    /// Whether it stops.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_stopping: bool,
+    /// What balancers hear, and when they have asked.
+    #[serde(skip_serializing_if = "Balancers::is_nothing")]
+    pub balancers: Balancers,
     /// The pause under way.
     pub pause: Option<Pause>,
     /// The maintenance that is on.
@@ -253,6 +264,25 @@ impl Status {
     pub fn serves_nobody(&self) -> bool {
         let unreachable = !self.listeners.is_empty() && self.listeners.iter().all(|listener| listener.alarm.is_some());
         self.fallback || unreachable
+    }
+}
+
+/// Balancers that ask on the status socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Balancers {
+    /// Whether they hear that the instance takes no visitors, because somebody wants so.
+    pub is_drained: bool,
+    /// Whether one has asked since.
+    pub have_heard: bool,
+    /// How long ago one asked; `None` where none ever has.
+    pub asked_ago_ms: Option<u64>,
+}
+
+impl Balancers {
+    /// Whether there are none, as far as is known.
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -30,6 +30,7 @@
 //!   measure.rs             what workers and listeners are measured by
 //!   service_manager.rs     READY, STATUS and WATCHDOG to systemd
 //!   status_socket.rs       who asks for metrics over HTTP
+//!   balancer.rs            what balancers hear
 //!   waiting_clients.rs     who waits for the outcome of a request
 //!   signals.rs             what each signal to sockd means
 //!   children.rs            what a child of ours is known to be
@@ -52,6 +53,7 @@
 #![forbid(unsafe_code)]
 
 mod after_reload;
+mod balancer;
 mod bind;
 mod checks;
 mod children;

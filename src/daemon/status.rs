@@ -32,6 +32,8 @@ pub(super) fn document(
         started_unix_ms: unix_ms(clock.wall_clock(Time::default())),
         status_line: status_line(snapshot),
         generation: snapshot.generation.0.into(),
+        is_stopping: snapshot.stopping,
+        balancers: message::Balancers::default(),
         pause: snapshot.pause.map(|pause| message::Pause { left_ms: ms(pause.left), is_empty: pause.is_empty }),
         maintenance: fallback.maintenance.on().map(|on| message::Maintenance {
             since_unix_ms: on.since_unix_ms,

@@ -4,6 +4,7 @@
 //! asked for, the loop makes no more than one status a second for them.
 //! Never: keeps the site from serving, whatever is wrong with it.
 
+use super::balancer::Balancers;
 use super::message::Message;
 use super::outbox::Outbox;
 use crate::app::Address;
@@ -20,8 +21,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// What is answered there.
+/// What is answered there: the metrics, whether the instance takes visitors, whether its loop turns.
+const PATHS: &[&str] = &[METRICS, READY, LIVE];
 const METRICS: &str = "/metrics";
+const READY: &str = "/ready";
+const LIVE: &str = "/live";
 /// A status that is not older is used again.
 const FRESH: Duration = Duration::from_secs(1);
 /// Everybody who reaches a unix socket may ask: its directory decides who that is.
@@ -59,9 +63,14 @@ struct Bound {
 
 impl StatusSocket {
     /// None yet. The status is asked for as `sockd status` asks.
-    pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
-        let source = Arc::new(Source { calls, last: Mutex::default() });
+    pub(super) fn new(calls: mpsc::Sender<Call>, balancers: Arc<Balancers>) -> Self {
+        let source = Arc::new(Source { calls, last: Mutex::default(), balancers });
         Self { source, bound: None, tried: None }
+    }
+
+    /// Whether anybody could ask there.
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.is_some()
     }
 
     /// Binds it at the start, when there is nothing that could be kept waiting.
@@ -130,7 +139,8 @@ impl StatusSocket {
                 tracing::info!(
                     MESSAGE_ID = message_id::LISTENER_TAKEN,
                     SOCKD_EVENT = "status-socket-bound",
-                    "metrics are served on {} ({METRICS})",
+                    "metrics are served on {} ({METRICS}), and balancers hear there who takes visitors ({READY}, {LIVE}, \
+                     HAProxy's agent-check)",
                     bound.listener.address
                 );
                 self.bound.replace(bound).into_iter().for_each(Bound::remove_aside);
@@ -152,7 +162,7 @@ impl StatusSocket {
         let socket = socket(&listener).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let source = Arc::clone(&self.source);
         let answer = move |question| Arc::clone(&source).answer(question);
-        let serving = tokio::spawn(status_socket::serve(socket, &[METRICS], answer));
+        let serving = tokio::spawn(status_socket::serve(socket, PATHS, answer));
         Ok(Bound { wanted: wanted.clone(), listener, looking: false, serving })
     }
 
@@ -200,15 +210,25 @@ struct Source {
     calls: mpsc::Sender<Call>,
     /// The lock is held while the loop is asked: who comes meanwhile waits for the same status.
     last: Mutex<Option<(Instant, Arc<Status>)>>,
+    balancers: Arc<Balancers>,
 }
 
 impl Source {
     async fn answer(self: Arc<Self>, question: Question) -> Option<Page> {
-        let format = Format::wanted(&question.accept);
         let status = self.status().await?;
+        let accept = match question {
+            Question::Agent => return Some(Page::plain(true, self.balancers.agent_line(&status))),
+            Question::Path { path: LIVE, .. } => return Some(Page::plain(true, "live\n".to_owned())),
+            Question::Path { path: READY, .. } => {
+                let unready = self.balancers.ask(&status);
+                return Some(Page::plain(unready.is_none(), format!("{}\n", unready.unwrap_or("ready"))));
+            }
+            Question::Path { accept, .. } => accept,
+        };
+        let format = Format::wanted(&accept);
         let unit = status.unit.clone().unwrap_or_default();
         let text = metrics::text(&[Instance { unit, status: Some(&status) }], format);
-        Some(Page { content_type: format.content_type(), text })
+        Some(Page { is_well: true, content_type: format.content_type(), text })
     }
 
     /// The status of this second. None: sockd is stopping.
@@ -246,8 +266,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (calls, mut asked) = mpsc::channel(1);
-            let source = Arc::new(Source { calls, last: Mutex::default() });
-            let question = |accept: &str| Question { path: METRICS, accept: accept.to_owned() };
+            let source = Arc::new(Source { calls, last: Mutex::default(), balancers: Arc::default() });
+            let question = |accept: &str| Question::Path { path: METRICS, accept: accept.to_owned() };
             let ask = |accept| tokio::spawn(Arc::clone(&source).answer(question(accept)));
             let clients: Vec<_> = (0..50).map(|_| ask("")).collect();
             let Call { replier, .. } = asked.recv().await.expect("a question");

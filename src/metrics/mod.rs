@@ -62,7 +62,7 @@ const fn counter(
 
 /// Every family, in the order of the text. Counters begin at the start of the instance's sockd, and survive everything but
 /// its end.
-const FAMILIES: [(Family, Read); 30] = [
+const FAMILIES: [(Family, Read); 31] = [
     (
         Family { name: "sockd_up", kind: Kind::Gauge, unit: Unit::None, help: "Whether the instance could be asked." },
         Read::Reachable,
@@ -165,6 +165,12 @@ const FAMILIES: [(Family, Read); 30] = [
         Unit::None,
         "Whether sockd itself answers visitors with 503, because no worker can serve.",
         |status, samples| samples.add(&[], u8::from(status.fallback)),
+    ),
+    gauge(
+        "sockd_drained",
+        Unit::None,
+        "Whether balancers hear that the instance takes no visitors, because somebody wants so.",
+        |status, samples| samples.add(&[], u8::from(status.balancers.is_drained)),
     ),
     gauge(
         "sockd_maintenance",

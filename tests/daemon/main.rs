@@ -26,6 +26,7 @@ mod tmux;
 mod transcript;
 
 mod bad_input;
+mod balancers;
 mod checks;
 mod crashes;
 mod fallback;

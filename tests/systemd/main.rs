@@ -142,6 +142,7 @@ on_every_release! { read:
         checks::a_forgotten_migration(machine);
         pause::visitors_wait_for_a_migration(machine);
         pause::a_restart_ends_no_maintenance(machine);
+        pause::a_balancer_hears_of_a_drain(machine);
         trials::a_release_that_fails_at_some_orders(machine);
     }
 

@@ -1,5 +1,5 @@
 //! A pause on the guide's Django site, behind Nginx: visitors wait for a migration of eight seconds in Postgres. And
-//! maintenance, over a restart of the unit.
+//! maintenance, over a restart of the unit; and a drain.
 
 use std::time::Duration;
 
@@ -67,4 +67,42 @@ pub fn a_restart_ends_no_maintenance(machine: &Machine) {
     machine.run("systemctl restart gunicorn.socket gunicorn.service").succeeded();
     visit("/").says("200 OK").succeeded();
     machine.wait_for("all workers", Duration::from_secs(60), "sockd status gunicorn | grep 'Workers: 3 of 3 ready'");
+}
+
+/// Out of its balancer, idle, and back; a restart ends a drain, too.
+pub fn a_balancer_hears_of_a_drain(machine: &Machine) {
+    let unheard = machine.run("sockd drain gunicorn");
+    assert!(unheard.code == 1 && unheard.stderr.contains("set status.listen"), "{unheard}");
+    machine
+        .run(
+            "sed -i 's/sockd run /sockd run --status-listen 127.0.0.1:9394 /' \
+             $(grep -rl 'sockd run' /etc/systemd/system/gunicorn.service*); \
+             systemctl daemon-reload; systemctl restart gunicorn",
+        )
+        .succeeded();
+    machine.run(&guide::visit("/")).succeeded();
+    machine.wait_for("readiness", Duration::from_secs(30), "curl -fsS 127.0.0.1:9394/ready");
+    // A balancer asks meanwhile.
+    machine.write_file(
+        "/root/ask",
+        0o755,
+        "#!/bin/sh\nwhile [ ! -e /tmp/drained ]; do curl -s 127.0.0.1:9394/ready; sleep 0.3; done >/tmp/heard\n",
+    );
+    let drained = machine
+        .run("rm -f /tmp/drained; /root/ask & sockd drain gunicorn --until-idle; code=$?; touch /tmp/drained; wait; exit $code")
+        .says("nothing is in flight")
+        .succeeded();
+    assert!(!drained.contains("no balancer"), "{drained}");
+    machine.run("cat /tmp/heard").says("drained").succeeded();
+    machine.run("curl -s -w '%{http_code}' 127.0.0.1:9394/ready").says("drained\n503").succeeded();
+    machine
+        .run("sockd status gunicorn")
+        .says("Drained: balancers send nobody; sockd ready gunicorn.service ends it")
+        .succeeded();
+    machine.run(&guide::visit("/")).succeeded();
+    machine.run("sockd ready gunicorn").says("it takes visitors").succeeded();
+    machine.run("curl -fsS 127.0.0.1:9394/ready").says("ready").succeeded();
+    machine.run("sockd drain gunicorn; systemctl restart gunicorn").succeeded();
+    machine.run(&guide::visit("/")).succeeded();
+    machine.wait_for("readiness", Duration::from_secs(30), "curl -fsS 127.0.0.1:9394/ready");
 }

@@ -179,6 +179,10 @@ impl Page {
             self.labelled("Maintenance", &text, Paint::Passing);
             maintenance.message.iter().for_each(|message| self.quoted(message));
         }
+        if status.balancers.is_drained {
+            let ready = named("sockd ready", status, "");
+            self.labelled("Drained", &format!("balancers send nobody; {ready} ends it"), Paint::Passing);
+        }
         if let Some(pause) = &status.pause {
             let resume = named("sockd resume", status, "");
             let text = format!("it ends by itself in {}; {resume} ends it", span_ms(pause.left_ms));

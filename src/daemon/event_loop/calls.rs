@@ -44,6 +44,7 @@ impl EventLoop {
                 let most = Duration::from_millis(max_ms.max(1)).min(LONGEST_PAUSE);
                 self.outbox.event(self.reloads.clients.pause(most, call.replier));
             }
+            Request::Drain { is_drained } => self.drain_balancers(is_drained, call.replier),
             Request::Resume => self.outbox.event(self.reloads.clients.resume(call.replier)),
             Request::Maintenance { on: false, .. } => {
                 self.outbox.event(self.reloads.clients.maintenance(false, Some(call.replier)));
@@ -89,6 +90,26 @@ impl EventLoop {
                 self.outbox.event(self.reloads.clients.replace(WorkerId(worker), call.replier));
             }
         }
+    }
+
+    /// Has balancers send no visitors any more, or again.
+    fn drain_balancers(&mut self, is_drained: bool, replier: Replier) {
+        if is_drained && !self.inputs.status_socket.is_bound() {
+            let why = "no balancer can ask it: set status.listen (`listen` in [status], or --status-listen)";
+            return replier.refuse(RefusalKind::NotPossible, why);
+        }
+        let is_new = self.inputs.balancers.drain(is_drained);
+        let message = match (is_drained, is_new) {
+            (true, _) => "balancers hear that it takes no visitors, until sockd ready or a restart",
+            (false, true) => "balancers hear that it takes visitors",
+            (false, false) => "it was not drained",
+        };
+        if is_new {
+            let event = if is_drained { "drained" } else { "ready" };
+            tracing::info!(SOCKD_EVENT = event, "{message}");
+        }
+        let message = message.to_owned();
+        replier.outcome(Outcome { ok: is_drained || is_new, message, ..Outcome::default() });
     }
 
     /// How visitors are to try the new generation of a reload.
@@ -151,7 +172,8 @@ impl EventLoop {
         let snapshot = self.core.snapshot(self.clock.now());
         let listeners = self.listeners.listeners();
         let children = &self.children;
-        let report = status::document(&self.setup, self.clock, &snapshot, listeners, children, &self.counts);
+        let mut report = status::document(&self.setup, self.clock, &snapshot, listeners, children, &self.counts);
+        report.balancers = self.inputs.balancers.document();
         self.meters.answer_status(report, &children.workers, &self.listeners, replier);
     }
 

@@ -46,6 +46,7 @@ mod reports;
 mod signals;
 
 use super::after_reload::AfterReload;
+use super::balancer::Balancers;
 use super::checks::Checks;
 use super::children::Children;
 use super::clock::Clock;
@@ -126,6 +127,8 @@ struct Inputs {
     calls: mpsc::Receiver<Call>,
     /// Its clients' questions are calls as well.
     status_socket: StatusSocket,
+    /// What those of them hear that are balancers.
+    balancers: Arc<Balancers>,
 }
 
 /// What boots a template.
@@ -190,6 +193,7 @@ impl EventLoop {
         let (core, effects) = Supervisor::new(Time::default(), start, seed);
         let outbox = Outbox::new(sender);
         let history = History::new(environment::history_directory(), &outbox);
+        let balancers = Arc::<Balancers>::default();
         let mut event_loop = Self {
             clock,
             core,
@@ -199,7 +203,8 @@ impl EventLoop {
                 deadline: Timerfd::new()?,
                 inbox,
                 calls,
-                status_socket: StatusSocket::new(calls_sender),
+                status_socket: StatusSocket::new(calls_sender, Arc::clone(&balancers)),
+                balancers,
             },
             outbox,
             listeners: ListenerMonitor::new(setup.unit.clone(), setup.greeting.clone())?,
