@@ -54,6 +54,7 @@ fn each_state_is_heard_over_http_and_by_an_agent_check() {
     let began = Instant::now();
     assert_eq!(agent(&address, "sockd\n"), "ready up 100%\n");
     assert!(began.elapsed() < AGENT_WAIT, "{:?}", began.elapsed());
+    assert_eq!(agent(&address, "\u{16}\u{3}\u{1}\u{2}"), "ready up 100%\n", "a handshake in TLS");
     let Address::Tcp(place) = &address else { panic!("a TCP socket") };
     let mut slow = TcpStream::connect(place).expect("connected");
     slow.write_all(b"GE").expect("sent");

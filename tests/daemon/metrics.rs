@@ -281,7 +281,7 @@ fn nonsense_is_refused_and_bounded() {
     let long = [b"GET /metrics HTTP/1.1\r\nX: ".as_slice(), &[b'a'; 20 << 10], b"\r\n\r\n"].concat();
     let encoded = b"POST /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n";
     for (says, status) in [
-        (b"GET\0\x16\x03 / HTTP/1.1\r\n\r\n".as_slice(), "400"),
+        (b"GET / HTTX/1.1\r\n\r\n".as_slice(), "400"),
         (b"GET /metrics?x HTTP/1.0\r\n\r\n", "200"),
         (b"GET /%6detrics HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
