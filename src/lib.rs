@@ -70,9 +70,10 @@
 //!
 //! ```text
 //!   cli
-//!   daemon   doctor
+//!   daemon   doctor   explain
 //!   metrics             (the status as text for Prometheus)
 //!   history             (the file of reloads and starts, and where a rollback leads)
+//!   recording           (the file of what was so in the last minutes)
 //!   maintenance         (that it is on, over a restart)
 //!   process
 //!   listener notify probe cgroup queue fallback scoreboard server_stats systemd journal control status_socket
@@ -100,6 +101,7 @@ pub mod daemon;
 pub mod diagnostic;
 pub mod doctor;
 pub mod exit;
+pub mod explain;
 pub mod fallback;
 pub mod history;
 pub mod journal;
@@ -113,6 +115,7 @@ pub mod private_socket;
 pub mod probe;
 pub mod process;
 pub mod queue;
+pub mod recording;
 pub mod regular_file;
 pub mod scoreboard;
 pub mod server_stats;

@@ -4,7 +4,7 @@
 //! half a file.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,21 @@ pub fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Opens a file to write behind what it holds; one that is not there is made.
+///
+/// # Errors
+/// It is a link, no regular file, or cannot be written.
+pub fn append(directory: &Path, name: &str) -> io::Result<File> {
+    // A pipe would wait for a reader.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file =
+        OpenOptions::new().append(true).create(true).mode(MODE).custom_flags(flags).open(directory.join(name))?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
 }
 
 /// Removes a file, if it is there.

@@ -25,12 +25,14 @@
 //! this very process, and never decides whether a process should live.
 #![forbid(unsafe_code)]
 
+mod account;
 mod file;
 mod group;
 mod tree;
 mod unit;
 mod watch;
 
+pub use account::{Account, Machine, account, machine, own_unit};
 pub use group::{Group, Limits, OutOfMemory, Usage};
 pub use tree::{Absent, Tree, check_kernel};
 pub use unit::{processes_of, processes_of_own_unit};

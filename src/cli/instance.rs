@@ -1,5 +1,6 @@
 //! Which supervisor a command asks, and what its answer means: what `reload`, `rollback`, `pause` and `resume` share.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{next_step, output, status};
@@ -92,6 +93,16 @@ pub(super) async fn find(command: &str, unit: Option<&UnitName>) -> Result<Insta
         },
     };
     control::of_process(pid).await.map_err(|error| format!("cannot ask the main process of {what}: {error}"))
+}
+
+/// Where a unit keeps what outlives it: the first of its StateDirectory= below each place where its manager has them. Empty:
+/// it has none.
+pub(super) fn state_directories(manager: Manager, unit: &str) -> Result<Vec<PathBuf>, String> {
+    let properties = show::properties(manager, unit, "StateDirectory")?;
+    // Several stand beside each other, each perhaps with links to it behind a colon.
+    let name = show::first(&properties, "StateDirectory").split([' ', ':']).next().unwrap_or_default();
+    let below = if name.is_empty() { Vec::new() } else { manager.state_directories() };
+    Ok(below.iter().map(|below| below.join(name)).collect())
 }
 
 /// Whether this is the command of a unit's ExecReload=.

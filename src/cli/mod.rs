@@ -14,6 +14,7 @@ mod demo;
 mod demo_worker;
 pub mod doctor;
 mod drain;
+pub mod explain;
 mod fallback;
 mod file_text;
 pub mod history;
@@ -77,6 +78,8 @@ enum Command {
     Check(check::Arguments),
     /// Find the broken link between browser and application, and the command that fixes it
     Doctor(doctor::Arguments),
+    /// Say what was wrong at a time, and what most likely caused it
+    Explain(explain::Arguments),
     /// Reload a unit and wait for the outcome
     Reload(reload::Arguments),
     /// Reload a unit back to the release that served before
@@ -117,6 +120,7 @@ impl Command {
             | Self::Top(top::Arguments { whose, .. })
             | Self::Check(check::Arguments { whose, .. })
             | Self::Doctor(doctor::Arguments { whose, .. })
+            | Self::Explain(explain::Arguments { whose, .. })
             | Self::Reload(reload::Arguments { whose, .. })
             | Self::Rollback(rollback::Arguments { whose, .. })
             | Self::Pause(pause::Arguments { whose, .. })
@@ -152,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Top(arguments) => top::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Pause(arguments) => pause::run(&arguments),

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::history::HistoryEntry;
 use super::message::{Outcome, Refusal, RefusalKind, Reply, Request, Stacks, Status};
+use super::recording::Recording;
 use super::{RESPONSE_LIMIT, name};
 use crate::printable::for_terminal;
 
@@ -299,6 +300,15 @@ pub async fn history(instance: &Instance) -> Result<Vec<HistoryEntry>, AskError>
     ask_once(instance, Request::History, "a history", take).await
 }
 
+/// Asks for the recording, within [`TIME_LIMIT`] for the request and [`ANSWER_TIMEOUT`] for the answer.
+///
+/// # Errors
+/// See [`AskError`]. An older supervisor refuses it.
+pub async fn recording(instance: &Instance) -> Result<Recording, AskError> {
+    let take = |reply| if let Reply::Recording(recording) = reply { Some(recording) } else { None };
+    ask_once(instance, Request::Recording, "a recording", take).await
+}
+
 /// Asks for a reload, a rollback, a pause or its end, and calls `step` for each line of progress. With `wait` a rollout may
 /// take as long as the workers' limits allow, and so may a pause; while nothing is heard of it, the supervisor must at least
 /// answer [`status`], each [`ANSWER_TIMEOUT`]. Its end closes the connection when it goes away.
@@ -330,7 +340,11 @@ pub async fn follow(instance: &Instance, request: Request, mut step: impl FnMut(
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),
             Reply::Error(refusal) => return Err(AskError::Refused(refusal)),
-            Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::History(_) => {
+            Reply::Status(_)
+            | Reply::Stacks(_)
+            | Reply::LastLines(_)
+            | Reply::History(_)
+            | Reply::Recording(_) => {
                 return Err(AskError::NotUnderstood("it is not about what was asked".to_owned()));
             }
         }

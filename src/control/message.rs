@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::history::{HistoryEntry, Origin};
+use super::recording::Recording;
 use super::requests::{Requests, WorkerRequests};
 
 /// The version of the messages in this file: [`Status::version`].
@@ -97,6 +98,8 @@ pub enum Request {
     },
     /// Which reloads and starts were there? Answered by one [`Reply::History`].
     History,
+    /// What was so in the last minutes? Answered by one [`Reply::Recording`].
+    Recording,
     /// Put another worker in the place of this one: answered by one [`Reply::Outcome`], whether this has begun.
     Replace {
         /// The worker's id: [`Worker::id`].
@@ -132,6 +135,8 @@ pub enum Reply {
     LastLines(Vec<String>),
     /// The whole answer to [`Request::History`]: the oldest first.
     History(Vec<HistoryEntry>),
+    /// The whole answer to [`Request::Recording`].
+    Recording(Recording),
     /// A step of a reload; more lines follow.
     Progress(Progress),
     /// What came of the request; the last line.

@@ -15,14 +15,16 @@ mod client;
 pub mod history;
 pub mod message;
 mod name;
+pub mod recording;
 pub mod requests;
 mod server;
 
 pub use client::{
     ANSWER_TIMEOUT, AskError, Asking, Instance, OLDER, absence, ask, decide, discover, follow, history as ask_history,
-    last_lines, of_process, replace, stacks, status,
+    last_lines, of_process, recording as ask_recording, replace, stacks, status,
 };
 pub use history::{Action, Asker, HistoryEntry, HistoryResult, Means, Origin, Proof, Release};
+pub use recording::Recording;
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status, Trial};
 pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};
 

@@ -20,6 +20,7 @@ use crate::peer::Stream;
 
 use super::history::HistoryEntry;
 use super::message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status};
+use super::recording::Recording;
 use super::{REQUEST_LIMIT, name};
 
 /// How many clients are served at once; one more gets [`RefusalKind::Busy`].
@@ -67,6 +68,11 @@ impl Replier {
     /// Answers [`Request::History`].
     pub fn history(self, entries: Vec<HistoryEntry>) {
         let _ = self.lines.try_send(Reply::History(entries));
+    }
+
+    /// Answers [`Request::Recording`].
+    pub fn recording(self, recording: Recording) {
+        let _ = self.lines.try_send(Reply::Recording(recording));
     }
 
     /// Tells a step of a reload. When the client has 255 unread lines the step is left out: the last place in the

@@ -186,10 +186,15 @@ impl ListenerMonitor {
 
     /// The status line, behind whatever is wrong with a path.
     pub(super) fn status_line(&self, line: String, overview: &Overview) -> String {
+        self.alarm(overview).map_or_else(|| line.clone(), |alarm| format!("{alarm} ({line})"))
+    }
+
+    /// Whatever is wrong with a path.
+    pub(super) fn alarm(&self, overview: &Overview) -> Option<String> {
         let unserved = overview.unserved.and_then(|socket| self.get(socket)).map(path_alarm::unserved);
         let seen = self.seen.values().flat_map(|seen| seen.elsewhere.iter().chain(&seen.alarm)).cloned();
         let alarms: Vec<_> = seen.chain(unserved).collect();
-        if alarms.is_empty() { line } else { format!("{} ({line})", alarms.join("; ")) }
+        (!alarms.is_empty()).then(|| alarms.join("; "))
     }
 }
 

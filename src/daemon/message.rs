@@ -2,6 +2,7 @@
 
 use super::generation::Read;
 use super::health::http::Judgement;
+use super::recorder::{Looked, Written};
 use crate::app::Address;
 use crate::history::Kept;
 use crate::listener::{AtPath, Listener};
@@ -57,6 +58,10 @@ pub(super) enum Message {
     HistoryRead(Option<Kept>),
     /// What came of writing it.
     HistoryWritten(Result<(), String>),
+    /// A sample for the recording. None: it was lost.
+    Sampled(Option<Box<Looked>>),
+    /// What came of writing the recording.
+    RecordingWritten(Written),
     /// The names of users, where they have one.
     UsersNamed(Vec<(u32, Option<String>)>),
     /// What dead workers have left behind has had its time.

@@ -8,6 +8,7 @@
 //!     effects.rs           one arm for each effect
 //!     reports.rs           one arm for each report of a task or thread
 //!     generations.rs       Effect::Read and Effect::Load: what was read -> Spec, or a template that reports it
+//!     recording.rs         what the parts know at one moment, for the recorder
 //!     calls.rs             what clients of the control socket ask
 //!     children.rs          reaping, and what else ends with a child
 //!     signals.rs           signals that came, carried out
@@ -23,6 +24,7 @@
 //!   checks.rs              Effect::Check: the operator's programs that a reload runs before it loads what was read
 //!   after_reload.rs        Effect::RunAfterReload: the operator's program that hears of the outcome
 //!   history.rs             Effect::Record: which reloads and starts there were, and where a rollback leads
+//!   recorder/              the flight recorder: samples once a second while something happens, and events
 //!   listener_monitor.rs    the listeners: queue, backlog, path
 //!   fallback.rs            the helper process that answers 503
 //!   orphans.rs             what dead workers leave behind where they have no control groups
@@ -77,6 +79,7 @@ mod output;
 mod path_alarm;
 mod program;
 mod reading;
+mod recorder;
 mod repeats;
 mod service_manager;
 mod setup;

@@ -246,6 +246,7 @@ impl Source {
             Reply::Stacks(_)
             | Reply::LastLines(_)
             | Reply::History(_)
+            | Reply::Recording(_)
             | Reply::Progress(_)
             | Reply::Outcome(_)
             | Reply::Error(_) => {

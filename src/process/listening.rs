@@ -16,16 +16,17 @@ const TABLE_LIMIT: u64 = 4 << 20;
 pub fn listening(pid: Pid, except: &BTreeSet<u64>) -> BTreeSet<String> {
     let held: BTreeSet<u64> = std::iter::once(pid).chain(descendants(pid)).filter_map(sockets).flatten().collect();
     let own = |inode: u64| held.contains(&inode) && !except.contains(&inode);
-    // The worker's name space of networks, which need not be ours.
-    let table = |name: &str| {
-        let mut text = String::new();
-        let file = File::open(format!("/proc/{pid}/net/{name}"));
-        // What is no text is left out with all that follows it.
-        let _ = file.and_then(|file| file.take(TABLE_LIMIT).read_to_string(&mut text));
-        text
-    };
-    let tcp = ["tcp", "tcp6"].map(table).into_iter().flat_map(|text| tcp(&text));
-    tcp.chain(unix(&table("unix"))).filter(|(inode, _)| own(*inode)).map(|(_, address)| address).collect()
+    let tcp = ["tcp", "tcp6"].map(|name| table(pid, name)).into_iter().flat_map(|text| tcp(&text));
+    tcp.chain(unix(&table(pid, "unix"))).filter(|(inode, _)| own(*inode)).map(|(_, address)| address).collect()
+}
+
+/// A table of the process's network namespace, which need not be ours.
+pub(super) fn table(pid: Pid, name: &str) -> String {
+    let mut text = String::new();
+    let file = File::open(format!("/proc/{pid}/net/{name}"));
+    // What is no text is left out with all that follows it.
+    let _ = file.and_then(|file| file.take(TABLE_LIMIT).read_to_string(&mut text));
+    text
 }
 
 /// Listening sockets in a table of proc_pid_net(5): `sl local_address rem_address st ... inode`.
@@ -37,6 +38,19 @@ fn tcp(table: &str) -> Vec<(u64, String)> {
         let (ip, port) = fields.get(1)?.split_once(':')?;
         let address = SocketAddr::new(address(ip)?, u16::from_str_radix(port, 16).ok()?);
         Some((fields.get(9)?.parse().ok()?, address.to_string()))
+    };
+    table.lines().skip(1).filter_map(entry).collect()
+}
+
+/// Connections in the same table: the socket's inode and the other end.
+pub(super) fn tcp_connections(table: &str) -> Vec<(u64, SocketAddr)> {
+    let entry = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // TCP_ESTABLISHED.
+        (*fields.get(3)? == "01").then_some(())?;
+        let (ip, port) = fields.get(2)?.split_once(':')?;
+        let address = SocketAddr::new(address(ip)?.to_canonical(), u16::from_str_radix(port, 16).ok()?);
+        Some((fields.get(9)?.parse().ok()?, address))
     };
     table.lines().skip(1).filter_map(entry).collect()
 }

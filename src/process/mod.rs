@@ -7,6 +7,7 @@
 //! Owns every process id. Must never decide whether a process should live, and never sends a signal to a bare pid
 //! that may have been reaped.
 
+mod connected;
 mod last_output;
 mod listening;
 mod memfd;
@@ -19,12 +20,13 @@ mod spawn;
 mod stderr;
 mod template;
 
+pub use connected::connected;
 pub use last_output::LastOutput;
 pub use listening::listening;
 pub use memfd::memory_file;
 pub use procfs::{
-    Thread, Usage, children, descendants, handles_signal, held_sockets, holds_socket, is_descendant_of,
-    kill_descendant, process_group, session, threads, usage,
+    Thread, Usage, children, cpu_time, descendants, handles_signal, held_sockets, holds_socket, is_descendant_of,
+    kill_descendant, process_group, resident_memory, session, threads, usage,
 };
 pub use reap::{End, Ended, become_subreaper, reap, signal_name};
 pub use rlimit::{explain, raise_descriptor_limit};

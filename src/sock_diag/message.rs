@@ -38,10 +38,15 @@ pub(super) const CONNECTED: u32 = ESTABLISHED | FIN_WAIT_1 | FIN_WAIT_2 | CLOSE_
 
 const UDIAG_SHOW_NAME: u32 = 0x1;
 const UDIAG_SHOW_VFS: u32 = 0x2;
+const UDIAG_SHOW_PEER: u32 = 0x4;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
+const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_RQLEN: u16 = 4;
+
+/// Where a `struct unix_diag_req` says what is to be shown, behind the header.
+const SHOW: usize = HEADER + 12;
 
 /// A `struct unix_diag_req`: one socket by its inode, or all in the given states.
 pub(super) fn unix_request(inode: u32, states: u32, dump: bool) -> Vec<u8> {
@@ -52,6 +57,13 @@ pub(super) fn unix_request(inode: u32, states: u32, dump: bool) -> Vec<u8> {
     body.extend(show.to_ne_bytes());
     body.extend([0xff; 8]); // any cookie
     message(&body, dump)
+}
+
+/// The same for all unix sockets in the given states, with the other ends.
+pub(super) fn unix_peers_request(states: u32) -> Vec<u8> {
+    let mut request = unix_request(0, states, true);
+    request[SHOW..SHOW + 4].copy_from_slice(&(UDIAG_SHOW_NAME | UDIAG_SHOW_PEER).to_ne_bytes());
+    request
 }
 
 /// A `struct inet_diag_req_v2` for all TCP sockets of one family with this local port in the given states.
@@ -86,6 +98,8 @@ pub(super) struct UnixAnswer {
     /// Of a listener: waiting and limit.
     pub(super) queue: Option<(u32, u32)>,
     pub(super) file: Option<BoundFile>,
+    /// The inode of the socket on the other end.
+    pub(super) peer: Option<u32>,
 }
 
 /// Reads an answer about a unix socket; `None` when it is too short to be one.
@@ -100,6 +114,7 @@ pub(super) fn unix_answer(payload: &[u8]) -> Option<UnixAnswer> {
                 answer.name = path.unwrap_or(value).to_vec();
             }
             UNIX_DIAG_VFS => answer.file = Some(BoundFile { inode: u32_at(value, 0)?, device: u32_at(value, 4)? }),
+            UNIX_DIAG_PEER => answer.peer = u32_at(value, 0),
             UNIX_DIAG_RQLEN => answer.queue = Some((u32_at(value, 0)?, u32_at(value, 4)?)),
             _ => {}
         }

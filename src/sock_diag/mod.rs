@@ -18,6 +18,7 @@ mod listening;
 mod message;
 mod netlink;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
@@ -51,6 +52,20 @@ pub fn unix_holders(name: &[u8]) -> Result<Vec<u64>, Error> {
         ControlFlow::Continue(())
     })?;
     Ok(found)
+}
+
+/// The names of the unix sockets on the other ends of these, by their inodes: those of services that have one.
+pub fn unix_peers(inodes: &BTreeSet<u64>) -> Result<Vec<Vec<u8>>, Error> {
+    let (mut names, mut peers) = (BTreeMap::new(), Vec::new());
+    dump(&message::unix_peers_request(message::ESTABLISHED), |payload| {
+        if let Some(answer) = message::unix_answer(payload) {
+            peers.extend(answer.peer.filter(|_| inodes.contains(&u64::from(answer.inode))));
+            names.insert(answer.inode, answer.name);
+        }
+        ControlFlow::Continue(())
+    })?;
+    let names = peers.into_iter().filter_map(|peer| names.get(&peer).cloned());
+    Ok(names.filter(|name| !name.is_empty()).collect())
 }
 
 /// Asks for listening TCP sockets on this address: more than one with SO_REUSEPORT. A wildcard address matches

@@ -6,19 +6,18 @@
 pub mod render;
 pub mod report;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
-use super::instance::who_may;
+use super::instance::{state_directories, who_may};
 use super::status::Collector;
 use super::status::report::Entry;
 use super::whose::Whose;
 use super::{complete, next_step, output};
 use crate::control::{self, HistoryEntry};
-use crate::systemd::{Manager, UnitName, show};
+use crate::systemd::{Manager, UnitName};
 use crate::{exit, history};
 use report::InstanceHistory;
 
@@ -123,17 +122,14 @@ async fn ask(entry: &Entry) -> Result<(Vec<HistoryEntry>, Option<String>), Strin
 
 /// What a stopped unit has left in its state directory.
 fn kept(manager: Manager, unit: &str) -> Result<(Vec<HistoryEntry>, Option<String>), String> {
-    let properties = show::properties(manager, unit, "StateDirectory")?;
-    // Several stand beside each other, each perhaps with links to it behind a colon.
-    let name = show::first(&properties, "StateDirectory").split([' ', ':']).next().unwrap_or_default();
-    if name.is_empty() {
+    let directories = state_directories(manager, unit)?;
+    if directories.is_empty() {
         return Err(format!(
             "it is stopped, and without StateDirectory= its history ends with it; `{} edit {unit}` can add \
              StateDirectory=sockd-%N to [Service]",
             manager.systemctl()
         ));
     }
-    let directories: Vec<PathBuf> = manager.state_directories().iter().map(|below| below.join(name)).collect();
     let found = directories.iter().find(|directory| directory.join(history::FILE_NAME).exists());
     let Some(directory) = found.or(directories.first()) else { return Err("there is no state directory".to_owned()) };
     let kept = history::read(directory);

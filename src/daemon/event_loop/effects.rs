@@ -114,6 +114,8 @@ impl EventLoop {
                 Effect::Record(record) => self.reloads.history.record(record, &self.outbox),
                 Effect::Notice(notice) => {
                     self.counts.notice(&notice);
+                    let workers = &self.children.workers;
+                    self.recorder.notice(&notice, |worker| workers.request(worker), &self.outbox);
                     log_notice(&notice, self);
                 }
                 Effect::Exit => self.progress.finished = true,

@@ -34,7 +34,8 @@
 //!
 //! What may take long is done by other threads (tokio's), bounded in number, and comes back as a message: reading what a
 //! generation is made from (reading.rs, with a time limit), looking where paths lead (listener_monitor.rs), measuring
-//! workers and listeners (measure.rs), reading and writing the history (history.rs) and whether maintenance is on (maintenance.rs), binding a status socket that a
+//! workers and listeners (measure.rs), reading and writing the history (history.rs) and the
+//! recording (recorder/store.rs), sampling for it (recorder/sampler.rs) and whether maintenance is on (maintenance.rs), binding a status socket that a
 //! reload has moved (status_socket.rs), closing what others sent (peer.rs). `tests/daemon/strangers.rs` and `log.rs`, and
 //! `tests/systemd/journald_stall.rs`, stop each of them in turn and see the watchdog fed.
 
@@ -42,6 +43,7 @@ mod calls;
 mod children;
 mod effects;
 mod generations;
+mod recording;
 mod reports;
 mod signals;
 
@@ -62,6 +64,7 @@ use super::message::Message;
 use super::orphans::Orphans;
 use super::outbox::Outbox;
 use super::reading::Readers;
+use super::recorder::Recorder;
 use super::repeats::Repeats;
 use super::service_manager::ServiceManager;
 use super::setup::Setup;
@@ -114,6 +117,7 @@ pub(super) struct EventLoop {
     counts: Counts,
     service_manager: ServiceManager,
     reloads: Reloads,
+    recorder: Recorder,
     progress: Progress,
 }
 
@@ -194,6 +198,7 @@ impl EventLoop {
         let outbox = Outbox::new(sender);
         let history = History::new(environment::history_directory(), &outbox);
         let balancers = Arc::<Balancers>::default();
+        let recorder = Recorder::new(environment::state_directory(), &outbox)?;
         let mut event_loop = Self {
             clock,
             core,
@@ -223,6 +228,7 @@ impl EventLoop {
             counts: Counts::default(),
             service_manager: ServiceManager::from_environment()?,
             reloads: Reloads { clients: WaitingClients::default(), history },
+            recorder,
             progress: Progress::default(),
             setup: Arc::new(setup),
         };
@@ -261,6 +267,7 @@ impl EventLoop {
                     self.carry_out(effects);
                 }
                 () = self.listeners.ticker.tick() => self.look(),
+                () = self.recorder.due() => self.record(),
                 () = self.slow_requests.due() => self.slow_requests.look(&self.children.workers, Instant::now()),
                 numbers = self.inputs.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.inputs.calls.recv() => self.answer(call),
@@ -280,6 +287,7 @@ impl EventLoop {
         self.listeners.unlink();
         self.inputs.status_socket.close();
         self.reloads.history.finish().await;
+        self.recorder.finish().await;
         self.children.fallback.maintenance.finish().await;
         tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
         exit::SUCCESS
@@ -369,6 +377,7 @@ impl EventLoop {
             .filter(|(_, worker)| generations.get(&worker.generation()).is_some_and(limited));
         self.meters.measure(measured, &self.outbox);
         self.children.workers.sample_requests();
+        self.record();
         self.children.workers.tell_suppressed();
         self.slow_requests.tell_suppressed(Instant::now(), false);
         self.inputs.useless_signals.tell_suppressed(Instant::now());

@@ -57,6 +57,8 @@ impl EventLoop {
                 self.reloads.history.was_read(kept, &self.outbox).into_iter().for_each(|call| self.answer(call));
             }
             Message::HistoryWritten(result) => self.reloads.history.was_written(result, &self.outbox),
+            Message::Sampled(looked) => self.sampled(looked),
+            Message::RecordingWritten(written) => self.recorder.was_written(written, &self.outbox),
             Message::UsersNamed(names) => self.reloads.history.users_named(names, &self.outbox),
             Message::KillOrphans(pids) => kill_orphans(pids, &self.children),
         }

@@ -8,6 +8,7 @@ pub(super) mod cgroups;
 pub(super) mod exit;
 mod heartbeat;
 mod notify;
+pub(super) mod recorded;
 mod requests;
 pub(super) mod server_stats;
 pub(super) mod spawn;

@@ -110,7 +110,7 @@ impl Worker {
     }
 
     /// What it shows without being asked.
-    fn shown_requests(&self) -> Option<Requests> {
+    pub(super) fn shown_requests(&self) -> Option<Requests> {
         self.scoreboard.as_deref().map(Scoreboard::read)?.requests
     }
 

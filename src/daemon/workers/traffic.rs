@@ -109,6 +109,11 @@ impl Traffic {
         self.ended.add(generation, finished);
     }
 
+    /// What those have finished that have ended.
+    pub(super) fn ended(&self) -> Finished {
+        self.ended.total().unwrap_or_default()
+    }
+
     /// What all workers have finished that ever were.
     pub(super) fn finished(&self, living: impl Iterator<Item = (GenerationId, Finished)>) -> ByGeneration {
         let mut all = self.ended.clone();
