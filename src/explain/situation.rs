@@ -138,11 +138,21 @@ impl<'a> Situation<'a> {
     }
 }
 
-/// How long requests usually take: three of four times 95 of 100 take longer, in milliseconds. `None`: there were none.
+/// How long requests usually take, in milliseconds: of three of four requests there were samples with longer ones. Slow times
+/// have few requests, and are not usual however long they last. `None`: there were none.
 fn usual(samples: &[&Sample]) -> Option<f64> {
-    let mut durations: Vec<u64> = samples.iter().filter_map(|sample| sample.percentile_95_us).collect();
+    let mut durations: Vec<(u64, u64)> = samples
+        .iter()
+        .filter_map(|sample| Some((sample.percentile_95_us?, sample.finished.unwrap_or(0).max(1))))
+        .collect();
     durations.sort_unstable();
-    durations.get(durations.len() / 4).map(|duration| (*duration as f64 / 1000.0).min(SLOWEST_USUAL))
+    let quarter = durations.iter().map(|(_, requests)| requests).sum::<u64>() / 4;
+    let mut seen = 0;
+    let found = durations.iter().find(|(_, requests)| {
+        seen += requests;
+        seen > quarter
+    });
+    found.map(|(duration, _)| (*duration as f64 / 1000.0).min(SLOWEST_USUAL))
 }
 
 /// Whether visitors noticed something, or were about to.

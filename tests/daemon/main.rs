@@ -29,6 +29,7 @@ mod bad_input;
 mod balancers;
 mod checks;
 mod crashes;
+mod explain;
 mod fallback;
 mod frameworks;
 mod generic;

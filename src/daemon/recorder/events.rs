@@ -25,6 +25,10 @@ pub(super) fn noted(notice: &Notice, request: impl Fn(WorkerId) -> Option<String
         Notice::WorkerFailed { place, was_ready: true, why, .. } => {
             of_worker(EventKind::WorkerDied, place.worker, format!("died: {why}"))
         }
+        // Some servers accept before they are ready.
+        Notice::WorkerFailed { place, was_ready: false, why, .. } if request(place.worker).is_some() => {
+            of_worker(EventKind::WorkerDied, place.worker, format!("died: {why}"))
+        }
         Notice::WorkerFailed { place, was_ready: false, why, .. } => {
             of_worker(EventKind::WorkerNotReady, place.worker, format!("could not start: {why}"))
         }

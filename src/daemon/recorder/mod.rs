@@ -51,7 +51,8 @@ pub(super) struct Recorder {
     next_look: Option<Instant>,
     /// A thread looks.
     looking: bool,
-    counted: Option<Counted>,
+    /// At the last look.
+    counted: Counted,
     /// Something happened at the last look.
     active: bool,
     last_kept: Option<Instant>,
@@ -68,7 +69,8 @@ impl Recorder {
             timer: Timerfd::new()?,
             next_look: None,
             looking: false,
-            counted: None,
+            // All counting begins here.
+            counted: Counted::default(),
             active: false,
             last_kept: None,
             out_of_memory: BTreeSet::new(),
@@ -85,7 +87,7 @@ impl Recorder {
 
     /// Whether a sample may be taken, by the one who has the loop turn.
     pub(super) fn may_look(&mut self, now: Instant) -> bool {
-        let earliest = self.counted.as_ref().map(|last| last.at + MIN_INTERVAL).filter(|earliest| *earliest > now);
+        let earliest = Some(self.counted.at + MIN_INTERVAL).filter(|earliest| *earliest > now);
         if let Some(next) = self.next_look.filter(|next| *next <= now) {
             // While a thread looks, its report says when the next one is.
             self.next_look = if self.looking { None } else { earliest.map(|earliest| earliest.max(next)) };
@@ -97,9 +99,9 @@ impl Recorder {
     pub(super) fn look(&mut self, look: Look, outbox: &Outbox) {
         self.looking = true;
         self.next_look = None;
-        let (unit, before) = (self.unit.clone(), self.counted.take());
+        let (unit, before) = (self.unit.clone(), self.counted.clone());
         let looking = spawn_blocking(move || {
-            let (sample, counted) = sampler::sample(&look, unit.as_ref(), before.as_ref());
+            let (sample, counted) = sampler::sample(&look, unit.as_ref(), &before);
             Looked { sample, counted }
         });
         outbox.later(async move { Some(Message::Sampled(looking.await.ok().map(Box::new))) });
@@ -111,7 +113,6 @@ impl Recorder {
         let Some(looked) = looked else { return };
         let Looked { sample, counted } = *looked;
         let now = counted.at;
-        let is_first = sample.span_ms == 0;
         let happens = rollout
             || sample.finished.is_some_and(|finished| finished > 0)
             || sample.in_flight > 0
@@ -121,11 +122,11 @@ impl Recorder {
         let is_quiet = |last: Instant| now.duration_since(last) >= QUIET_INTERVAL;
         // The first quiet one shows the end.
         let was_active = std::mem::replace(&mut self.active, happens);
-        if !is_first && (happens || was_active || self.last_kept.is_none_or(is_quiet)) {
+        if happens || was_active || self.last_kept.is_none_or(is_quiet) {
             self.last_kept = Some(now);
             self.store.push(Entry::Sample(Box::new(sample)), outbox);
         }
-        self.counted = Some(counted);
+        self.counted = counted;
         if happens {
             self.look_within(INTERVAL);
         }
@@ -133,6 +134,7 @@ impl Recorder {
 
     /// The core says that something happened. `request`: what a worker serves, or served when it ended.
     pub(super) fn notice(&mut self, notice: &Notice, request: impl Fn(WorkerId) -> Option<String>, outbox: &Outbox) {
+        self.look_within(INTERVAL);
         let Some(noted) = events::noted(notice, request) else { return };
         let killed = noted.worker.is_some_and(|worker| self.out_of_memory.remove(&worker));
         let event = Event {
@@ -143,7 +145,6 @@ impl Recorder {
             text: noted.text,
         };
         self.store.push(Entry::Event(event), outbox);
-        self.look_within(INTERVAL);
     }
 
     /// A worker's process was reaped; the core's notice of it follows.

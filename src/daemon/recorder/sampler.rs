@@ -62,10 +62,23 @@ pub(super) struct Counted {
     machine: Option<Machine>,
 }
 
-/// Takes a sample. The first one, without a look before it, counts nothing.
-pub(super) fn sample(look: &Look, unit: Option<&PathBuf>, before: Option<&Counted>) -> (Sample, Counted) {
+impl Default for Counted {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            finished: None,
+            server_errors: BTreeMap::new(),
+            turned_away: 0,
+            account: Account::default(),
+            cpu: BTreeMap::new(),
+            machine: None,
+        }
+    }
+}
+
+/// Takes a sample.
+pub(super) fn sample(look: &Look, unit: Option<&PathBuf>, before: &Counted) -> (Sample, Counted) {
     let now = count(look, unit);
-    let before = before.unwrap_or(&now);
     let mut sample = Sample {
         at_unix_ms: unix_ms(),
         span_ms: ms(now.at.saturating_duration_since(before.at)),
@@ -120,8 +133,7 @@ fn count(look: &Look, unit: Option<&PathBuf>) -> Counted {
 
 fn add_requests(sample: &mut Sample, look: &Look, now: &Counted, before: &Counted) {
     if let Some(finished) = &now.finished {
-        // Those of before showed none where there is no number.
-        let finished = before.finished.as_ref().map_or_else(Finished::default, |before| finished.since(before));
+        let finished = before.finished.as_ref().map_or_else(|| finished.clone(), |before| finished.since(before));
         sample.finished = Some(finished.total());
         (sample.server_errors, sample.aborted) = (finished.server_errors(), finished.aborted());
         sample.median_us = finished.quantile(500).map(us);

@@ -75,7 +75,8 @@ pub(super) fn cannot_start(situation: &Situation<'_>) -> Option<Cause> {
     let nobody = situation.events_of(&[EventKind::Answering503]);
     let is_refused = !situation.events_of(&[EventKind::ReloadRefused]).is_empty();
     let last = failed.last().or(nobody.last())?;
-    if is_refused && nobody.is_empty() {
+    let died = situation.events_of(&[EventKind::WorkerDied, EventKind::OutOfMemory, EventKind::WorkerHangs]);
+    if is_refused && nobody.is_empty() || failed.len() <= died.len() && !died.is_empty() {
         return None;
     }
     let mut evidence = vec![last.text.clone()];

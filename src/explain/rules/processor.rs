@@ -12,6 +12,9 @@ pub(super) fn taken(situation: &Situation<'_>) -> Option<Cause> {
     let own = then.cpu.unwrap_or(0.0);
     let others = then.machine_cpu.map(|all| (all - own).max(0.0));
     let stall = then.cpu_stall.unwrap_or(0.0);
+    // Others that were as busy in the calm time have harmed nobody then.
+    let others_before = situation.before.as_ref().and_then(|before| Some(before.machine_cpu? - before.cpu.unwrap_or(0.0)));
+    let more = others_before.is_none_or(|before| others.is_some_and(|others| others >= before + 0.25 * cpus));
     let (id, likelihood, what, first, advice) = if then.throttled >= 0.1 {
         (
             "cpu-quota",
@@ -29,11 +32,11 @@ pub(super) fn taken(situation: &Situation<'_>) -> Option<Cause> {
             "the host is overcommitted, or the credits of this kind of machine are used up",
         )
     } else if others.is_some_and(|others| {
-        cpus > 0.0 && stall >= 0.2 && others >= 0.5 * cpus && others > own && others + own >= 0.8 * cpus
+        more && situation.is_slower() && cpus > 0.0 && stall >= 0.2 && others >= 0.5 * cpus && others > own && others + own >= 0.8 * cpus
     }) {
         (
             "cpu-neighbour",
-            87,
+            if others_before.is_some() { 87 } else { 70 },
             "other programs on this machine take the processors",
             format!(
                 "others used {:.2} of {cpus:.0} processors, and {} of the time the service waited for one",
@@ -46,9 +49,14 @@ pub(super) fn taken(situation: &Situation<'_>) -> Option<Cause> {
         return None;
     };
     let evidence = [Some(first), processor_time(situation), durations(situation), busy(situation)];
+    // A worker that waits for something else does not want a processor.
+    let waits = situation.waits().is_some_and(|(waits_for, count, all)| match waits_for {
+        WaitsFor::Answer | WaitsFor::Lock | WaitsFor::Disk | WaitsFor::Time | WaitsFor::Continuation => 2 * count > all,
+        WaitsFor::Nothing | WaitsFor::Unknown => false,
+    });
     Some(Cause {
         id,
-        likelihood,
+        likelihood: if waits { 60 } else { likelihood },
         what: what.to_owned(),
         evidence: evidence.into_iter().flatten().collect(),
         advice: advice.to_owned(),
