@@ -14,6 +14,8 @@
 mod figures;
 mod rules;
 mod situation;
+#[cfg(test)]
+mod tests;
 
 pub use figures::Figures;
 

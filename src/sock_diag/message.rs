@@ -196,7 +196,7 @@ mod tests {
         let file = [9_u32.to_ne_bytes(), 24_u32.to_ne_bytes()].concat();
         let answer = unix_answer(&unix(&[attribute(0, b"/run/x.sock\0"), attribute(4, &queue), attribute(1, &file)]));
         let file = Some(BoundFile { inode: 9, device: 24 });
-        let wanted = UnixAnswer { inode: 77, name: b"/run/x.sock".to_vec(), queue: Some((3, 5)), file };
+        let wanted = UnixAnswer { inode: 77, name: b"/run/x.sock".to_vec(), queue: Some((3, 5)), file, peer: None };
         assert_eq!(answer, Some(wanted));
     }
 

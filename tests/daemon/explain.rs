@@ -209,6 +209,27 @@ fn an_application_that_sleeps_is_named() {
 }
 
 #[test]
+fn memory_that_leaks_is_named() {
+    let application = APPLICATION.replace("path == \"/short\":", "path == \"/leak\":\n        leak.append(b\"x\" * 2_000_000)\n    elif path == \"/short\":");
+    let builder = Instance::on_unix().config(&format!("[workers]\nmax-memory = \"120M\"\n{QUIET}"));
+    let web = builder.file("myproject.py", &application).gunicorn(&["--workers", "1"]);
+    web.calm();
+    let mut grown = 0;
+    let found = web.until("an explanation", || {
+        assert_eq!(web.get("/leak").status, 200);
+        grown += 1;
+        std::thread::sleep(Duration::from_millis(50));
+        if grown % 10 > 0 {
+            return None;
+        }
+        let found = explained(&web.recording().entries);
+        found.causes.first().is_some_and(|cause| cause.id == "memory-leak").then_some(found)
+    });
+    assert!(evidence(&found).contains("worker 1 grew from "), "{found:?}");
+    web.stop();
+}
+
+#[test]
 fn one_url_that_fails_is_named() {
     let web = site().gunicorn(&["--workers", "2"]);
     web.calm();

@@ -132,7 +132,7 @@ impl Page {
     }
 
     fn command(&mut self, command: &str) {
-        self.text.push_str(&format!("{}{}\n", " ".repeat(MARGIN), harmless(command)));
+        self.text.push_str(&format!("{}next: {}\n", " ".repeat(MARGIN), harmless(command)));
     }
 }
 

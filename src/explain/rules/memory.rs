@@ -29,14 +29,14 @@ pub(super) fn exhausted(situation: &Situation<'_>) -> Option<Cause> {
         evidence.push(format!("the service held up to {} of MemoryMax={}", mebibytes(memory), mebibytes(limit)));
     }
     let advice = match growth {
-        Some(_) => "it grew all the time: look for what is kept from request to request; workers.max-memory replaces \
+        Some(_) => "look for what the application keeps from request to request; workers.max-memory replaces \
                     workers before the kernel kills them",
         None => "one request needed that much, or the limit is too small: look at the request that it served",
     };
     Some(Cause {
         id: if growth.is_some() { "memory-leak" } else { "out-of-memory" },
         likelihood,
-        what: if growth.is_some() { format!("{what}: a worker grew and grew") } else { what },
+        what: if growth.is_some() { format!("{what}: one grew all the time") } else { what },
         evidence,
         advice: advice.to_owned(),
         next: format!("sockd status {}", situation.unit),

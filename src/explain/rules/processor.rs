@@ -85,7 +85,7 @@ pub(super) fn application(situation: &Situation<'_>) -> Option<Cause> {
         likelihood,
         what: "the application computes for long".to_owned(),
         evidence: first.into_iter().chain(rest.into_iter().flatten()).collect(),
-        advice: "the stack of such a worker (key s in `sockd top`) names the line that burns the time".to_owned(),
+        advice: "the stack of such a worker (key t in `sockd top`) names the line that burns the time".to_owned(),
         next: format!("sockd top {}", situation.unit),
     })
 }

@@ -32,9 +32,7 @@ pub(super) fn answer(situation: &Situation<'_>) -> Option<Cause> {
     let database = name.filter(|name| *name != "a web service");
     let of = peer.map_or_else(|| "another process or machine".to_owned(), str::to_owned);
     let next = match database {
-        Some("PostgreSQL") => "sudo -u postgres psql -c \"SELECT pid, state, wait_event_type, now() - query_start AS since, \
-                               left(query, 60) AS query FROM pg_stat_activity WHERE state <> 'idle'\""
-            .to_owned(),
+        Some("PostgreSQL") => "sudo -u postgres psql -xc 'TABLE pg_stat_activity'".to_owned(),
         Some("MySQL") => "sudo mysql -e 'SHOW FULL PROCESSLIST'".to_owned(),
         Some(_) | None => format!("sockd top {}", situation.unit),
     };
@@ -60,7 +58,7 @@ pub(super) fn lock(situation: &Situation<'_>) -> Option<Cause> {
         likelihood: if longest >= 5000 { 90 } else { 82 },
         what: "requests wait for a lock that is not released".to_owned(),
         evidence: evidence(situation, format!("{} of the slow requests seen waited for a lock", percent(share))),
-        advice: "the stack of such a worker (key s in `sockd top`) names the lock; another one, or a dead one, holds it"
+        advice: "the stack of such a worker (key t in `sockd top`) names the lock; another one, or a dead one, holds it"
             .to_owned(),
         next: format!("sockd top {}", situation.unit),
     })
@@ -100,7 +98,7 @@ pub(super) fn time(situation: &Situation<'_>) -> Option<Cause> {
         likelihood: 80,
         what: "requests sleep: the application waits for a time to pass".to_owned(),
         evidence: evidence(situation, format!("{} of the slow requests seen slept", percent(share))),
-        advice: "a retry with pauses, a poll, or a sleep in the code: the stack (key s in `sockd top`) names the line".to_owned(),
+        advice: "a retry with pauses, a poll, or a sleep in the code: the stack (key t in `sockd top`) names the line".to_owned(),
         next: format!("sockd top {}", situation.unit),
     })
 }
