@@ -340,11 +340,7 @@ pub async fn follow(instance: &Instance, request: Request, mut step: impl FnMut(
             Reply::Progress(progress) => step(&progress.message),
             Reply::Outcome(outcome) => return Ok(outcome),
             Reply::Error(refusal) => return Err(AskError::Refused(refusal)),
-            Reply::Status(_)
-            | Reply::Stacks(_)
-            | Reply::LastLines(_)
-            | Reply::History(_)
-            | Reply::Recording(_) => {
+            Reply::Status(_) | Reply::Stacks(_) | Reply::LastLines(_) | Reply::History(_) | Reply::Recording(_) => {
                 return Err(AskError::NotUnderstood("it is not about what was asked".to_owned()));
             }
         }

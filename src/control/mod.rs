@@ -24,8 +24,8 @@ pub use client::{
     last_lines, of_process, recording as ask_recording, replace, stacks, status,
 };
 pub use history::{Action, Asker, HistoryEntry, HistoryResult, Means, Origin, Proof, Release};
-pub use recording::Recording;
 pub use message::{Outcome, Progress, Refusal, RefusalKind, Reply, Request, Stacks, Status, Trial};
+pub use recording::Recording;
 pub use server::{CLIENT_TIMEOUT, Call, MAX_CLIENTS, Replier, Server};
 
 /// The longest request, in bytes with its newline.

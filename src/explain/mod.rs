@@ -117,14 +117,13 @@ fn slowest(situation: &Situation<'_>) -> Vec<Slowest> {
                     known.workers.push(slow.worker);
                 }
             }
-            None => slowest.push(Slowest {
-                request: slow.request.clone(),
-                for_ms: slow.for_ms,
-                workers: vec![slow.worker],
-            }),
+            None => {
+                slowest.push(Slowest { request: slow.request.clone(), for_ms: slow.for_ms, workers: vec![slow.worker] })
+            }
         }
     }
     slowest.sort_by_key(|slow| std::cmp::Reverse(slow.for_ms));
     slowest.truncate(MAX_SHOWN);
+    slowest.iter_mut().for_each(|slow| slow.workers.sort_unstable());
     slowest
 }

@@ -16,6 +16,8 @@ const MARGIN: u64 = 5_000;
 const NEAR: u64 = 60_000;
 /// The calm time before: so much of it at most.
 const CALM: u64 = 600_000;
+/// A sockd that has just started may lack workers for so long.
+const STARTING: u64 = 20_000;
 /// Where requests are always slow, those that take longer than three times this are trouble, in milliseconds.
 const SLOWEST_USUAL: f64 = 1000.0;
 
@@ -61,11 +63,24 @@ impl<'a> Situation<'a> {
         all.sort_by_key(|sample| sample.at_unix_ms);
         all_events.sort_by_key(|event| event.at_unix_ms);
         let usual = usual(&all);
-        let (calm, troubled): (Vec<&Sample>, Vec<&Sample>) = all.iter().partition(|sample| !is_troubled(sample, usual));
-        let bad = all_events.iter().filter(|event| is_bad(event.kind)).map(|event| (event.at_unix_ms, event.at_unix_ms));
+        let is_troubled = |sample: &Sample| {
+            // Workers are missing where sockd has just started.
+            let started = |event: &&Event| {
+                event.kind == EventKind::Started
+                    && event.at_unix_ms <= sample.at_unix_ms
+                    && event.at_unix_ms + STARTING >= sample.at_unix_ms
+            };
+            let lacks_workers =
+                sample.ready < sample.wanted && !all_events.iter().copied().any(|event| started(&event));
+            lacks_workers || is_troubled(sample, usual)
+        };
+        let (calm, troubled): (Vec<&Sample>, Vec<&Sample>) = all.iter().partition(|sample| !is_troubled(sample));
+        let bad =
+            all_events.iter().filter(|event| is_bad(event.kind)).map(|event| (event.at_unix_ms, event.at_unix_ms));
         let spans = troubled.iter().map(|sample| (sample.at_unix_ms.saturating_sub(sample.span_ms), sample.at_unix_ms));
         let troubles = merged(spans.chain(bad).chain(unasked_ends(entries)).collect());
-        let distance = |asked: u64| move |(from, to): &(u64, u64)| from.saturating_sub(asked).max(asked.saturating_sub(*to));
+        let distance =
+            |asked: u64| move |(from, to): &(u64, u64)| from.saturating_sub(asked).max(asked.saturating_sub(*to));
         let found = match asked {
             None => troubles.last().copied(),
             Some(asked) => {
@@ -155,21 +170,22 @@ fn usual(samples: &[&Sample]) -> Option<f64> {
     found.map(|(duration, _)| (*duration as f64 / 1000.0).min(SLOWEST_USUAL))
 }
 
-/// Whether visitors noticed something, or were about to.
+/// Whether visitors noticed something, or were about to; that workers are missing is the caller's.
 fn is_troubled(sample: &Sample, usual: Option<f64>) -> bool {
     let finished = sample.finished.unwrap_or(0);
-    let share = |part: u64, of_hundred: u64| finished > 0 && part.saturating_mul(100) >= finished.saturating_mul(of_hundred);
+    let share =
+        |part: u64, of_hundred: u64| finished > 0 && part.saturating_mul(100) >= finished.saturating_mul(of_hundred);
     let usual = usual.unwrap_or(SLOWEST_USUAL);
     let slow = (3.0 * usual).max(2000.0);
     let stalls = |stall: Option<u64>, of_hundred: u64| {
-        sample.in_flight > 0 && stall.is_some_and(|stall| stall.saturating_mul(100) >= sample.span_ms.saturating_mul(of_hundred))
+        sample.in_flight > 0
+            && stall.is_some_and(|stall| stall.saturating_mul(100) >= sample.span_ms.saturating_mul(of_hundred))
     };
     let fills = |memory: Option<u64>, limit: Option<u64>| {
         memory.zip(limit).is_some_and(|(memory, limit)| memory.saturating_mul(100) >= limit.saturating_mul(92))
     };
     let largest = sample.largest.unwrap_or_default();
-    sample.ready < sample.wanted
-        || sample.turned_away > 0
+    sample.turned_away > 0
         || sample.alarm.is_some()
         || sample.server_errors > 0 && share(sample.server_errors, 5)
         || sample.aborted > 1 && share(sample.aborted, 10)

@@ -93,6 +93,24 @@ fn a_calm_time_has_no_cause() {
 }
 
 #[test]
+fn a_start_is_no_trouble_and_workers_that_are_missing_later_are() {
+    let mut entries = window(unchanged, Vec::new());
+    let lacks = |entries: &mut Vec<Entry>, from: u64| {
+        for entry in entries {
+            if let Entry::Sample(sample) = entry
+                && (from..from + 5).contains(&((sample.at_unix_ms - BEGIN) / 1000))
+            {
+                sample.ready = 1;
+            }
+        }
+    };
+    lacks(&mut entries, 1);
+    assert!(!explained(&entries).is_trouble);
+    lacks(&mut entries, 40);
+    assert!(explained(&entries).is_trouble);
+}
+
+#[test]
 fn what_workers_wait_for_is_the_cause() {
     for (waits_for, peer, id) in [
         (WaitsFor::Answer, Some("PostgreSQL (127.0.0.1:5432)"), "slow-database"),
@@ -103,7 +121,8 @@ fn what_workers_wait_for_is_the_cause() {
         (WaitsFor::Time, None, "sleeping"),
         (WaitsFor::Continuation, None, "workers-hang"),
     ] {
-        let found = names(id, &window(|sample, second| stuck(sample, second, "GET /report", waits_for, peer), Vec::new()));
+        let found =
+            names(id, &window(|sample, second| stuck(sample, second, "GET /report", waits_for, peer), Vec::new()));
         assert!(found.causes[0].evidence.iter().any(|line| line.contains("GET /report")), "{found:#?}");
         assert_eq!((found.from_unix_ms - BEGIN, found.to_unix_ms - BEGIN), (61_000, 80_000), "{id}");
         assert!(found.before.is_some_and(|before| before.rate.is_some_and(|rate| (rate - 10.0).abs() < 0.01)));
@@ -125,7 +144,10 @@ fn memory_that_grows_is_a_leak_and_memory_that_is_gone_at_once_is_none() {
     };
     let killed = || event(80, EventKind::OutOfMemory, Some(2), "worker 2 died: killed by the kernel: out of memory");
     let found = names("memory-leak", &window(grows, vec![killed()]));
-    assert!(found.causes[0].evidence.iter().any(|line| line == "worker 2 grew from 58M to 400M within 19 s"), "{found:#?}");
+    assert!(
+        found.causes[0].evidence.iter().any(|line| line == "worker 2 grew from 58M to 400M within 19 s"),
+        "{found:#?}"
+    );
     names("memory-leak", &window(grows, vec![event(80, EventKind::WorkerTooBig, Some(2), "worker 2 holds 400M")]));
     names("out-of-memory", &window(unchanged, vec![killed()]));
     names("out-of-memory", &window(|sample, _| sample.memory_bytes = Some(500 * M), Vec::new()));
@@ -182,7 +204,8 @@ fn a_processor_is_burnt_or_taken() {
 #[test]
 fn a_slow_disk_is_seen_by_its_pressure_alone() {
     let change = |sample: &mut Sample, _| {
-        (sample.io_stall_ms, sample.percentile_95_us, sample.busy, sample.in_flight) = (Some(700), Some(2_500_000), 3, 3);
+        (sample.io_stall_ms, sample.percentile_95_us, sample.busy, sample.in_flight) =
+            (Some(700), Some(2_500_000), 3, 3);
     };
     names("slow-disk", &window(change, Vec::new()));
 }

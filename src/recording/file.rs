@@ -112,8 +112,11 @@ impl Writer {
         if let Some(why) = foreign(directory) {
             let to = directory.join(format!("{FILE_NAME}{ASIDE}"));
             fs::rename(directory.join(FILE_NAME), &to).map_err(cannot)?;
-            aside =
-                Some(format!("cannot use {}: {why}; it is kept as {}", directory.join(FILE_NAME).display(), to.display()));
+            aside = Some(format!(
+                "cannot use {}: {why}; it is kept as {}",
+                directory.join(FILE_NAME).display(),
+                to.display()
+            ));
         }
         let begun_unix_ms = read(directory).entries.first().map(Entry::at_unix_ms);
         let mut file = state_file::append(directory, FILE_NAME).map_err(cannot)?;

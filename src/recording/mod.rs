@@ -27,6 +27,10 @@ const MAX_TEXT: usize = 300;
 const END_OF_9999: u64 = 253_402_300_799_999;
 /// No sample is of a longer time, in milliseconds.
 const MAX_SPAN: u64 = 3_600_000;
+/// There are no more workers and processors, no more connections, and no more requests in a millisecond.
+const MAX_WORKERS: u64 = 9_999;
+const MAX_CONNECTIONS: u64 = 999_999;
+const MAX_RATE: u64 = 1_000;
 /// Nothing is counted further: sums of such numbers fit.
 const MAX_NUMBER: u64 = 1 << 50;
 
@@ -59,35 +63,25 @@ fn bounded_sample(mut sample: Sample) -> Sample {
         largest.memory_bytes = largest.memory_bytes.min(MAX_NUMBER);
         largest.limit_bytes = largest.limit_bytes.map(|limit| limit.min(MAX_NUMBER));
     }
-    let numbers = [
-        &mut sample.server_errors,
-        &mut sample.aborted,
-        &mut sample.turned_away,
-        &mut sample.wanted,
-        &mut sample.ready,
-        &mut sample.busy,
-        &mut sample.in_flight,
-        &mut sample.throttled_ms,
-        &mut sample.steal_ms,
-        &mut sample.cpus,
-    ];
-    let optional = [
-        &mut sample.finished,
-        &mut sample.median_us,
-        &mut sample.percentile_95_us,
-        &mut sample.waiting,
-        &mut sample.queue_limit,
-        &mut sample.memory_bytes,
-        &mut sample.memory_limit_bytes,
-        &mut sample.cpu_ms,
-        &mut sample.cpu_stall_ms,
-        &mut sample.io_stall_ms,
-        &mut sample.memory_stall_ms,
-        &mut sample.machine_cpu_ms,
-    ];
-    let numbers = numbers.into_iter().chain(optional.into_iter().flatten());
-    numbers.for_each(|number| *number = (*number).min(MAX_NUMBER));
+    let (span, finished) = (sample.span_ms, sample.span_ms * MAX_RATE);
+    bound([&mut sample.wanted, &mut sample.ready, &mut sample.busy, &mut sample.cpus], MAX_WORKERS);
+    bound([&mut sample.in_flight], MAX_CONNECTIONS);
+    bound([&mut sample.waiting, &mut sample.queue_limit].into_iter().flatten(), MAX_CONNECTIONS);
+    bound([&mut sample.server_errors, &mut sample.aborted, &mut sample.turned_away], finished);
+    bound(&mut sample.finished, finished);
+    bound([&mut sample.throttled_ms], span);
+    let stalls = [&mut sample.cpu_stall_ms, &mut sample.io_stall_ms, &mut sample.memory_stall_ms];
+    bound(stalls.into_iter().flatten(), span);
+    bound([&mut sample.cpu_ms, &mut sample.machine_cpu_ms].into_iter().flatten(), span * MAX_WORKERS);
+    bound([&mut sample.steal_ms], span * MAX_WORKERS);
+    let numbers =
+        [&mut sample.median_us, &mut sample.percentile_95_us, &mut sample.memory_bytes, &mut sample.memory_limit_bytes];
+    bound(numbers.into_iter().flatten(), MAX_NUMBER);
     sample
+}
+
+fn bound<'a>(numbers: impl IntoIterator<Item = &'a mut u64>, most: u64) {
+    numbers.into_iter().for_each(|number| *number = (*number).min(most));
 }
 
 /// The first line of a text, cut where it is too long.

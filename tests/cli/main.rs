@@ -3,6 +3,7 @@
 mod adopt;
 mod cases;
 mod demo;
+mod explain;
 mod foreign;
 mod golden;
 mod history;

@@ -169,7 +169,10 @@ fn a_database_that_is_slow_is_named() {
     let found = web.explained("slow-database");
     assert!(found.causes[0].what.contains("PostgreSQL"), "{found:?}");
     assert!(evidence(&found).contains("GET /report: seen on"), "{found:?}");
-    assert!(found.before.as_ref().is_some_and(|before| before.percentile_95_ms.is_some_and(|ms| ms < 500.0)), "{found:?}");
+    assert!(
+        found.before.as_ref().is_some_and(|before| before.percentile_95_ms.is_some_and(|ms| ms < 500.0)),
+        "{found:?}"
+    );
     visitors.leave();
     web.stop();
 }
@@ -210,7 +213,10 @@ fn an_application_that_sleeps_is_named() {
 
 #[test]
 fn memory_that_leaks_is_named() {
-    let application = APPLICATION.replace("path == \"/short\":", "path == \"/leak\":\n        leak.append(b\"x\" * 2_000_000)\n    elif path == \"/short\":");
+    let application = APPLICATION.replace(
+        "path == \"/short\":",
+        "path == \"/leak\":\n        leak.append(b\"x\" * 2_000_000)\n    elif path == \"/short\":",
+    );
     let builder = Instance::on_unix().config(&format!("[workers]\nmax-memory = \"120M\"\n{QUIET}"));
     let web = builder.file("myproject.py", &application).gunicorn(&["--workers", "1"]);
     web.calm();
@@ -271,7 +277,8 @@ fn more_visitors_than_workers_are_named() {
     let web = site().gunicorn(&["--workers", "2"]);
     assert_eq!(web.get("/").status, 200);
     let before = Visitors::of(&web.addresses[0], "/short", 1);
-    let is_calm = |entry: &Entry| matches!(entry, Entry::Sample(sample) if sample.finished.is_some_and(|finished| finished > 2));
+    let is_calm =
+        |entry: &Entry| matches!(entry, Entry::Sample(sample) if sample.finished.is_some_and(|finished| finished > 2));
     web.until("a calm time", || (web.recording().entries.iter().filter(|e| is_calm(e)).count() >= 4).then_some(()));
     let visitors = Visitors::of(&web.addresses[0], "/short", 12);
     let mut found = None;
@@ -325,14 +332,16 @@ fn it_outlives_a_sockd_that_was_killed_and_goes_on() {
     assert_eq!(web.get("/").status, 200);
     web.until("a start after it", || {
         let entries = web.recording().entries;
-        let starts = entries.iter().filter(|entry| matches!(entry, Entry::Event(event) if event.kind == EventKind::Started));
+        let starts =
+            entries.iter().filter(|entry| matches!(entry, Entry::Event(event) if event.kind == EventKind::Started));
         (starts.count() == 2).then_some(())
     });
     let found = web.explained("sockd-ended");
     assert!(found.is_trouble);
     web.stop();
     let entries = recording::read(&state).entries;
-    let last = entries.iter().rev().find_map(|entry| if let Entry::Event(event) = entry { Some(event.kind) } else { None });
+    let last =
+        entries.iter().rev().find_map(|entry| if let Entry::Event(event) = entry { Some(event.kind) } else { None });
     assert_eq!(last, Some(EventKind::Stopping));
     std::fs::remove_dir_all(state).expect("removed");
 }
@@ -372,7 +381,8 @@ fn without_a_state_directory_it_is_in_memory_and_the_command_says_so() {
         let said = text.contains("the unit has no StateDirectory=") && text.contains("Nothing was wrong then.");
         said.then_some(())
     });
-    let explain = |words: &[&str]| web.beside(env!("CARGO_BIN_EXE_sockd")).arg("explain").args(words).output().expect("run");
+    let explain =
+        |words: &[&str]| web.beside(env!("CARGO_BIN_EXE_sockd")).arg("explain").args(words).output().expect("run");
     let json: serde_json::Value = serde_json::from_slice(&explain(&["--json"]).stdout).expect("JSON");
     assert_eq!(json[0]["in_memory"], true);
     assert_eq!(json[0]["explanation"]["is_trouble"], false);

@@ -8,6 +8,7 @@ mod checks;
 mod cookbook;
 mod doctor;
 mod emulated_machine;
+mod explain;
 mod groups;
 mod guide;
 mod hangs;
@@ -144,6 +145,13 @@ on_every_release! { read:
         pause::a_restart_ends_no_maintenance(machine);
         pause::a_balancer_hears_of_a_drain(machine);
         trials::a_release_that_fails_at_some_orders(machine);
+    }
+
+    /// What is wrong with the guide's site is named.
+    fn faults_of_a_django_site_are_explained(machine) {
+        install(machine);
+        guide::django(machine, PREFIX);
+        explain::faults(machine);
     }
 
     /// uvicorn, hypercorn, daphne and granian in gunicorn's place.

@@ -26,8 +26,7 @@ use report::InstanceExplanation;
 
 /// The options of `explain`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  sockd explain\n  sockd explain gunicorn\n  sockd explain gunicorn 10:42\n  \
+#[command(after_help = "Examples:\n  sockd explain\n  sockd explain gunicorn\n  sockd explain gunicorn 10:42\n  \
                   sockd explain gunicorn \"5min ago\"\n  sockd explain gunicorn --json | jq '.[].explanation.causes[0].id'\n\n\
                   sockd records once a second while something happens: requests, errors, queue, busy workers, memory,\n\
                   processor time, what slow requests wait for, and what it writes to the journal about workers and\n\
@@ -42,8 +41,7 @@ use report::InstanceExplanation;
                   and ends with sockd. Paths are recorded without their query.\n\n\
                   uWSGI, Puma and PHP-FPM do not show their requests by themselves: of them, queue, memory, processor\n\
                   time and events are recorded.\n\n\
-                  Exit codes:\n  0  all that was asked for is shown\n  1  a recording is not known, and why is on stderr\n  4  no such unit"
-)]
+                  Exit codes:\n  0  all that was asked for is shown\n  1  a recording is not known, and why is on stderr\n  4  no such unit")]
 pub struct Arguments {
     /// The unit, with or without ".service" [default: all of sockd's]
     #[arg(value_name = "UNIT", add = ArgValueCandidates::new(complete::units))]

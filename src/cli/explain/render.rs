@@ -14,7 +14,7 @@ use crate::explain::{Cause, Explanation, Figures};
 const INDENT: usize = 2;
 /// Where the evidence of a cause begins.
 const MARGIN: usize = 3;
-const HEADS: [&str; 8] = ["", "REQUESTS", "ERRORS", "HALF UP TO", "95% UP TO", "BUSY", "QUEUE", "CPU"];
+const HEADS: [&str; 8] = ["", "REQUESTS", "ERRORS", "MEDIAN", "95 %", "BUSY", "QUEUE", "CPU"];
 
 /// Renders all of them. `width` is the terminal's, `None` when the reader is a program or a file; `now` in milliseconds.
 pub fn render(all: &[InstanceExplanation], now: u64, width: Option<usize>, colour: bool) -> String {
@@ -80,7 +80,11 @@ impl Page {
             self.lines("", "Nothing was wrong then.", Paint::Good);
         } else if found.causes.is_empty() {
             self.text.push('\n');
-            self.lines("", "Visitors had to wait or got errors, and nothing that was recorded says why.", Paint::Passing);
+            self.lines(
+                "",
+                "Visitors had to wait or got errors, and nothing that was recorded says why.",
+                Paint::Passing,
+            );
             self.command(&format!("sockd logs {}", found.unit));
         }
         for (number, cause) in found.causes.iter().enumerate() {

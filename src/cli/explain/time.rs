@@ -106,7 +106,8 @@ mod tests {
         ] {
             assert_eq!(parse(text, now, offset).map(moment).as_deref(), Ok(expected), "{text}");
         }
-        for text in ["", "yesterday", "10", "25:00", "10:60", "10:42:61", "2026-13-01 10:00", "gunicorn", "ago", "1:2:3:4"]
+        for text in
+            ["", "yesterday", "10", "25:00", "10:60", "10:42:61", "2026-13-01 10:00", "gunicorn", "ago", "1:2:3:4"]
         {
             assert!(parse(text, now, 0).is_err(), "{text}");
         }

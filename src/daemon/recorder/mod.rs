@@ -51,6 +51,8 @@ pub(super) struct Recorder {
     next_look: Option<Instant>,
     /// A thread looks.
     looking: bool,
+    /// The service stops: workers leave, and that is no trouble.
+    stopping: bool,
     /// At the last look.
     counted: Counted,
     /// Something happened at the last look.
@@ -69,6 +71,7 @@ impl Recorder {
             timer: Timerfd::new()?,
             next_look: None,
             looking: false,
+            stopping: false,
             // All counting begins here.
             counted: Counted::default(),
             active: false,
@@ -92,7 +95,7 @@ impl Recorder {
             // While a thread looks, its report says when the next one is.
             self.next_look = if self.looking { None } else { earliest.map(|earliest| earliest.max(next)) };
         }
-        earliest.is_none() && !self.looking
+        earliest.is_none() && !self.looking && !self.stopping
     }
 
     /// Has a thread take a sample.
@@ -145,6 +148,9 @@ impl Recorder {
             text: noted.text,
         };
         self.store.push(Entry::Event(event), outbox);
+        if *notice == Notice::Stopping {
+            (self.stopping, self.next_look) = (true, None);
+        }
     }
 
     /// A worker's process was reaped; the core's notice of it follows.
@@ -164,7 +170,7 @@ impl Recorder {
 
     /// While one looks, its report says when the next one is.
     fn look_within(&mut self, time: Duration) {
-        if !self.looking {
+        if !self.looking && !self.stopping {
             let at = Instant::now() + time;
             self.next_look = Some(self.next_look.map_or(at, |next| next.min(at)));
         }

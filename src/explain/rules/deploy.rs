@@ -32,9 +32,11 @@ pub(super) fn broken(situation: &Situation<'_>) -> Option<Cause> {
     let reload = situation.all_events.iter().rev().find(took_over)?;
     let generation = reload.generation?;
     // Workers of both serve while they are replaced.
-    let begun = situation.all_events.iter().rev().find(|event| {
-        event.kind == EventKind::ReloadBegun && event.generation == Some(generation)
-    });
+    let begun = situation
+        .all_events
+        .iter()
+        .rev()
+        .find(|event| event.kind == EventKind::ReloadBegun && event.generation == Some(generation));
     let begun = begun.map_or(reload.at_unix_ms, |begun| begun.at_unix_ms);
     let is_old = |sample: &&&Sample| sample.at_unix_ms <= begun;
     let is_new = |sample: &&&Sample| sample.at_unix_ms > begun && sample.at_unix_ms <= situation.to;

@@ -28,10 +28,13 @@ pub(super) fn exhausted(situation: &Situation<'_>) -> Option<Cause> {
     if let (Some(memory), Some(limit)) = (situation.then.memory_bytes, situation.then.memory_limit_bytes) {
         evidence.push(format!("the service held up to {} of MemoryMax={}", mebibytes(memory), mebibytes(limit)));
     }
-    let advice = match growth {
-        Some(_) => "look for what the application keeps from request to request; workers.max-memory replaces \
-                    workers before the kernel kills them",
-        None => "one request needed that much, or the limit is too small: look at the request that it served",
+    let advice = match (&growth, too_big.is_empty()) {
+        (Some(_), true) => {
+            "look for what the application keeps from request to request; workers.max-memory replaces workers before the \
+             kernel kills them"
+        }
+        (Some(_), false) => "look for what the application keeps from request to request",
+        (None, _) => "one request needed that much, or the limit is too small: look at the request that it served",
     };
     Some(Cause {
         id: if growth.is_some() { "memory-leak" } else { "out-of-memory" },

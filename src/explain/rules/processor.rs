@@ -13,7 +13,8 @@ pub(super) fn taken(situation: &Situation<'_>) -> Option<Cause> {
     let others = then.machine_cpu.map(|all| (all - own).max(0.0));
     let stall = then.cpu_stall.unwrap_or(0.0);
     // Others that were as busy in the calm time have harmed nobody then.
-    let others_before = situation.before.as_ref().and_then(|before| Some(before.machine_cpu? - before.cpu.unwrap_or(0.0)));
+    let others_before =
+        situation.before.as_ref().and_then(|before| Some(before.machine_cpu? - before.cpu.unwrap_or(0.0)));
     let more = others_before.is_none_or(|before| others.is_some_and(|others| others >= before + 0.25 * cpus));
     let (id, likelihood, what, first, advice) = if then.throttled >= 0.1 {
         (
@@ -32,7 +33,12 @@ pub(super) fn taken(situation: &Situation<'_>) -> Option<Cause> {
             "the host is overcommitted, or the credits of this kind of machine are used up",
         )
     } else if others.is_some_and(|others| {
-        more && situation.is_slower() && cpus > 0.0 && stall >= 0.2 && others >= 0.5 * cpus && others > own && others + own >= 0.8 * cpus
+        more && situation.is_slower()
+            && cpus > 0.0
+            && stall >= 0.2
+            && others >= 0.5 * cpus
+            && others > own
+            && others + own >= 0.8 * cpus
     }) {
         (
             "cpu-neighbour",
@@ -70,7 +76,8 @@ pub(super) fn application(situation: &Situation<'_>) -> Option<Cause> {
     let cpus = if then.cpus > 0 { then.cpus as f64 } else { 1.0 };
     let cpu = then.cpu?;
     let wanted = then.busy.max(1.0).min(cpus);
-    let runs = situation.waits().is_some_and(|(waits_for, count, all)| waits_for == WaitsFor::Nothing && 2 * count >= all);
+    let runs =
+        situation.waits().is_some_and(|(waits_for, count, all)| waits_for == WaitsFor::Nothing && 2 * count >= all);
     let uses = cpu >= 0.7 * wanted;
     let likelihood = match (runs, uses) {
         (true, true) => 86,
@@ -78,7 +85,8 @@ pub(super) fn application(situation: &Situation<'_>) -> Option<Cause> {
         (false, true) if situation.is_slower() => 66,
         (true | false, _) => return None,
     };
-    let first = if runs { Some("the slow requests seen were running, and waited for nothing".to_owned()) } else { None };
+    let first =
+        if runs { Some("the slow requests seen were running, and waited for nothing".to_owned()) } else { None };
     let rest = [slow_request(situation), processor_time(situation), durations(situation), busy(situation)];
     Some(Cause {
         id: "application-cpu",

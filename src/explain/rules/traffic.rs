@@ -67,9 +67,10 @@ pub(super) fn too_many(situation: &Situation<'_>) -> Option<Cause> {
         likelihood: 77,
         what: what.to_owned(),
         evidence: evidence.into_iter().flatten().collect(),
-        advice: "requests take no longer than usual: more workers serve more (workers.count), as long as processors and \
+        advice:
+            "requests take no longer than usual: more workers serve more (workers.count), as long as processors and \
                  memory are left"
-            .to_owned(),
+                .to_owned(),
         next: format!("sockd top {}", situation.unit),
     })
 }
@@ -99,7 +100,11 @@ pub(super) fn nobody(situation: &Situation<'_>) -> Option<Cause> {
     if situation.is_trouble || silence < SILENCE || latest.ready == 0 || latest.in_flight > 0 {
         return None;
     }
-    let recent = situation.all.iter().filter(with_visitors).filter(|sample| sample.at_unix_ms + BEFORE_SILENCE >= last.at_unix_ms);
+    let recent = situation
+        .all
+        .iter()
+        .filter(with_visitors)
+        .filter(|sample| sample.at_unix_ms + BEFORE_SILENCE >= last.at_unix_ms);
     let begun = recent.clone().map(|sample| sample.at_unix_ms.saturating_sub(sample.span_ms)).min()?;
     let finished: u64 = recent.filter_map(|sample| sample.finished).sum();
     let seconds = last.at_unix_ms.saturating_sub(begun).max(1000) as f64 / 1000.0;

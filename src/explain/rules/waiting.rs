@@ -43,8 +43,12 @@ pub(super) fn answer(situation: &Situation<'_>) -> Option<Cause> {
             Some(name) => format!("requests wait for {name}"),
             None => "requests wait for the answer of another service".to_owned(),
         },
-        evidence: evidence(situation, format!("{} of the slow requests seen waited for an answer of {of}", percent(share))),
-        advice: "a query or call there is slow, or waits for a lock; the application itself does not compute".to_owned(),
+        evidence: evidence(
+            situation,
+            format!("{} of the slow requests seen waited for an answer of {of}", percent(share)),
+        ),
+        advice: "a query or call there is slow, or waits for a lock; the application itself does not compute"
+            .to_owned(),
         next,
     })
 }
@@ -58,8 +62,9 @@ pub(super) fn lock(situation: &Situation<'_>) -> Option<Cause> {
         likelihood: if longest >= 5000 { 90 } else { 82 },
         what: "requests wait for a lock that is not released".to_owned(),
         evidence: evidence(situation, format!("{} of the slow requests seen waited for a lock", percent(share))),
-        advice: "the stack of such a worker (key t in `sockd top`) names the lock; another one, or a dead one, holds it"
-            .to_owned(),
+        advice:
+            "the stack of such a worker (key t in `sockd top`) names the lock; another one, or a dead one, holds it"
+                .to_owned(),
         next: format!("sockd top {}", situation.unit),
     })
 }
@@ -78,7 +83,10 @@ pub(super) fn disk(situation: &Situation<'_>) -> Option<Cause> {
     };
     let mut evidence = evidence(situation, first);
     if let (Some(_), Some(stall)) = (by_kernel, stall) {
-        evidence.insert(1, format!("{} of the time some process waited for a disk, {} before", percent(stall), percent(before)));
+        evidence.insert(
+            1,
+            format!("{} of the time some process waited for a disk, {} before", percent(stall), percent(before)),
+        );
     }
     Some(Cause {
         id: "slow-disk",
@@ -98,7 +106,8 @@ pub(super) fn time(situation: &Situation<'_>) -> Option<Cause> {
         likelihood: 80,
         what: "requests sleep: the application waits for a time to pass".to_owned(),
         evidence: evidence(situation, format!("{} of the slow requests seen slept", percent(share))),
-        advice: "a retry with pauses, a poll, or a sleep in the code: the stack (key t in `sockd top`) names the line".to_owned(),
+        advice: "a retry with pauses, a poll, or a sleep in the code: the stack (key t in `sockd top`) names the line"
+            .to_owned(),
         next: format!("sockd top {}", situation.unit),
     })
 }

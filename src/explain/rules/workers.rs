@@ -23,7 +23,8 @@ pub(super) fn on_purpose(situation: &Situation<'_>) -> Option<Cause> {
 /// sockd ended, and nobody had stopped it.
 pub(super) fn supervisor_ended(situation: &Situation<'_>, entries: &[Entry]) -> Option<Cause> {
     let ends = unasked_ends(entries);
-    let (last, started) = ends.into_iter().rev().find(|(last, started)| *last <= situation.to && *started >= situation.from)?;
+    let (last, started) =
+        ends.into_iter().rev().find(|(last, started)| *last <= situation.to && *started >= situation.from)?;
     Some(Cause {
         id: "sockd-ended",
         likelihood: 91,
@@ -32,7 +33,8 @@ pub(super) fn supervisor_ended(situation: &Situation<'_>, entries: &[Entry]) -> 
             "its recording breaks off without a stop, and goes on {} s later",
             started.saturating_sub(last).div_ceil(1000)
         )],
-        advice: "it was killed (by hand, for want of memory, by a watchdog), or crashed: the journal says which".to_owned(),
+        advice: "it was killed (by hand, for want of memory, by a watchdog), or crashed: the journal says which"
+            .to_owned(),
         next: format!("systemctl status {}", situation.unit),
     })
 }
@@ -68,7 +70,9 @@ pub(super) fn hung(situation: &Situation<'_>) -> Option<Cause> {
     // What they wait for says more, where it is known.
     let waits = situation.waits().map(|(waits_for, _, _)| waits_for);
     let is_explained = match waits {
-        Some(WaitsFor::Lock | WaitsFor::Answer | WaitsFor::Disk | WaitsFor::Nothing | WaitsFor::Time) => stopped.is_empty(),
+        Some(WaitsFor::Lock | WaitsFor::Answer | WaitsFor::Disk | WaitsFor::Nothing | WaitsFor::Time) => {
+            stopped.is_empty()
+        }
         Some(WaitsFor::Continuation | WaitsFor::Unknown) | None => false,
     };
     let of = situation.then.ready.max(workers.len() as f64);
