@@ -26,13 +26,13 @@
 //! they say of their requests when they are asked, [`fallback`] the 503 answers,
 //! [`systemd`] the service manager above us, [`journal`] the log, [`control`] the socket of `sockd status`,
 //! [`status_socket`] the one for programs that speak HTTP, [`queue`]
-//! the kernel's view of waiting connections, [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside.
+//! the kernel's view of waiting connections, [`cgroup`] the control group. [`doctor`] stands beside the daemon: it looks at a site from outside; [`explain`] says what the recording of one means.
 //!
 //! Workers of Python servers are forked by a template, a Python process that runs `sockd_worker`, a package of Python's
 //! in `src/adapter/python`. It travels in memory ([`process::Template`]); nothing of it is installed. It would hide an
 //! application's own module of that name.
 //!
-//! # Four ways through it
+//! # Five ways through it
 //!
 //! The guide's line to a worker:
 //! ```text
@@ -56,6 +56,12 @@
 //!     -> WorkerEvent::Judged -> rollout.rs: slot by slot -> Effect::Answer -> waiting_clients.rs
 //!     -> control/client.rs -> cli/reload.rs: exit code. Effect::RunAfterReload -> daemon/after_reload.rs;
 //!        Effect::Record -> daemon/history.rs -> history/file.rs, by a thread
+//! ```
+//! A second of the flight recorder to `sockd explain`:
+//! ```text
+//!   daemon/recorder (its timer) -> event_loop/recording.rs: what workers show -> recorder/sampler.rs (a thread: control groups,
+//!     /proc, queues) -> Message::Sampled -> recorder/store.rs -> recording/file.rs, by a thread
+//!   cli/explain -> control socket, or the file where nobody answers -> explain/situation.rs -> explain/rules -> cli/explain/render.rs
 //! ```
 //! A worker's stderr line to the journal:
 //! ```text

@@ -39,7 +39,7 @@ const TOP: [&str; 17] = [
 ];
 
 /// What a stranger searches for, and the file that he wants.
-const SEARCHES: [(&str, &str); 36] = [
+const SEARCHES: [(&str, &str); 38] = [
     ("unhealthy", "src/supervisor/health.rs"),
     ("retry", "src/supervisor/backoff.rs"),
     ("timeouts", "src/supervisor/spec.rs"),
@@ -76,6 +76,8 @@ const SEARCHES: [(&str, &str); 36] = [
     ("HTTP status socket", "src/status_socket.rs"),
     ("history file", "src/history/file.rs"),
     ("rollback", "src/history/rollback.rs"),
+    ("flight recorder", "src/daemon/recorder/mod.rs"),
+    ("recording file", "src/recording/file.rs"),
 ];
 /// A search that finds more than this has found nothing.
 const MAX_HITS: usize = 6;

@@ -93,7 +93,8 @@ pub fn faults(machine: &Machine) {
     // What was recorded is read without sockd, and goes on after its end.
     machine.run("systemctl kill --kill-whom=main --signal=KILL gunicorn").succeeded();
     machine.wait_for("its successor", PATIENCE, &format!("{} | grep home", guide::visit("/")));
-    explained(machine, "sockd-ended");
+    // It may be close to the trouble before, and one with it.
+    machine.wait_for("sockd-ended", PATIENCE, "sockd explain gunicorn --json | grep -F '\"id\": \"sockd-ended\"'");
     machine.run("systemctl stop gunicorn.socket gunicorn.service").succeeded();
     machine.run("sockd explain gunicorn").succeeded();
     machine.run("rm /etc/systemd/system/gunicorn.service.d/state.conf; systemctl daemon-reload").succeeded();
