@@ -2,12 +2,13 @@
 
 use super::generation::Read;
 use super::health::http::Judgement;
-use super::recorder::{Looked, Written};
+use super::recorder::counted::Looked;
 use crate::app::Address;
 use crate::history::Kept;
 use crate::listener::{AtPath, Listener};
 use crate::notify::Datagram;
 use crate::process::TemplateMessage;
+use crate::recording::Written;
 use crate::server_stats::Stats;
 use crate::supervisor::{Answer, Event, GenerationId, WorkerId};
 use rustix::process::Pid;

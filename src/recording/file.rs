@@ -5,6 +5,7 @@
 //! A file that is cut off loses its last line and no other. A file of another version, or of somebody else, is moved aside and
 //! kept.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -90,6 +91,9 @@ fn parse(bytes: &[u8]) -> (Vec<Entry>, Option<String>) {
     }
     (entries, (broken > 0).then(|| format!("{broken} of its lines are cut off or no entries")))
 }
+
+/// What came of writing entries: what was moved aside, or why the rest could not be written, and the rest.
+pub type Written = Result<Option<String>, (String, VecDeque<Entry>)>;
 
 /// Writes entries behind those that are there.
 #[derive(Debug)]

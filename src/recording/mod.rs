@@ -8,7 +8,7 @@
 
 mod file;
 
-pub use file::{ASIDE, BEFORE, FILE_NAME, Writer, read};
+pub use file::{ASIDE, BEFORE, FILE_NAME, Writer, Written, read};
 
 use crate::control::recording::{Entry, Event, Sample, SlowRequest};
 use std::time::Duration;

@@ -86,7 +86,7 @@ impl EventLoop {
                     call.replier.history(self.reloads.history.entries());
                 }
             }
-            Request::Recording => self.recorder.answer(call.replier),
+            Request::Recording => self.observers.recorder.answer(call.replier),
             Request::Replace { worker } => {
                 self.outbox.event(self.reloads.clients.replace(WorkerId(worker), call.replier));
             }

@@ -34,7 +34,7 @@ impl EventLoop {
             return;
         };
         self.counts.worker_ended(id, gone.ending);
-        self.recorder.worker_ended(id, gone.ending);
+        self.observers.recorder.worker_ended(id, gone.ending);
         if let Some((template, role, process)) = gone.forked {
             self.children.templates.worker_exited(Some(template), role, process);
         }

@@ -115,7 +115,7 @@ impl EventLoop {
                 Effect::Notice(notice) => {
                     self.counts.notice(&notice);
                     let workers = &self.children.workers;
-                    self.recorder.notice(&notice, |worker| workers.request(worker), &self.outbox);
+                    self.observers.recorder.notice(&notice, |worker| workers.request(worker), &self.outbox);
                     log_notice(&notice, self);
                 }
                 Effect::Exit => self.progress.finished = true,
@@ -153,7 +153,7 @@ impl EventLoop {
     fn try_spawn(&mut self, new: New) -> Result<(), String> {
         let generation = self.generations.ready.get(&new.generation).ok_or("its generation was released")?;
         let io = self.children.workers.begin(new, generation, &self.exits.repeats, &self.outbox)?;
-        self.slow_requests.watch(generation.settings.requests.slow, Instant::now());
+        self.observers.slow_requests.watch(generation.settings.requests.slow, Instant::now());
         let listeners = self.listeners.listeners();
         match generation.adapter.making {
             Making::Exec(_) => self.children.workers.execute(new, generation, listeners, &io, &mut self.outbox),

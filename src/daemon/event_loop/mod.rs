@@ -113,11 +113,10 @@ pub(super) struct EventLoop {
     children: Children,
     exits: Exits,
     meters: Meters,
-    slow_requests: SlowRequests,
+    observers: Observers,
     counts: Counts,
     service_manager: ServiceManager,
     reloads: Reloads,
-    recorder: Recorder,
     progress: Progress,
 }
 
@@ -154,6 +153,12 @@ struct Exits {
     repeats: Repeats,
     unclaimed: UnclaimedExits,
     orphans: Orphans,
+}
+
+/// Who looks at the workers' requests, beside those who ask.
+struct Observers {
+    slow_requests: SlowRequests,
+    recorder: Recorder,
 }
 
 /// Who asks for reloads, and what became of them.
@@ -224,11 +229,10 @@ impl EventLoop {
             },
             exits: Exits::default(),
             meters: Meters::default(),
-            slow_requests: SlowRequests::new()?,
+            observers: Observers { slow_requests: SlowRequests::new()?, recorder },
             counts: Counts::default(),
             service_manager: ServiceManager::from_environment()?,
             reloads: Reloads { clients: WaitingClients::default(), history },
-            recorder,
             progress: Progress::default(),
             setup: Arc::new(setup),
         };
@@ -267,8 +271,8 @@ impl EventLoop {
                     self.carry_out(effects);
                 }
                 () = self.listeners.ticker.tick() => self.look(),
-                () = self.recorder.due() => self.record(),
-                () = self.slow_requests.due() => self.slow_requests.look(&self.children.workers, Instant::now()),
+                () = self.observers.recorder.due() => self.record(),
+                () = self.observers.slow_requests.due() => self.observers.slow_requests.look(&self.children.workers, Instant::now()),
                 numbers = self.inputs.signals.next(), if !signals_first => self.signalled(&numbers),
                 Some(call) = self.inputs.calls.recv() => self.answer(call),
                 Some(message) = self.inputs.inbox.recv() => self.receive(message),
@@ -281,13 +285,13 @@ impl EventLoop {
             self.settle();
             self.service_manager.flush();
         }
-        self.slow_requests.tell_suppressed(Instant::now(), true);
+        self.observers.slow_requests.tell_suppressed(Instant::now(), true);
         self.sweep().await;
         self.children.workers.cgroups.clear();
         self.listeners.unlink();
         self.inputs.status_socket.close();
         self.reloads.history.finish().await;
-        self.recorder.finish().await;
+        self.observers.recorder.finish().await;
         self.children.fallback.maintenance.finish().await;
         tracing::info!(MESSAGE_ID = message_id::STOPPED, SOCKD_EVENT = "stopped", "stopped");
         exit::SUCCESS
@@ -379,7 +383,7 @@ impl EventLoop {
         self.children.workers.sample_requests();
         self.record();
         self.children.workers.tell_suppressed();
-        self.slow_requests.tell_suppressed(Instant::now(), false);
+        self.observers.slow_requests.tell_suppressed(Instant::now(), false);
         self.inputs.useless_signals.tell_suppressed(Instant::now());
     }
 

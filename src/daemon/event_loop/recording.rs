@@ -1,13 +1,14 @@
 //! Samples for the flight recorder: what the parts know at one moment.
 
 use super::EventLoop;
-use crate::daemon::recorder::{Look, Looked};
+use crate::daemon::recorder::Look;
+use crate::daemon::recorder::counted::Looked;
 use std::time::Instant;
 
 impl EventLoop {
     /// Takes a sample, unless one has just been taken.
     pub(super) fn record(&mut self) {
-        if !self.recorder.may_look(Instant::now()) {
+        if !self.observers.recorder.may_look(Instant::now()) {
             return;
         }
         let overview = self.overview();
@@ -23,12 +24,12 @@ impl EventLoop {
             ended,
             workers,
         };
-        self.recorder.look(look, &self.outbox);
+        self.observers.recorder.look(look, &self.outbox);
     }
 
     /// It was taken.
     pub(super) fn sampled(&mut self, looked: Option<Box<Looked>>) {
         let rollout = self.overview().rollout.is_some();
-        self.recorder.looked(looked, rollout, &self.outbox);
+        self.observers.recorder.looked(looked, rollout, &self.outbox);
     }
 }

@@ -58,7 +58,7 @@ impl EventLoop {
             }
             Message::HistoryWritten(result) => self.reloads.history.was_written(result, &self.outbox),
             Message::Sampled(looked) => self.sampled(looked),
-            Message::RecordingWritten(written) => self.recorder.was_written(written, &self.outbox),
+            Message::RecordingWritten(written) => self.observers.recorder.was_written(written, &self.outbox),
             Message::UsersNamed(names) => self.reloads.history.users_named(names, &self.outbox),
             Message::KillOrphans(pids) => kill_orphans(pids, &self.children),
         }

@@ -4,14 +4,14 @@
 //! Owns: when the next sample is taken, and what was counted at the last one. Never: has the loop wake while nothing happens:
 //! then a sample is taken when it turns anyway, and kept once a minute.
 
+pub(super) mod counted;
 mod events;
 mod sampler;
 mod store;
 
 pub(super) use self::sampler::Look;
-pub(super) use self::store::Written;
 
-use self::sampler::Counted;
+use self::counted::{Counted, Looked};
 use self::store::Store;
 use super::counts::Ending;
 use super::message::Message;
@@ -19,7 +19,8 @@ use super::outbox::Outbox;
 use super::timerfd::Timerfd;
 use crate::cgroup::own_unit;
 use crate::control::Replier;
-use crate::control::recording::{Entry, Event, EventKind, Sample};
+use crate::control::recording::{Entry, Event, EventKind};
+use crate::recording::Written;
 use crate::supervisor::{Notice, WorkerId};
 use std::collections::BTreeSet;
 use std::io;
@@ -35,13 +36,6 @@ const MIN_INTERVAL: Duration = Duration::from_millis(800);
 const QUIET_INTERVAL: Duration = Duration::from_secs(60);
 /// The kernel's word of so many ends waits for the core's.
 const MAX_ENDINGS: usize = 1024;
-
-/// What a thread has seen.
-#[derive(Debug)]
-pub(super) struct Looked {
-    sample: Sample,
-    counted: Counted,
-}
 
 #[derive(Debug)]
 pub(super) struct Recorder {

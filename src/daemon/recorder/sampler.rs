@@ -1,7 +1,8 @@
 //! What a thread reads for a sample: control groups, /proc, and the kernel's word of sockets. The loop gives what workers show.
 
+use super::counted::Counted;
 use crate::app::Address;
-use crate::cgroup::{Account, Group, Machine, account, machine};
+use crate::cgroup::{Group, account, machine};
 use crate::control::recording::{Largest, Sample, SlowRequest, WaitsFor};
 use crate::daemon::workers::recorded::Recorded;
 use crate::process::{connected, cpu_time, resident_memory, threads};
@@ -10,7 +11,7 @@ use crate::recording::{MAX_FAILED, MAX_SLOW};
 use crate::scoreboard::Finished;
 use crate::supervisor::WorkerId;
 use rustix::process::Pid;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,32 +49,6 @@ pub(in crate::daemon) struct Look {
     /// What workers that have ended had finished.
     pub(in crate::daemon) ended: Finished,
     pub(in crate::daemon) workers: Vec<Recorded>,
-}
-
-/// What was counted at the look before.
-#[derive(Clone, Debug)]
-pub(super) struct Counted {
-    pub(super) at: Instant,
-    finished: Option<Finished>,
-    server_errors: BTreeMap<WorkerId, u64>,
-    turned_away: u64,
-    account: Account,
-    cpu: BTreeMap<WorkerId, Duration>,
-    machine: Option<Machine>,
-}
-
-impl Default for Counted {
-    fn default() -> Self {
-        Self {
-            at: Instant::now(),
-            finished: None,
-            server_errors: BTreeMap::new(),
-            turned_away: 0,
-            account: Account::default(),
-            cpu: BTreeMap::new(),
-            machine: None,
-        }
-    }
 }
 
 /// Takes a sample.

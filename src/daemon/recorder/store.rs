@@ -6,7 +6,7 @@ use crate::control::recording::{Entry, Recording};
 use crate::control::{RefusalKind, Replier};
 use crate::daemon::message::Message;
 use crate::daemon::outbox::Outbox;
-use crate::recording::{self, Writer, bounded};
+use crate::recording::{self, Writer, Written, bounded};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +20,6 @@ const MAX_PENDING: usize = 300;
 const MAX_MEMORY: usize = 384 << 10;
 /// A disk that does not answer is not waited for longer: by who asks, and at the end of sockd.
 const DISK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What came of writing: what was moved aside, or why the rest could not be written, and the rest.
-pub(in crate::daemon) type Written = Result<Option<String>, (String, VecDeque<Entry>)>;
 
 #[derive(Debug)]
 pub(super) struct Store {

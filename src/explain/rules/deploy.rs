@@ -1,9 +1,10 @@
 //! Deploys: new code that was refused, that fails since it took over, or that cannot start.
 
-use super::{counted, duration, percent};
+use super::evidence::{counted, duration, percent};
 use crate::control::recording::{EventKind, Sample};
+use crate::explain::explanation::Cause;
+use crate::explain::figures::Figures;
 use crate::explain::situation::Situation;
-use crate::explain::{Cause, Figures};
 
 /// New code is blamed for what begins so long after it took over at most, in milliseconds.
 const BLAMED: u64 = 120_000;

@@ -1,8 +1,8 @@
 //! Memory: it ran out, by a leak or at once, or is scarce.
 
-use super::{mebibytes, percent};
+use super::evidence::{mebibytes, percent};
 use crate::control::recording::{EventKind, Sample};
-use crate::explain::Cause;
+use crate::explain::explanation::Cause;
 use crate::explain::situation::Situation;
 
 /// A worker that has grown so much, and for so long, leaks: in bytes and milliseconds.

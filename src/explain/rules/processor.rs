@@ -1,8 +1,8 @@
 //! Processor time: the application burns it, or does not get it.
 
-use super::{busy, durations, percent, processor_time, slow_request};
+use super::evidence::{busy, durations, percent, processor_time, slow_request};
 use crate::control::recording::WaitsFor;
-use crate::explain::Cause;
+use crate::explain::explanation::Cause;
 use crate::explain::situation::Situation;
 
 /// The service wants processor time and does not get it.

@@ -1,7 +1,7 @@
 //! Visitors: they are too many, one URL fails them, they cannot come in, or they have stopped coming.
 
-use super::{busy, durations, percent};
-use crate::explain::Cause;
+use super::evidence::{busy, durations, percent};
+use crate::explain::explanation::Cause;
 use crate::explain::situation::Situation;
 use std::collections::BTreeMap;
 

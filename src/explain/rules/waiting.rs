@@ -1,9 +1,9 @@
 //! Requests that wait: for an answer of a database or another service, for a lock, for a disk, for a time to pass. What a
 //! worker waits for is the kernel's word, and no guess.
 
-use super::{busy, durations, percent, processor_time, slow_request};
+use super::evidence::{busy, durations, percent, processor_time, slow_request};
 use crate::control::recording::WaitsFor;
-use crate::explain::Cause;
+use crate::explain::explanation::Cause;
 use crate::explain::situation::Situation;
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Workers and sockd itself: they hang, crash, are held back on purpose, or stood still.
 
-use super::{counted, slow_request};
+use super::evidence::{counted, slow_request};
 use crate::control::recording::{Entry, Event, EventKind, WaitsFor};
-use crate::explain::Cause;
+use crate::explain::explanation::Cause;
 use crate::explain::situation::{Situation, unasked_ends};
 use std::collections::BTreeSet;
 
