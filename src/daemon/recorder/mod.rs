@@ -30,7 +30,7 @@ use tokio::task::spawn_blocking;
 
 /// Between two samples while something happens.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Two samples are not closer, whoever wants the second one.
+/// Two samples are not closer, no matter who wants the second one.
 const MIN_INTERVAL: Duration = Duration::from_millis(800);
 /// A sample of a time in which nothing happened is kept after so long: it shows that sockd was there.
 const QUIET_INTERVAL: Duration = Duration::from_secs(60);
