@@ -125,7 +125,7 @@ fn what_workers_wait_for_is_the_cause() {
             names(id, &window(|sample, second| stuck(sample, second, "GET /report", waits_for, peer), Vec::new()));
         assert!(found.causes[0].evidence.iter().any(|line| line.contains("GET /report")), "{found:#?}");
         assert_eq!((found.from_unix_ms - BEGIN, found.to_unix_ms - BEGIN), (61_000, 80_000), "{id}");
-        assert!(found.before.is_some_and(|before| before.rate.is_some_and(|rate| (rate - 10.0).abs() < 0.01)));
+        assert!(found.before.is_some_and(|before| before.rate.is_some_and(|rate| (rate - 10.0).abs() < 0.5)));
     }
 }
 
