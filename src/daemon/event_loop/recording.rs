@@ -19,7 +19,7 @@ impl EventLoop {
             wanted: if overview.holds_back() { 0 } else { overview.wanted.unwrap_or(0).into() },
             ready: overview.ready.into(),
             turned_away: self.counts.document(0).fallback_responses,
-            alarm: self.listeners.alarm(),
+            alarm: self.listeners.alarm(&overview),
             listeners: listeners.iter().map(|listener| (listener.address.clone(), listener.inode)).collect(),
             ended,
             workers,

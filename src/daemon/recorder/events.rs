@@ -85,6 +85,7 @@ pub(super) fn noted(notice: &Notice, request: impl Fn(WorkerId) -> Option<String
         | Notice::Serving(_)
         | Notice::TurningAway { on_purpose: true, .. }
         | Notice::FallbackRestored
+        | Notice::SocketUnserved(_)
         | Notice::Paused
         | Notice::Checking { .. }
         | Notice::ChecksLeftOut(_)
