@@ -37,7 +37,7 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one of [`MAX_CLIENTS`] places is taken at least: there are no more than 160 clients a second, however fast they
 /// come.
 pub const MIN_PLACE_TIME: Duration = Duration::from_millis(100);
-/// A client that has sent nothing for so long is an agent-check. HAProxy waits for two seconds, unless told otherwise
+/// A client that has sent nothing for so long is an agent-check. HAProxy waits for two seconds by default
 /// (agent-inter).
 pub const AGENT_WAIT: Duration = Duration::from_millis(250);
 /// The most of a request's head that is read, in bytes.
