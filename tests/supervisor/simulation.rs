@@ -20,6 +20,7 @@ use sockd_supervisor::{
     RequestId, Role, Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Once;
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
@@ -150,8 +151,24 @@ pub fn spec() -> Spec {
     }
 }
 
+/// With SOCKD_TEST_FAIL_FAST set, the first failure ends all tests: who asks of a mutant whether any test fails need not
+/// wait for the others.
+fn heed_fail_fast() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os("SOCKD_TEST_FAIL_FAST").is_some() {
+            let report = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                report(panic);
+                std::process::exit(101);
+            }));
+        }
+    });
+}
+
 impl World {
     pub fn new(seed: u64, start: Start, spec: Spec) -> Self {
+        heed_fail_fast();
         let now = Time::from_nanos(1_000_000_000);
         let (core, effects) = Supervisor::new(now, start, seed);
         let mut world = Self {
@@ -546,7 +563,7 @@ impl World {
     }
 
     pub fn ready(&self) -> u32 {
-        self.core.snapshot(self.now).ready
+        self.core.overview(self.now).ready
     }
 
     /// The helper that answers 503 ends by itself.

@@ -208,6 +208,7 @@ impl Answered {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::random::Random;
     use super::super::super::spec::Share;
     use super::*;
 
@@ -284,6 +285,43 @@ mod tests {
             assert!(tested);
             let (_, finding) = run.count(at(2), answered(20, 1, &[]), lie);
             assert!(!matches!(finding, Finding::Worse(_)), "{finding:?}");
+        }
+    }
+
+    /// A trial beside three old workers, 20 requests a second, of which so many of ten thousand fail; with the new code so
+    /// many more. Whether the new code is taken back.
+    fn is_taken_back(seed: u64, errors: u64, more_errors: u64) -> bool {
+        let mut random = Random::new(seed);
+        let mut roll = |sides: u64| (random.fraction() * sides as f64) as u64;
+        let (mut new, mut old) = (Answered::default(), Answered::default());
+        let mut run = begun(new.clone(), old.clone());
+        let mut counted_at = at(0);
+        loop {
+            let now = run.deadline().expect("no answer is under way");
+            assert!(run.takes_count(now));
+            // 20 a second are one each 50 ms; intervals are never shorter.
+            for _ in 0..now.since(counted_at).as_millis() / 50 {
+                let is_new = roll(4) == 0;
+                let of = if is_new { &mut new } else { &mut old };
+                of.answers += 1;
+                of.server_errors += u64::from(roll(10_000) < errors + if is_new { more_errors } else { 0 });
+            }
+            counted_at = now;
+            match run.count(now, new.clone(), old.clone()).1 {
+                Finding::GoOn => {}
+                Finding::Worse(_) => return true,
+                Finding::Done => return false,
+            }
+        }
+    }
+
+    #[test]
+    fn of_three_thousand_good_releases_thirty_are_taken_back_at_most_and_of_as_many_bad_ones_thirty_go_through() {
+        assert!((FALSE_ALARMS * 3_000.0 - 30.0).abs() < 1e-9);
+        for errors in [0, 100] {
+            let taken_back = |more| (0..3_000).filter(|seed| is_taken_back(seed + more, errors, more)).count();
+            let (good_lost, bad_kept) = (taken_back(0), 3_000 - taken_back(500));
+            assert!(good_lost <= 30 && bad_kept <= 30, "{errors}: {good_lost}, {bad_kept}");
         }
     }
 }

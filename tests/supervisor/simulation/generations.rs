@@ -93,7 +93,7 @@ impl World {
 
     pub(super) fn load(&mut self, generation: GenerationId) {
         let (checks, ended_well) = self.checking.read.remove(&generation).expect("it was read");
-        let reloads = self.core.snapshot(self.now).rollout.is_some_and(|(reloaded, _)| reloaded == generation);
+        let reloads = self.core.overview(self.now).rollout.is_some_and(|(reloaded, _)| reloaded == generation);
         let checked = ended_well == checks || ended_well == 0 && !self.core.somebody_serves();
         assert!(!reloads || checked, "loaded before its checks have ended well\n{}", self.story());
         assert!(reloads || ended_well == 0, "checked, and nothing is reloaded\n{}", self.story());
@@ -173,7 +173,7 @@ impl World {
 
     /// No check outlives its reload.
     pub(super) fn check_checks(&self) {
-        let reloaded = self.core.snapshot(self.now).rollout.map(|(generation, _)| generation);
+        let reloaded = self.core.overview(self.now).rollout.map(|(generation, _)| generation);
         let running = self.checking.running;
         assert!(running.is_none() || running == reloaded, "a check of {running:?} is left\n{}", self.story());
     }

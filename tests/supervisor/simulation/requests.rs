@@ -75,7 +75,7 @@ impl World {
 
     /// What the kernel says of the queue, a moment later.
     pub(super) fn measure_queue(&mut self) {
-        let paused = self.core.snapshot(self.now).pause;
+        let paused = self.core.overview(self.now).pause;
         assert!(paused.is_some(), "the queue is looked at, and nothing is paused\n{}", self.story());
         let waiting = if self.fallback { 0 } else { self.queue };
         let (waiting, limit) = if self.blind { (0, 0) } else { (waiting, 100) };
@@ -84,7 +84,7 @@ impl World {
 
     /// A restart would find what is so.
     pub(super) fn check_kept(&self) {
-        assert_eq!(self.keeps_maintenance, self.core.snapshot(self.now).maintenance, "{}", self.story());
+        assert_eq!(self.keeps_maintenance, self.core.overview(self.now).maintenance, "{}", self.story());
     }
 
     /// A pause is said to have begun when nobody is left who serves, and not before.

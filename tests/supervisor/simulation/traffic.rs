@@ -48,7 +48,7 @@ impl World {
             answered.durations.iter_mut().zip(BOUNDS).for_each(|((bound, _), of)| *bound = of);
             answered
         };
-        let serving = self.core.snapshot(self.now).generation;
+        let serving = self.core.overview(self.now).generation;
         let event = Event::AnswersCounted { generation, new: of(generation), old: of(serving) };
         self.later(ms(0), super::Happening::Event(event));
     }
