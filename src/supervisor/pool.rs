@@ -300,7 +300,7 @@ impl Supervisor {
             effects.notice(Notice::PoolResized { from, to });
         }
         let wanted = spec.workers as usize;
-        while self.slots.len() > wanted {
+        for _ in wanted..self.slots.len() {
             self.remove_slot(now, effects);
         }
     }
@@ -336,9 +336,7 @@ impl Supervisor {
         let Some(spec) = generation.spawnable().cloned() else { return };
         let alone = !generation.proven;
         let wanted = spec.workers as usize;
-        if self.slots.len() < wanted {
-            self.slots.resize_with(wanted, Slot::default);
-        }
+        self.make_slots(wanted);
         let serving = self.serving;
         let starting = |w: &Worker| w.phase() == Phase::Starting && w.place.generation == serving;
         if alone && self.workers.values().any(starting) {
@@ -389,6 +387,11 @@ impl Supervisor {
                 return;
             }
         }
+    }
+
+    /// Adds slots until there are so many.
+    pub(super) fn make_slots(&mut self, wanted: usize) {
+        self.slots.resize_with(self.slots.len().max(wanted), Slot::default);
     }
 
     /// Makes a worker of `generation`; one without a slot, or for a slot whose next worker is doubted, is a canary.

@@ -170,9 +170,7 @@ impl Supervisor {
         effects: &mut Effects,
     ) -> bool {
         let wanted = spec.workers as usize;
-        if self.slots.len() < wanted {
-            self.slots.resize_with(wanted, Slot::default);
-        }
+        self.make_slots(wanted);
         // One after the other, gentle to the visitors who are being served; a large pool in batches.
         let batch = if self.generations[&id].proven { (wanted / 16).max(1) } else { 1 };
         let mut starting = self.workers.starting_count(id);

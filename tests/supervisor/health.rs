@@ -36,6 +36,13 @@ pub struct Records {
     idle_until: Time,
 }
 
+impl Records {
+    /// What holds for a generation.
+    pub fn spec(&self, generation: GenerationId) -> &Spec {
+        &self.specs[&generation]
+    }
+}
+
 impl World {
     /// From here on this worker suffers.
     pub fn sicken(&mut self, id: WorkerId, sickness: Sickness) {

@@ -9,13 +9,16 @@ mod history;
 mod pause;
 mod pool;
 mod rebinding;
+mod rollouts;
 mod scenarios;
 mod simulation;
 mod standstills;
 mod status;
+mod stopping;
 mod trials;
 mod unhealthy_workers;
 mod unknown_programs;
+mod visitors;
 mod waits;
 
 use faults::{Code, FAULTS};

@@ -4,7 +4,7 @@ use super::faults::Code;
 use super::simulation::{World, ms, spec};
 use std::time::Duration;
 
-use sockd_supervisor::{Event, GenerationId, MAX_WORKERS, Notice, Outcome, Phase, Start};
+use sockd_supervisor::{Event, GenerationId, MAX_WORKERS, Notice, Outcome, Phase, Spec, Start, WorkerEvent};
 
 fn serving(workers: u32) -> World {
     let mut spec = spec();
@@ -158,4 +158,33 @@ fn after_many_quick_deaths_a_visitor_is_served_soon() {
         }
     }
     world.run_until(ms(4_000), "a worker", |world| world.ready() > 0);
+}
+
+#[test]
+fn the_one_that_goes_is_one_that_is_to_be_replaced_rather_than_one_that_stays() {
+    for retires in [true, false] {
+        let mut world = World::new(1, Start::OnConnection, Spec { canary: false, surge: 1, ..spec() });
+        world.run_until(ms(10_000), "three workers", |world| settled(world, 3));
+        if retires {
+            world.code = Code::NeverReady;
+            let victim = world.core.snapshot(world.now).slots[0].current.expect("it serves");
+            world.event(Event::Worker(victim, WorkerEvent::WantsRetirement));
+        } else {
+            // What is left of a reload that was called off serves until it is replaced.
+            let _ = world.reload();
+            let taken = |world: &World| {
+                let now = world.core.snapshot(world.now);
+                let first = now.slots[0].current;
+                now.workers.iter().any(|w| Some(w.worker) == first && w.generation == GenerationId(2))
+            };
+            world.run_until(ms(60_000), "a new one has its place", taken);
+            world.code = Code::NeverReady;
+            let _ = world.decide(false);
+        }
+        let slots = world.core.snapshot(world.now).slots;
+        assert!(slots[0].successor.is_some() && world.ready() == 3, "{}", world.story());
+        world.event(Event::OneFewerWorker);
+        let kept: Vec<_> = world.core.snapshot(world.now).slots.iter().map(|slot| slot.current).collect();
+        assert_eq!(kept, [slots[2].current, slots[1].current], "retires: {retires}\n{}", world.story());
+    }
 }

@@ -154,6 +154,9 @@ fn orders_without_an_answer_are_the_fault_of_the_template_that_got_them() {
         let ordered = world.now;
         world.run_until(ms(20_000), "503", World::fallback);
         assert_eq!(world.now.since(ordered), given_up_after);
+        let why = world.core.overview(world.now).failing.expect("it fails");
+        let template = start_timeout > given_up_after;
+        assert_eq!(why == "the template has not made a worker within 10s", template, "{why}");
         let blamed = |notice: &Notice| matches!(notice, Notice::PreparationFailed { generation: GenerationId(2), .. });
         assert!(world.notices[from..].iter().any(blamed), "{:?}", &world.notices[from..]);
         // It is tried again, seldom.
@@ -359,8 +362,8 @@ fn a_reload_before_the_first_connection_proves_and_sleeps_again() {
         world.code = code;
         let request = world.reload();
         // Its own first visitor is put off by asking before it comes.
-        while !world.answers.contains_key(&request) && world.core.snapshot(world.now).waiting {
-            world.step();
+        while !world.answers.contains_key(&request) && world.core.overview(world.now).waiting {
+            assert!(world.step(), "nothing happens any more");
         }
         let now = world.core.snapshot(world.now);
         if now.waiting {

@@ -5,6 +5,7 @@
 
 pub mod generations;
 mod invariants;
+mod manager;
 mod processes;
 mod requests;
 pub mod sockets;
@@ -12,12 +13,13 @@ mod traffic;
 
 use self::generations::Checking;
 use self::sockets::Socket;
+use self::manager::Manager;
 use self::traffic::Traffic;
 use super::faults::Code;
 use super::health::Records;
 use sockd_supervisor::{
-    Announcement, Effect, Effects, Event, FALLBACK_RETRY_INTERVAL, GenerationId, Holds, Notice, Outcome, Probe,
-    RequestId, Role, Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
+    Effect, Effects, Event, FALLBACK_RETRY_INTERVAL, GenerationId, Holds, Notice, Outcome, Probe, RequestId, Role,
+    Signal, Spec, Start, Supervisor, Time, WorkerEvent, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Once;
@@ -30,6 +32,8 @@ pub(super) struct Process {
     code: Code,
     /// The kernel knows it: from Spawned to Exited.
     alive: bool,
+    /// When it came into being.
+    made: Option<Time>,
     /// From when on it accepts and answers.
     serves_at: Option<Time>,
     /// It shows its heartbeats, and does not say them.
@@ -102,10 +106,9 @@ pub struct World {
     loaded: BTreeMap<GenerationId, Code>,
     preparing: BTreeSet<GenerationId>,
     asked: BTreeSet<RequestId>,
-    reloading: bool,
-    stopping: bool,
-    /// Until when the service manager waits, if it waits for anything.
-    manager_waits_until: Option<Time>,
+    manager: Manager,
+    /// When an attempt to start last failed.
+    attempt_failed: Option<Time>,
     /// The core's revision when it was last looked at.
     revision: u64,
     /// Whether the core wants visitors to be answered 503.
@@ -119,9 +122,6 @@ pub struct World {
     random: u64,
     trace: Vec<String>,
 }
-
-/// How long the service manager waits for what it was not asked to wait longer for.
-const MANAGER_PATIENCE: Duration = ms(1_000);
 
 pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -160,6 +160,7 @@ fn heed_fail_fast() {
             let report = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
                 report(panic);
+                #[expect(clippy::disallowed_methods, reason = "no guard is waited for")]
                 std::process::exit(101);
             }));
         }
@@ -205,9 +206,8 @@ impl World {
             loaded: BTreeMap::new(),
             preparing: BTreeSet::new(),
             asked: BTreeSet::new(),
-            reloading: false,
-            stopping: false,
-            manager_waits_until: (start == Start::AtOnce).then(|| now + MANAGER_PATIENCE),
+            manager: Manager::new(now, start),
+            attempt_failed: None,
             revision: 0,
             turns_away: false,
             fallback: false,
@@ -342,7 +342,7 @@ impl World {
             && matches!(event, Event::Worker(_, WorkerEvent::Spawned))
             && let Some(process) = self.processes.get_mut(id)
         {
-            process.alive = true;
+            (process.alive, process.made) = (true, Some(self.now));
             self.boot(*id);
         }
         if !self.is_heard(&event) {
@@ -371,6 +371,9 @@ impl World {
         self.check_revision(&before);
         self.check_settled();
         self.act(effects);
+        if matches!(event, Event::PrepareFailed { generation, .. } if generation == before.generation) {
+            self.attempt_failed = Some(self.now);
+        }
     }
 
     /// sockd stands still, alone or with everybody; the core is called late.
@@ -378,8 +381,7 @@ impl World {
         self.trace.push(format!("{:?} a standstill of {duration:?}, everybody: {everybody}", self.now));
         self.now = self.now + duration;
         self.last_standstill = self.now;
-        // Its time goes on, and it hears of us before it acts.
-        self.manager_waits_until = self.manager_waits_until.map(|at| at.max(self.now + MANAGER_PATIENCE));
+        self.manager.hears_after_standstill(self.now);
         if everybody {
             let agenda = std::mem::take(&mut self.agenda);
             self.agenda = agenda.into_iter().map(|((at, n), happening)| ((at + duration, n), happening)).collect();
@@ -449,7 +451,7 @@ impl World {
                 Effect::ReportPoolSize(_) | Effect::ReleaseMemory => {}
                 Effect::KeepMaintenance(on) => self.keeps_maintenance = on,
                 Effect::ReportProgress(_) => {
-                    assert!(self.reloading, "a step of a reload that nobody made\n{}", self.story());
+                    assert!(self.manager.reloading, "a step of a reload that nobody made\n{}", self.story());
                 }
                 Effect::StartFallback => {
                     assert!(!std::mem::replace(&mut self.fallback, true), "503 begun twice");
@@ -477,6 +479,9 @@ impl World {
                 }
                 Effect::Notice(notice) => {
                     self.note_reload(&notice);
+                    if let Notice::WorkerFailed { .. } = &notice {
+                        self.attempt_failed = Some(self.now);
+                    }
                     self.notices.push(notice);
                 }
                 Effect::Exit => {
@@ -485,13 +490,14 @@ impl World {
                     assert!(self.prepared.is_empty(), "left what makes workers behind\n{}", self.story());
                     self.check_ends_of_reloads();
                     self.exited = true;
-                    self.manager_waits_until = None;
+                    self.manager.waits_until = None;
                     self.agenda.clear();
                 }
             }
         }
         self.check_checks();
         self.check_kept();
+        self.check_ready();
     }
 
     fn spawn(&mut self, worker: WorkerId, generation: GenerationId, role: Role) {
@@ -514,6 +520,7 @@ impl World {
                 role,
                 code,
                 alive: false,
+                made: None,
                 serves_at: None,
                 shows_heartbeats: worker.0.is_multiple_of(2),
                 shown: None,
@@ -536,29 +543,6 @@ impl World {
             // No answer at all: the process that forks the workers is stuck.
         } else {
             self.later_worker(delay, worker, WorkerEvent::Spawned);
-        }
-    }
-
-    fn announced(&mut self, announcement: Announcement) {
-        let patience = Some(self.now + MANAGER_PATIENCE);
-        match announcement {
-            Announcement::Ready => self.manager_waits_until = self.manager_waits_until.filter(|_| self.reloading),
-            Announcement::ExtendTimeout(by) => {
-                self.manager_waits_until = self.manager_waits_until.map(|at| at.max(self.now + by));
-            }
-            Announcement::Reloading => {
-                assert!(!self.stopping && !std::mem::replace(&mut self.reloading, true), "two reloads at once");
-                self.manager_waits_until = self.manager_waits_until.max(patience);
-            }
-            Announcement::ReloadEnded => {
-                assert!(std::mem::take(&mut self.reloading), "a reload ended unbegun");
-                self.manager_waits_until = None;
-            }
-            Announcement::Stopping => {
-                self.stopping = true;
-                self.reloading = false;
-                self.manager_waits_until = patience;
-            }
         }
     }
 

@@ -7,7 +7,7 @@ use sockd_supervisor::{
     Trial, WorkerSnapshot,
 };
 
-const TRIAL: Trial = Trial { share: Share::Workers(1), requests: 500, time: ms(300_000) };
+pub const TRIAL: Trial = Trial { share: Share::Workers(1), requests: 500, time: ms(300_000) };
 
 fn tried() -> Spec {
     Spec { trial: Some(TRIAL), ..spec() }

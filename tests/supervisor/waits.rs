@@ -3,7 +3,7 @@
 
 use super::faults::Code;
 use super::simulation::{World, ms, spec};
-use sockd_supervisor::{GenerationId, Outcome, Spec, Start};
+use sockd_supervisor::{GenerationId, Notice, Outcome, Spec, Start};
 
 fn serving(spec: Spec, lasting_connections: bool) -> World {
     let mut world = World::new(1, Start::OnConnection, spec);
@@ -41,4 +41,39 @@ fn a_first_worker_that_takes_its_time_is_waited_for() {
 fn nothing_wakes_an_instance_of_which_nobody_is_asked_or_beats() {
     let world = serving(Spec { probe: None, watchdog: None, ..spec() }, false);
     assert_eq!(world.core.poll_timeout(), None);
+}
+
+/// As long as it says, whatever it may take otherwise.
+#[test]
+fn a_start_and_a_reload_that_load_long_are_waited_for() {
+    for start in [Start::AtOnce, Start::OnConnection] {
+        let mut world = World::new(1, start, spec());
+        let mut generation = GenerationId(1);
+        if start == Start::OnConnection {
+            world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+            generation = GenerationId(2);
+        }
+        world.code = Code::PreparationHangs;
+        if start == Start::OnConnection {
+            let _ = world.reload();
+        }
+        let loads = |world: &World| world.trace().last().is_some_and(|line| line.contains("Load("));
+        world.run_until(ms(10_000), "it is loaded", loads);
+        let begun = world.now;
+        world.event(sockd_supervisor::Event::Preparing { generation, limit: ms(150_000) });
+        let failed = |notice: &Notice| matches!(notice, Notice::PreparationFailed { .. });
+        world.run_until(ms(151_000), "it is given up", |world| world.notices.iter().any(failed));
+        assert!(world.now.since(begun) > ms(149_000), "{:?}", world.now.since(begun));
+    }
+}
+
+#[test]
+fn a_start_in_whose_middle_sockd_stands_still_is_waited_for() {
+    for everybody in [false, true] {
+        let mut world = World::new(1, Start::AtOnce, spec());
+        world.code = Code::NeverReady;
+        world.run_for(ms(5_000));
+        world.stand_still(ms(200_000), everybody);
+        world.run_until(ms(70_000), "its time is over", World::fallback);
+    }
 }

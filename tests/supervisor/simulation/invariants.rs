@@ -43,10 +43,131 @@ impl World {
         }
     }
 
+    /// A visitor calls an attempt to start only where none is under way and the last one failed a second ago.
+    fn check_visitors_call(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
+        let attempt = |effect: &Effect| matches!(effect, Effect::Spawn { .. } | Effect::Read { .. });
+        if event == Some(&Event::VisitorTurnedAway) && effects.iter().any(attempt) {
+            let starting = before.workers.iter().any(|worker| worker.phase == Phase::Starting);
+            let soon = self.attempt_failed.is_some_and(|at| self.now.since(at) < ms(1_000));
+            assert!(before.fallback && !starting && !soon, "a visitor called an attempt too early\n{}", self.story());
+        }
+    }
+
+    /// Who is ready is compared with others while its generation soaks, and asked by itself otherwise. Who is compared is so
+    /// with one that serves: of other code, if there is one.
+    fn check_questions(&self, before: &Snapshot, after: &Snapshot, effects: &Effects) {
+        let serves = |w: &&WorkerSnapshot| w.phase == Phase::Ready && w.slot.is_some();
+        let others = |of: &WorkerSnapshot| {
+            let (worker, generation) = (of.worker, of.generation);
+            let others = after.workers.iter().filter(serves).filter(move |w| w.worker != worker);
+            others.map(move |other| (other.worker, other.generation != generation))
+        };
+        for effect in effects {
+            let (id, compared) = if let Effect::Judge { worker, .. } = effect {
+                (worker, true)
+            } else if let Effect::Probe { worker, .. } = effect {
+                (worker, false)
+            } else {
+                continue;
+            };
+            let soaks = |of: &Snapshot, generation| of.rollout == Some((generation, RolloutStep::Soaking));
+            if let Some(worker) = before.workers.iter().find(|w| w.worker == *id && w.phase == Phase::Ready) {
+                let soaks = soaks(before, worker.generation) || soaks(after, worker.generation);
+                assert_eq!(soaks, compared, "worker {id} is asked in the other way\n{}", self.story());
+            }
+            let Effect::Judge { reference, may_be_busy, .. } = effect else { continue };
+            let Some(worker) = after.workers.iter().find(|w| w.worker == *id) else { continue };
+            let public = self.processes[id].role == Role::Serving;
+            if let Some(reference) = reference {
+                let is_other = others(worker).find(|(other, _)| other == reference).map(|(_, is_other)| is_other);
+                let right = is_other == Some(others(worker).any(|(_, is_other)| is_other));
+                assert!(right && !may_be_busy, "worker {id} is compared with {reference}\n{}", self.story());
+            } else if others(worker).next().is_some() {
+                // What is usual is known of its own generation.
+                assert_eq!(*may_be_busy, public, "worker {id} may be busy or not\n{}", self.story());
+            }
+            assert!(public || !may_be_busy, "nobody but us asks canary {id}\n{}", self.story());
+        }
+    }
+
+    /// Visitors are answered 503 while nobody serves, and nobody is about to or what was about to has failed: no earlier, no
+    /// later. Other rules hold where somebody holds the workers back.
+    fn check_fallback(&self, after: &Snapshot) {
+        let starts = after.workers.iter().any(|worker| worker.phase == Phase::Starting);
+        let backs_off = after.slots.iter().any(|slot| slot.retry_in.is_some());
+        let wanted = after.ready == 0 && (after.failing.is_some() || backs_off && !starts);
+        assert!(after.fallback == wanted || after.holds_back(), "503: wanted is {wanted}\n{}", self.story());
+    }
+
+    /// Nobody takes longer to start than it may, also where others are made meanwhile.
+    fn check_starts(&self, after: &Snapshot) {
+        for worker in after.workers.iter().filter(|worker| worker.phase == Phase::Starting) {
+            let Some(made) = self.processes.get(&worker.worker).and_then(|process| process.made) else { continue };
+            let took = self.now.since(made.max(self.last_standstill));
+            // What a standstill was may be known to a second.
+            let slack = if self.last_standstill > made { ms(1_000) } else { ms(0) };
+            let most = self.records.spec(worker.generation).start_timeout + slack;
+            assert!(took <= most, "worker {} starts since {took:?}\n{}", worker.worker, self.story());
+        }
+    }
+
+    /// Who is well again keeps its place, unless for another reason, and nobody else's successor goes.
+    fn check_recovery(&self, before: &Snapshot, after: &Snapshot, effects: &Effects) {
+        let recovered = effects.iter().find_map(|effect| {
+            if let Effect::Notice(Notice::WorkerRecovered(place)) = effect { Some(place.worker) } else { None }
+        });
+        let Some(id) = recovered.filter(|_| before.rollout == after.rollout) else { return };
+        let worker = after.workers.iter().find(|worker| worker.worker == id).expect("it is well");
+        let keeps = before.rollout.is_none() && !worker.wants_successor && worker.generation == after.generation;
+        for (slot, now) in before.slots.iter().zip(&after.slots) {
+            let its = slot.current == Some(id);
+            let right = match slot.successor {
+                successor if its && keeps => {
+                    now.successor.is_none() && (successor.is_none() || now.current == Some(id))
+                }
+                Some(_) => now.successor == slot.successor,
+                None => true,
+            };
+            assert!(right, "worker {id} is well again, and {slot:?} became {now:?}\n{}", self.story());
+        }
+    }
+
+    /// What is new goes through a canary where there is something to protect, comes a few at a time, and goes whole where it
+    /// is refused.
+    fn check_rollout(&self, before: &Snapshot, after: &Snapshot, effects: &Effects) {
+        for effect in effects {
+            if let Effect::Spawn { generation, role: Role::Canary, .. } = effect
+                && *generation != after.generation
+            {
+                let protects = [before, after].iter().any(|now| now.ready > 0 || now.holds_back());
+                let needed = protects && self.records.spec(*generation).canary;
+                assert!(needed, "a canary for nothing\n{}", self.story());
+            }
+            if let Effect::Notice(Notice::RolloutRefused { generation, .. }) = effect {
+                let starts = |w: &&WorkerSnapshot| w.generation == *generation && w.phase == Phase::Starting;
+                let left = after.workers.iter().find(starts);
+                assert!(left.is_none(), "what was refused starts on: {left:?}\n{}", self.story());
+            }
+        }
+        let stands = |w: &&WorkerSnapshot| matches!(w.phase, Phase::Starting | Phase::Ready);
+        for worker in after.workers.iter().filter(stands) {
+            let Some(slot) = worker.slot else { continue };
+            let slot = after.slots.get(slot.0 as usize);
+            let its = slot.is_some_and(|slot| [slot.current, slot.successor].contains(&Some(worker.worker)));
+            assert!(its, "worker {} stands in no place\n{}", worker.worker, self.story());
+        }
+        if let Some((generation, RolloutStep::Trying { .. } | RolloutStep::Replacing)) = after.rollout {
+            let starts =
+                |w: &&WorkerSnapshot| w.generation == generation && w.slot.is_some() && w.phase == Phase::Starting;
+            let starting = after.workers.iter().filter(starts).count() as u32;
+            let most = (self.records.spec(generation).workers / 16).max(1);
+            assert!(starting <= most, "{starting} new workers start at once\n{}", self.story());
+        }
+    }
+
     /// The invariants of one step.
     pub(super) fn check(&self, before: &Snapshot, effects: &Effects, event: Option<&Event>) {
-        let waits = self.manager_waits_until.is_none_or(|until| self.now <= until);
-        assert!(waits, "the service manager was not asked to wait so long\n{}", self.story());
+        self.check_manager_waits();
         self.check_standstills(before, effects, event);
         let after = self.core.snapshot(self.now);
         self.check_evidence(&after);
@@ -56,6 +177,9 @@ impl World {
             assert_eq!(id, expected, "the next worker is another one than was said\n{}", self.story());
         }
         assert!(!(after.fallback && after.ready > 0), "503 although workers serve\n{}", self.story());
+        assert!(after.failing.is_none() || after.ready == 0, "it fails to start and serves\n{}", self.story());
+        self.check_visitors_call(before, effects, event);
+        self.check_questions(before, &after, effects);
         if after.stopping {
             return;
         }
@@ -66,6 +190,10 @@ impl World {
             assert!(!effects.iter().any(public), "one starts to serve during a pause\n{}", self.story());
             return;
         }
+        self.check_fallback(&after);
+        self.check_starts(&after);
+        self.check_recovery(before, &after, effects);
+        self.check_rollout(before, &after, effects);
         self.check_records(before, &after, effects, event);
         // Whom did this step take away that nobody else did?
         let lost = match event {

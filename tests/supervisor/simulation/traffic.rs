@@ -26,7 +26,7 @@ pub struct Traffic {
 impl World {
     /// Visitors come until now, to all workers alike, and the core hears what has become of them.
     pub(super) fn count_answers(&mut self, generation: GenerationId) {
-        assert!(self.reloading, "counted, and nothing is reloaded\n{}", self.story());
+        assert!(self.manager.reloading, "counted, and nothing is reloaded\n{}", self.story());
         let since = self.traffic.counted_at.replace(self.now).map_or(Duration::ZERO, |then| self.now.since(then));
         let public = |p: &&Process| p.role == Role::Serving && p.alive && p.signals.is_empty();
         let serving: Vec<GenerationId> = self.processes.values().filter(public).map(|p| p.generation).collect();
