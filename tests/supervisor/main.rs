@@ -41,7 +41,8 @@ fn live(seed: u64) -> World {
     spec.preloaded = seed.is_multiple_of(8);
     spec.concludes = !seed.is_multiple_of(3);
     spec.silent_when_busy = seed.is_multiple_of(9);
-    spec.probe = spec.probe.filter(|_| !seed.is_multiple_of(6));
+    spec.own_socket = !seed.is_multiple_of(10);
+    spec.probe = spec.probe.filter(|_| spec.own_socket && !seed.is_multiple_of(6));
     let mut world = World::new(seed, start, spec);
     world.shaky = seed.is_multiple_of(3);
     world.checking.programs = (seed % 4) as usize;

@@ -2,7 +2,7 @@
 
 use super::{Process, World, ms};
 use sockd_supervisor::{
-    Effect, Effects, Event, GenerationId, Notice, Overview, Paused, Phase, Role, RolloutStep, Signal, Snapshot,
+    Effect, Effects, Event, GenerationId, Notice, Overview, Paused, Phase, Role, RolloutStep, Signal, Snapshot, Spec,
     WorkerEvent, WorkerId, WorkerSnapshot,
 };
 use std::collections::BTreeSet;
@@ -132,6 +132,26 @@ impl World {
         }
     }
 
+    /// A canary takes the place of a worker that serves only where what it is made from is doubted: a reload runs or was
+    /// refused, or nobody knows how long the next one takes to accept.
+    fn check_doubt(&self, before: &Snapshot, after: &Snapshot, effects: &Effects) {
+        let mut spawned = effects.iter().filter_map(|effect| {
+            if let Effect::Spawn { worker, generation, role: Role::Canary } = effect {
+                (*generation == after.generation).then_some(worker)
+            } else {
+                None
+            }
+        });
+        let spec = |id| self.records.spec(id);
+        let unknown = |spec: &Spec| spec.canary && !spec.says_ready && !spec.own_socket;
+        let seen = after.workers.iter().any(|w| w.generation == after.generation && w.takes_its_sockets);
+        let differs = [before, after].iter().any(|now| now.rollout.is_some() || now.refusal.is_some());
+        if let Some(id) = spawned.next() {
+            let doubted = differs || unknown(spec(after.generation)) && !seen;
+            assert!(doubted && after.ready > 0, "canary {id} proves what nobody doubts\n{}", self.story());
+        }
+    }
+
     /// What is new goes through a canary where there is something to protect, comes a few at a time, and goes whole where it
     /// is refused.
     fn check_rollout(&self, before: &Snapshot, after: &Snapshot, effects: &Effects) {
@@ -191,6 +211,7 @@ impl World {
             return;
         }
         self.check_fallback(&after);
+        self.check_doubt(before, &after, effects);
         self.check_starts(&after);
         self.check_recovery(before, &after, effects);
         self.check_rollout(before, &after, effects);
