@@ -83,6 +83,9 @@ use std::time::Duration;
 use worker::Worker;
 use workers::Workers;
 
+/// No worker has more deadlines than these at a time.
+const MAX_DUE: usize = 8;
+
 /// The state of one instance: its generations, slots and workers.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
@@ -312,10 +315,13 @@ impl Supervisor {
         for id in self.workers.due(now) {
             // What an earlier one of them brought about may have moved this one's deadline, and it may have several.
             let is_due = |worker: &Worker| worker.deadline().is_some_and(|at| at <= now);
-            while self.workers.get(id).is_some_and(is_due)
-                && let Some(change) = self.workers.update(id, |worker| worker.handle_deadline(now, &mut effects))
-            {
-                self.apply(now, id, change, &mut effects);
+            for _ in 0..MAX_DUE {
+                if !self.workers.get(id).is_some_and(is_due) {
+                    break;
+                }
+                if let Some(change) = self.workers.update(id, |worker| worker.handle_deadline(now, &mut effects)) {
+                    self.apply(now, id, change, &mut effects);
+                }
             }
         }
         let late: Vec<(GenerationId, Duration)> =

@@ -169,19 +169,23 @@ impl World {
                 assert!(left.is_none(), "what was refused starts on: {left:?}\n{}", self.story());
             }
         }
-        let stands = |w: &&WorkerSnapshot| matches!(w.phase, Phase::Starting | Phase::Ready);
-        for worker in after.workers.iter().filter(stands) {
-            let Some(slot) = worker.slot else { continue };
-            let slot = after.slots.get(slot.0 as usize);
-            let its = slot.is_some_and(|slot| [slot.current, slot.successor].contains(&Some(worker.worker)));
-            assert!(its, "worker {} stands in no place\n{}", worker.worker, self.story());
-        }
         if let Some((generation, RolloutStep::Trying { .. } | RolloutStep::Replacing)) = after.rollout {
             let starts =
                 |w: &&WorkerSnapshot| w.generation == generation && w.slot.is_some() && w.phase == Phase::Starting;
             let starting = after.workers.iter().filter(starts).count() as u32;
             let most = (self.records.spec(generation).workers / 16).max(1);
             assert!(starting <= most, "{starting} new workers start at once\n{}", self.story());
+        }
+    }
+
+    /// Who starts or is ready stands in one of the places.
+    fn check_places(&self, after: &Snapshot) {
+        let stands = |w: &&WorkerSnapshot| matches!(w.phase, Phase::Starting | Phase::Ready);
+        for worker in after.workers.iter().filter(stands) {
+            let Some(slot) = worker.slot else { continue };
+            let slot = after.slots.get(slot.0 as usize);
+            let its = slot.is_some_and(|slot| [slot.current, slot.successor].contains(&Some(worker.worker)));
+            assert!(its, "worker {} stands in no place\n{}", worker.worker, self.story());
         }
     }
 
@@ -212,7 +216,10 @@ impl World {
         }
         self.check_fallback(&after);
         self.check_doubt(before, &after, effects);
-        self.check_starts(&after);
+        if self.looks_closely() {
+            self.check_starts(&after);
+            self.check_places(&after);
+        }
         self.check_recovery(before, &after, effects);
         self.check_rollout(before, &after, effects);
         self.check_records(before, &after, effects, event);
@@ -296,11 +303,15 @@ impl World {
         }
     }
 
+    /// Whether each worker is looked at after this step: with a thousand of them that is for now and then.
+    fn looks_closely(&self) -> bool {
+        self.spec.workers <= 16 || self.steps.is_multiple_of(64)
+    }
+
     /// All that follows from a step is done in it: of an event that means nothing, at the same moment, nothing comes. What
     /// the core left undone would wait for an event that may never come.
     pub(super) fn check_settled(&self) {
-        // Each look copies the core: with a thousand workers that is for now and then.
-        if self.spec.workers > 16 && !self.steps.is_multiple_of(64) {
+        if !self.looks_closely() {
             return;
         }
         // A deadline that has come will call by itself.
