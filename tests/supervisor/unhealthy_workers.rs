@@ -316,3 +316,16 @@ fn an_empty_place_is_filled_although_an_ill_worker_has_no_better_successor() {
     world.kill(victim);
     world.run_until(ms(3_000), "the last place is taken again", |world| world.ready() == 3);
 }
+
+#[test]
+fn one_that_holds_as_much_memory_as_it_may_stays() {
+    let mut world = serving(spec());
+    world.run_for(ms(20_000));
+    let limit = spec().max_memory.expect("there is one");
+    for (memory, expected) in [(limit, 0), (limit + 1, 1)] {
+        let worker = world.pick_ready().expect("three are ready");
+        world.event(Event::Worker(worker, WorkerEvent::Measured { memory }));
+        let retires = |notice: &&Notice| matches!(notice, Notice::WorkerRetires { .. });
+        assert_eq!(world.notices.iter().filter(retires).count(), expected, "{memory}");
+    }
+}
