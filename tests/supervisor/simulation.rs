@@ -382,6 +382,9 @@ impl World {
         self.now = self.now + duration;
         self.last_standstill = self.now;
         self.manager.hears_after_standstill(self.now);
+        if duration >= ms(10_000) {
+            self.lose_answers();
+        }
         if everybody {
             let agenda = std::mem::take(&mut self.agenda);
             self.agenda = agenda.into_iter().map(|((at, n), happening)| ((at + duration, n), happening)).collect();

@@ -1,9 +1,10 @@
 //! What must hold after every step of the simulated world.
 
+use super::processes::STOOD_STILL;
 use super::{Process, World, ms};
 use sockd_supervisor::{
-    Effect, Effects, Event, GenerationId, Notice, Overview, Paused, Phase, Role, RolloutStep, Signal, Snapshot, Spec,
-    WorkerEvent, WorkerId, WorkerSnapshot,
+    Effect, Effects, Event, GenerationId, Notice, Overview, Paused, Phase, ProbeOutcome, Role, RolloutStep, Signal,
+    Snapshot, Spec, WorkerEvent, WorkerId, WorkerSnapshot,
 };
 use std::collections::BTreeSet;
 
@@ -97,6 +98,26 @@ impl World {
         let backs_off = after.slots.iter().any(|slot| slot.retry_in.is_some());
         let wanted = after.ready == 0 && (after.failing.is_some() || backs_off && !starts);
         assert!(after.fallback == wanted || after.holds_back(), "503: wanted is {wanted}\n{}", self.story());
+    }
+
+    /// An answer that was lost in a standstill proves nothing.
+    fn check_lost_answer(&self, before: &Snapshot, after: &Snapshot, effects: &Effects, event: Option<&Event>) {
+        let Some(Event::Worker(id, event)) = event else { return };
+        let (WorkerEvent::Probed(ProbeOutcome::NoAnswer(why)) | WorkerEvent::Judged { verdict: Err(why), .. }) = event
+        else {
+            return;
+        };
+        if why != STOOD_STILL {
+            return;
+        }
+        let shown = |of: &Snapshot| {
+            let worker = of.workers.iter().find(|worker| worker.worker == *id);
+            worker.map(|w| (w.phase, w.wants_successor, w.last_probe.clone().map(|(_, verdict)| verdict)))
+        };
+        assert_eq!(shown(before), shown(after), "what was lost counts against worker {id}\n{}", self.story());
+        let judged_again = effects.iter().any(|effect| matches!(effect, Effect::Judge { worker, .. } if worker == id));
+        let starts = shown(after).is_some_and(|(phase, ..)| phase == Phase::Starting);
+        assert_eq!(starts, judged_again, "worker {id} is not asked again\n{}", self.story());
     }
 
     /// Nobody takes longer to start than it may, also where others are made meanwhile.
@@ -204,6 +225,7 @@ impl World {
         assert!(after.failing.is_none() || after.ready == 0, "it fails to start and serves\n{}", self.story());
         self.check_visitors_call(before, effects, event);
         self.check_questions(before, &after, effects);
+        self.check_lost_answer(before, &after, effects, event);
         if after.stopping {
             return;
         }

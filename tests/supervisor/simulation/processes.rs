@@ -3,10 +3,13 @@
 use super::super::faults::Code;
 use super::{Happening, Process, World, ms};
 use sockd_supervisor::{
-    Accepts, Answer, Answers, Event, Expectation, GenerationId, Protocol, Role, Signal, WorkerEvent, WorkerId, judge,
-    speaks_for_itself, usual,
+    Accepts, Answer, Answers, Event, Expectation, GenerationId, ProbeOutcome, Protocol, Role, Signal, WorkerEvent,
+    WorkerId, judge, speaks_for_itself, usual,
 };
 use std::time::Duration;
+
+/// Why there was no answer when there was a standstill.
+pub(super) const STOOD_STILL: &str = "no answer in the time of the standstill";
 
 impl World {
     /// What a process does by itself after it came into being.
@@ -96,6 +99,18 @@ impl World {
         let old = reference.and_then(|id| self.processes.get(&id)).map(says);
         let verdict = judge(&expectation, &new, usual(old.as_ref(), remembered));
         (after, WorkerEvent::Judged { verdict, answers: Answers { new: Some(new), old } })
+    }
+
+    /// The time of those who were being asked is over when sockd goes on, whatever they would have answered.
+    pub(super) fn lose_answers(&mut self) {
+        for happening in self.agenda.values_mut() {
+            let Happening::Event(Event::Worker(_, event)) = happening else { continue };
+            if let WorkerEvent::Probed(outcome) = event {
+                *outcome = ProbeOutcome::NoAnswer(STOOD_STILL.to_owned());
+            } else if let WorkerEvent::Judged { verdict, answers } = event {
+                (*verdict, *answers) = (Err(STOOD_STILL.to_owned()), Answers::default());
+            }
+        }
     }
 
     /// Whether it accepts and answers, whatever the core thinks of it.
