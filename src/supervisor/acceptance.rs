@@ -327,4 +327,53 @@ mod tests {
         assert_eq!(find(&busy, &silent()), ProbeOutcome::Healthy);
         assert!(matches!(find(&busy, &Answer::Status(500)), ProbeOutcome::BadAnswer(_)));
     }
+
+    #[test]
+    fn what_speaks_for_itself_is_judged_alike_whatever_others_answer() {
+        let answers = || {
+            let statuses = [200, 404, 499, 500, 503].map(Answer::Status);
+            statuses.into_iter().chain([Answer::NotHttp, Answer::Closed, Answer::Busy, silent(), not_accepted()])
+        };
+        for wanted in [None, Some(Vec::new())] {
+            for protocol in [Protocol::Http, Protocol::Other, Protocol::Unknown] {
+                let expectation = Expectation { wanted: wanted.clone(), protocol, ..comparing() };
+                for new in answers().filter(|new| speaks_for_itself(&expectation, new)) {
+                    let alone = judge(&expectation, &new, None);
+                    answers()
+                        .for_each(|old| assert_eq!(judge(&expectation, &new, Some(&old)), alone, "{old:?} -> {new:?}"));
+                }
+            }
+        }
+        let alone: Vec<_> = answers().filter(|new| speaks_for_itself(&comparing(), new)).collect();
+        let expected = [200, 404, 499].map(Answer::Status).into_iter().chain([Answer::Busy, not_accepted()]);
+        assert_eq!(alone, expected.collect::<Vec<_>>());
+        let health = Expectation { wanted: Some(Vec::new()), ..comparing() };
+        assert!(answers().all(|new| speaks_for_itself(&health, &new)));
+    }
+
+    #[test]
+    fn silence_may_improve_and_what_was_said_does_not() {
+        for protocol in [Protocol::Http, Protocol::Other, Protocol::Unknown] {
+            let expectation = Expectation { protocol, ..comparing() };
+            assert!(may_improve(&expectation, &silent()) && may_improve(&expectation, &not_accepted()));
+            assert_eq!(may_improve(&expectation, &Answer::Closed), protocol != Protocol::Http);
+            let said = [Answer::Status(200), Answer::Status(500), Answer::NotHttp, Answer::Busy];
+            assert!(!said.iter().any(|answer| may_improve(&expectation, answer)));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_tells_nothing_replaces_none_that_did() {
+        let mut baseline = Baseline::default();
+        baseline.remember(not_accepted());
+        assert_eq!(baseline.usual(), None);
+        for (answer, expected) in [(silent(), silent()), (Answer::Status(500), Answer::Status(500))] {
+            baseline.remember(answer);
+            assert_eq!(baseline.usual(), Some(expected));
+        }
+        baseline.remember(silent());
+        assert_eq!(baseline.usual(), Some(Answer::Status(500)));
+        assert!(baseline.is_own() && !baseline.of_successor().is_own());
+        assert_eq!(baseline.of_successor().usual(), Some(Answer::Status(500)));
+    }
 }

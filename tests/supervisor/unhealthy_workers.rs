@@ -329,3 +329,33 @@ fn one_that_holds_as_much_memory_as_it_may_stays() {
         assert_eq!(world.notices.iter().filter(retires).count(), expected, "{memory}");
     }
 }
+
+#[test]
+fn one_that_recovers_has_its_successor_nevertheless_where_there_is_another_reason_for_it() {
+    let found = |world: &World, id: WorkerId| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerUnhealthy { place, .. } if place.worker == id))
+    };
+    let recovered = |world: &World, id: WorkerId| {
+        world.notices.iter().any(|n| matches!(n, Notice::WorkerRecovered(place) if place.worker == id))
+    };
+    for reloads in [false, true] {
+        let mut world = serving(sockd_supervisor::Spec { soak: ms(120_000), ..spec() });
+        let victim = world.core.snapshot(world.now).slots[0].current.expect("it serves");
+        if reloads {
+            world.spec.soak = ms(120_000);
+            let _ = world.reload();
+            world.run_until(ms(60_000), "all new ones are there", |world| world.ready() == 6);
+        } else {
+            world.code = Code::NeverReady;
+            world.event(Event::Worker(victim, WorkerEvent::WantsRetirement));
+        }
+        let successor = world.core.snapshot(world.now).slots[0].successor;
+        assert!(successor.is_some());
+        world.sicken(victim, Sickness::Ill);
+        world.run_until(ms(40_000), "it is found", |world| found(world, victim));
+        world.heal(victim);
+        world.run_until(ms(20_000), "it recovers", |world| recovered(world, victim));
+        let slot = world.core.snapshot(world.now).slots[0].clone();
+        assert_eq!((slot.current, slot.successor), (Some(victim), successor), "reloads: {reloads}");
+    }
+}
