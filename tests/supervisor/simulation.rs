@@ -12,8 +12,8 @@ pub mod sockets;
 mod traffic;
 
 use self::generations::Checking;
-use self::sockets::Socket;
 use self::manager::Manager;
+use self::sockets::Socket;
 use self::traffic::Traffic;
 use super::faults::Code;
 use super::health::Records;
