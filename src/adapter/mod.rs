@@ -30,8 +30,10 @@ pub mod origins;
 pub mod php_fpm;
 pub mod puma;
 pub mod python;
+mod ruby;
 pub mod server_settings;
 pub mod shlex;
+pub mod unicorn;
 pub mod uvicorn;
 pub mod uwsgi;
 pub mod waitress;
@@ -49,6 +51,7 @@ pub static ADAPTERS: &[&Adapter] = &[
     &waitress::ADAPTER,
     &uwsgi::ADAPTER,
     &puma::ADAPTER,
+    &unicorn::ADAPTER,
     &php_fpm::ADAPTER,
 ];
 

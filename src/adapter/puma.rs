@@ -5,13 +5,11 @@
 //! so a private one is handed over among them. What its configuration file says of workers and addresses is read as far
 //! as that goes without running it: it is a program. The command line wins, as with puma.
 
-mod file;
-
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::exec::{Exec, LaunchPlan, ServerInputs, StatsInterface, Worker, WorkerCommand, WorkerFds};
-use super::{Adapter, Making};
+use super::{Adapter, Making, ruby};
 use crate::app::{Address, Command, Conventions};
 use crate::supervisor::Protocol;
 
@@ -32,17 +30,10 @@ pub static ADAPTER: Adapter = Adapter {
     protocol: Protocol::Http,
 };
 
-static EXEC: Exec = Exec { runs: |command| position(command).is_some(), plan };
+/// What its program is called.
+const PROGRAMS: [&str; 1] = ["puma"];
 
-/// Where puma's own arguments begin: after `puma`, or after `bundle exec puma`.
-fn position(command: &[OsString]) -> Option<usize> {
-    let name = |index: usize| Path::new(command.get(index)?).file_name().and_then(OsStr::to_str);
-    match name(0)? {
-        "puma" => Some(1),
-        "bundle" if name(1) == Some("exec") && name(2) == Some("puma") => Some(3),
-        _ => None,
-    }
-}
+static EXEC: Exec = Exec { runs: |command| ruby::position(command, &PROGRAMS).is_some(), plan };
 
 fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
     let mut plan = LaunchPlan { private_socket: true, ..LaunchPlan::default() };
@@ -50,10 +41,13 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
     let variable = |name: &str| inputs.environment.get(OsStr::new(name)).and_then(|text| text.to_str());
     let mut stage =
         ["APP_ENV", "RACK_ENV", "RAILS_ENV"].into_iter().find_map(variable).unwrap_or("development").to_owned();
-    let mut words =
-        inputs.command.iter().skip(position(inputs.command).unwrap_or(1)).map(|word| word.to_string_lossy());
+    let mut words = inputs
+        .command
+        .iter()
+        .skip(ruby::position(inputs.command, &PROGRAMS).unwrap_or(1))
+        .map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
-        let (name, joined) = option(&word);
+        let (name, joined) = ruby::option(&word);
         let mut value = || joined.map(str::to_owned).or_else(|| words.next().map(|word| word.into_owned()));
         match name {
             "-w" | "--workers" => {
@@ -92,7 +86,7 @@ fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
     plan.worker = Some(Box::new(Process { usual }));
     let (count_said, place_said) = (plan.workers.is_some(), !plan.listen.is_empty());
     for (path, text) in &texts {
-        for call in file::calls(text, inputs.environment) {
+        for call in ruby::calls(text, &["workers", "bind", "port"], inputs.environment) {
             let at = format!("{}:{}: puma's {}", path.display(), call.line, call.name);
             match (call.name, call.value) {
                 ("workers", _) if count_said => {}
@@ -146,17 +140,6 @@ fn texts(inputs: &ServerInputs<'_>, named: &[String], stage: &str) -> Result<Vec
 /// Where puma listens by a port alone: on all addresses.
 fn port(text: &str) -> Option<Address> {
     format!("0.0.0.0:{text}").parse().ok()
-}
-
-/// An option and a value that is joined to it: `--bind=X`, `-p80`.
-fn option(word: &str) -> (&str, Option<&str>) {
-    if let Some((name, value)) = word.split_once('=').filter(|_| word.starts_with("--")) {
-        return (name, Some(value));
-    }
-    match word.char_indices().nth(2) {
-        Some((end, _)) if word.starts_with('-') && !word.starts_with("--") => (&word[..end], Some(&word[end..])),
-        _ => (word, None),
-    }
 }
 
 /// `tcp://0.0.0.0:9292`, `unix:///run/x.sock?umask=0007`, `unix://relative.sock`.
@@ -319,16 +302,5 @@ mod tests {
         let plan = read_with("puma", &[("/srv/config/puma.rb", "workers Etc.nprocessors\n")]).expect("read");
         assert_eq!(plan.workers, Some(4));
         assert!(plan.warnings[0].starts_with("/srv/config/puma.rb:1: ") && plan.warnings[0].contains("workers.count"));
-    }
-
-    #[test]
-    fn only_puma_is_recognised() {
-        let is = |line: &str| position(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>()).is_some();
-        for line in ["puma", "/usr/bin/puma -C x.rb", "/usr/bin/bundle exec puma", "bundle exec bin/puma"] {
-            assert!(is(line), "{line}");
-        }
-        for line in ["", "pumactl", "bundle exec rails server", "bundle install puma", "ruby puma"] {
-            assert!(!is(line), "{line}");
-        }
     }
 }

@@ -5,13 +5,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::adapter::ADAPTERS;
 use crate::systemd::Manager;
 use crate::systemd::unit_files::UnitFiles;
 use crate::systemd::unit_name::INSTANCES;
 
-/// Words that give the unit of an application server away.
-const SERVERS: [&str; 9] =
-    ["gunicorn", "uwsgi", "uvicorn", "hypercorn", "daphne", "granian", "waitress", "puma", "php-fpm"];
 /// So many commands are listed.
 const MAX_CANDIDATES: usize = 12;
 
@@ -29,7 +27,9 @@ pub fn running() -> Vec<String> {
 /// The units that run a server by themselves, by their files.
 pub fn adoptable() -> Vec<String> {
     let ours = mentioning("sockd");
-    SERVERS.iter().flat_map(|server| mentioning(server)).collect::<BTreeSet<_>>().difference(&ours).cloned().collect()
+    // The name of an application server gives its unit away.
+    let servers = ADAPTERS.iter().flat_map(|adapter| mentioning(adapter.conventions.name));
+    servers.collect::<BTreeSet<_>>().difference(&ours).cloned().collect()
 }
 
 /// The units of all managers whose files hold a word.

@@ -13,10 +13,11 @@ use super::traceback::{self, Traceback};
 use crate::adapter::declared_sockets::{DeclaredSockets, MoreSettings, values};
 use crate::adapter::gunicorn::{self, GunicornArgs};
 use crate::adapter::uwsgi::ini::{HTTP_SOCKETS, Section, UWSGI_SOCKETS};
-use crate::adapter::{self, Making};
+use crate::adapter::{self, ADAPTERS, Making};
 use crate::app::Address;
 use crate::control::Status;
 use crate::control::message::WorkerState;
+use crate::supervisor;
 use crate::systemd::details::Details;
 
 /// Exit statuses of systemd itself (systemd.exec(5), "Process Exit Codes").
@@ -136,8 +137,11 @@ pub fn server(service: &Details) -> &str {
 
 /// Whether a command line is one of the servers that the guides use; sockd's own is, too.
 pub fn is_application(service: &Details) -> bool {
-    const SERVERS: [&str; 8] = ["gunicorn", "uwsgi", "uvicorn", "hypercorn", "daphne", "granian", "waitress", "puma"];
-    runs_sockd(service) || SERVERS.iter().any(|known| server(service).starts_with(known))
+    let mut names = ADAPTERS
+        .iter()
+        .filter(|adapter| adapter.protocol == supervisor::Protocol::Http)
+        .map(|adapter| adapter.conventions.name);
+    runs_sockd(service) || names.any(|known| server(service).starts_with(known))
 }
 
 /// Every address at which the application should be reached.

@@ -146,11 +146,14 @@ pub(super) fn last_word<'a>(lines: impl DoubleEndedIterator<Item = &'a str> + Cl
 
 /// Whether a line may be quoted: it has a word in it, and is not, in its writer's own words, of no concern.
 fn says_something(line: &str) -> bool {
-    // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker"; and what
-    // PHP-FPM says behind every error.
-    const NO_CONCERN: [&str; 5] = [
+    // As gunicorn and many others mark their lines: "[2026-11-23 13:00:00 +0000] [7] [INFO] Booting worker"; Ruby's
+    // Logger: "I, [2026-11-23T13:00:00.000000 #7]  INFO -- : master process ready"; and what PHP-FPM says behind every
+    // error.
+    const NO_CONCERN: [&str; 7] = [
         "] [INFO] ",
         "] [DEBUG] ",
+        "]  INFO -- ",
+        "] DEBUG -- ",
         "] NOTICE: ",
         "] ERROR: failed to load configuration file ",
         "] ERROR: FPM initialization failed",
@@ -280,9 +283,16 @@ fn names_in_ruby(line: &str) -> bool {
     is_class_of_ruby(class) && placed
 }
 
+/// The message in a line of Ruby's Logger: `E, [2026-11-23T13:00:00.000000 #7] ERROR -- : no database (IOError)`.
+fn logged_in_ruby(line: &str) -> Option<&str> {
+    let (_, message) = line.split_once("] ERROR -- ").or_else(|| line.split_once("] FATAL -- "))?;
+    message.split_once(": ").map(|(_, message)| message)
+}
+
 /// What names the mistake where Ruby raises an error for somebody else's: a syntax error says itself in which file it is,
 /// and what cannot be loaded is missing, whichever of Ruby's own files looked for it.
 fn mistake_in_ruby(line: &str) -> &str {
+    let line = logged_in_ruby(line).unwrap_or(line);
     let of_another = line.ends_with(" (SyntaxError)") || line.ends_with(" (LoadError)");
     let behind_place = || line.split_once(":in ")?.1.split_once("': ");
     behind_place().filter(|_| of_another).map_or(line, |(_, mistake)| mistake)
@@ -300,7 +310,7 @@ mod tests {
 
     /// Captured, and shortened, from Ruby 3.1 with puma 5.6, Node 20, Go 1.19, OpenJDK 17, rustc 1.95, dash, bash, perl 5.36, g++ 12
     /// and PHP-FPM 8.4; the others as the languages' manuals have them.
-    const CAPTURED: [(&str, &str); 44] = [
+    const CAPTURED: [(&str, &str); 46] = [
         (
             "[2026-11-23 13:00:00 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
              File \"x.py\", line 1, in <module>\nModuleNotFoundError: No module named 'myproject'\n[2026-11-23 13:00:00 \
@@ -390,6 +400,17 @@ mod tests {
         (
             "! Unable to load application: SyntaxError: c3.ru:3: syntax error, unexpected '}', expecting ')'\n}.to_app\n^\n",
             "! Unable to load application: SyntaxError: c3.ru:3: syntax error, unexpected '}', expecting ')'",
+        ),
+        (
+            "I, [2026-12-01T03:31:04.930528 #9173]  INFO -- : worker=0 spawned pid=9173\nE, [2026-12-01T03:31:04.936018 \
+             #9173] ERROR -- : no database (IOError)\nconfig.ru:3:in `open'\n/usr/lib/ruby/vendor_ruby/unicorn.rb:54:in \
+             `eval'\n",
+            "no database (IOError)",
+        ),
+        (
+            "set DATABASE_URL\nI, [2026-12-01T03:31:04.930528 #9173]  INFO -- : master process ready\nD, \
+             [2026-12-01T03:31:04.930528 #9173] DEBUG -- : waiting\n",
+            "set DATABASE_URL",
         ),
         (
             "/usr/lib/ruby/vendor_ruby/puma/rack/builder.rb:183:in `eval': config.ru:2: syntax error, unexpected '}', \

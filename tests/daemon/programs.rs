@@ -1,4 +1,4 @@
-//! Servers of other languages, as they are: puma with a rack application, node's http, a Go program that takes its
+//! Servers of other languages, as they are: puma and unicorn with a rack application, node's http, a Go program that takes its
 //! sockets as systemd passes them. What is not installed is left out, and said so.
 
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::instance::{Builder, Instance};
 use super::processes;
@@ -158,6 +158,69 @@ fn puma_s_own_file_says_how_many_and_where() {
     web.status("serving, 3 of 3 workers, generation 1");
     let own = super::http::Address::Unix(web.path().join("own.sock"));
     assert_eq!(own.get("/").expect("answered").body, "hello");
+    web.stop();
+}
+
+fn unicorn() -> Server {
+    Server {
+        // Visitors are answered by the process of the worker, which is its master's.
+        source: puma().source.replace("Process.pid", "Process.ppid").leak(),
+        command: ["unicorn", "-c", "unicorn.rb", "-l", "127.0.0.1:1"].map(str::to_owned).into(),
+        loses_nothing: true,
+        ..puma()
+    }
+}
+
+/// What every worker would do, if it had its way: write the file, and listen, as often as it takes.
+const UNICORN: &str = "worker_processes 3
+pid 'unicorn.pid'
+listen '127.0.0.1:2', tries: -1
+before_fork { |server, worker| $stdout.puts 'before_fork' }
+after_fork { |server, worker| server.listen('127.0.0.1:3', tries: -1) }
+";
+
+#[test]
+fn unicorn_lives() {
+    if there("unicorn") {
+        lives_with(Instance::on_unix().tcp4().file("unicorn.rb", UNICORN), &unicorn());
+    }
+}
+
+#[test]
+fn unicorn_is_sent_every_signal() {
+    if !there("unicorn") {
+        return;
+    }
+    let server = unicorn();
+    let web = server.start(Instance::on_unix().file("unicorn.rb", UNICORN));
+    web.get("/");
+    signals::is_sent_everything(web, |web, text| server.deploy(web, &server.text(text)));
+}
+
+#[test]
+fn unicorn_s_own_file_says_how_many_and_where_and_its_hooks_are_called() {
+    if !there("unicorn") {
+        return;
+    }
+    let web = Instance::builder()
+        .file("config.ru", "run ->(env) { [200, {'content-type' => 'text/plain'}, [Process.pid.to_s]] }\n")
+        .file("unicorn.rb", &UNICORN.replace("127.0.0.1:2", "unix:own.sock"))
+        .config(QUICK)
+        .command(&["unicorn", "-c", "unicorn.rb"]);
+    web.status("serving, 3 of 3 workers, generation 1");
+    let own = super::http::Address::Unix(web.path().join("own.sock"));
+    let process = own.get("/").expect("answered").body;
+    web.output("before_fork");
+    assert!(!web.path().join("unicorn.pid").exists());
+    for master in web.ready() {
+        assert_eq!(sockd::process::descendants(master).len(), 1, "{}", processes::describe(master));
+    }
+
+    // With its process a worker ends, too.
+    let mark = web.mark();
+    processes::signal(Pid::from_raw(process.parse().expect("a number")).expect("a process"), Signal::KILL);
+    web.log_since(mark, "killed by SIGKILL");
+    web.status_since(mark, "serving, 3 of 3 workers, generation 1");
     web.stop();
 }
 

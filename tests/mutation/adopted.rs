@@ -27,18 +27,20 @@ const PROGRAM: &str = "[program:site]\ncommand=/srv/venv/bin/gunicorn -w 2 --bin
                        environment=A=\"b, c\",D='e',\n  F=g/h\n";
 const UNIT: &str = "[Unit]\nDescription=a\n[Service]\nUser=sammy\nGroup=www-data\nWorkingDirectory=/home/sammy/site\n\
                     Environment=\"A=b c\"\nTimeoutStartSec=5\nUMask=0007\nExecStart=";
-const COMMANDS: [&str; 4] = [
+const COMMANDS: [&str; 5] = [
     "/srv/venv/bin/gunicorn --workers 3 \\\n  --bind unix:/run/site.sock a:b\n",
     "/srv/venv/bin/uwsgi --ini /etc/named\n",
     "/usr/sbin/php-fpm8.2 --fpm-config /etc/named\n",
     "/usr/bin/puma -C /etc/named\n",
+    "/usr/bin/unicorn -c /etc/named\n",
 ];
 /// What stands in the file that the command names.
-const NAMED: [&str; 4] = [
+const NAMED: [&str; 5] = [
     "",
     "[uwsgi]\nsocket = /run/site.sock\nchmod-socket = 660\n",
     "[www]\nlisten = /run/php/site.sock\nlisten.mode = 0660\n",
     "workers 2\nbind \"unix:///run/puma.sock\"\nport 3000\n",
+    "worker_processes 2\nlisten \"/run/unicorn.sock\", :backlog => 64, umask: 0007\nworking_directory \"/srv\"\n",
 ];
 
 /// Settings of a unit file in their order, read as `src/shared/conf-parser.c` of systemd does: not by sockd's own reader.

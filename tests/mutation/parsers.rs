@@ -100,6 +100,7 @@ fn command_lines_and_binds() {
         "/usr/bin/env A=b nice -n 5 python3 -m uvicorn --uds /run/a.sock --fd 3 a:b",
         "/usr/bin/uwsgi --ini /etc/a.ini --socket :3031",
         "/usr/bin/puma -C config/puma.rb -b tcp://0.0.0.0:9292",
+        "bundle exec unicorn -Nl /run/a.sock -c config/unicorn.rb",
         "/usr/sbin/php-fpm8.2 --nodaemonize --fpm-config /etc/php/fpm.conf",
         "sh -c 'exec hypercorn -b [::1]:8000 a:b'",
     ];

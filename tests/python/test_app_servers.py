@@ -1,9 +1,11 @@
 """What the adapters take for granted of each server by itself, without sockd. Fails when a new version is otherwise.
 
-Every server is given one listening socket as descriptor 3, by its own option, and is then asked to stop.
+Every server is given one listening socket as descriptor 3, by its own option or by systemd's variables, and is then asked
+to stop. A server that is not Python's is skipped where it is not installed.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +33,16 @@ async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
         await send({"type": "http.response.body", "body": b"hello"})
 '''
+
+RACK = """
+run ->(env) {
+  if env["PATH_INFO"] == "/slow"
+    File.write("begun", "")
+    File.read("gate")
+  end
+  [200, {"content-type" => "text/plain", "content-length" => "5"}, ["hello"]]
+}
+"""
 
 UWSGI = ("uwsgi", "--master", "--no-orphans", "--http-socket", "fd://3", "--module", "wsgi:app")
 WAITRESS = "import socket, waitress, wsgi; waitress.serve(wsgi.app, sockets=[socket.socket(fileno=3)])"
@@ -64,18 +76,26 @@ SERVERS = [
     Server("python", "-c", WAITRESS, stop=signal.SIGINT, backlog=1024),
     Server("python", "-c", WAITRESS, status=-signal.SIGTERM, backlog=1024),
     Server(*UWSGI, "--need-app", stop=signal.SIGINT),
+    Server("unicorn", "-E", "none", named=True, stop=signal.SIGQUIT, backlog=1024),
+    Server("unicorn", "-E", "none", named=True, backlog=1024),
 ]
 
 
 class AppServers(fake_sockd.Case):
     files = {"wsgi": WSGI, "asgi": ASGI}
 
+    def setUp(self):
+        super().setUp()
+        self.directory.write("config.ru", RACK)
+
     def start(self, listener, *command, **environment):
         """The server with the listener as its descriptor 3, named as systemd names it."""
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(notify.close)
         notify.bind(self.directory / ("notify-%d" % next(SERIAL)))
-        program = os.path.join(SCRIPTS, command[0])
+        program = shutil.which(command[0], path=SCRIPTS + ":" + os.environ["PATH"])
+        if program is None:
+            self.skipTest("%s is not installed" % command[0])
         shell = 'exec 3<&%d && LISTEN_PID=$$ exec "$0" "$@"' % listener.fileno()
         process = subprocess.Popen(
             ["bash", "-c", shell, program, *command[1:]], cwd=self.directory.path, text=True,
@@ -134,6 +154,27 @@ class AppServers(fake_sockd.Case):
         self.assertEqual(get(listener.getsockname()), "hello")
         process.send_signal(signal.SIGINT)
         self.ends_with(process, 0)
+
+    def test_unicorn_finishes_a_request_at_sigquit_alone_and_never_says_ready(self):
+        os.mkfifo(self.directory / "gate")
+        for number, answer in ((signal.SIGQUIT, b"hello"), (signal.SIGTERM, b""), (signal.SIGINT, b"")):
+            with self.subTest(signal=number.name):
+                listener = self.tcp_listener()
+                process, notify = self.start(
+                    listener, "unicorn", "-E", "none", LISTEN_FDS="1", LISTEN_FDNAMES="web")
+                with socket.create_connection(listener.getsockname(), timeout=fake_sockd.PATIENCE) as client:
+                    client.sendall(b"GET /slow HTTP/1.0\r\nHost: x\r\n\r\n")
+                    begun = self.directory / "begun"
+                    fake_sockd.wait_until(lambda: os.path.exists(begun), "a request")
+                    os.unlink(begun)
+                    process.send_signal(number)
+                    if answer:
+                        with open(self.directory / "gate", "w"):
+                            pass
+                    self.assertEqual(client.makefile("rb").read()[-5:], answer)
+                self.ends_with(process, 0)
+                with self.assertRaises(BlockingIOError):
+                    notify.recv(4096, socket.MSG_DONTWAIT)
 
     def test_what_they_exit_with_when_the_application_cannot_be_loaded(self):
         for command, status in (
