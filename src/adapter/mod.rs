@@ -5,13 +5,14 @@
 //!
 //! # How an adapter is added
 //!
-//! One file for each server, with one [`Adapter`], and its line in [`ADAPTERS`].
+//! One file for each server, with one [`Adapter`], and its line in [`ADAPTERS`]. `tests/README.md` has all the steps.
 //! - A Python server gets a [`python::Python`] as well: the name of its script, what its options say of its sockets, and
 //!   a module in `python/sockd_worker/servers` (what it must offer stands at the head of `app_server.py`; its settings
 //!   are a [`server_settings::ServerSettings`]). List the modules that its template needs in `python/modules.json`, and
 //!   test the template in `tests/python`.
 //! - A server that is executed once for each worker is [`Making::Exec`] with an [`exec::Exec`]: how it is recognised,
-//!   and what it needs beyond the manners of a good systemd service (a rewritten command line, files, a private socket).
+//!   and what it needs beyond the manners of a good systemd service (a rewritten command line, files, a private socket):
+//!   the fields of [`exec::LaunchPlan`]. What servers of one language share has a file of its own (`ruby.rs`).
 //!
 //! The daemon and [`recognise`] ask this table and never a name.
 #![forbid(unsafe_code)]

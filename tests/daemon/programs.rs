@@ -171,8 +171,9 @@ fn unicorn() -> Server {
     }
 }
 
-/// What every worker would do, if it had its way: write the file, and listen, as often as it takes.
+/// What every worker would do, if it had its way: write the file, listen, as often as it takes, and execute itself.
 const UNICORN: &str = "worker_processes 3
+worker_exec true
 pid 'unicorn.pid'
 listen '127.0.0.1:2', tries: -1
 before_fork { |server, worker| $stdout.puts 'before_fork' }
@@ -213,6 +214,11 @@ fn unicorn_s_own_file_says_how_many_and_where_and_its_hooks_are_called() {
     web.output("before_fork");
     assert!(!web.path().join("unicorn.pid").exists());
     for master in web.ready() {
+        // By these it would have another number of processes, or start another master.
+        for signal in [Signal::HUP, Signal::USR2, Signal::WINCH, Signal::TTIN, Signal::TTOU] {
+            let ignored = signals::mask(master, "SigIgn:") >> (signal.as_raw() - 1) & 1 == 1;
+            assert!(ignored, "{signal:?} is not ignored");
+        }
         assert_eq!(sockd::process::descendants(master).len(), 1, "{}", processes::describe(master));
     }
 

@@ -50,7 +50,7 @@ fn send_all(web: &Instance) {
 pub fn is_sent_everything(mut web: Instance, deploy: impl Fn(&Instance, &str)) {
     web.status("serving, 2 of 2 workers, generation 1");
     assert_serves(&web, &["hello"]);
-    let caught = caught(web.ready_worker());
+    let caught = mask(web.ready_worker(), "SigCgt:");
     let (known, others): (Vec<i32>, Vec<i32>) = idle().partition(|number| caught >> (number - 1) & 1 == 1);
     assert!(!known.is_empty(), "it catches no signal");
     for number in known {
@@ -96,10 +96,10 @@ pub fn is_sent_everything(mut web: Instance, deploy: impl Fn(&Instance, &str)) {
     visitor.join().expect("no panic");
 }
 
-/// The signals that a process catches, the first one in the lowest bit.
-fn caught(pid: Pid) -> u64 {
+/// The signals that a process catches (`SigCgt:`) or ignores (`SigIgn:`), the first one in the lowest bit.
+pub fn mask(pid: Pid, which: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("proc(5)");
+    let mask = status.lines().find_map(|line| line.strip_prefix(which)).expect("proc(5)");
     u64::from_str_radix(mask.trim(), 16).expect("a mask")
 }
 

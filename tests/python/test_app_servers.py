@@ -1,7 +1,7 @@
 """What the adapters take for granted of each server by itself, without sockd. Fails when a new version is otherwise.
 
-Every server is given one listening socket as descriptor 3, by its own option or by systemd's variables, and is then asked
-to stop. A server that is not Python's is skipped where it is not installed.
+Every server is given one listening socket as descriptor 3, by its own option or by systemd's variables, and is then
+asked to stop. A server that is not Python's is skipped where it is not installed.
 """
 
 import os
@@ -164,9 +164,8 @@ class AppServers(fake_sockd.Case):
                     listener, "unicorn", "-E", "none", LISTEN_FDS="1", LISTEN_FDNAMES="web")
                 with socket.create_connection(listener.getsockname(), timeout=fake_sockd.PATIENCE) as client:
                     client.sendall(b"GET /slow HTTP/1.0\r\nHost: x\r\n\r\n")
-                    begun = self.directory / "begun"
-                    fake_sockd.wait_until(lambda: os.path.exists(begun), "a request")
-                    os.unlink(begun)
+                    fake_sockd.wait_until(lambda: os.path.exists(self.directory / "begun"), "a request")
+                    os.unlink(self.directory / "begun")
                     process.send_signal(number)
                     if answer:
                         with open(self.directory / "gate", "w"):
