@@ -1,10 +1,11 @@
 //! What is known of unicorn: a master with one worker process as one worker, on the sockets it is handed and no others.
 //!
-//! unicorn takes LISTEN_FDS itself, serves HTTP on every inherited socket, and says no READY=1, so a private socket is
-//! handed over among them and asked. SIGQUIT finishes the request in flight, SIGTERM and SIGINT cut it; the exit code is 0
-//! (all measured with 6.0.0). How many processes, where its pid file is and where else it listens can be set in its
-//! configuration file, which is a program: a worker gets one of ours (`unicorn/worker.rb`), which runs the owner's first.
-//! What the owner's file says of workers and addresses is read as far as that goes without running it.
+//! unicorn takes LISTEN_FDS itself and serves HTTP on every inherited socket, so a private one is handed over among them.
+//! SIGQUIT finishes the request in flight, SIGTERM and SIGINT cut it; the exit code is 0 (all measured with 6.0.0). How many
+//! processes, where its pid file is and where else it listens can be set in its configuration file, which is a program: a
+//! worker gets one of ours (`unicorn/worker.rb`), which runs the owner's first, and says READY=1, as unicorn itself does
+//! not, once its process has loaded the application. What the owner's file says of workers and addresses is read as far as
+//! that goes without running it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ static EXEC: Exec = Exec { runs: |command| ruby::position(command, &PROGRAMS).is
 fn plan(inputs: &ServerInputs<'_>) -> Result<LaunchPlan, String> {
     let mut plan = LaunchPlan {
         graceful_timeout: Some(TIMEOUT),
+        says_ready: true,
         private_socket: true,
         silent_when_busy: true,
         // It ends one that serves for too long by itself.

@@ -4,7 +4,8 @@ worker_processes 1
 worker_exec false
 pid nil
 tap do
-  before_fork, ended, read = set[:before_fork], set[:after_worker_exit], after_reload
+  before_fork, ready, ended = set[:before_fork], set[:after_worker_ready], set[:after_worker_exit]
+  read = after_reload
 
   set[:before_fork] = lambda do |server, worker|
     # By these it would load code, start another master, or have other than one process. That is sockd's affair.
@@ -14,6 +15,14 @@ tap do
       logger.warn "sockd: listen #{address} is ignored: a worker listens where sockd does"
     end
     before_fork.call(server, worker)
+  end
+
+  # The application is loaded.
+  set[:after_worker_ready] = lambda do |server, worker|
+    ready.call(server, worker)
+    notify = Socket.new(:UNIX, :DGRAM)
+    notify.send("READY=1", 0, Socket.sockaddr_un(ENV["NOTIFY_SOCKET"].sub(/\A@/, "\0")))
+    notify.close
   end
 
   # It ends as its process does, so that sockd knows of it, and replaces both.
