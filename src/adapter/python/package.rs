@@ -43,6 +43,7 @@ macro_rules! sources {
 static SOURCES: &[(&str, &str)] = sources![
     "sockd_worker/__init__.py",
     "sockd_worker/app_server.py",
+    "sockd_worker/copies.py",
     "sockd_worker/drain.py",
     "sockd_worker/forking.py",
     "sockd_worker/log.py",
@@ -69,6 +70,7 @@ static SOURCES: &[(&str, &str)] = sources![
     "sockd_worker/signals.py",
     "sockd_worker/sockets.py",
     "sockd_worker/template.py",
+    "sockd_worker/warm.py",
     "sockd_worker/websockets.py",
     "sockd_worker/worker.py",
 ];

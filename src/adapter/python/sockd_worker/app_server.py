@@ -7,10 +7,11 @@ import gc
 import os
 
 from .pid_file import remove_pid_file, write_pid_file
+from .warm import Unfit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Tuple
+    from typing import Any, Callable, Dict, Optional, Tuple
 
     from .protocol import ForkOrder, Notice
 
@@ -26,7 +27,7 @@ class AppServer:
     module: str
     # The first two numbers of the oldest version whose inside is what the module takes for granted.
     oldest: "Tuple[int, int]"
-    # Where in the service's life this template begins: the content of LIFE_FD.
+    # Where in the service's life this template begins: the content of LIFE_FD, and sockd's process id as "supervisor".
     life: "Dict[str, Any]"
     # Whether something is to be done in the template before each fork. Then there is no spare.
     forks_on_order = False
@@ -48,6 +49,13 @@ class AppServer:
     def load(self) -> None:
         """Import the application, for all workers; an error ends the template."""
         raise NotImplementedError
+
+    def wsgi(self) -> "Tuple[Callable[..., Any], Dict[str, Any]]":
+        """The application that is loaded, if it is a WSGI application, and what this server adds to an environ; Unfit.
+
+        Workers must call it in one thread or in several, and do nothing with it before that would be new to it.
+        """
+        raise Unfit("only WSGI applications are warmed")
 
     def work(self, order: "ForkOrder", supervisor: int) -> None:
         """Be a worker: serve order.sockets until a signal ends that."""
@@ -91,11 +99,11 @@ class AppServer:
             self.workers_resized(notice.workers, call)
         elif call and notice.kind == "started":
             if self.pid_file:
-                write_pid_file(self.pid_file, os.getppid())
+                write_pid_file(self.pid_file, self.life["supervisor"])
             self.service_started()
         elif call and notice.kind == "end":
             if self.pid_file:
-                remove_pid_file(self.pid_file, os.getppid())
+                remove_pid_file(self.pid_file, self.life["supervisor"])
             self.service_ended()
 
     def workers_changed(self) -> None:

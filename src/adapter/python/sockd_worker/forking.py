@@ -14,6 +14,11 @@ next spare is made once the worker that the last one became has had its first mo
 Moving into a control group can take 10 ms and more, too: a message says which worker comes next, and the spare moves
 into that one's group while nobody waits for it.
 
+The warm copy (copies.py) is a fork of the template, its child, that has answered requests. Once sockd promotes it, it
+is the template: it has the control socket to itself, makes the spares, and hears the notices, while the template that
+it comes from waits for its end, and is the template again then. Which of the two makes a worker follows from the order
+of the messages: the spare that takes the "promote" or "demote" passes it on and ends, and the next one is the other's.
+
 The protocol is protocol.py's.
 """
 
@@ -23,13 +28,16 @@ import gc
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import time
 
+from .copies import Copy, Original, fork_copy, not_warm
 from .log import complain
 from .protocol import DECODER, BadMessage, ForkOrder, Notice, Place, failed
 from .sockets import close_all
+from .warm import Unfit, Wishes, warm
 from .worker import enter_group, wait_for_adoption
 
 TYPE_CHECKING = False
@@ -74,16 +82,37 @@ class Template:
         self.sent_state: Optional[str] = None
         # The worker in whose group this process is.
         self.placed: Optional[int] = None
+        # The end of the pipe whose other end the spare holds.
+        self.reader: Optional[int] = None
+        # The copy of this template, and what this process is a copy of.
+        self.copy: Optional[Copy] = None
+        self.original: Optional[Original] = None
+        # Whether this is a copy that has yet to be warmed.
+        self.is_fresh = False
+        # What this process does in place of making spares; it returns whether it makes spares then.
+        self.next_step: Optional[Callable[[], bool]] = None
+        # Whether this is a spare that ends, since the next worker is to come from elsewhere.
+        self.is_leaving = False
 
     def serve(self) -> "Optional[ForkOrder]":
         """Fork workers until sockd or the service has ended (None), or until this process is one (its order)."""
-        return self.serve_on_order() if self.server.forks_on_order else self.serve_with_spares()
+        while True:
+            order = self.serve_on_order() if self.server.forks_on_order else self.serve_with_spares()
+            step, self.next_step = self.next_step, None
+            if order is not None or step is None or not step():
+                break
+        if order is None and self.original is not None:
+            # What is to be done at the end of a Python process, the original does.
+            sys.stdout.flush()
+            os._exit(0)
+        return order
 
     def serve_with_spares(self) -> "Optional[ForkOrder]":
         lost, command_waits = 0, False
         while lost < MOST_LOST_SPARES:
             # The spare alone holds the writing end, the template alone the reading end: each learns of the other's end.
             reader, writer = os.pipe()
+            self.reader = reader
             try:
                 if self.fork_orphan() == 0:
                     os.close(reader)
@@ -102,10 +131,12 @@ class Template:
                 if command_waits:
                     why = str(problem)
                     self.take(lambda order: self.refuse(order, why))  # noqa: B023
-                command_waits = self.wait_for(self.control)
+                command_waits = self.next_step is None and self.wait_for(self.control)
                 at_end = not command_waits
-            os.close(reader)
-            if at_end or self.ended:
+            if self.reader is not None:
+                os.close(reader)
+                self.reader = None
+            if at_end or self.ended or self.next_step is not None:
                 return None
         sys.exit("sockd template: %d spares in a row ended before a command came" % lost)
 
@@ -131,7 +162,7 @@ class Template:
     def hear_spare(self, reader: int) -> "Optional[bool]":
         """Take notices from the spare until it is a worker: True; False if it ended, None if the template is to end."""
         rest = b""
-        while self.wait_for(reader) and not self.ended:
+        while not self.ended and self.wait_for(reader):
             chunk = os.read(reader, LARGEST_MESSAGE)
             if not chunk:
                 return False
@@ -141,18 +172,23 @@ class Template:
                 if "taken" in content:
                     self.server.worker_joined(content["taken"]["worker"], content["taken"]["pid"], None)
                     self.server.workers_changed()
+                    self.pass_on_joined(content["taken"]["worker"], content["taken"]["pid"])
                     return True
                 notice = self.notice(content, line)
                 if notice is not None:
                     self.hear(notice)
+                    if self.reader is None:
+                        # This is the copy, and the spare is not its own.
+                        return None
         return None
 
     def serve_on_order(self) -> "Optional[ForkOrder]":
-        while not self.ended and self.wait_for(self.control):
+        while not self.ended and self.next_step is None and self.wait_for(self.control):
             self.take(self.fork_on_order)
             if self.order is not None:
                 return self.order
-            self.load_later()
+            if self.next_step is None:
+                self.load_later()
         return None
 
     def fork_on_order(self, order: ForkOrder) -> None:
@@ -175,6 +211,7 @@ class Template:
             return
         if pid is not None:
             close_all(order.descriptors)
+            self.pass_on_joined(order.worker, pid)
         self.server.after_fork(pid)
         self.server.workers_changed()
 
@@ -218,6 +255,10 @@ class Template:
         try:
             number = os.fork()
             if number == 0:
+                for relative in (self.copy, self.original):
+                    if relative is not None:
+                        relative.leave()
+                self.copy = self.original = None
                 return
         except OSError as error:
             number = -(error.errno or errno.EIO)
@@ -227,10 +268,22 @@ class Template:
 
     def wait_for(self, source: "Union[int, socket.socket]") -> bool:
         """Wait until there is something to read, or the end of it. False once sockd has closed the control socket."""
-        poll = select.poll()
-        poll.register(self.control, 0)
-        poll.register(source, select.POLLIN)
-        return not dict(poll.poll()).get(self.control.fileno(), 0) & select.POLLHUP
+        while True:
+            poll = select.poll()
+            poll.register(self.control, 0)
+            poll.register(source, select.POLLIN)
+            seconds = None
+            if self.copy is not None:
+                poll.register(self.copy.line, select.POLLIN)
+                seconds = self.copy.seconds_left()
+            events = dict(poll.poll(None if seconds is None else seconds * 1000 + 1))
+            number = source if isinstance(source, int) else source.fileno()
+            if events.get(self.control.fileno(), 0) & select.POLLHUP:
+                return False
+            if self.copy is not None and (not events or self.copy.line.fileno() in events):
+                self.hear_copy(self.copy)
+            if number in events:
+                return True
 
     def be_spare(self, writer: int) -> ForkOrder:
         """In the spare: wait for a command, and take it. Returns the order of the worker that this process is now."""
@@ -245,6 +298,8 @@ class Template:
             if writer in events or events[self.control.fileno()] & select.POLLHUP:
                 os._exit(0)
             order = self.take(lambda order: self.send(self.forked(order)))
+            if self.is_leaving:
+                os._exit(0)
             if order is not None:
                 order.in_place = order.worker == self.placed
                 os.write(writer, b'{"taken": {"worker": %d, "pid": %d}}\n' % (order.worker, os.getpid()))
@@ -271,9 +326,9 @@ class Template:
             else:
                 order = message
                 obey(order)
-                if self.order is not None:
-                    # In the worker: the template removes the message.
-                    return order
+            if self.order is not None or self.is_fresh:
+                # In the worker, or the copy: the template removes the message.
+                return order
         except BadMessage as problem:
             complain(problem)
             close_all(descriptors)
@@ -285,9 +340,14 @@ class Template:
     def hear(self, notice: Notice) -> None:
         """Tell the server what the user's hooks are to know; in a spare, the template as well, which calls them."""
         if self.writer is not None:
-            self.server.take_notice(notice, call=False)
             os.write(self.writer, notice.text + b"\n")
+        if notice.kind in notice.OF_COPY:
+            self.hear_of_copy(notice)
             return
+        if self.writer is not None:
+            self.server.take_notice(notice, call=False)
+            return
+        self.pass_on(notice.text)
         try:
             self.server.take_notice(notice, call=True)
         except (Exception, SystemExit):
@@ -299,6 +359,130 @@ class Template:
         if notice.kind in ("joined", "exited"):
             self.server.workers_changed()
             self.send(b'{"noted": {"worker": %d}}' % notice.worker)
+
+    def hear_of_copy(self, notice: Notice) -> None:
+        """Make a copy, or let it take over, or end; what makes no sense here was asked of one that has ended."""
+        if self.writer is not None:
+            self.is_leaving = notice.kind != "warm"
+        elif notice.kind == "warm":
+            if self.copy is None and self.original is None:
+                self.make_copy(Wishes(notice.content))
+        elif notice.kind == "promote":
+            if self.copy is not None and self.copy.is_warm:
+                self.next_step = self.wait_for_copy
+        elif self.original is not None:
+            self.next_step = self.step_down
+        elif self.copy is not None:
+            self.copy.end()
+            self.copy = None
+
+    def make_copy(self, wishes: Wishes) -> None:
+        try:
+            relative = fork_copy([self.reader] if self.reader is not None else [])
+        except OSError as error:
+            self.send(not_warm(why_not(error.errno)))
+            return
+        if isinstance(relative, Copy):
+            self.copy = relative
+            self.share_signal(signal.SIGUSR1)
+            return
+        self.original, self.reader = relative, None
+        self.is_fresh = True
+        self.next_step = lambda: self.be_warmed(relative, wishes)
+
+    def share_signal(self, number: int) -> None:
+        """Have the copy get it, too: it reopens log files."""
+        handler = signal.getsignal(number)
+
+        def share(number: int, frame: "Any") -> None:
+            if callable(handler):
+                handler(number, frame)
+            if self.copy is not None:
+                os.kill(self.copy.pid, number)
+
+        signal.signal(number, share)
+
+    def be_warmed(self, original: Original, wishes: Wishes) -> bool:
+        """In the copy: answer the requests, and wait to be promoted."""
+        self.is_fresh = False
+        self.load_later()
+        try:
+            application, extras = self.server.wsgi()
+            warm(application, wishes, extras)
+        except Unfit as why:
+            sys.stdout.flush()
+            original.line.say(not_warm(str(why)))
+            os._exit(0)
+        # As at the start: see live() in template.py.
+        gc.freeze()
+        sys.stdout.flush()
+        original.line.say(b'{"warmed": {"pid": %d}}' % os.getpid())
+        for notice in original.notices():
+            if notice.kind == "promote":
+                return True
+            self.server.take_notice(notice, call=False)
+            if notice.kind in ("joined", "exited"):
+                self.server.workers_changed()
+        return False
+
+    def hear_copy(self, copy: Copy) -> None:
+        """In the template, before the copy is promoted: it has said something, or has ended, or its time is over."""
+        lines = copy.line.hear() if copy.seconds_left() != 0 else None
+        if lines is None:
+            self.copy = None
+            self.send(not_warm(copy.end()))
+        for line in lines or ():
+            self.send(line)
+            if line.startswith(b'{"warmed"'):
+                copy.is_warm = True
+            else:
+                self.copy = None
+                copy.end()
+
+    def wait_for_copy(self) -> bool:
+        """In the template: the copy is promoted, and is the template until it ends."""
+        copy = self.copy
+        if copy is None:
+            return True
+        copy.promote()
+        is_demoted = False
+        while self.wait_for_either(copy):
+            lines = copy.line.hear()
+            if lines is None:
+                self.copy = None
+                why = copy.end()
+                if not is_demoted and not self.ended:
+                    self.send(not_warm(why))
+                return not self.ended
+            for line in lines:
+                content, _ = DECODER.raw_decode(line.decode())
+                is_demoted |= "demote" in content
+                notice = self.notice(content, line)
+                if notice is not None and notice.kind not in notice.OF_COPY:
+                    self.server.take_notice(notice, call=False)
+                    self.ended |= notice.kind == "end"
+        return False
+
+    def wait_for_either(self, copy: Copy) -> bool:
+        poll = select.poll()
+        poll.register(self.control, 0)
+        poll.register(copy.line, select.POLLIN)
+        return not dict(poll.poll()).get(self.control.fileno(), 0) & select.POLLHUP
+
+    def step_down(self) -> bool:
+        """In the promoted copy: the template takes over again."""
+        self.pass_on(b'{"demote": {}}')
+        return False
+
+    def pass_on(self, text: bytes) -> None:
+        """Have the other of template and copy know it, too."""
+        if self.copy is not None:
+            self.copy.missed.append(text)
+        elif self.original is not None:
+            self.original.line.say(text)
+
+    def pass_on_joined(self, worker: int, pid: int) -> None:
+        self.pass_on(b'{"joined": {"worker": %d, "pid": %d}}' % (worker, pid))
 
     def send_hook_state(self) -> None:
         state = self.server.hook_state()

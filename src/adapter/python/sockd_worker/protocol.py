@@ -22,6 +22,13 @@ say that they follow workers ("follows_workers") or the service ("follows_servic
 Descriptor 6 says where in the service's life a template begins; it is closed once it is read:
   {"phase": "start", "reload" or "again" (another one for the same code), "hook_state": …,
    "bound": whether there are sockets already, "workers": [{"worker": 17, "pid": 1234, "hook_state": …}]}
+Warming (warm.py). The order of messages says which workers come from where:
+  sockd -> template   {"warm": {"paths": ["/"], "requests": 20, "host": "localhost", "headers": [["X", "y"]]}}: have a
+                      copy of the template answer these requests
+  template -> sockd   {"warmed": {"pid": 1234}}: that copy can be used; it waits
+  template -> sockd   {"not_warm": {"why": …}}: there is none, or no more. Workers are forked from the template itself
+  sockd -> template   {"promote": {}}: workers that are ordered from here on are forked from the copy
+  sockd -> template   {"demote": {}}: from here on from the template itself again. The copy ends. There is no answer
 A worker speaks to sockd through its NOTIFY_SOCKET: READY=1, X_SOCKD_RETIRE=1. What it shows is on its scoreboard.
 """
 
@@ -104,13 +111,15 @@ class Place:
 
 
 class Notice:
-    """Something that the user's hooks are to know."""
+    """Something that the user's hooks are to know; or the template itself, of its warm copy."""
 
-    KINDS = ("joined", "exited", "started", "resized", "end")
+    OF_COPY = ("warm", "promote", "demote")
+    KINDS = ("joined", "exited", "started", "resized", "end") + OF_COPY
 
     def __init__(self, kind: str, content: "Dict[str, Any]", text: bytes) -> None:
         self.kind = kind
         self.text = text
+        self.content = content
         if kind in ("joined", "exited"):
             self.worker, self.pid = expect(content, "worker", int), expect(content, "pid", int)
             self.state, self.call = content.get("hook_state"), bool(content.get("call"))

@@ -22,6 +22,7 @@ from .protocol import CONTROL_FD, DECODER, LIFE_FD
 from .reasons import REASONS
 from .signals import ignore_signals
 from .sockets import look_up_no_names, socket_from
+from .warm import Unfit
 from .worker import become_worker
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ def run(server: "AppServer") -> None:
 
 
 def live(server: "AppServer", how: str, loading: str, control: "socket.socket", supervisor: int) -> None:
-    server.life = read_life()
+    server.life = {**read_life(), "supervisor": supervisor}
     if server.life["bound"]:
         look_up_no_names()
     version = supported_version(server)
@@ -57,6 +58,7 @@ def live(server: "AppServer", how: str, loading: str, control: "socket.socket", 
     settings["preload"] = loading == "preload" or loading == "own" and settings.get("preload_app", False)
     if settings["preload"]:
         preload(server)
+        settings["unfit_to_warm"] = why_unfit(server)
     server.begin()
     template = Template(control, supervisor, server)
     # What is there now stays, in every worker: collections there need not look at it, and so need not
@@ -75,6 +77,15 @@ def live(server: "AppServer", how: str, loading: str, control: "socket.socket", 
     if order is not None:
         become_worker(order)
         server.work(order, supervisor)
+
+
+def why_unfit(server: "AppServer") -> "Optional[str]":
+    """Why no copy of this template can be warmed; None if one can."""
+    try:
+        server.wsgi()
+    except Unfit as why:
+        return str(why)
+    return None
 
 
 def look_like(module: str, how: str, program: str) -> None:

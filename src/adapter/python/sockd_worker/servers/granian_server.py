@@ -17,6 +17,7 @@ from ..notify import start_heartbeat
 from ..scoreboard import observe_asgi
 from ..sockets import ask_socket, socket_from, tcp_bind
 from ..template import run
+from ..warm import Unfit
 from ..websockets import WebSockets
 from .granian_requests import observe_rsgi, observe_wsgi
 
@@ -83,6 +84,15 @@ class Granian(AppServer):
     def load(self) -> None:
         self.read_env_files()
         self.application = self.load_application()
+
+    def wsgi(self) -> "Any":
+        if self.server.interface.value != "wsgi":
+            raise Unfit("only WSGI applications are warmed")
+        # As granian's own environ has them.
+        return self.application, {
+            **os.environ, "SERVER_SOFTWARE": "Granian", "SCRIPT_NAME": self.server.url_path_prefix or "",
+            "wsgi.url_scheme": "https" if self.server.ssl_ctx[0] else "http",
+            "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.input_terminated": True}
 
     def read_env_files(self) -> None:
         if self.application is None:

@@ -190,7 +190,7 @@ class Server:
 
     def known_by_word(self, number: int, state: "Optional[str]") -> "Any":
         """The object of a worker that another process has made."""
-        worker = self.new_worker(number, [], os.getppid())
+        worker = self.new_worker(number, [], self.life["supervisor"])
         vars(worker).update(loads(state)["attributes"])
         return worker
 

@@ -17,6 +17,7 @@ from ..scoreboard import Scoreboard, observe_asgi
 from ..signals import SHELTERED, shelter
 from ..sockets import tcp_bind
 from ..template import run
+from ..warm import Unfit
 from ..worker import WORKER_BOOT_ERROR
 from .gunicorn_arbiter import Server, is_set, is_sync, restore_environment
 from .gunicorn_drain import drain_gunicorn
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 #   gunicorn.app.base, .app.wsgiapp    BaseApplication.run() replaced; WSGIApplication(usage, prog), app_uri
 #   gunicorn.ctl.server                where there is one, the master has it loaded, and so load_later() loads it
 #   gunicorn.config.Config             worker_class_str, is_ssl, settings[…].value
+#   gunicorn.http.wsgi                 FileWrapper
 #   gunicorn.sock                      imported without the arbiter
 #   gunicorn.util                      parse_address, _setproctitle
 #   gunicorn.workers.base.Worker       tmp, sockets, max_requests, booted, init_signals(), run()
@@ -71,6 +73,19 @@ class Gunicorn(AppServer):
 
     def load(self) -> None:
         self.server.app.wsgi()
+
+    def wsgi(self) -> "Any":
+        cls = self.server.worker_class
+        threads = sys.modules.get("gunicorn.workers.gthread")
+        is_threaded = threads is not None and issubclass(cls, threads.ThreadWorker)
+        if not (is_sync(cls) or is_threaded):
+            raise Unfit("of gunicorn's worker classes sync and gthread are warmed")
+        from gunicorn import SERVER_SOFTWARE
+        from gunicorn.http.wsgi import FileWrapper
+        return self.server.app.wsgi(), {
+            "wsgi.url_scheme": "https" if self.server.cfg.is_ssl else "http",
+            "SERVER_SOFTWARE": SERVER_SOFTWARE, "wsgi.file_wrapper": FileWrapper, "wsgi.multithread": is_threaded,
+            "wsgi.input_terminated": True}
 
     def load_later(self) -> None:
         # gunicorn's master has it loaded before it forks, for its control socket, and with it asyncio, which takes 20

@@ -70,6 +70,14 @@ class Waitress(AppServer):
     def load(self) -> None:
         self.application = load(self.name_of_application, self.call)
 
+    def wsgi(self) -> "Tuple[Any, Dict[str, Any]]":
+        from waitress.adjustments import Adjustments
+        settings = Adjustments(**self.options)
+        return self.application, {
+            "SERVER_SOFTWARE": settings.ident or "waitress", "wsgi.url_scheme": settings.url_scheme,
+            "SCRIPT_NAME": settings.url_prefix, "wsgi.multithread": True, "wsgi.multiprocess": False,
+            "wsgi.input_terminated": True}
+
     def work(self, order: "ForkOrder", supervisor: int) -> None:
         heartbeat = start_heartbeat(order, supervisor)
         if self.application is None:
