@@ -30,6 +30,13 @@ pub enum Effect {
     EndCheck(GenerationId),
     /// Boot a template from what was read, where there is one. Answered by `Prepared` or `PrepareFailed`.
     Load(GenerationId),
+    /// Have a copy of what `Load` made answer requests of the daemon's own. Answered by `Warmed` or `NotWarm`.
+    Warm(GenerationId),
+    /// Workers that are asked for from here on are made by that copy; if it ends, `NotWarm` says so, and they are made as
+    /// before.
+    UseWarm(GenerationId),
+    /// Workers that are asked for from here on are made as before; the copy ends.
+    UseUnwarmed(GenerationId),
     /// Drop all that `Read` and `Load` made or are making, and end a check, with all its descendants; nothing is heard of
     /// it afterwards. Spawns that were asked of it and not yet answered are answered by `SpawnFailed`.
     Release(GenerationId),
@@ -331,6 +338,9 @@ impl Effects {
             | Effect::Check { .. }
             | Effect::EndCheck(_)
             | Effect::Load(_)
+            | Effect::Warm(_)
+            | Effect::UseWarm(_)
+            | Effect::UseUnwarmed(_)
             | Effect::Release(_)
             | Effect::Conclude(_)
             | Effect::Spawn { .. }

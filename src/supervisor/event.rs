@@ -76,6 +76,15 @@ pub enum Event {
         /// Why, for people.
         why: String,
     },
+    /// Answers [`Effect::Warm`](super::Effect): the copy has answered, and waits to be used.
+    Warmed(GenerationId),
+    /// Answers [`Effect::Warm`](super::Effect): there is no copy that can be used; or it has ended since.
+    NotWarm {
+        /// The generation.
+        generation: GenerationId,
+        /// Why, for people.
+        why: String,
+    },
     /// Something about one worker.
     Worker(WorkerId, WorkerEvent),
     /// Somebody wants a reload.

@@ -3,11 +3,12 @@
 use super::acceptance::Baseline;
 use super::backoff::Backoff;
 use super::effect::{Effect, Effects};
-use super::id::GenerationId;
+use super::id::{GenerationId, WorkerId};
 use super::random::Random;
 use super::record::Source;
 use super::spec::{Checks, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
+use super::warm::Warmth;
 use std::time::Duration;
 
 /// What a generation's checks are, or why they cannot be run.
@@ -31,6 +32,7 @@ pub(super) struct Generation {
     pub(super) answers_after: Option<Duration>,
     /// What its workers are compared with.
     pub(super) baseline: Baseline,
+    pub(super) warmth: Warmth,
     backoff: Backoff,
 }
 
@@ -70,6 +72,7 @@ impl Generation {
             worked: false,
             answers_after: None,
             baseline: Baseline::default(),
+            warmth: Warmth::default(),
             backoff: Backoff::default(),
         }
     }
@@ -146,6 +149,7 @@ impl Generation {
         self.preparation = Preparation::Done { took, since: now, orders: Orders { open: 0, since: now } };
         self.prepared_again = self.spec.is_some();
         self.worked = false;
+        self.warmth = Warmth::default();
         self.spec.get_or_insert(spec);
     }
 
@@ -163,6 +167,7 @@ impl Generation {
             | Preparation::Missing { .. } => (Duration::ZERO, Duration::ZERO),
         };
         let wait = self.backoff.after_failure(start, well_for, random);
+        self.warmth = Warmth::default();
         self.preparation = Preparation::Missing { retry_at: now + wait };
         wait
     }
@@ -244,6 +249,11 @@ impl Generation {
         preloaded && !self.worked && matches!(self.preparation, Preparation::Done { .. })
     }
 
+    /// The first of its workers that its warm template makes, if it has one: those before are to be replaced.
+    pub(super) fn warm_from(&self) -> Option<WorkerId> {
+        if let Warmth::Warm(first) = self.warmth { Some(first) } else { None }
+    }
+
     /// Whether its next worker has the code that its workers have, whatever lies on disk.
     pub(super) fn keeps_its_code(&self) -> bool {
         !self.prepared_again && self.spawnable().is_some_and(|spec| spec.preloaded)
@@ -260,7 +270,8 @@ impl Generation {
 
     /// When this generation must be looked at again.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.runs_until().or(self.retry_at())
+        let warms_at = if let Warmth::Due(at) = self.warmth { Some(at) } else { None };
+        [self.runs_until().or(self.retry_at()), warms_at].into_iter().flatten().min()
     }
 
     /// When it is prepared again, if it must be.

@@ -50,6 +50,7 @@ mod snapshot;
 mod spec;
 mod start;
 mod time;
+mod warm;
 mod worker;
 mod workers;
 
@@ -67,6 +68,7 @@ pub use rollout::comparison::{FALSE_ALARMS, SLOW, SLOWER};
 pub use snapshot::{Overview, Paused, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{Checks, MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Share, Spec, Start, Trial};
 pub use time::Time;
+pub use warm::Warmth;
 pub use worker::Phase;
 
 use clock::Clock;
@@ -166,7 +168,7 @@ pub enum Reason {
     Worker(WorkerId),
     /// The back-off of a slot is over.
     Slot(SlotId),
-    /// A generation takes too long to prepare or to make a worker, or is to be prepared again.
+    /// A generation takes too long to prepare or to make a worker, or is to be prepared again, or warmed.
     Generation(GenerationId),
     /// Whether sockd stands still is to be found out.
     Clock,
@@ -261,6 +263,8 @@ impl Supervisor {
             Event::PreparationLost { generation, why } => {
                 self.preparation_lost(now, generation, why, &mut effects);
             }
+            Event::Warmed(generation) => self.warmed(generation, &mut effects),
+            Event::NotWarm { generation, why } => self.not_warm(generation, why, &mut effects),
             // Most are heartbeats: nothing follows from them for the others, however many those are.
             Event::Worker(id, event) => {
                 if !self.worker_event(now, id, event, &mut effects) {
@@ -489,6 +493,7 @@ impl Supervisor {
                 if let Some(generation) = self.generations.get_mut(&self.serving) {
                     generation.prepare_if_due(now, effects);
                 }
+                self.settle_warmth(now, effects);
                 self.settle_pause(now, effects);
                 if !self.holds_back() {
                     self.fill_slots(now, effects);

@@ -96,6 +96,15 @@ pub enum Notice {
         /// When it is tried again; None if it is not.
         retry_in: Option<Duration>,
     },
+    /// Workers are made by a template that has answered requests.
+    Warm(GenerationId),
+    /// A generation has no template that has answered requests, or no more: workers are made as before.
+    NotWarm {
+        /// Which.
+        generation: GenerationId,
+        /// Why.
+        why: String,
+    },
     /// sockd stood still, at least for so long: nobody's time has run out meanwhile.
     StoodStill(Duration),
     /// The first connection arrived.

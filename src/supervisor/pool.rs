@@ -155,6 +155,8 @@ impl Supervisor {
             generation.works(worker.born());
             worker.answered_after(now).into_iter().for_each(|took| generation.answered_after(took));
         }
+        self.worker_allows_warming(now, place.generation);
+        let worker = &self.workers[id];
         if place.slot.is_some()
             && let Some(rollout) = self.rollouts.current.as_mut().filter(|r| r.generation == place.generation)
         {
@@ -253,9 +255,14 @@ impl Supervisor {
             why: why.to_owned(),
             retry_in,
         };
+        // A worker that was never ready says nothing of the code, if others were that something else has made.
+        let blamed = ready_for.is_none() && self.blame_warm_template(place.generation, id, effects);
         if self.rollouts.current.as_ref().is_some_and(|rollout| rollout.generation == place.generation) {
             self.slots.iter_mut().for_each(|slot| slot.forget(id));
             effects.notice(failed(None, &why));
+            if blamed && place.slot.is_some() {
+                return;
+            }
             self.refuse_rollout(now, why, Some(id), effects);
             return;
         }
@@ -334,7 +341,7 @@ impl Supervisor {
     pub(super) fn fill_slots(&mut self, now: Time, effects: &mut Effects) {
         let Some(generation) = self.generations.get(&self.serving) else { return };
         let Some(spec) = generation.spawnable().cloned() else { return };
-        let alone = !generation.proven;
+        let (alone, warm_from) = (!generation.proven, generation.warm_from());
         let wanted = spec.workers as usize;
         self.make_slots(wanted);
         let serving = self.serving;
@@ -354,7 +361,8 @@ impl Supervisor {
         // were asked to leave have no slot any more.
         let replaceable = |w: &Worker| {
             let stands = matches!(w.phase(), Phase::Starting | Phase::Ready);
-            stands && (w.place.generation != serving || w.wants_successor())
+            let unwarmed = w.phase() == Phase::Ready && warm_from.is_some_and(|first| w.id() < first);
+            stands && (w.place.generation != serving || w.wants_successor() || unwarmed)
         };
         if self.rollouts.current.is_some() || !self.workers.values().any(replaceable) {
             replacements = 0;

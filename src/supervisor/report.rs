@@ -36,6 +36,7 @@ impl Supervisor {
             next_attempt_in: slots.chain(preparation).chain(pause).min().map(|at| at.since(now)),
             pause: self.life.pause.as_ref().map(|pause| pause.snapshot(now)),
             maintenance: self.life.maintenance,
+            warmth: self.generations.get(&self.serving).map(|generation| generation.warmth.clone()).unwrap_or_default(),
             rollout: self.rollouts.current.as_ref().map(|rollout: &Rollout| (rollout.generation, rollout.step())),
             refusal: self
                 .rollouts

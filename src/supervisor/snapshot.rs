@@ -2,6 +2,7 @@
 
 use super::id::{GenerationId, SlotId, SocketId, WorkerId};
 use super::time::Time;
+use super::warm::Warmth;
 use super::worker::Phase;
 use std::ops::Deref;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Overview {
     pub pause: Option<Paused>,
     /// Whether the site is in maintenance.
     pub maintenance: bool,
+    /// How far its warm template is.
+    pub warmth: Warmth,
     /// The rollout under way.
     pub rollout: Option<(GenerationId, RolloutStep)>,
     /// The last reload, if it was refused.

@@ -42,6 +42,8 @@ pub struct Spec {
     pub probe: Option<Probe>,
     /// Whether workers are made from code in memory, so that what lies on disk by then does not matter.
     pub preloaded: bool,
+    /// Whether a copy of what makes the workers can answer requests, so that the workers it makes then need not learn how.
+    pub warms: bool,
     /// Whether what makes the workers has work of its own to do once the last of them has ended with the service.
     pub concludes: bool,
     /// A worker that has been there for so long, or up to a tenth less by chance, is replaced while it is well.

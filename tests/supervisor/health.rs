@@ -125,6 +125,10 @@ impl World {
             event
         {
             self.records.retiring.insert(*id);
+        } else if let Event::Warmed(generation) = event {
+            // Each that is there was made before.
+            let theirs = self.processes.iter().filter(|(_, process)| process.generation == *generation);
+            self.records.retiring.extend(theirs.map(|(id, _)| *id));
         }
     }
 

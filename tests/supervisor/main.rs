@@ -20,12 +20,14 @@ mod unhealthy_workers;
 mod unknown_programs;
 mod visitors;
 mod waits;
+mod warming;
 
 use faults::{Code, FAULTS};
 use health::Sickness;
 use simulation::sockets::AtPath;
+use simulation::warming::FATES;
 use simulation::{World, ms, spec};
-use sockd_supervisor::{Event, ReleaseId, Share, Start, Trial, WorkerEvent};
+use sockd_supervisor::{Event, ReleaseId, Share, Start, Trial, Warmth, WorkerEvent};
 
 /// One seeded life: faults for a while, then peace; in peace the wanted state must be reached.
 fn live(seed: u64) -> World {
@@ -39,6 +41,7 @@ fn live(seed: u64) -> World {
     spec.ready_after = seed.is_multiple_of(4).then(|| ms(300));
     spec.max_age = seed.is_multiple_of(7).then(|| ms(60_000));
     spec.preloaded = seed.is_multiple_of(8);
+    spec.warms = seed.is_multiple_of(2);
     spec.concludes = !seed.is_multiple_of(3);
     spec.silent_when_busy = seed.is_multiple_of(9);
     spec.own_socket = !seed.is_multiple_of(10);
@@ -48,6 +51,8 @@ fn live(seed: u64) -> World {
     world.checking.programs = (seed % 4) as usize;
     world.traffic.per_second = seed % 9;
     for _ in 0..120 {
+        let fate = world.roll(FATES.len() as u64) as usize;
+        world.warming.fate = FATES[fate];
         match world.roll(28) {
             0 => {
                 let _ = world.reload();
@@ -155,7 +160,9 @@ fn live(seed: u64) -> World {
     world.run_until(ms(600_000), "every request is answered", World::all_answered);
     world.run_until(ms(600_000), "the wanted state", |world| {
         let now = world.core.snapshot(world.now);
-        now.wanted == Some(now.ready)
+        let outgrown = |first| now.workers.iter().any(|worker| worker.worker < first);
+        !matches!(now.warmth, Warmth::Warm(first) if outgrown(first))
+            && now.wanted == Some(now.ready)
             && now.rollout.is_none()
             && now.pause.is_none()
             && !now.maintenance

@@ -10,11 +10,13 @@ mod processes;
 mod requests;
 pub mod sockets;
 mod traffic;
+pub mod warming;
 
 use self::generations::Checking;
 use self::manager::Manager;
 use self::sockets::Socket;
 use self::traffic::Traffic;
+use self::warming::Warming;
 use super::faults::Code;
 use super::health::Records;
 use sockd_supervisor::{
@@ -27,7 +29,7 @@ use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub(super) struct Process {
-    generation: GenerationId,
+    pub(super) generation: GenerationId,
     role: Role,
     code: Code,
     /// The kernel knows it: from Spawned to Exited.
@@ -96,6 +98,7 @@ pub struct World {
     pub checking: Checking,
     pub traffic: Traffic,
     pub socket: Socket,
+    pub warming: Warming,
     /// How many wait in the queue, of 100 that may, while nobody serves.
     pub queue: u32,
     keeps_maintenance: bool,
@@ -141,6 +144,7 @@ pub fn spec() -> Spec {
         silent_when_busy: false,
         probe: Some(Probe { interval: ms(10_000), failures: 2, grace: ms(0), skip_when_idle: true }),
         preloaded: false,
+        warms: false,
         concludes: false,
         max_age: None,
         max_memory: Some(1 << 30),
@@ -198,6 +202,7 @@ impl World {
             checking: Checking::default(),
             traffic: Traffic::default(),
             socket: Socket::default(),
+            warming: Warming::default(),
             queue: 0,
             keeps_maintenance: false,
             agenda: BTreeMap::new(),
@@ -350,6 +355,7 @@ impl World {
         }
         if let Event::PreparationLost { generation, .. } = &event {
             self.prepared.remove(generation);
+            self.forget_copy(*generation);
             self.fail_pending_spawns(*generation);
         }
         // A process that has gone says nothing more.
@@ -405,6 +411,9 @@ impl World {
                 Effect::EndCheck(generation) => self.end_check(generation),
                 Effect::Load(generation) => self.load(generation),
                 Effect::Release(generation) => self.release(generation),
+                Effect::Warm(generation) => self.warm(generation),
+                Effect::UseWarm(generation) => self.use_warm(generation, true),
+                Effect::UseUnwarmed(generation) => self.use_warm(generation, false),
                 Effect::RunAfterReload { generation, verdict } => self.run_after_reload(generation, &verdict),
                 Effect::Conclude(generation) => {
                     assert!(self.processes.values().all(|p| !p.alive), "concluded too early\n{}", self.story());
@@ -515,6 +524,7 @@ impl World {
         };
         let has_lasting_connection = role == Role::Serving && (self.lasting_connections || self.roll(8) == 0);
         let code = self.loaded.get(&generation).copied().unwrap_or(self.code);
+        let code = self.made_from(worker, generation, code);
         let code = if role == Role::Canary && code == Code::BindsElsewhere { Code::Good } else { code };
         self.processes.insert(
             worker,

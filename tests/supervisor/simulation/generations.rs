@@ -117,6 +117,7 @@ impl World {
     pub(super) fn release(&mut self, generation: GenerationId) {
         self.prepared.remove(&generation);
         self.preparing.remove(&generation);
+        self.forget_copy(generation);
         self.checking.read.remove(&generation);
         self.checking.running.take_if(|running| *running == generation);
         self.fail_pending_spawns(generation);
@@ -145,6 +146,7 @@ impl World {
                 known
             }
             Event::PrepareFailed { generation, .. } => self.preparing.remove(generation),
+            Event::Warmed(_) | Event::NotWarm { .. } => self.copy_is_heard(event),
             Event::ConnectionWaiting
             | Event::VisitorTurnedAway
             | Event::FallbackLost { .. }

@@ -77,7 +77,7 @@ def environ_of(path: str, wishes: Wishes, extras: "Dict[str, Any]") -> "Dict[str
     name, _, port = wishes.host.rpartition(":")
     if not port.isdigit():
         name, port = wishes.host, "80"
-    environ = {
+    environ: Dict[str, Any] = {
         "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": unquote_to_bytes(target).decode("latin-1"),
         "QUERY_STRING": query, "RAW_URI": path, "REQUEST_URI": path, "SERVER_PROTOCOL": "HTTP/1.1",
         "SERVER_NAME": name, "SERVER_PORT": port, "REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "0",
