@@ -33,6 +33,9 @@ pub struct ServerSettings {
     /// Whether the template holds the application.
     #[serde(default)]
     pub preload: bool,
+    /// Why no copy of the template can answer requests to itself. `None`: it can, if the template holds the application.
+    #[serde(default)]
+    pub unfit_to_warm: Option<String>,
     /// Whether a worker serves one request at a time, so that a busy one is as silent as a hung one.
     #[serde(default)]
     pub silent_when_busy: bool,

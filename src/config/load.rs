@@ -18,6 +18,9 @@ use super::{Fallback, Health, Listen, Options, Reload, Requests, Settings, Start
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
+/// How many paths `workers.warm` may have, and how many bytes they may have in all: they are one message to the template.
+const MAX_WARM_PATHS: usize = 50;
+const MAX_WARM_BYTES: usize = 16 * 1024;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +116,8 @@ fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
         drain_timeout: section.get("drain-timeout", time(duration::positive)),
         watchdog: section.get("watchdog", time(duration::positive)),
         preload: section.get("preload", boolean),
+        warm: section.get("warm", warm_paths),
+        warm_requests: section.get("warm-requests", integer(1..=1000)).unwrap_or(default.warm_requests),
         max_age: section.get("max-age", time(duration::positive)),
         max_memory: section.get("max-memory", memory),
         memory_high: section.get("memory-high", memory),
@@ -228,6 +233,17 @@ fn request_path(text: &str) -> Result<String, &'static str> {
     } else {
         Err("a path holds no spaces and only ASCII: write others as %20")
     }
+}
+
+/// The paths that a template is warmed with.
+fn warm_paths(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    let paths = list(text(request_path))(value, reader)?;
+    if paths.len() > MAX_WARM_PATHS || paths.iter().map(String::len).sum::<usize>() > MAX_WARM_BYTES {
+        let help = format!("{MAX_WARM_PATHS} paths, with {MAX_WARM_BYTES} characters in all, are enough");
+        reader.error(value.span(), "these are too many paths", Some(help));
+        return None;
+    }
+    Some(paths)
 }
 
 fn host(text: &str) -> Result<String, &'static str> {

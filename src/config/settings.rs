@@ -70,6 +70,11 @@ pub struct Workers {
     /// Whether the application is loaded once, into the template that workers are forked from. `None`: what the server's
     /// own options say, else no.
     pub preload: Option<bool>,
+    /// What a copy of the template is asked for before it makes workers, where it is preloaded: paths with their leading
+    /// slash, 50 at most; nothing where the list is empty. `None`: what the probe asks for.
+    pub warm: Option<Vec<String>>,
+    /// How often it is asked for each, 1 to 1000.
+    pub warm_requests: u32,
     /// A worker so old, give or take a tenth, is replaced. More than zero. `None`: never.
     pub max_age: Option<Duration>,
     /// A worker that holds more bytes of memory than this is replaced, its successor first. `None`: never.
@@ -175,6 +180,8 @@ impl Default for Workers {
             drain_timeout: None,
             watchdog: None,
             preload: None,
+            warm: None,
+            warm_requests: 20,
             max_age: None,
             max_memory: None,
             memory_high: None,

@@ -491,9 +491,13 @@ pub struct Template {
     pub pid: u32,
     /// The process that it has made beforehand and that becomes the next worker; `None` when there is none.
     pub spare_pid: Option<u32>,
-    /// The proportional set size of both, in bytes. `None` when it cannot be read.
+    /// Whether a copy of it that has answered requests makes the workers.
+    pub warm: bool,
+    /// Why it does not, if one was made.
+    pub not_warm: Option<String>,
+    /// The proportional set size of all of them, in bytes. `None` when it cannot be read.
     pub memory_bytes: Option<u64>,
-    /// Processor time, user and system, of both.
+    /// Processor time, user and system, of all of them.
     pub cpu_ms: Option<u64>,
 }
 

@@ -76,6 +76,8 @@ impl Counts {
             | Notice::FallbackRestored
             | Notice::SocketUnserved(_)
             | Notice::PoolResized { .. }
+            | Notice::Warm(_)
+            | Notice::NotWarm { .. }
             | Notice::Pausing { .. }
             | Notice::Paused
             | Notice::PauseEnded { .. }

@@ -144,19 +144,20 @@ fn lock<T>(report: &Mutex<T>) -> MutexGuard<'_, T> {
     report.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What each template costs, together with the process that it has made beforehand: a child of ours, as each that it
-/// makes, and of the template's process group until it is a worker.
+/// What each template costs, together with its warm copy, which is its child, and the process that is made beforehand: a
+/// child of ours, as each that it makes. Both are of the template's process group.
 fn measure_templates(report: &Mutex<message::Status>) {
     let templates: Vec<Option<Pid>> = lock(report).templates.iter().map(|template| pid(template.pid)).collect();
     if templates.is_empty() {
         return;
     }
-    let children = children(rustix::process::getpid());
+    let children_of_ours = children(rustix::process::getpid());
     for (number, template) in templates.into_iter().enumerate() {
         let Some(template) = template else { continue };
         let of_its_group = |pid: &&Pid| **pid != template && process_group(**pid) == Some(template);
-        let spare = children.iter().find(of_its_group).copied();
-        let costs = [Some(template), spare].map(|pid| pid.map(usage).unwrap_or_default());
+        let spare = children_of_ours.iter().find(of_its_group).copied();
+        let copy = children(template).into_iter().find(|pid| of_its_group(&pid));
+        let costs = [Some(template), spare, copy].map(|pid| pid.map(usage).unwrap_or_default());
         let report = &mut lock(report).templates[number];
         report.spare_pid = spare.map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
         report.memory_bytes = costs.iter().filter_map(|cost| cost.memory).reduce(|sum, more| sum + more);

@@ -212,6 +212,21 @@ pub(super) fn log_notice(notice: &Notice, facts: &dyn Facts) {
             SOCKD_EVENT = "pool-resized",
             "{from} workers become {to}, until the next reload; the configuration is unchanged"
         ),
+        Notice::Warm(generation) => tell_of!(
+            info,
+            TEMPLATE_WARM,
+            "template-warm",
+            *generation,
+            "the template is warm: a copy of it has answered requests and makes the workers; those that were made before are \
+             replaced one after the other"
+        ),
+        Notice::NotWarm { generation, why } => tell_of!(
+            info,
+            TEMPLATE_NOT_WARM,
+            "template-not-warm",
+            *generation,
+            "the template is not warm, and makes the workers as it was loaded: {why}"
+        ),
         Notice::Pausing { most } => tracing::info!(
             MESSAGE_ID = message_id::PAUSE_BEGUN,
             SOCKD_EVENT = "pause-begun",

@@ -5,6 +5,7 @@ use crate::adapter::server_settings::ServerSettings;
 use crate::config::share::Share;
 use crate::config::{Health, Reload, Settings};
 use crate::control;
+use crate::process::Warming;
 use crate::supervisor::{self, ORDER_TIMEOUT, Probe, Spec, Trial};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(super) struct Asked {
     own_socket: bool,
     silent_when_busy: bool,
     preloaded: bool,
+    /// Whether a copy of its template can answer requests.
+    can_warm: bool,
     concludes: bool,
     /// Whether what makes the workers runs code of the user's, which may take its time.
     runs_hooks: bool,
@@ -53,6 +56,7 @@ impl From<&ServerSettings> for Asked {
             own_socket: !report.speaks_tls,
             silent_when_busy: report.silent_when_busy,
             preloaded: report.preload,
+            can_warm: report.preload && report.unfit_to_warm.is_none(),
             concludes: report.follows_workers || report.follows_service,
             runs_hooks: report.runs_hooks,
             timeout: Some(Duration::from_secs(report.timeout.into())),
@@ -71,6 +75,7 @@ impl From<&LaunchPlan> for Asked {
             own_socket: plan.private_socket,
             silent_when_busy: plan.silent_when_busy,
             preloaded: false,
+            can_warm: false,
             concludes: false,
             runs_hooks: false,
             timeout: plan.timeout,
@@ -98,6 +103,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         silent_when_busy: asked.silent_when_busy,
         probe: probe(&settings.health, asked),
         preloaded: asked.preloaded,
+        warms: asked.can_warm && workers.warm.as_ref().is_none_or(|paths| !paths.is_empty()),
         concludes: asked.concludes,
         max_age: workers.max_age,
         max_memory: workers.max_memory,
@@ -105,6 +111,18 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         surge: settings.reload.surge.unwrap_or(count),
         trial: settings.reload.canary_workers.map(|share| trial(share, &settings.reload)),
         soak: settings.reload.soak,
+    }
+}
+
+/// What a copy of the template is asked: by default as the probe asks.
+pub(super) fn warming(settings: &Settings) -> Warming {
+    let Settings { workers, health, .. } = settings;
+    let probed = || vec![health.path.clone().unwrap_or_else(|| "/".to_owned())];
+    Warming {
+        paths: workers.warm.clone().unwrap_or_else(probed),
+        requests: workers.warm_requests,
+        host: health.host.clone().unwrap_or_else(|| "localhost".to_owned()),
+        headers: health.headers.clone(),
     }
 }
 
@@ -189,6 +207,7 @@ mod tests {
             umask: 0,
             backlog: 2048,
             preload: false,
+            unfit_to_warm: None,
             silent_when_busy,
             speaks_tls: false,
             speaks_uwsgi: false,

@@ -10,7 +10,7 @@ use crate::cgroup::Group;
 use crate::control::message;
 use crate::listener::Listener;
 use crate::supervisor::{
-    GenerationId, Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, SocketId, Time, WorkerSnapshot,
+    GenerationId, Overview, Phase, RolloutStep, SlotSnapshot, Snapshot, SocketId, Time, Warmth, WorkerSnapshot,
 };
 use rustix::process::Pid;
 use std::time::{Duration, SystemTime};
@@ -43,7 +43,7 @@ pub(super) fn document(
         reload: reload(snapshot, clock),
         listeners: listeners.iter().map(|served| listener(served, snapshot.unserved)).collect(),
         workers: snapshot.workers.iter().map(|seen| worker(seen, snapshot, workers.get(seen.worker))).collect(),
-        templates: templates.living().map(template).collect(),
+        templates: templates.living().map(|(generation, pid)| template(generation, pid, snapshot)).collect(),
         groups_missing: workers.cgroups.missing(),
         slots: snapshot.slots.iter().map(|seen| slot(seen, workers)).collect(),
         wanted_workers: if snapshot.holds_back() { 0 } else { snapshot.wanted.unwrap_or(0) },
@@ -115,8 +115,16 @@ fn worker(seen: &WorkerSnapshot, snapshot: &Snapshot, made: Option<&Worker>) -> 
     }
 }
 
-fn template((generation, pid): (GenerationId, Pid)) -> message::Template {
+fn template(generation: GenerationId, pid: Pid, snapshot: &Snapshot) -> message::Template {
+    let serves = generation == snapshot.generation;
+    let (warm, not_warm) = match &snapshot.warmth {
+        Warmth::Warm(_) => (serves, None),
+        Warmth::Refused(why) => (false, serves.then(|| why.clone())),
+        Warmth::Unwarmed | Warmth::Due(_) | Warmth::Asked => (false, None),
+    };
     message::Template {
+        warm,
+        not_warm,
         generation: generation.0.into(),
         pid: pid.as_raw_nonzero().get().unsigned_abs(),
         ..message::Template::default()
@@ -228,6 +236,7 @@ mod tests {
             fallback_failure: None,
             failing: None,
             next_attempt_in: None,
+            warmth: Warmth::default(),
             rollout: None,
             refusal: None,
             unserved: None,

@@ -12,12 +12,17 @@ use super::repeats::Repeats;
 use super::workers::exit::verdict;
 use crate::adapter::python::{self, Python};
 use crate::app::{Command, Conventions};
-use crate::process::{Child, End, Ended, ForkRequest, Hello, Life, Notice, Template, TemplateMessage, WorkerProcess};
+use crate::process::{
+    Child, End, Ended, ForkRequest, Hello, Life, Notice, Template, TemplateMessage, Warming, WorkerProcess,
+};
 use crate::supervisor::{GenerationId, Role, WorkerId};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
+
+/// Bytes of what a template says of its copy.
+const MAX_REASON: usize = 400;
 
 /// All templates that have not ended yet, also those of generations that were released.
 #[derive(Debug, Default)]
@@ -51,6 +56,10 @@ pub(super) enum Report {
     ForkedUnasked { worker: WorkerId, pid: Pid },
     /// It cannot make the worker that it was ordered.
     NotForked { worker: WorkerId, why: String },
+    /// A copy of it can be used.
+    Warmed(GenerationId),
+    /// There is none, or no more.
+    NotWarm(GenerationId, String),
     /// Before its hello it said what makes no sense: nothing better follows.
     Nonsense(GenerationId, String),
     /// It will say no more.
@@ -204,6 +213,25 @@ impl Templates {
         }
     }
 
+    /// Has a copy of a template answer requests.
+    ///
+    /// # Errors
+    /// Why nothing will be heard of it.
+    pub(super) fn warm(&self, number: Option<u64>, warming: &Warming) -> Result<(), String> {
+        let booted = number.and_then(|number| self.running.get(&number)).ok_or("its template is gone")?;
+        booted.template.warm(warming).map_err(|error| error.to_string())
+    }
+
+    /// Has the next workers forked from that copy, or from the template itself.
+    pub(super) fn fork_from_copy(&mut self, number: Option<u64>, from_copy: bool) {
+        let Some(booted) = number.and_then(|number| self.running.get_mut(&number)) else { return };
+        // The process that waits in the control group of the next worker is not the one that becomes it.
+        booted.placed = None;
+        if let Err(error) = booted.template.fork_from_copy(from_copy) {
+            tracing::warn!("cannot tell the template which of its processes makes the workers: {error}, ignoring");
+        }
+    }
+
     /// Ends the template of a generation that is released. The workers that it was ordered and will not make.
     pub(super) fn release(&mut self, number: u64) -> BTreeSet<WorkerId> {
         let Some(booted) = self.running.get_mut(&number) else { return BTreeSet::new() };
@@ -246,6 +274,11 @@ impl Templates {
                     self.hooks.left(generation, Some(state));
                 }
                 None
+            }
+            Some(TemplateMessage::Warmed) => booted.generation.map(Report::Warmed),
+            Some(TemplateMessage::NotWarm { mut why }) => {
+                why.truncate(why.floor_char_boundary(MAX_REASON));
+                booted.generation.map(|generation| Report::NotWarm(generation, why))
             }
             Some(TemplateMessage::Garbage(text)) => match booted.generation.filter(|_| !booted.said_hello) {
                 Some(generation) => {

@@ -47,6 +47,10 @@ ids! {
     ANSWERING_503 = "5c6afb7ac141edaa3eb155c7e55699a7";
     /// A worker serves again; sockd itself answers no more.
     ANSWERING_503_ENDED = "350cb9d94b8f187213b228371c42c3dc";
+    /// Workers are made by a copy of the template that has answered requests.
+    TEMPLATE_WARM = "8e89421c9be4c04baae4145f26eed681";
+    /// There is no such copy, or no more.
+    TEMPLATE_NOT_WARM = "ee410aa6a5a097d2283534b0a31b964f";
     /// A reload has begun. SOCKD_GENERATION is the new generation.
     RELOAD_BEGUN = "beb9dd5251157552a10307836fe881d5";
     /// Visitors try a new generation on a few workers.

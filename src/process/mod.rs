@@ -34,7 +34,8 @@ pub use signals::{Sender, Signals, hold_signals};
 pub use spawn::{FIRST_DESCRIPTOR, SpawnError, SpawnRequest, concerns_the_unit, release_file_pages, signal_by_number};
 pub use stderr::{Stderr, TAIL_LINES, Tail};
 pub use template::{
-    ForkError, ForkRequest, Hello, Life, Notice, Phase, Template, TemplateMessage, TemplateMessages, WorkerProcess,
+    ForkError, ForkRequest, Hello, Life, Notice, Phase, Template, TemplateMessage, TemplateMessages, Warming,
+    WorkerProcess,
 };
 
 use rustix::process::{

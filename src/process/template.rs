@@ -118,6 +118,19 @@ pub struct ForkRequest<'a> {
     pub group: Option<BorrowedFd<'a>>,
 }
 
+/// The requests that a copy of the template answers to itself before it makes workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Warming {
+    /// What is asked for, with GET: paths with their queries.
+    pub paths: Vec<String>,
+    /// How often each is.
+    pub requests: u32,
+    /// The Host header.
+    pub host: String,
+    /// More headers, name and value.
+    pub headers: Vec<(String, String)>,
+}
+
 /// What a template reports.
 #[derive(Debug)]
 pub enum TemplateMessage {
@@ -145,6 +158,13 @@ pub enum TemplateMessage {
         worker: u64,
         /// Why, for people.
         error: String,
+    },
+    /// A copy of it has answered the requests of a [`Warming`], and waits to be used.
+    Warmed,
+    /// There is no such copy, or no more.
+    NotWarm {
+        /// Why, for people.
+        why: String,
     },
     /// Something that is not understood.
     Garbage(String),
@@ -200,6 +220,16 @@ struct Message {
     failed: Option<Failed>,
     noted: Option<Noted>,
     hook_state: Option<String>,
+    warmed: Option<Warmed>,
+    not_warm: Option<NotWarm>,
+}
+
+#[derive(Deserialize)]
+struct Warmed {}
+
+#[derive(Deserialize)]
+struct NotWarm {
+    why: String,
 }
 
 #[derive(Deserialize)]
@@ -317,6 +347,23 @@ impl Template {
         self.send(&message, &[])
     }
 
+    /// Has a copy of it answer requests; [`TemplateMessage::Warmed`] or [`TemplateMessage::NotWarm`] answers.
+    ///
+    /// # Errors
+    /// [`ForkError`]: as for an order.
+    pub fn warm(&self, warming: &Warming) -> Result<(), ForkError> {
+        self.send(&serde_json::json!({ "warm": warming }), &[])
+    }
+
+    /// Has workers that are ordered from here on forked from that copy, or from the template itself again, where the copy
+    /// ends.
+    ///
+    /// # Errors
+    /// [`ForkError`]: as for an order.
+    pub fn fork_from_copy(&self, from_copy: bool) -> Result<(), ForkError> {
+        self.send(&BTreeMap::from([(if from_copy { "promote" } else { "demote" }, BTreeMap::<&str, ()>::new())]), &[])
+    }
+
     fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<(), ForkError> {
         let text = serde_json::to_vec(message).map_err(io::Error::from)?;
         let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(descriptors).size()];
@@ -364,6 +411,8 @@ fn parse(text: &[u8]) -> TemplateMessage {
         },
         Message { noted: Some(Noted { worker }), .. } => TemplateMessage::Noted { worker },
         Message { hook_state: Some(state), .. } => TemplateMessage::HookState(state),
+        Message { warmed: Some(Warmed {}), .. } => TemplateMessage::Warmed,
+        Message { not_warm: Some(NotWarm { why }), .. } => TemplateMessage::NotWarm { why },
         Message { failed: Some(Failed { worker, error }), .. } => TemplateMessage::Failed { worker, error },
         Message { .. } => garbage(),
     }
@@ -389,6 +438,10 @@ mod tests {
             parse(br#"{"failed":{"worker":7,"error":"fork"}}"#),
             TemplateMessage::Failed { worker: 7, .. }
         ));
+        assert!(matches!(parse(br#"{"warmed":{"pid":12}}"#), TemplateMessage::Warmed));
+        assert!(
+            matches!(parse(br#"{"not_warm":{"why":"a thread"}}"#), TemplateMessage::NotWarm { why } if why == "a thread")
+        );
         for text in
             [&b"{}"[..], b"", b"\xff", br#"{"forked":{"worker":7,"pid":0}}"#, br#"{"forked":{"worker":7,"pid":-4}}"#]
         {

@@ -327,7 +327,7 @@ impl Page {
     }
 
     fn template(&mut self, template: &Template, one_of_several: bool) {
-        let mut text = format!("process {}", template.pid);
+        let mut text = format!("process {}{}", template.pid, if template.warm { ", warm" } else { "" });
         if let Some(spare) = template.spare_pid {
             text = format!("{text}, and {spare} waits to be the next worker");
         }
@@ -336,6 +336,9 @@ impl Page {
             [generation, template.memory_bytes.map(size), template.cpu_ms.map(|cpu| format!("CPU {}", span_ms(cpu)))];
         let parts: String = parts.into_iter().flatten().map(|part| format!(", {part}")).collect();
         self.labelled("Template", &format!("{text}{parts}"), Paint::Plain);
+        if let Some(why) = &template.not_warm {
+            self.labelled("", &format!("not warm: {why}"), Paint::Plain);
+        }
     }
 
     fn death(&mut self, slot: &Slot) {

@@ -31,6 +31,9 @@ impl EventLoop {
                 Effect::Check { generation, number } => self.check(generation, number),
                 Effect::EndCheck(generation) => self.children.checks.end_late(generation, &mut self.outbox),
                 Effect::Load(generation) => self.load(generation),
+                Effect::Warm(generation) => self.warm(generation),
+                Effect::UseWarm(generation) => self.fork_from_copy(generation, true),
+                Effect::UseUnwarmed(generation) => self.fork_from_copy(generation, false),
                 Effect::Release(generation) => self.release(generation),
                 Effect::Conclude(generation) => {
                     let generation = self.generations.ready.get(&generation);

@@ -11,7 +11,7 @@ use crate::daemon::checks;
 use crate::daemon::generation::{Generation, Read};
 use crate::daemon::health::Subject;
 use crate::daemon::message::Message;
-use crate::daemon::spec::{Asked, spec};
+use crate::daemon::spec::{Asked, spec, warming};
 use crate::daemon::templates::Boot;
 use crate::daemon::workers::Workers;
 use crate::journal::message_id;
@@ -128,6 +128,20 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Effect::Warm: answers with an event when the template has.
+    pub(super) fn warm(&mut self, id: GenerationId) {
+        let Some(generation) = self.generations.ready.get(&id) else { return };
+        if let Err(why) = self.children.templates.warm(generation.template, &warming(&generation.settings)) {
+            self.outbox.event(Event::NotWarm { generation: id, why });
+        }
+    }
+
+    /// Effect::UseWarm, Effect::UseUnwarmed.
+    pub(super) fn fork_from_copy(&mut self, id: GenerationId, from_copy: bool) {
+        let template = self.generations.ready.get(&id).and_then(|generation| generation.template);
+        self.children.templates.fork_from_copy(template, from_copy);
+    }
+
     /// Effect::Release: it will make no worker any more.
     pub(super) fn release(&mut self, id: GenerationId) {
         self.generations.readers.end(id);
@@ -201,6 +215,10 @@ impl EventLoop {
                 SOCKD_GENERATION = id.0,
                 "health.path is not asked for: the workers speak TLS, and sockd does not; a health.command can (curl)"
             );
+        }
+        if let Some(why) = report.unfit_to_warm.filter(|_| report.preload && generation.settings.workers.warm.is_some())
+        {
+            tracing::warn!(SOCKD_GENERATION = id.0, "workers.warm is ignored: {why}");
         }
         Ok(spec)
     }

@@ -76,6 +76,8 @@ impl EventLoop {
                 Err(why) => self.children.templates.warn_of_unasked(template, worker, &why),
             },
             Report::NotForked { worker, why } => self.children.workers.not_made(worker, why, &mut self.outbox),
+            Report::Warmed(generation) => self.outbox.event(Event::Warmed(generation)),
+            Report::NotWarm(generation, why) => self.outbox.event(Event::NotWarm { generation, why }),
             Report::Nonsense(generation, why) => self.refuse(generation, why),
             Report::Silent => self.finish_template_exit(template),
         }
