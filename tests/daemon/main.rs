@@ -60,3 +60,4 @@ mod strangers;
 mod top;
 mod trials;
 mod uwsgi;
+mod warm;
