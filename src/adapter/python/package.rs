@@ -50,6 +50,7 @@ static SOURCES: &[(&str, &str)] = sources![
     "sockd_worker/notify.py",
     "sockd_worker/pid_file.py",
     "sockd_worker/preload.py",
+    "sockd_worker/process.py",
     "sockd_worker/protocol.py",
     "sockd_worker/reasons.py",
     "sockd_worker/scoreboard.py",

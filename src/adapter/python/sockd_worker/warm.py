@@ -16,7 +16,7 @@ import stat
 import sys
 import time
 
-from .preload import connections, tasks, threads
+from .process import connections, tasks, threads
 from .scoreboard import PROBE, SERVER_ERROR
 
 TYPE_CHECKING = False
