@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-/// Bytes of what a template says of its copy.
+/// Characters of what a template says of its copy.
 const MAX_REASON: usize = 400;
 
 /// All templates that have not ended yet, also those of generations that were released.
@@ -276,8 +276,8 @@ impl Templates {
                 None
             }
             Some(TemplateMessage::Warmed) => booted.generation.map(Report::Warmed),
-            Some(TemplateMessage::NotWarm { mut why }) => {
-                why.truncate(why.floor_char_boundary(MAX_REASON));
+            Some(TemplateMessage::NotWarm { why }) => {
+                let why = why.chars().take(MAX_REASON).collect();
                 booted.generation.map(|generation| Report::NotWarm(generation, why))
             }
             Some(TemplateMessage::Garbage(text)) => match booted.generation.filter(|_| !booted.said_hello) {
