@@ -8,7 +8,7 @@ use super::random::Random;
 use super::record::Source;
 use super::spec::{Checks, PREPARE_TIMEOUT, Spec};
 use super::time::Time;
-use super::warm::Warmth;
+use super::warm::state::Warmth;
 use std::time::Duration;
 
 /// What a generation's checks are, or why they cannot be run.

@@ -68,7 +68,7 @@ pub use rollout::comparison::{FALSE_ALARMS, SLOW, SLOWER};
 pub use snapshot::{Overview, Paused, Refusal, RolloutStep, SlotSnapshot, Snapshot, WorkerSnapshot};
 pub use spec::{Checks, MANAGER_MARGIN, MAX_WORKERS, ORDER_TIMEOUT, PREPARE_TIMEOUT, Probe, Share, Spec, Start, Trial};
 pub use time::Time;
-pub use warm::Warmth;
+pub use warm::state::Warmth;
 pub use worker::Phase;
 
 use clock::Clock;

@@ -2,7 +2,7 @@
 
 use super::id::{GenerationId, SlotId, SocketId, WorkerId};
 use super::time::Time;
-use super::warm::Warmth;
+use super::warm::state::Warmth;
 use super::worker::Phase;
 use std::ops::Deref;
 use std::time::Duration;

@@ -13,32 +13,19 @@
 //! other, as any that are well and have had their time. When a worker that it has made does not get ready, the generation
 //! goes back to what made the workers before, for good: such a failure refuses no rollout.
 
+pub(super) mod state;
+
 use super::Supervisor;
 use super::effect::{Effect, Effects};
 use super::generation::Preparation;
 use super::id::{GenerationId, WorkerId};
 use super::notice::Notice;
 use super::time::Time;
+use state::Warmth;
 use std::time::Duration;
 
 /// After the first worker of a start is ready: its visitors come first.
 pub(super) const WARM_DELAY: Duration = Duration::from_secs(1);
-
-/// How far a generation's warm template is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Warmth {
-    /// No worker was ready yet, or there shall be none.
-    #[default]
-    Unwarmed,
-    /// It is asked for at this time.
-    Due(Time),
-    /// It was asked for.
-    Asked,
-    /// It makes the workers from this one on.
-    Warm(WorkerId),
-    /// There is none, or no more.
-    Refused(String),
-}
 
 impl Supervisor {
     /// A worker of this generation is ready: its template may be warmed.

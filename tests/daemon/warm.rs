@@ -104,7 +104,7 @@ fn what_workers_cannot_share_is_refused_with_the_reason() {
         assert!(refused.text.contains(why), "{}", refused.text);
         let report = web.report();
         assert!(!report.templates[0].warm);
-        assert!(report.templates[0].not_warm.as_ref().is_some_and(|told| told.contains(why)), "{report:?}");
+        assert!(report.templates[0].not_warm.as_ref().is_some_and(|reason| reason.contains(why)), "{report:?}");
         assert_eq!(web.ready(), before, "the workers are untouched");
         web.stop();
     }

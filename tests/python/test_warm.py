@@ -301,8 +301,8 @@ def on_exit(server):
                     self.begun("-k", worker_class)
                 except AssertionError as error:
                     self.skipTest("%s: %s" % (worker_class, error))
-                told = self.settings["unfit_to_warm"]
-                self.assertTrue(told is None if why is None else told.startswith(why), told)
+                reported = self.settings["unfit_to_warm"]
+                self.assertTrue(reported is None if why is None else reported.startswith(why), reported)
 
 
     def test_the_other_servers(self):

@@ -84,7 +84,7 @@ impl World {
         }
         if let Event::NotWarm { generation, .. } = event {
             self.warming.waiting.remove(generation);
-            // One that was told to end says nothing of its end.
+            // One that was asked to end says nothing of its end.
             let used = self.warming.used.remove(generation);
             return self.warming.asked.contains(generation) && (used || self.warming.fate == Fate::IsRefused);
         }

@@ -31,7 +31,7 @@ REPEAT_SECONDS = 5
 LEAVING_SECONDS = 0.5
 # A status from which on nothing is gained by asking again.
 CLIENT_ERROR = 400
-# Character devices that hold nothing of whoever reads them.
+# Character devices that hold nothing of those who read them.
 STATELESS = "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 
 
