@@ -86,6 +86,8 @@ pub(super) fn noted(notice: &Notice, request: impl Fn(WorkerId) -> Option<String
         | Notice::TurningAway { on_purpose: true, .. }
         | Notice::FallbackRestored
         | Notice::SocketUnserved(_)
+        | Notice::Warm(_)
+        | Notice::NotWarm { .. }
         | Notice::Paused
         | Notice::Checking { .. }
         | Notice::ChecksLeftOut(_)
