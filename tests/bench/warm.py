@@ -154,7 +154,10 @@ def measure_memory(directory, root):
     private = [memory(pid, "Private_") for pid in workers_of(root)]
     assert len(private) == WORKERS, private
     everybody = descendants(root) + [root]
+    workers = set(workers_of(root))
+    makers = [memory(pid, "Private_") for pid in everybody if pid not in workers]
     return {"private memory of a worker, MiB": statistics.mean(private),
+            "private memory of all other processes, MiB": sum(makers),
             "memory of all processes (PSS), MiB": sum(memory(pid, "Pss:") for pid in everybody)}
 
 
