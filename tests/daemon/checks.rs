@@ -121,7 +121,7 @@ fn every_check_must_end_well_and_none_is_run_after_one_that_does_not() {
 
 #[test]
 fn nothing_is_loaded_before_the_check_has_ended_well() {
-    let config = format!("{QUICK}check = [\"sh\", \"-c\", \"test ! -e no\"]\n[workers]\npreload = true\nwarm = []\n");
+    let config = format!("{QUICK}check = [\"sh\", \"-c\", \"test ! -e no\"]\n[workers]\npreload = true\n");
     let web = project().config(&config).gunicorn(&["--workers", "2"]);
     assert_eq!(web.get("/").status, 200);
     web.status("serving, 2 of 2 workers, generation 1");

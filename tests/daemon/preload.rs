@@ -9,7 +9,7 @@ use super::processes;
 use super::python::{ASGI, Hammer, application, bin, project};
 use super::transcript::{PATIENCE, START};
 
-const PRELOAD: &str = "[workers]\ncount = 2\npreload = true\nwarm = []\n[reload]\nsoak = \"200ms\"\n";
+const PRELOAD: &str = "[workers]\ncount = 2\npreload = true\n[reload]\nsoak = \"200ms\"\n";
 
 /// Kills a worker and waits for its successor.
 fn replaced(web: &Instance) {
@@ -155,7 +155,7 @@ fn spare(web: &Instance) -> Option<Pid> {
 
 #[test]
 fn the_template_and_the_process_that_becomes_the_next_worker_are_reported() {
-    let web = project().config("[workers]\ncount = 1\npreload = true\nwarm = []\n").gunicorn(&[]);
+    let web = project().config("[workers]\ncount = 1\npreload = true\n").gunicorn(&[]);
     assert_eq!(web.get("/").status, 200);
     let spare = web.until("a spare", || web.report().templates.first()?.spare_pid);
     let report = web.report();
@@ -173,7 +173,7 @@ fn the_template_and_the_process_that_becomes_the_next_worker_are_reported() {
 
 #[test]
 fn a_template_whose_next_worker_is_stopped_is_replaced() {
-    let web = project().config("[workers]\ncount = 1\npreload = true\nwarm = []\n").gunicorn(&[]);
+    let web = project().config("[workers]\ncount = 1\npreload = true\n").gunicorn(&[]);
     assert_eq!(web.get("/").status, 200);
     let first = web.status("serving, 1 of 1 worker, generation 1");
     let spare = web.until("a spare", || spare(&web));
@@ -249,7 +249,7 @@ fn a_process_that_a_template_calls_its_worker_is_not_taken_for_one_unless_it_can
     let web = project()
         .file("myproject.py", &format!("{LIAR}{}", application("hello")))
         .file("lies", "sockd helper")
-        .config("[workers]\ncount = 5\npreload = true\nwarm = []\n")
+        .config("[workers]\ncount = 5\npreload = true\n")
         .options("--start at-once")
         .gunicorn(&[]);
     let not_ours = |pid: i32| format!("its template reports process {pid}, which is not a child of sockd's");

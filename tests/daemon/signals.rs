@@ -224,7 +224,7 @@ fn while_it_serves() {
 
 #[test]
 fn while_a_reload_prepares_and_proves() {
-    for config in ["[workers]\ncount = 2\n", "[workers]\ncount = 2\npreload = true\nwarm = []\n"] {
+    for config in ["[workers]\ncount = 2\n", "[workers]\ncount = 2\npreload = true\n"] {
         let config = format!("{config}[reload]\nsoak = \"200ms\"\n");
         let web = project().file("myproject.py", APPLICATION).config(&config).gunicorn(&[]);
         assert_eq!(web.get("/").status, 200);
