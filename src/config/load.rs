@@ -116,7 +116,7 @@ fn workers(section: &mut Section<'_, '_, '_>) -> Workers {
         drain_timeout: section.get("drain-timeout", time(duration::positive)),
         watchdog: section.get("watchdog", time(duration::positive)),
         preload: section.get("preload", boolean),
-        warm: section.get("warm", warm_paths),
+        warm: section.get("warm", warm_paths).unwrap_or_default(),
         warm_requests: section.get("warm-requests", integer(1..=1000)).unwrap_or(default.warm_requests),
         max_age: section.get("max-age", time(duration::positive)),
         max_memory: section.get("max-memory", memory),

@@ -71,8 +71,8 @@ pub struct Workers {
     /// own options say, else no.
     pub preload: Option<bool>,
     /// What a copy of the template is asked for before it makes workers, where it is preloaded: paths with their leading
-    /// slash, 50 at most; nothing where the list is empty. `None`: what the probe asks for.
-    pub warm: Option<Vec<String>>,
+    /// slash, 50 at most. Empty: there is no such copy.
+    pub warm: Vec<String>,
     /// How often it is asked for each, 1 to 1000.
     pub warm_requests: u32,
     /// A worker so old, give or take a tenth, is replaced. More than zero. `None`: never.
@@ -180,7 +180,7 @@ impl Default for Workers {
             drain_timeout: None,
             watchdog: None,
             preload: None,
-            warm: None,
+            warm: Vec::new(),
             warm_requests: 20,
             max_age: None,
             max_memory: None,

@@ -103,7 +103,7 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
         silent_when_busy: asked.silent_when_busy,
         probe: probe(&settings.health, asked),
         preloaded: asked.preloaded,
-        warms: asked.can_warm && workers.warm.as_ref().is_none_or(|paths| !paths.is_empty()),
+        warms: asked.can_warm && !workers.warm.is_empty(),
         concludes: asked.concludes,
         max_age: workers.max_age,
         max_memory: workers.max_memory,
@@ -114,12 +114,11 @@ pub(super) fn spec(settings: &Settings, asked: &Asked) -> Spec {
     }
 }
 
-/// What a copy of the template is asked: by default as the probe asks.
+/// What a copy of the template is asked, as the probe asks.
 pub(super) fn warming(settings: &Settings) -> Warming {
     let Settings { workers, health, .. } = settings;
-    let probed = || vec![health.path.clone().unwrap_or_else(|| "/".to_owned())];
     Warming {
-        paths: workers.warm.clone().unwrap_or_else(probed),
+        paths: workers.warm.clone(),
         requests: workers.warm_requests,
         host: health.host.clone().unwrap_or_else(|| "localhost".to_owned()),
         headers: health.headers.clone(),

@@ -108,7 +108,7 @@ fn a_complete_file_is_lowered_to_every_setting() {
     assert_eq!((workers.stop_timeout, workers.drain_timeout), (Some(seconds(20)), Some(seconds(7200))));
     assert_eq!((workers.watchdog, workers.max_age), (Some(seconds(30)), Some(seconds(24 * 60 * 60))));
     assert_eq!(workers.preload, Some(true));
-    assert_eq!(workers.warm, Some(vec!["/".to_owned(), "/accounts/login/?next=/".to_owned()]));
+    assert_eq!(workers.warm, ["/", "/accounts/login/?next=/"]);
     assert_eq!(workers.warm_requests, 5);
     assert_eq!(workers.max_memory, Some(400 << 20));
     assert_eq!((workers.memory_high, workers.memory_max), (Some(3 << 29), Some(2 << 30)));

@@ -10,7 +10,8 @@ use super::processes;
 use super::python::project;
 use super::transcript::START;
 
-const WARM: &str = "[workers]\nstart = \"at-once\"\ncount = 2\npreload = true\n[reload]\nsoak = \"200ms\"\n";
+const WARM: &str =
+    "[workers]\nstart = \"at-once\"\ncount = 2\npreload = true\nwarm = [\"/\"]\n[reload]\nsoak = \"200ms\"\n";
 
 /// Says how many requests its process has answered, with those that it was forked from, and does what is planted.
 fn source(text: &str, planted: &str) -> String {
@@ -55,7 +56,9 @@ fn wait_until_warm(web: &Instance, text: &str) {
 
 #[test]
 fn gunicorn_site_lives_with_it() {
-    let web = project().file("myproject.py", &source("hello", "")).config("[reload]\nsoak = \"200ms\"\n");
+    let web = project()
+        .file("myproject.py", &source("hello", ""))
+        .config("[workers]\nwarm = [\"/\"]\n[reload]\nsoak = \"200ms\"\n");
     let web = web.gunicorn(&["--preload", "--workers", "2"]);
     assert_eq!(answer(&web), ("hello".to_owned(), 1), "the first visitor waits for nothing");
     web.log("the template is warm: a copy of it has answered requests");
@@ -161,8 +164,8 @@ fn a_copy_that_is_killed_leaves_the_template() {
 }
 
 #[test]
-fn an_empty_list_switches_it_off() {
-    let web = site("", &WARM.replace("preload = true", "preload = true\nwarm = []"));
+fn who_has_not_asked_for_it_has_none() {
+    let web = site("", &WARM.replace("warm = [\"/\"]\n", ""));
     web.status("serving, 2 of 2 workers, generation 1");
     let (_, outcome) = web.reload();
     assert!(outcome.ok, "{outcome:?}");

@@ -216,7 +216,8 @@ impl EventLoop {
                 "health.path is not asked for: the workers speak TLS, and sockd does not; a health.command can (curl)"
             );
         }
-        if let Some(why) = report.unfit_to_warm.filter(|_| report.preload && generation.settings.workers.warm.is_some())
+        if let Some(why) =
+            report.unfit_to_warm.filter(|_| report.preload && !generation.settings.workers.warm.is_empty())
         {
             tracing::warn!(SOCKD_GENERATION = id.0, "workers.warm is ignored: {why}");
         }
