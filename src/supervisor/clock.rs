@@ -122,8 +122,8 @@ mod tests {
         let mut clock = Clock::new(at(1_000));
         assert_eq!(clock.advance(at(2_000), None), None, "nobody waits");
         // A busy machine is no standstill.
-        assert_eq!(clock.advance(at(5_400), Some(at(5_000))), None);
-        assert_eq!(clock.read(at(5_400)), at(5_400));
+        assert_eq!(clock.advance(at(5_500), Some(at(5_000))), None);
+        assert_eq!(clock.read(at(5_500)), at(5_500));
         // Nor is it one if that came between.
         assert_eq!(clock.advance(at(5_600), Some(at(5_000))), None);
         assert_eq!(clock.advance(at(66_000), Some(at(6_000))), Some(Duration::from_secs(60)));

@@ -217,3 +217,80 @@ impl Health {
         self.last.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Time {
+        Time::default() + Duration::from_millis(milliseconds)
+    }
+
+    /// Of a worker that is ready at the beginning.
+    fn health(failures: u32, grace: u64) -> Health {
+        let interval = Duration::from_secs(10);
+        let probe = Probe { interval, failures, grace: Duration::from_millis(grace), skip_when_idle: false };
+        Health {
+            probe: Some(probe),
+            heartbeats: None,
+            start_timeout: Duration::from_secs(60),
+            grace_until: at(grace),
+            ask_at: None,
+            asked_at: at(0),
+            asking: false,
+            failing: None,
+            served: None,
+            standing: false,
+            last: None,
+            unhealthy: None,
+            give_up_at: None,
+        }
+    }
+
+    fn bad() -> ProbeOutcome {
+        ProbeOutcome::BadAnswer("500".to_owned())
+    }
+
+    fn silent() -> ProbeOutcome {
+        ProbeOutcome::NoAnswer("silence".to_owned())
+    }
+
+    #[test]
+    fn failures_count_from_the_end_of_the_grace_on() {
+        let mut health = health(1, 5_000);
+        assert_eq!(health.found(at(4_999), bad()), Turn::None);
+        assert_eq!(health.found(at(5_000), bad()), Turn::Unhealthy("500".to_owned()));
+    }
+
+    #[test]
+    fn failures_of_one_kind_count_in_a_row() {
+        let mut health = health(2, 0);
+        assert_eq!(health.found(at(1), bad()), Turn::None);
+        assert_eq!(health.found(at(2), silent()), Turn::None, "of another kind");
+        assert_eq!(health.found(at(3), silent()), Turn::Unhealthy("silence (2 times in a row)".to_owned()));
+        assert_eq!(health.found(at(4), silent()), Turn::None, "it is known");
+        assert_eq!(health.found(at(5), ProbeOutcome::Healthy), Turn::Recovered);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_the_successor_of_a_silent_one() {
+        let mut health = health(1, 0);
+        assert!(matches!(health.found(at(1), bad()), Turn::Unhealthy(_)));
+        assert_eq!(health.runs_until(), None, "it serves");
+        assert!(matches!(health.found(at(2), silent()), Turn::Unhealthy(_)));
+        assert_eq!(health.runs_until(), Some(at(60_002)));
+        assert_ne!(health.due(at(60_001)), Some(Due::GivenUp("silence".to_owned())));
+        assert_eq!(health.due(at(60_002)), Some(Due::GivenUp("silence".to_owned())));
+    }
+
+    #[test]
+    fn one_that_counts_its_requests_is_stuck_only_while_it_finishes_none() {
+        let mut health = health(1, 0);
+        assert_eq!(health.served(7), Turn::None);
+        assert_eq!(health.found(at(1), silent()), Turn::None, "perhaps it is busy");
+        assert_eq!(health.served(7), Turn::None);
+        assert_eq!(health.found(at(2), silent()), Turn::Unhealthy("silence (2 times in a row)".to_owned()));
+        assert_eq!(health.served(8), Turn::Recovered);
+        assert_eq!(health.found(at(3), bad()), Turn::Unhealthy("500".to_owned()), "busy or not, it answers");
+    }
+}

@@ -9,6 +9,7 @@ mod history;
 mod pause;
 mod pool;
 mod rebinding;
+mod preparations;
 mod rollouts;
 mod scenarios;
 mod simulation;

@@ -1,5 +1,6 @@
 //! sockd stands still, alone or with everybody: no time runs out for anybody meanwhile.
 
+use super::health::Sickness;
 use super::simulation::{World, ms, spec};
 use sockd_supervisor::{Event, Notice, Outcome, Phase, Signal, Spec, Start, WorkerEvent};
 
@@ -90,4 +91,36 @@ fn what_a_worker_shows_is_read_only_when_its_time_is_over() {
     let reads = world.trace().iter().filter(|line| line.contains("ReadHeartbeat")).count();
     let shown = world.processes.keys().filter(|id| id.0.is_multiple_of(2)).count();
     assert!((shown * 20..=shown * 27).contains(&reads), "{reads} times in ten minutes");
+}
+
+#[test]
+fn one_that_beats_is_not_taken_to_hang_for_what_a_standstill_took_of_its_time() {
+    for phase in 0..15 {
+        let mut world = World::new(1, Start::OnConnection, Spec { probe: None, ..spec() });
+        world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+        let old = workers(&world);
+        world.run_for(ms(20_000 + phase * 500));
+        // It ends just before the time of a heartbeat would be over.
+        world.stand_still(ms(23_500), true);
+        world.run_for(ms(60_000));
+        assert_eq!(workers(&world), old, "{phase}\n{}", world.story());
+    }
+}
+
+#[test]
+fn one_that_was_asked_meanwhile_is_asked_again() {
+    for everybody in [false, true] {
+        let mut world = serving();
+        let victim = world.pick_ready().expect("three are ready");
+        world.sicken(victim, Sickness::Silent);
+        let asked = format!("Probe {{ worker: {victim:?},");
+        world.run_until(ms(20_000), "it is asked", |world| world.trace().last().is_some_and(|l| l.contains(&asked)));
+        world.stand_still(ms(20_000), everybody);
+        let from = world.notices.len();
+        world.run_until(ms(60_000), "it is found", |world| {
+            world.notices[from..]
+                .iter()
+                .any(|n| matches!(n, Notice::WorkerUnhealthy { place, .. } if place.worker == victim))
+        });
+    }
 }
