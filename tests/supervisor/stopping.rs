@@ -2,7 +2,7 @@
 
 use super::simulation::{World, ms, spec};
 use super::trials::TRIAL;
-use sockd_supervisor::{Event, Outcome, ReleaseId, Start};
+use sockd_supervisor::{Event, Notice, Outcome, ReleaseId, Start};
 
 #[test]
 fn whatever_is_asked_of_it_the_answer_is_that_it_stops() {
@@ -42,4 +42,16 @@ fn what_was_to_be_tried_again_is_not() {
     let from = world.trace().len();
     world.run_until(ms(33_000), "the end", |world| world.exited);
     assert!(!world.trace()[from..].iter().any(|line| line.contains(" Read {")), "{}", world.story());
+}
+
+#[test]
+fn a_stop_that_is_asked_for_again_is_said_to_be_once() {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    world.stubborn = true;
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    for repeated in [0, 1, 1] {
+        world.event(Event::StopRequested);
+        assert_eq!(world.notices.iter().filter(|notice| **notice == Notice::StopRepeated).count(), repeated);
+    }
+    world.run_until(ms(33_000), "the end", |world| world.exited);
 }
