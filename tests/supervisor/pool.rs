@@ -188,3 +188,24 @@ fn the_one_that_goes_is_one_that_is_to_be_replaced_rather_than_one_that_stays() 
         assert_eq!(kept, [slots[2].current, slots[1].current], "retires: {retires}\n{}", world.story());
     }
 }
+
+#[test]
+fn accidents_are_counted_within_ten_seconds() {
+    for (late, backs_off) in [(0, false), (1, true)] {
+        let mut world = serving(1);
+        let mut die = |world: &mut World| {
+            let victim = world.pick_ready().expect("it is ready");
+            world.kill(victim);
+            world.now
+        };
+        let first = die(&mut world);
+        world.run_for(ms(8_900));
+        let _ = die(&mut world);
+        let rest = ms(10_000 - late) - world.now.since(first);
+        world.run_for(rest);
+        // Ready for less than a second, and the third within that time, or not.
+        let third = die(&mut world);
+        assert_eq!(third.since(first), ms(10_000 - late));
+        assert_eq!(world.core.snapshot(world.now).slots[0].retry_in.is_some(), backs_off, "{late}\n{}", world.story());
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::health::Sickness;
 use super::simulation::{World, ms, spec};
-use sockd_supervisor::{Event, Notice, Outcome, Phase, Signal, Spec, Start, WorkerEvent};
+use sockd_supervisor::{Event, Notice, Outcome, Phase, Probe, Signal, Spec, Start, WorkerEvent};
 
 fn serving() -> World {
     let mut world = World::new(1, Start::OnConnection, spec());
@@ -109,18 +109,22 @@ fn one_that_beats_is_not_taken_to_hang_for_what_a_standstill_took_of_its_time() 
 
 #[test]
 fn one_that_was_asked_meanwhile_is_asked_again() {
-    for everybody in [false, true] {
-        let mut world = serving();
-        let victim = world.pick_ready().expect("three are ready");
+    // Also where nothing else is due for long.
+    let alone = Spec { workers: 1, watchdog: None, ..spec() };
+    for (everybody, spec, interval) in
+        [(false, spec(), 10), (true, spec(), 10), (false, alone.clone(), 600), (true, alone, 600)]
+    {
+        let probe = spec.probe.map(|probe| Probe { interval: ms(interval * 1_000), ..probe });
+        let mut world = World::new(1, Start::OnConnection, Spec { probe, ..spec.clone() });
+        world.run_until(ms(10_000), "all workers", |world| world.ready() == spec.workers);
+        let victim = world.pick_ready().expect("it is ready");
         world.sicken(victim, Sickness::Silent);
         let asked = format!("Probe {{ worker: {victim:?},");
-        world.run_until(ms(20_000), "it is asked", |world| world.trace().last().is_some_and(|l| l.contains(&asked)));
+        let is_asked = |world: &World| world.trace().last().is_some_and(|line| line.contains(&asked));
+        world.run_until(ms(interval * 2_000), "it is asked", is_asked);
         world.stand_still(ms(20_000), everybody);
         let from = world.notices.len();
-        world.run_until(ms(60_000), "it is found", |world| {
-            world.notices[from..]
-                .iter()
-                .any(|n| matches!(n, Notice::WorkerUnhealthy { place, .. } if place.worker == victim))
-        });
+        let found = |n: &Notice| matches!(n, Notice::WorkerUnhealthy { place, .. } if place.worker == victim);
+        world.run_until(ms(interval * 6_000), "it is found", |world| world.notices[from..].iter().any(found));
     }
 }

@@ -216,6 +216,7 @@ impl World {
         self.check_standstills(before, effects, event);
         let after = self.core.snapshot(self.now);
         self.check_evidence(&after);
+        assert_eq!(after.living, after.workers.len(), "{}", self.story());
         let spawned =
             effects.iter().filter_map(|e| if let Effect::Spawn { worker, .. } = e { Some(worker.0) } else { None });
         for (id, expected) in spawned.zip(before.next_worker.0..) {
