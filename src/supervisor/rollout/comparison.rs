@@ -288,6 +288,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn times_have_two_digits_at_least() {
+        for (us, expected) in [(500, "0.5 ms"), (9_900, "9.9 ms"), (10_000, "10 ms"), (1_500_000, "1500 ms")] {
+            assert_eq!(milliseconds(Duration::from_micros(us)), expected);
+        }
+    }
+
+    /// Half of the false alarms for the last test, and the rest shared by the early ones: those of 10 answers, 20, 40 and so on.
+    #[test]
+    fn each_test_has_its_share_of_the_false_alarms() {
+        for (requests, early) in [(10, 1), (20, 1), (21, 2), (500, 6), (640, 6), (641, 7)] {
+            let trial = Trial { requests, ..TRIAL };
+            for (last, share) in [(true, 0.005), (false, 0.005 / f64::from(early))] {
+                for (answers, errors) in (10..60).flat_map(|answers| (0..10).map(move |errors| (answers, errors))) {
+                    let both = Both { new: answered(answers, errors, &[]), old: answered(100, 1, &[]) };
+                    let is_worse = chance(errors, answers, 1, 100) <= share;
+                    assert_eq!(
+                        both.worse(&trial, last).is_some(),
+                        is_worse,
+                        "{requests}: {errors} of {answers}, {last}"
+                    );
+                }
+            }
+        }
+    }
+
     /// A trial beside three old workers, 20 requests a second, of which so many of ten thousand fail; with the new code so
     /// many more. Whether the new code is taken back.
     fn is_taken_back(seed: u64, errors: u64, more_errors: u64) -> bool {

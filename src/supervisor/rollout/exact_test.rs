@@ -4,18 +4,30 @@
 /// likely to be an error as any other: from 0 to 1. `new_errors` is at most `new_answers`, and so with the old.
 pub(super) fn chance(new_errors: u64, new_answers: u64, old_errors: u64, old_answers: u64) -> f64 {
     let (errors, answers) = (new_errors + old_errors, new_answers + old_answers);
-    let most = errors.min(new_answers);
-    let mut sum = 0.0;
-    for count in new_errors..=most {
+    let term = |count: u64| {
         let ways = ln_choose(new_answers, count) + ln_choose(old_answers, errors - count);
-        let term = (ways - ln_choose(answers, errors)).exp();
+        (ways - ln_choose(answers, errors)).exp()
+    };
+    // Away from the mean the terms only fall.
+    let mean = errors as f64 * new_answers as f64 / answers as f64;
+    if new_errors as f64 > mean {
+        sum((new_errors..=errors.min(new_answers)).map(term))
+    } else {
+        let least = errors.saturating_sub(old_answers);
+        1.0 - sum((least..new_errors).rev().map(term))
+    }
+}
+
+/// The sum of terms that fall: what follows when they are below what a float holds is left out.
+fn sum(terms: impl Iterator<Item = f64>) -> f64 {
+    let mut sum = 0.0;
+    for term in terms {
         sum += term;
-        // Far in the tail the terms only fall: what follows is below what a float holds.
-        if term < sum * 1e-12 {
+        if term <= sum * 1e-12 {
             break;
         }
     }
-    sum.min(1.0)
+    sum.clamp(0.0, 1.0)
 }
 
 /// The logarithm of the number of ways to choose so many of all.
@@ -66,5 +78,24 @@ mod tests {
         assert!((0.49..0.52).contains(&even), "{even}");
         assert!(chance(11_000, 1_000_000, 30_000, 3_000_000) < 1e-12);
         about(chance(0, u64::from(u32::MAX), 0, u64::from(u32::MAX)), 1.0);
+    }
+
+    /// A worker that lies about its answers is to keep nobody waiting.
+    #[test]
+    fn no_numbers_take_long_to_compare() {
+        for (new_errors, likely) in [(0, true), (1 << 30, true), (1 << 31, true), (3 << 30, false)] {
+            let chance = chance(new_errors, 1 << 36, 1 << 31, 1 << 36);
+            let right = if likely { 0.4..=1.0 } else { 0.0..=1e-9 };
+            assert!(right.contains(&chance), "{new_errors}: {chance}");
+        }
+    }
+
+    #[test]
+    fn factorials_are_right_to_nine_digits() {
+        let mut sum = 0.0;
+        for number in 1..60_u32 {
+            sum += f64::from(number).ln();
+            assert!((ln_factorial(number.into()) - sum).abs() < 1e-9, "{number}");
+        }
     }
 }
