@@ -2,7 +2,7 @@
 
 use super::simulation::{World, ms, spec};
 use super::trials::TRIAL;
-use sockd_supervisor::{Event, Notice, Outcome, ReleaseId, Start};
+use sockd_supervisor::{Event, Notice, Outcome, Phase, ReleaseId, Start};
 
 #[test]
 fn whatever_is_asked_of_it_the_answer_is_that_it_stops() {
@@ -54,4 +54,20 @@ fn a_stop_that_is_asked_for_again_is_said_to_be_once() {
         assert_eq!(world.notices.iter().filter(|notice| **notice == Notice::StopRepeated).count(), repeated);
     }
     world.run_until(ms(33_000), "the end", |world| world.exited);
+}
+
+#[test]
+fn who_drains_is_asked_to_stop_as_well() {
+    let mut world = World::new(1, Start::OnConnection, spec());
+    (world.lasting_connections, world.stubborn) = (true, true);
+    world.run_until(ms(10_000), "three workers", |world| world.ready() == 3);
+    let request = world.reload();
+    world.run_until(ms(60_000), "an answer", |world| world.answers.contains_key(&request));
+    let workers = world.core.snapshot(world.now).workers;
+    let drains: Vec<_> = workers.iter().filter(|worker| worker.phase == Phase::Draining).collect();
+    assert!(drains.len() >= 3);
+    let from = world.trace().len();
+    world.event(Event::StopRequested);
+    let asked = |id| world.trace()[from..].iter().any(|line| line.contains(&format!("Signal({id:?}, Stop)")));
+    assert!(drains.iter().all(|worker| asked(worker.worker)), "{}", world.story());
 }

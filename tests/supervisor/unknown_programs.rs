@@ -143,3 +143,13 @@ fn a_successor_that_nobody_can_judge_waits_for_a_canary_to_show_how_long_it_take
         });
     }
 }
+
+#[test]
+fn a_known_server_that_says_that_it_is_ready_is_believed() {
+    let known = Spec { says_ready: true, ready_after: None, ..unknown() };
+    // An even seed: it says so long before anybody sees it accept.
+    let mut world = World::new(2, Start::OnConnection, known);
+    world.import = Some(ms(5_000));
+    world.run_until(ms(10_000), "a first worker", |world| world.spawns > 0);
+    world.run_until(ms(200), "it is ready", |world| world.ready() > 0);
+}

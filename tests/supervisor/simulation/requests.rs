@@ -87,8 +87,12 @@ impl World {
         assert_eq!(self.keeps_maintenance, self.core.overview(self.now).maintenance, "{}", self.story());
     }
 
-    /// A pause is said to have begun when nobody is left who serves, and not before.
+    /// A pause is said to have begun when nobody is left who serves, and not before. Of a refusal one of its own is blamed.
     pub(super) fn check_answer(&self, outcome: &Outcome) {
+        if let Outcome::Refused { generation, worker: Some(worker), .. } = outcome {
+            let its = self.processes.get(worker).is_none_or(|process| process.generation == *generation);
+            assert!(its, "worker {worker} is blamed\n{}", self.story());
+        }
         let public = |p: &Process| p.role == Role::Serving && p.alive;
         if matches!(outcome, Outcome::Paused { .. }) {
             assert!(!self.processes.values().any(public), "paused, and one serves\n{}", self.story());
