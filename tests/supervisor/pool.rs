@@ -193,7 +193,7 @@ fn the_one_that_goes_is_one_that_is_to_be_replaced_rather_than_one_that_stays() 
 fn accidents_are_counted_within_ten_seconds() {
     for (late, backs_off) in [(0, false), (1, true)] {
         let mut world = serving(1);
-        let mut die = |world: &mut World| {
+        let die = |world: &mut World| {
             let victim = world.pick_ready().expect("it is ready");
             world.kill(victim);
             world.now
