@@ -157,6 +157,7 @@ mod tests {
     use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
     use std::io::Read;
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     /// The two ends of a terminal.
     fn pair() -> (File, File) {
@@ -166,6 +167,13 @@ mod tests {
         unlockpt(&ours).expect("unlocked");
         let theirs = ioctl_tiocgptpeer(&ours, flags).expect("its other end");
         (ours.into(), theirs.into())
+    }
+
+    /// Held by each test that opens a terminal: the hook for panics is that of all threads, and who takes it away takes
+    /// another test's.
+    fn alone() -> MutexGuard<'static, ()> {
+        static HOOK: Mutex<()> = Mutex::new(());
+        HOOK.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(theirs: &File) -> Terminal {
@@ -190,6 +198,7 @@ mod tests {
 
     #[test]
     fn after_a_panic_it_is_as_it_was_before_the_message() {
+        let _alone = alone();
         let (ours, theirs) = pair();
         let before = modes(&theirs);
         in_runtime(async {
@@ -208,6 +217,7 @@ mod tests {
 
     #[test]
     fn lent_and_dropped_it_is_as_it_was() {
+        let _alone = alone();
         let (ours, theirs) = pair();
         let before = modes(&theirs);
         in_runtime(async {
@@ -223,6 +233,7 @@ mod tests {
 
     #[test]
     fn keys_come_until_the_terminal_goes_away_and_then_nothing_can_be_shown() {
+        let _alone = alone();
         let (ours, theirs) = pair();
         in_runtime(async {
             let mut terminal = open(&theirs);
