@@ -18,10 +18,13 @@ pub(super) fn chance(new_errors: u64, new_answers: u64, old_errors: u64, old_ans
     }
 }
 
+/// So many terms on one side of the mean are all that a float holds, for as many answers as are compared.
+const MAX_TERMS: usize = 1 << 20;
+
 /// The sum of terms that fall: what follows when they are below what a float holds is left out.
 fn sum(terms: impl Iterator<Item = f64>) -> f64 {
     let mut sum = 0.0;
-    for term in terms {
+    for term in terms.take(MAX_TERMS) {
         sum += term;
         if term <= sum * 1e-12 {
             break;
