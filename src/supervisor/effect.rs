@@ -375,7 +375,7 @@ impl Effects {
 
     /// Looks at them without acting.
     pub fn iter(&self) -> impl Iterator<Item = &Effect> {
-        self.acts.iter().chain(&self.records)
+        self.into_iter()
     }
 }
 
