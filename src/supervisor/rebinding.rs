@@ -100,3 +100,40 @@ impl Rebinding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::default() + Duration::from_millis(ms)
+    }
+
+    fn lost(rebinding: &mut Rebinding, ms: u64, socket: u64, is_taken: bool) -> Vec<Effect> {
+        let mut effects = Effects::default();
+        rebinding.path_lost(at(ms), SocketId(socket), is_taken, &mut effects);
+        effects.into_iter().collect()
+    }
+
+    #[test]
+    fn the_same_is_tried_once_a_minute() {
+        let mut rebinding = Rebinding::default();
+        let tries = [Effect::Rebind(SocketId(1))];
+        assert_eq!(lost(&mut rebinding, 0, 1, false), tries);
+        assert_eq!(lost(&mut rebinding, 59_999, 1, false), []);
+        assert_eq!(lost(&mut rebinding, 60_000, 1, false), tries);
+        assert_eq!(lost(&mut rebinding, 60_001, 1, true), tries, "something else stands there");
+        assert_eq!(lost(&mut rebinding, 60_002, 2, true), [Effect::Rebind(SocketId(2))], "another socket");
+    }
+
+    #[test]
+    fn three_times_within_ten_minutes_it_is_bound_again() {
+        let mut rebinding = Rebinding::default();
+        for number in 0..3 {
+            assert_eq!(lost(&mut rebinding, number, number, false), [Effect::Rebind(SocketId(number))]);
+            rebinding.rebound(at(number), SocketId(number), SocketId(number + 1), GenerationId(2));
+        }
+        assert_eq!(lost(&mut rebinding, 599_999, 3, false), [Effect::LeaveUnbound(SocketId(3))]);
+        assert_eq!(lost(&mut rebinding, 600_000, 3, true), [Effect::Rebind(SocketId(3))]);
+    }
+}
