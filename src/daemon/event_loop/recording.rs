@@ -21,6 +21,7 @@ impl EventLoop {
             turned_away: self.counts.document(0).fallback_responses,
             alarm: self.listeners.alarm(&overview),
             listeners: listeners.iter().map(|listener| (listener.address.clone(), listener.inode)).collect(),
+            waiting: self.listeners.fullest_queue().waiting,
             ended,
             workers,
         };

@@ -92,8 +92,14 @@ impl Recorder {
         earliest.is_none() && !self.looking && !self.stopping
     }
 
-    /// Has a thread take a sample.
+    /// Has a thread take a sample, unless it would show what the last one did: that nothing happens.
     pub(super) fn look(&mut self, look: Look, outbox: &Outbox) {
+        let is_recent = |kept: Instant| kept.elapsed() < QUIET_INTERVAL;
+        if !self.active && self.last_kept.is_some_and(is_recent) && look.is_as_quiet_as(&self.counted) {
+            self.counted.at = Instant::now();
+            self.next_look = None;
+            return;
+        }
         self.looking = true;
         self.next_look = None;
         let (unit, before) = (self.unit.clone(), self.counted.clone());

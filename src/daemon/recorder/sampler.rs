@@ -46,9 +46,36 @@ pub(in crate::daemon) struct Look {
     pub(in crate::daemon) turned_away: u64,
     pub(in crate::daemon) alarm: Option<String>,
     pub(in crate::daemon) listeners: Vec<(Address, u64)>,
+    /// How many wait in the fullest queue.
+    pub(in crate::daemon) waiting: u32,
     /// What workers that have ended had finished.
     pub(in crate::daemon) ended: Finished,
     pub(in crate::daemon) workers: Vec<Recorded>,
+}
+
+impl Look {
+    /// Whether every worker is there, nobody is served or waits, and nothing was finished since then. False where workers do
+    /// not show that.
+    pub(super) fn is_as_quiet_as(&self, before: &Counted) -> bool {
+        let finished = finished(self).map(|finished| finished.total());
+        let is_idle = |worker: &Recorded| worker.requests.as_ref().is_some_and(|requests| requests.busy() == 0);
+        finished.is_some()
+            && finished == before.finished.as_ref().map(Finished::total)
+            && self.turned_away == before.turned_away
+            && self.ready >= self.wanted
+            && self.waiting == 0
+            && self.alarm.is_none()
+            && self.workers.iter().all(is_idle)
+    }
+}
+
+/// What workers have finished; `None` where none shows that.
+fn finished(look: &Look) -> Option<Finished> {
+    look.workers.iter().filter_map(|worker| worker.requests.as_ref()).fold(None, |sum: Option<Finished>, requests| {
+        let mut sum = sum.unwrap_or_else(|| look.ended.clone());
+        sum.add(&requests.finished);
+        Some(sum)
+    })
 }
 
 /// Takes a sample.
@@ -87,17 +114,12 @@ pub(super) fn sample(look: &Look, unit: Option<&PathBuf>, before: &Counted) -> (
 
 fn count(look: &Look, unit: Option<&PathBuf>) -> Counted {
     let shown = || look.workers.iter().filter_map(|worker| Some((worker, worker.requests.as_ref()?)));
-    let finished = shown().fold(None, |sum: Option<Finished>, (_, requests)| {
-        let mut sum = sum.unwrap_or_else(|| look.ended.clone());
-        sum.add(&requests.finished);
-        Some(sum)
-    });
     let account = account(unit.map(PathBuf::as_path));
     // A control group has counted the processor time of all that ever ran in it.
     let measured = look.workers.iter().filter(|_| account.cpu.is_none());
     Counted {
         at: Instant::now(),
-        finished,
+        finished: finished(look),
         server_errors: shown().map(|(worker, requests)| (worker.id, requests.finished.server_errors())).collect(),
         turned_away: look.turned_away,
         account,
@@ -237,6 +259,44 @@ fn us(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scoreboard::Requests;
+
+    #[test]
+    fn quiet_is_where_nothing_was_finished_and_nobody_waits() {
+        let worker = |finished| {
+            let requests = Requests { finished: Finished::of_class(2, finished), ..Requests::default() };
+            Recorded { id: WorkerId(1), pid: None, group: None, requests: Some(requests) }
+        };
+        let look = |change: fn(&mut Look)| {
+            let mut look = Look {
+                generation: 1,
+                wanted: 1,
+                ready: 1,
+                turned_away: 2,
+                alarm: None,
+                listeners: Vec::new(),
+                waiting: 0,
+                ended: Finished::of_class(2, 5),
+                workers: vec![worker(3)],
+            };
+            change(&mut look);
+            look
+        };
+        let before = Counted { finished: Some(Finished::of_class(2, 8)), turned_away: 2, ..Counted::default() };
+        assert!(look(|_| {}).is_as_quiet_as(&before));
+        let changes: [fn(&mut Look); 6] = [
+            |look| look.ended = Finished::of_class(2, 6),
+            |look| look.turned_away = 3,
+            |look| look.wanted = 2,
+            |look| look.waiting = 1,
+            |look| look.alarm = Some("nothing is left there".to_owned()),
+            |look| look.workers[0].requests = None,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert!(!look(change).is_as_quiet_as(&before), "{number}");
+        }
+        assert!(!look(|look| look.workers.clear()).is_as_quiet_as(&Counted::default()), "nobody shows anything");
+    }
 
     #[test]
     fn what_a_thread_waits_for_is_read_from_its_state_and_function() {
