@@ -68,11 +68,15 @@ async fn drain(arguments: &Arguments, unit: &UnitName) -> Result<(), Failure> {
     let instance = find("drain", Some(unit)).await.map_err(no_answer)?;
     let answer = control::follow(&instance, Request::Drain { is_drained: true }, |_| ()).await;
     let message = answered(answer, "drain", &instance)?;
-    output::say(&format!("{message}\n"));
+    print(&message)?;
     match arguments.until_idle {
         true => until_idle(&instance, arguments.max).await,
         false => Ok(()),
     }
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    output::print(&format!("{line}\n")).map_err(|error| no_answer(format!("cannot write to stdout: {error}")))
 }
 
 async fn until_idle(instance: &Instance, max: Duration) -> Result<(), Failure> {
@@ -87,8 +91,7 @@ async fn until_idle(instance: &Instance, max: Duration) -> Result<(), Failure> {
                 true => "",
                 false => "; no balancer has asked in the last minute",
             };
-            output::say(&format!("nothing is in flight{note}\n"));
-            return Ok(());
+            return print(&format!("nothing is in flight{note}"));
         };
         if Instant::now() >= end {
             return Err(no_answer(format!("after {max:?} {why}; it stays drained")));

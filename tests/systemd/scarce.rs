@@ -75,7 +75,7 @@ pub fn a_site_lives_without(machine: &Machine) {
 /// Too few for a worker, and for the process that answers 503: visitors wait, and nobody says that they are answered.
 fn few_descriptors_from_the_start(machine: &Machine) {
     machine.run("journalctl --rotate --vacuum-time=1s").succeeded();
-    life::edit(machine, "LimitNOFILE=20");
+    life::edit(machine, "LimitNOFILE=21");
     machine.run("systemctl restart gunicorn").succeeded();
     let visitor = machine.spawn(&format!("curl -fsS -m 110 --unix-socket {} localhost", life::SOCKET));
     machine.wait_until("its word on it", PATIENCE, || {
