@@ -94,7 +94,7 @@ async fn until_idle(instance: &Instance, max: Duration) -> Result<(), Failure> {
             return print(&format!("nothing is in flight{note}"));
         };
         if Instant::now() >= end {
-            return Err(no_answer(format!("after {max:?} {why}; it stays drained")));
+            return Err(no_answer(format!("not idle after {max:?} ({why}); it stays drained")));
         }
         sleep(POLL_INTERVAL).await;
     }
@@ -110,11 +110,13 @@ fn busy_with(status: &Status) -> Option<String> {
     let waiting: u32 = status.listeners.iter().filter_map(|listener| listener.waiting).sum();
     let counted = status.workers.iter().filter_map(|worker| worker.requests.as_ref());
     let (busy, what): (u64, _) = match status.requests {
-        Some(_) => (counted.map(|requests| requests.busy + requests.websockets).sum(), "requests are served"),
-        None => (status.listeners.iter().filter_map(|l| l.in_flight).map(u64::from).sum(), "connections are open"),
+        Some(_) => (counted.map(|requests| requests.busy + requests.websockets).sum(), "requests served or waiting"),
+        None => {
+            (status.listeners.iter().filter_map(|l| l.in_flight).map(u64::from).sum(), "connections open or waiting")
+        }
     };
     let all = busy + u64::from(waiting);
-    (all > 0).then(|| format!("{all} {what} or wait"))
+    (all > 0).then(|| format!("{what}: {all}"))
 }
 
 #[cfg(test)]
@@ -139,13 +141,13 @@ mod tests {
         let long_ago = Balancers { asked_ago_ms: Some(61_000), ..unheard };
         assert_eq!(busy_with(&Status { balancers: long_ago, ..idle.clone() }), None);
         let open = Status { listeners: listener(0, 2), ..idle.clone() };
-        assert_eq!(busy_with(&open).as_deref(), Some("2 connections are open or wait"));
+        assert_eq!(busy_with(&open).as_deref(), Some("connections open or waiting: 2"));
         // A connection that is kept alive is no request.
         let counted = Status { requests: Some(Requests::default()), ..open };
         assert_eq!(busy_with(&counted), None);
         let waits = Status { listeners: listener(1, 0), ..counted.clone() };
-        assert_eq!(busy_with(&waits).as_deref(), Some("1 requests are served or wait"));
+        assert_eq!(busy_with(&waits).as_deref(), Some("requests served or waiting: 1"));
         let serves = Status { workers: worker(3), ..counted };
-        assert_eq!(busy_with(&serves).as_deref(), Some("3 requests are served or wait"));
+        assert_eq!(busy_with(&serves).as_deref(), Some("requests served or waiting: 3"));
     }
 }
